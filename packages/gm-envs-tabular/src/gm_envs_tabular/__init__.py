@@ -1,0 +1,1 @@
+"""Random tabular MDPs, batched seeded rollouts and a Gymnasium environment."""

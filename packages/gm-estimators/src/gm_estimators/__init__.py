@@ -1,0 +1,1 @@
+"""Score-function surrogates and K-step meta-gradient estimators for reinforcement learning."""

@@ -1,0 +1,1 @@
+"""Exact values, gradients, Hessians and meta-gradients of tabular reinforcement-learning problems."""

@@ -1,0 +1,1 @@
+"""What every experiment needs around its maths: run directory, resumable grid, launchers, tracking, figures, verdicts."""
