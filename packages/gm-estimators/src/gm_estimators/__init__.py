@@ -1,1 +1,56 @@
 """Score-function surrogates and K-step meta-gradient estimators for reinforcement learning."""
+
+from gm_estimators.catalogue import CATALOGUE, Estimator, EstimatorError, load
+from gm_estimators.decomposition import PERMUTATIONS, decompose, exact_meta_gradient
+from gm_estimators.inner_loop import ascent, inner_loop
+from gm_estimators.meta_gradient import meta_gradient
+from gm_estimators.metrics import (
+    accuracy,
+    bias_sq,
+    bias_sq_interval,
+    correlation,
+    mean_interval,
+    mse,
+    paired_difference,
+    std_sum,
+    variance,
+)
+from gm_estimators.operators import decomposed_step, likelihood_ratio, magic_box
+from gm_estimators.returns import gae, lambda_returns, returns_to_go
+from gm_estimators.surrogates import Trajectories, ad, dice, loaded_dice, lvc, mean_surrogate
+from gm_estimators.tabular import TabularProblem
+
+__all__ = [
+    "CATALOGUE",
+    "PERMUTATIONS",
+    "Estimator",
+    "EstimatorError",
+    "TabularProblem",
+    "Trajectories",
+    "accuracy",
+    "ad",
+    "ascent",
+    "bias_sq",
+    "bias_sq_interval",
+    "correlation",
+    "decompose",
+    "decomposed_step",
+    "dice",
+    "exact_meta_gradient",
+    "gae",
+    "inner_loop",
+    "lambda_returns",
+    "likelihood_ratio",
+    "load",
+    "loaded_dice",
+    "lvc",
+    "magic_box",
+    "mean_interval",
+    "mean_surrogate",
+    "meta_gradient",
+    "mse",
+    "paired_difference",
+    "returns_to_go",
+    "std_sum",
+    "variance",
+]

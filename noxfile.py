@@ -1,0 +1,104 @@
+"""The workspace's checks. `nox` runs the default set on this interpreter, `nox --list` shows all sessions."""
+
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.11"
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+PYTHONS = sorted({"3.11", "3.12", "3.13", HERE})
+PACKAGES = sorted(folder.parent.name for folder in Path("packages").glob("*/pyproject.toml"))
+LOCK = Path("requirements.lock")
+# --upgrade: what a clone without uv.lock resolves, whatever an older uv.lock here still prefers
+EXPORT = (
+    "uv export --quiet --upgrade --all-packages --all-groups --all-extras --no-emit-workspace --no-header --no-annotate "
+    "--format requirements-txt"
+).split()
+
+nox.options.default_venv_backend = "uv"
+nox.options.reuse_venv = "yes"  # `uv sync` is exact: it also removes what should no longer be there
+nox.options.sessions = ["lint", "types", "wheels", *(f"tests-{HERE}({package})" for package in PACKAGES), "apps"]
+
+
+def sync(session: nox.Session, *args: str) -> None:
+    """Make the session's environment hold exactly the chosen part of the workspace."""
+    session.run_install("uv", "sync", *args, env={"UV_PROJECT_ENVIRONMENT": session.virtualenv.location}, external=True)
+
+
+def pytest(session: nox.Session, folder: Path | str, *args: str) -> None:
+    session.run("python", "-m", "pytest", "--config-file=pyproject.toml", str(folder), *args, *session.posargs)
+
+
+@nox.session(tags=["ci"])
+def lint(session: nox.Session) -> None:
+    """Ruff's rules and format, and whether requirements.lock is what uv resolves."""
+    sync(session, "--only-group", "lint")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    if not LOCK.exists() or session.run(*EXPORT, external=True, silent=True, log=False) != LOCK.read_text():
+        session.error(
+            f"{LOCK}: expected what uv resolves from the pyproject.toml files, got another: run `nox -s lock`"
+        )
+
+
+@nox.session(default=False, venv_backend="none")
+def lock(session: nox.Session) -> None:
+    """Write requirements.lock: every version and hash, no address."""
+    session.run(*EXPORT, "--output-file", str(LOCK), external=True, silent=True)
+
+
+@nox.session(tags=["ci"])
+def types(session: nox.Session) -> None:
+    """Mypy, strict, over all that is shipped."""
+    sync(session)
+    sources = [str(Path("packages", package, "src")) for package in PACKAGES]
+    session.run("mypy", *sources, "apps", "noxfile.py")
+
+
+@nox.session(python=PYTHONS, tags=["ci"])
+@nox.parametrize("package", PACKAGES, ids=PACKAGES)
+def tests(session: nox.Session, package: str) -> None:
+    """One package's tests, in an environment that holds this package alone."""
+    sync(session, "--package", package, "--group", "test", "--no-default-groups")
+    pytest(session, Path("packages", package, "tests"))
+
+
+@nox.session(python=PYTHONS[0], default=False, reuse_venv=False)
+@nox.parametrize("package", PACKAGES, ids=PACKAGES)
+def lowest(session: nox.Session, package: str) -> None:
+    """One package's tests with the lowest versions that it declares."""
+    folder = Path("packages", package)
+    group = f"{folder / 'pyproject.toml'}:test"
+    session.install("--resolution", "lowest-direct", "--editable", str(folder), "--group", group)
+    pytest(session, folder / "tests")
+
+
+@nox.session(tags=["ci"])
+def apps(session: nox.Session) -> None:
+    """What crosses packages: layering, claims, the apps end to end."""
+    sync(session)
+    pytest(session, "tests")
+
+
+@nox.session(tags=["ci"])
+def wheels(session: nox.Session) -> None:
+    """A wheel of each package installs and imports alone."""
+    dist = Path(session.create_tmp()).resolve()
+    session.run("uv", "build", "--quiet", "--all-packages", "--wheel", "--out-dir", str(dist), external=True)
+    for package in PACKAGES:
+        module = package.replace("-", "_")
+        (wheel,) = dist.glob(f"{module}-*.whl")
+        session.run(
+            *("uv", "run", "--isolated", "--no-project", "--find-links", str(dist), "--with", str(wheel)),
+            *("python", "-c", f"import {module}; print({module}.__file__)"),
+            external=True,
+        )
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """The batched path against a plain loop at equal work, and how the cost grows."""
+    sync(session)
+    pytest(session, "benchmarks", "-s")

@@ -1,0 +1,115 @@
+"""A tabular MDP as a Gymnasium environment."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Discrete
+from numpy.typing import ArrayLike, NDArray
+
+
+class TabularEnv(gymnasium.Env[np.int64, np.int64]):
+    """A Markov decision process given by its tables; an `MDP` unpacks into them: `TabularEnv(*mdp)`.
+
+        s_{t+1} ~ p(· | s_t, a_t),   r_t = r(s_t, a_t),   truncated after T steps
+
+    The state is the observation. Nothing terminates: an absorbing state is one that leads to itself. Gymnasium's seeded
+    `np_random` is the only randomness, and one uniform number decides a step.
+
+    Args:
+        transition: p(s′ | s, a), array or CPU tensor of shape `[state, action, state]`, rows sum to one.
+        reward: r(s, a), array or CPU tensor of shape `[state, action]`.
+        start_state: the state after `reset()`; `reset(options={"state": s})` starts elsewhere.
+        horizon: T, steps per episode.
+
+    Raises:
+        ValueError: if the tables do not fit each other, a row is no distribution, a reward is not finite, the start
+            state does not exist, or the horizon is below one.
+    """
+
+    def __init__(self, transition: ArrayLike, reward: ArrayLike, start_state: int = 0, horizon: int = 20) -> None:
+        self._cdf = _row_cdf(np.asarray(transition, dtype=np.float64))
+        self._reward = np.array(reward, dtype=np.float64)
+        states, actions, _ = self._cdf.shape
+        if self._reward.shape != (states, actions) or not np.isfinite(self._reward).all():
+            raise ValueError(
+                f"reward: expected finite numbers of shape {(states, actions)} as the transitions have, "
+                f"got shape {self._reward.shape}, {np.count_nonzero(~np.isfinite(self._reward))} not finite"
+            )
+        if horizon < 1:
+            raise ValueError(f"horizon: expected at least 1 step, got {horizon!r}")
+        self.observation_space = Discrete(states)
+        self.action_space = Discrete(actions)
+        self.start_state = self._checked_state(start_state)
+        self.horizon = horizon
+        self._state = self.start_state
+        self._time = horizon  # no episode runs before the first reset
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.int64, dict[str, Any]]:
+        """Start an episode.
+
+        Args:
+            seed: seeds `np_random`; None goes on with its stream.
+            options: `{"state": s}` starts in s instead of the start state.
+
+        Returns:
+            The first state and an empty info.
+
+        Raises:
+            ValueError: if an option is unknown or its state does not exist.
+        """
+        super().reset(seed=seed)
+        chosen = dict(options or {})
+        self._state = self._checked_state(chosen.pop("state", self.start_state))
+        if chosen:
+            raise ValueError(f"options: expected at most 'state', got {sorted(options or {})}")
+        self._time = 0
+        return np.int64(self._state), {}
+
+    def step(self, action: np.int64 | int) -> tuple[np.int64, float, bool, bool, dict[str, Any]]:
+        """Take one action.
+
+        Args:
+            action: a_t.
+
+        Returns:
+            s_{t+1}, r_t, terminated (never), truncated (t + 1 = T), and an empty info.
+
+        Raises:
+            gymnasium.error.ResetNeeded: if no episode is running.
+            gymnasium.error.InvalidAction: if the action does not exist.
+        """
+        if self._time >= self.horizon:
+            raise gymnasium.error.ResetNeeded("step: expected a running episode, got none; call reset() first")
+        if not self.action_space.contains(action):
+            last = self._cdf.shape[1] - 1
+            raise gymnasium.error.InvalidAction(f"action: expected an integer from 0 to {last}, got {action!r}")
+        reward = float(self._reward[self._state, action])
+        cdf = self._cdf[self._state, action]
+        self._state = int(np.searchsorted(cdf, self.np_random.random(), side="right"))
+        self._time += 1
+        return np.int64(self._state), reward, False, self._time == self.horizon, {}
+
+    def _checked_state(self, state: int) -> int:
+        if not self.observation_space.contains(state):
+            raise ValueError(f"state: expected an integer from 0 to {self._cdf.shape[0] - 1}, got {state!r}")
+        return int(state)
+
+
+def _row_cdf(transition: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cumulative rows that end in exactly one, so that a state of probability zero is never drawn."""
+    if transition.ndim != 3 or transition.shape[0] != transition.shape[2] or 0 in transition.shape:
+        raise ValueError(f"transition: expected shape [state, action, state], got {transition.shape}")
+    sums = transition.sum(-1)
+    if not (transition >= 0).all() or not np.allclose(sums, 1, rtol=0, atol=1e-5):
+        raise ValueError(
+            "transition: expected non-negative rows that sum to 1, got a smallest entry of "
+            f"{transition.min():.3g} and row sums from {sums.min():.6g} to {sums.max():.6g}"
+        )
+    cdf = transition.cumsum(-1)
+    return np.asarray(cdf / cdf[..., -1:])
+
+
+gymnasium.register("gm_envs_tabular/Tabular-v0", entry_point="gm_envs_tabular.gym:TabularEnv")

@@ -1,0 +1,70 @@
+"""Random tabular MDPs."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class MDP(NamedTuple):
+    """A tabular Markov decision process with deterministic rewards.
+
+    Attributes:
+        transition: p(s′ | s, a), rows sum to one, shape `[*batch, state, action, state]`.
+        reward: r(s, a), shape `[*batch, state, action]`.
+    """
+
+    transition: Float[Tensor, "*batch state action next_state"]
+    reward: Float[Tensor, "*batch state action"]
+
+
+def sparse_dirichlet(rng: np.random.Generator, concentration: float, shape: tuple[int, ...]) -> np.ndarray:
+    """Dirichlet(concentration, …) probabilities over the last axis, safe for any concentration > 0 and any size.
+
+    A Gamma(c) variable is Gamma(c + 1) · U^{1/c} (Marsaglia and Tsang 2000, "A simple method for generating gamma variables",
+    section 6). At c = 0.001 its value underflows, its logarithm does not:
+
+        log x_k = log g_k + log(U_k) / c,   g_k ~ Gamma(c + 1),   p = softmax(log x)
+
+    Args:
+        rng: source of randomness.
+        concentration: c, the same for every outcome.
+        shape: shape of the result; its last axis holds the outcomes.
+
+    Returns:
+        Probabilities, float64, of the given shape.
+
+    Raises:
+        ValueError: if the concentration is not a positive finite number or the shape has a size below one.
+    """
+    if not (concentration > 0 and np.isfinite(concentration)):
+        raise ValueError(f"concentration: expected a positive finite number, got {concentration!r}")
+    if not shape or min(shape) < 1:
+        raise ValueError(f"shape: expected sizes of at least 1, got {shape}")
+    log_x = np.log(rng.gamma(concentration + 1, size=shape)) + np.log1p(-rng.random(shape)) / concentration
+    x = np.exp(log_x - log_x.max(axis=-1, keepdims=True))
+    return x / x.sum(axis=-1, keepdims=True)
+
+
+def random_mdp(rng: np.random.Generator, *, states: int = 20, actions: int = 5, concentration: float = 0.001) -> MDP:
+    """A random MDP as in the paper's tabular experiments (Section 5.1, G.1.1).
+
+        p(· | s, a) ~ Dirichlet(c, …, c),   r(s, a) ~ U[0, 1]
+
+    Args:
+        rng: source of randomness.
+        states: number of states S.
+        actions: number of actions A.
+        concentration: c; at the paper's 0.001 most transitions are almost deterministic.
+
+    Returns:
+        An `MDP` of float64 tensors on the CPU, without batch axes.
+
+    Raises:
+        ValueError: if a size is below one or the concentration is not positive.
+    """
+    transition = sparse_dirichlet(rng, concentration, (states, actions, states))
+    reward = rng.random((states, actions))
+    return MDP(torch.from_numpy(transition), torch.from_numpy(reward))

@@ -1,0 +1,164 @@
+"""Batched rollouts of tabular policies, with the randomness passed in.
+
+One uniform number decides a step: action and next state are drawn together by inverting the cumulative distribution of
+
+    p(a, s′ | s) = π(a | s) p(s′ | s, a)
+
+over the outcomes that can occur at all. Because the numbers are an argument, two policies can be rolled out on common random
+numbers, and the first n of N trajectories are the same as n trajectories.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# below half of a uniform's resolution (2⁻⁵³) an outcome is never drawn, and its column is saved
+_NEVER = 2.0**-54
+
+
+class Successors(NamedTuple):
+    """The possible next states of each (s, a), most probable first.
+
+    Attributes:
+        state: their numbers, shape `[*batch, state, action, outcome]`; padding repeats state 0.
+        probability: their probabilities, same shape; padding is 0, rows sum to one.
+    """
+
+    state: Int[Tensor, "*batch state action outcome"]
+    probability: Float[Tensor, "*batch state action outcome"]
+
+
+class Rollout(NamedTuple):
+    """Trajectories.
+
+    Attributes:
+        state: s_0 … s_T, shape `[*batch, trajectory, T + 1]`, int64.
+        action: a_0 … a_{T−1}, shape `[*batch, trajectory, T]`, int64.
+    """
+
+    state: Int[Tensor, "*batch trajectory time_plus_1"]
+    action: Int[Tensor, "*batch trajectory time"]
+
+    def first(self, size: int) -> "Rollout":
+        """The first `size` trajectories."""
+        return Rollout(self.state[..., :size, :], self.action[..., :size, :])
+
+
+def successors(transition: Float[Tensor, "*batch state action next_state"]) -> Successors:
+    """The possible next states of each (s, a): what `rollout` needs of the transition probabilities.
+
+    Args:
+        transition: p(s′ | s, a), rows sum to one.
+
+    Returns:
+        The outcomes with a probability that a 53-bit uniform number can hit.
+
+    Raises:
+        ValueError: if a probability is negative or not finite, or a row does not sum to one.
+    """
+    sums = transition.sum(-1)
+    if not bool((transition >= 0).all()) or not torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=1e-5):
+        raise ValueError(
+            "transition: expected non-negative rows that sum to 1, got a smallest entry of "
+            f"{transition.min().item():.3g} and row sums from {sums.min().item():.6g} to {sums.max().item():.6g}"
+        )
+    probability, state = transition.sort(dim=-1, descending=True, stable=True)
+    width = max(1, int((probability > _NEVER).sum(-1).max()))
+    kept = probability[..., :width]
+    return Successors(state[..., :width].contiguous(), kept / kept.sum(-1, keepdim=True))
+
+
+def uniforms(
+    rng: np.random.Generator, batch: tuple[int, ...], size: int, horizon: int, device: torch.device | str = "cpu"
+) -> Float[Tensor, "*batch trajectory time"]:
+    """Uniform numbers for `rollout`, drawn trajectory by trajectory: a larger `size` extends a smaller one.
+
+    Args:
+        rng: source of randomness; the numbers are the same on every device.
+        batch: batch axes.
+        size: number of trajectories n.
+        horizon: number of steps T.
+        device: where the numbers go.
+
+    Returns:
+        Numbers in [0, 1), float64, stored time first because the time loop reads them so.
+    """
+    drawn = torch.from_numpy(rng.random((size, horizon, *batch))).to(device)
+    return drawn.transpose(0, 1).contiguous().permute(*range(2, drawn.ndim), 1, 0)
+
+
+def rollout(
+    policy: Float[Tensor, "*batch state action"],
+    next_states: Successors,
+    uniform: Float[Tensor, "*batch trajectory time"],
+    start: int = 0,
+) -> Rollout:
+    """Trajectories of a policy.
+
+        (a_t, s_{t+1}) ~ π(a | s_t) p(s′ | s_t, a),   s_0 = start,   t = 0 … T−1
+
+    Args:
+        policy: π(a | s), rows sum to one.
+        next_states: what `successors` makes of the transition probabilities; its batch axes broadcast to the policy's.
+        uniform: one number in [0, 1) for every step, as from `uniforms`.
+        start: the first state s_0.
+
+    Returns:
+        States and actions; the rewards are `reward[s, a]`.
+
+    Raises:
+        ValueError: if the batch axes do not fit, the start state does not exist, or the policy is not a distribution.
+    """
+    *batch, states, actions = policy.shape
+    *uniform_batch, size, horizon = uniform.shape
+    if list(uniform_batch) != batch:
+        raise ValueError(f"uniform: expected batch axes {batch} as the policy has, got {uniform_batch}")
+    if not 0 <= start < states:
+        raise ValueError(f"start: expected a state from 0 to {states - 1}, got {start}")
+    width = next_states.state.shape[-1]
+    outcomes = actions * width
+    joint = (policy.unsqueeze(-1) * next_states.probability).reshape(*batch, states, outcomes)
+    cdf = joint.cumsum(-1)
+    total = cdf[..., -1:]
+    if not bool((total - 1).abs().max() < 1e-5):
+        raise ValueError(f"policy: expected rows that sum to 1, got sums up to {total.max().item():.6g}")
+    # the last outcome that can occur takes what rounding left of the interval
+    cdf = cdf.masked_fill(cdf >= total, torch.inf)
+    levels = max(1, (outcomes - 1).bit_length())
+    row = 1 << levels
+    table = torch.nn.functional.pad(cdf, (0, row - outcomes), value=torch.inf).reshape(-1)
+
+    # a place in the table stands for (batch element, s, a, s′), so that one look-up leads to the next row
+    problems = table.numel() // (states * row)
+    index = torch.int32 if table.numel() < 2**31 else torch.int64
+    problem_row = torch.arange(problems, device=policy.device).mul_(states).reshape(*batch, 1, 1)
+    next_state = next_states.state.reshape(*next_states.state.shape[:-2], outcomes)
+    next_row = torch.nn.functional.pad((next_state + problem_row) * row, (0, row - outcomes)).reshape(-1).to(index)
+
+    numbers = uniform.movedim((-1, -2), (0, 1)).reshape(horizon, -1)
+    base = ((problem_row.reshape(1, -1) + start) * row).expand(size, -1).reshape(-1).to(index)
+    places = torch.empty(horizon + 1, base.numel(), dtype=index, device=policy.device)
+    look, bound = torch.empty_like(base), torch.empty_like(base, dtype=table.dtype)
+    above = torch.empty_like(base, dtype=torch.bool)
+    for t in range(horizon):
+        place = places[t].copy_(base)
+        for level in reversed(range(levels)):
+            step = 1 << level
+            torch.add(place, step - 1, out=look)
+            torch.index_select(table, 0, look, out=bound)
+            torch.ge(numbers[t], bound, out=above)
+            place.add_(above, alpha=step)
+        torch.index_select(next_row, 0, place, out=base)
+    places[horizon] = base
+
+    def trajectory_axes(flat: Tensor) -> Tensor:  # [time, trajectory · batch] → [*batch, trajectory, time], no copy
+        return flat.reshape(flat.shape[0], size, *batch).movedim((0, 1), (-1, -2))
+
+    # shifts and look-ups, because an integer division costs as much as half the loop
+    action = torch.arange(row, device=policy.device).div(width, rounding_mode="floor")
+    chosen = action.index_select(0, (places[:horizon] & (row - 1)).reshape(-1)).reshape(horizon, -1)
+    rows = (places >> levels).to(torch.int64).reshape(horizon + 1, size, problems) - problem_row.reshape(-1)
+    return Rollout(trajectory_axes(rows.reshape(horizon + 1, -1)), trajectory_axes(chosen))

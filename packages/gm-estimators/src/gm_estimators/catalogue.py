@@ -1,0 +1,113 @@
+"""Names for estimators, and the way in for a user's own."""
+
+import importlib
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gm_estimators import derivatives, surrogates
+from gm_estimators.derivatives import DerivativesFunction, LogProbDerivatives, automatic_derivatives
+from gm_estimators.surrogates import Surrogate, Trajectories
+
+
+class EstimatorError(ValueError):
+    """An estimator that cannot be found, or does not do what an estimator must; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """A surrogate with what an experiment has to know about it.
+
+    Attributes:
+        name: as on the command line; for a user's own `package.module:function`.
+        surrogate: the function.
+        critic: whether the paper's experiments give it a critic; without one its values are zeros.
+        gradient_family: estimators of one family have the same first derivative on the same samples, so that their
+            sampled inner steps are shared.
+        closed_form: its derivatives in the log-probabilities; found by automatic differentiation if `None`.
+        source: where it comes from.
+    """
+
+    name: str
+    surrogate: Surrogate
+    critic: bool
+    gradient_family: str
+    closed_form: DerivativesFunction | None
+    source: str
+
+    def derivatives(self, trajectories: Trajectories) -> LogProbDerivatives:
+        """w and F at the given trajectories.
+
+        Raises:
+            EstimatorError: if the surrogate raises or gives a wrong shape, type or a value that is not finite.
+        """
+        if self.closed_form is not None:
+            return self.closed_form(trajectories)
+        try:
+            return automatic_derivatives(self.surrogate, trajectories)
+        except Exception as error:
+            detail = " ".join(str(error).split()) or type(error).__name__
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise EstimatorError(f"estimator {self.name}: {kind}{detail}") from error
+
+
+CATALOGUE: dict[str, Estimator] = {
+    estimator.name: estimator
+    for estimator in (
+        Estimator("ad", surrogates.ad, True, "actor-critic", derivatives.ad_derivatives, "Finn et al. 2017"),
+        Estimator("dice", surrogates.dice, False, "dice", derivatives.dice_derivatives, "Foerster et al. 2018"),
+        Estimator(
+            "loaded-dice",
+            surrogates.loaded_dice,
+            True,
+            "actor-critic",
+            derivatives.loaded_dice_derivatives,
+            "Farquhar et al. 2019",
+        ),
+        Estimator("lvc", surrogates.lvc, True, "actor-critic", derivatives.lvc_derivatives, "Rothfuss et al. 2019"),
+    )
+}
+
+
+def load(name: str) -> Estimator:
+    """The estimator of a name: one of `CATALOGUE`, or `package.module:function` for a surrogate of one's own.
+
+    Modules are looked for on the Python path and in the working directory. The function may carry the attribute
+    `critic = False` to be given values of zero, as DiCE is.
+
+    Args:
+        name: the name.
+
+    Returns:
+        The estimator.
+
+    Raises:
+        EstimatorError: if there is none of that name, with what there is.
+    """
+    if name in CATALOGUE:
+        return CATALOGUE[name]
+    module_name, colon, function_name = name.partition(":")
+    if not (colon and module_name and function_name):
+        raise EstimatorError(f"expected one of {', '.join(CATALOGUE)} or package.module:function, got {name!r}")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise EstimatorError(f"cannot import {module_name!r} of {name!r}: {type(error).__name__}: {reason}") from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        found = "nothing" if function is None else f"a {type(function).__name__}"
+        raise EstimatorError(f"expected a function {function_name!r} in module {module_name!r}, got {found}")
+    return Estimator(name, function, bool(getattr(function, "critic", True)), name, None, f"{module_name}")
+
+
+def families(estimators: Iterable[Estimator]) -> list[list[Estimator]]:
+    """The estimators grouped by their first derivative, in order of appearance."""
+    groups: dict[str, list[Estimator]] = {}
+    for estimator in estimators:
+        groups.setdefault(estimator.gradient_family, []).append(estimator)
+    return list(groups.values())

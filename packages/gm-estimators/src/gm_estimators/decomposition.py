@@ -1,0 +1,248 @@
+"""Every permutation of the estimators I, II and III on shared samples, for any problem.
+
+A permutation such as "SSE" says for I (inner-loop gradient), II (Jacobian and Hessian) and III (outer gradient) whether it is
+estimated from samples (S) or exact (E). All permutations together need one path of inner parameters with sampled and one with
+exact gradients; the meta-gradient then runs backwards along a path (paper, Eq. 4, from right to left):
+
+    λ_K = ∇θ J_Out(φ, θᴷ),   λ_i = λ_{i+1} + α ∇²θ J_In(φ, θ^i) λ_{i+1},
+    ∇φ Jᴷ = ∇φ J_Out(φ, θᴷ) + α Σ_i ∇φ∇θ J_In(φ, θ^i) λ_{i+1}  [+ λ_0 if φ = θ⁰]
+
+so that nothing is differentiated that two permutations share.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from gm_estimators.catalogue import Estimator, families
+
+Role = Literal["inner", "hessian", "outer"]
+
+PERMUTATIONS = ("SSS", "SES", "ESS", "EES", "SSE", "SEE", "ESE")
+"""The seven permutations that estimate anything; EEE is the truth."""
+
+
+class Objective(Protocol):
+    """J(φ, θ), exact or estimated, at one point.
+
+    Attributes:
+        gradient: ∇θ J, of the shape of θ.
+        meta_gradient: ∇φ J, of the shape of φ; `None` if J does not depend on φ directly, or φ = θ.
+    """
+
+    @property
+    def gradient(self) -> Tensor: ...
+
+    @property
+    def meta_gradient(self) -> Tensor | None: ...
+
+    def vjp(self, cotangent: Tensor, /) -> tuple[Tensor, Tensor | None]:
+        """(∇²θ J λ, ∇φ∇θ J λ) for every λ along the cotangent's extra leading axis; the second `None` as above."""
+
+
+class Sample(Protocol):
+    """Trajectories of which a smaller sample is a part."""
+
+    def first(self, size: int, /) -> Self: ...
+
+
+SampleT = TypeVar("SampleT", bound=Sample)
+
+
+class Problem(Protocol[SampleT]):
+    """A two-level problem (paper, Eq. 2): exact objectives, a sampler, and objectives estimated from samples.
+
+    Attributes:
+        params: θ⁰, shape `[*batch, *shape]`.
+        meta_is_params: whether φ = θ⁰, as in MAML.
+    """
+
+    @property
+    def params(self) -> Tensor: ...
+
+    @property
+    def meta_is_params(self) -> bool: ...
+
+    def exact(self, role: Role, params: Tensor, /) -> Objective:
+        """The exact objective of a role at θ."""
+
+    def draw(self, role: Role, step: int, params: Tensor, size: int, /) -> SampleT:
+        """`size` trajectories at θ; the same (role, step) always gets the same random numbers."""
+
+    def sampled(self, role: Role, estimator: Estimator, sample: SampleT, params: Tensor, /) -> Objective:
+        """The objective of a role at θ as the estimator sees it in a sample."""
+
+
+class _Path:
+    """Parameters θ⁰ … θᴷ of one choice of I, with what was computed at them."""
+
+    def __init__(self, params: list[Tensor]) -> None:
+        self.params = params
+        self.objectives: dict[tuple[Role, int], Objective] = {}
+
+    def exact(self, problem: Problem[SampleT], role: Role, step: int) -> Objective:
+        if (role, step) not in self.objectives:
+            self.objectives[role, step] = problem.exact(role, self.params[step])
+        return self.objectives[role, step]
+
+
+class _Draws(Protocol[SampleT]):
+    def __call__(self, role: Role, step: int, /) -> SampleT: ...
+
+
+def check_permutation(permutation: str) -> str:
+    """The permutation itself.
+
+    Raises:
+        ValueError: if it is not one of `PERMUTATIONS`.
+    """
+    if permutation not in PERMUTATIONS:
+        raise ValueError(f"expected a permutation of {', '.join(PERMUTATIONS)}, got {permutation!r}")
+    return permutation
+
+
+def exact_meta_gradient(problem: Problem[SampleT], *, inner_steps: int, inner_lr: float) -> Tensor:
+    """The permutation EEE: the exact meta-gradient (paper, Eq. 3), shape `[*batch, *meta shape]`."""
+    path = _exact_path(problem, inner_steps, inner_lr)
+    steps = [path.exact(problem, "inner", i) for i in range(inner_steps)]
+    outer = path.exact(problem, "outer", inner_steps)
+    return _backward(problem, steps, [outer], inner_lr)[0]
+
+
+def decompose(
+    problem: Problem[SampleT],
+    estimators: Iterable[Estimator],
+    *,
+    permutations: Sequence[str] = PERMUTATIONS,
+    sample_sizes: Sequence[int],
+    inner_steps: int,
+    inner_lr: float,
+) -> dict[tuple[str, str, int], Tensor]:
+    """Meta-gradient estimates of every estimator, permutation and sample size, on common random numbers (paper, G.1.2).
+
+    Args:
+        problem: the two-level problem; its batch axes are independent repeats.
+        estimators: what estimates I, II and III where they are sampled.
+        permutations: some of `PERMUTATIONS`.
+        sample_sizes: |τ|, trajectories per estimate; smaller samples are parts of larger ones.
+        inner_steps: K.
+        inner_lr: α.
+
+    Returns:
+        (estimator name, permutation, sample size) ↦ estimate, shape `[*batch, *meta shape]`.
+
+    Raises:
+        ValueError: for an unknown permutation, or a size or number of steps below one.
+        EstimatorError: if a user's estimator fails.
+    """
+    for permutation in permutations:
+        check_permutation(permutation)
+    if min(inner_steps, *sample_sizes) < 1:
+        raise ValueError(f"expected sizes and steps of at least 1, got {list(sample_sizes)} and {inner_steps}")
+    exact_path = _exact_path(problem, inner_steps, inner_lr)
+    drawn: dict[tuple[Role, int], SampleT] = {}
+    results: dict[tuple[str, str, int], Tensor] = {}
+
+    def shared_draw(role: Role, step: int, size: int) -> SampleT:
+        if (role, step) not in drawn:
+            drawn[role, step] = problem.draw(role, step, exact_path.params[step], max(sample_sizes))
+        return drawn[role, step].first(size)
+
+    for family in families(estimators):
+        leader = family[0]
+        for size in sample_sizes:
+            for composition in sorted({p[0] for p in permutations}):
+                wanted = [p for p in permutations if p[0] == composition]
+                path = exact_path
+                if composition == "S":
+                    first = problem.sampled("inner", leader, shared_draw("inner", 0, size), exact_path.params[0])
+                    path = _sampled_path(problem, leader, first, size, inner_steps, inner_lr)
+                    path.objectives.update({k: v for k, v in exact_path.objectives.items() if k[1] == 0})
+
+                def draw(role: Role, step: int, path: _Path = path, size: int = size) -> SampleT:
+                    if step == 0 or path is exact_path:
+                        return shared_draw(role, step, size)
+                    return problem.draw(role, step, path.params[step], size)
+
+                results.update(
+                    _along(problem, path, draw, family, wanted, size=size, inner_steps=inner_steps, inner_lr=inner_lr)
+                )
+    return results
+
+
+def _along(
+    problem: Problem[SampleT],
+    path: _Path,
+    draw: _Draws[SampleT],
+    family: list[Estimator],
+    permutations: list[str],
+    *,
+    size: int,
+    inner_steps: int,
+    inner_lr: float,
+) -> dict[tuple[str, str, int], Tensor]:
+    """All wanted permutations of one path, for estimators with the same first derivative."""
+    results: dict[tuple[str, str, int], Tensor] = {}
+    outers: dict[str, Objective] = {}
+    if any(p[2] == "E" for p in permutations):
+        outers["E"] = path.exact(problem, "outer", inner_steps)
+    if any(p[2] == "S" for p in permutations):
+        theta = path.params[inner_steps]
+        outers["S"] = problem.sampled("outer", family[0], draw("outer", inner_steps), theta)
+    for hessian in sorted({p[1] for p in permutations}):
+        wanted = [p for p in permutations if p[1] == hessian]
+        ends = [outers[p[2]] for p in wanted]
+        if hessian == "E":
+            steps = [path.exact(problem, "inner", i) for i in range(inner_steps)]
+            estimates = _backward(problem, steps, ends, inner_lr)
+            for estimator in family:
+                results.update({(estimator.name, p, size): e for p, e in zip(wanted, estimates, strict=True)})
+            continue
+        samples = [draw("hessian", i) for i in range(inner_steps)]
+        for estimator in family:
+            steps = [
+                problem.sampled("hessian", estimator, sample, theta)
+                for sample, theta in zip(samples, path.params, strict=False)
+            ]
+            estimates = _backward(problem, steps, ends, inner_lr)
+            results.update({(estimator.name, p, size): e for p, e in zip(wanted, estimates, strict=True)})
+    return results
+
+
+def _backward(
+    problem: Problem[SampleT], steps: Sequence[Objective], ends: Sequence[Objective], inner_lr: float
+) -> Tensor:
+    """∇φ of several outer objectives through the same steps, shape `[len(ends), *batch, *meta shape]`."""
+    adjoint = torch.stack([end.gradient for end in ends])
+    direct = [end.meta_gradient for end in ends]
+    meta = torch.stack([d for d in direct if d is not None]) if all(d is not None for d in direct) else None
+    for step in reversed(steps):
+        hessian_term, mixed_term = step.vjp(adjoint)
+        if mixed_term is not None:
+            meta = inner_lr * mixed_term if meta is None else meta + inner_lr * mixed_term
+        adjoint = adjoint + inner_lr * hessian_term
+    if problem.meta_is_params:
+        return adjoint if meta is None else adjoint + meta
+    if meta is None:
+        raise ValueError("problem: expected objectives that depend on the meta-parameters, got none")
+    return meta
+
+
+def _exact_path(problem: Problem[SampleT], inner_steps: int, inner_lr: float) -> _Path:
+    path = _Path([problem.params])
+    for i in range(inner_steps):
+        path.params.append(path.params[i] + inner_lr * path.exact(problem, "inner", i).gradient)
+    return path
+
+
+def _sampled_path(
+    problem: Problem[SampleT], leader: Estimator, first: Objective, size: int, inner_steps: int, inner_lr: float
+) -> _Path:
+    path = _Path([problem.params, problem.params + inner_lr * first.gradient])
+    for i in range(1, inner_steps):
+        theta = path.params[i]
+        step = problem.sampled("inner", leader, problem.draw("inner", i, theta, size), theta)
+        path.params.append(theta + inner_lr * step.gradient)
+    return path

@@ -1,0 +1,111 @@
+"""First and second derivatives of a surrogate with respect to the log-probabilities ℓ_t = log π(a_t | s_t).
+
+A surrogate f depends on θ through ℓ alone, so that the chain rule splits its derivatives into a part that every policy class shares
+and one that knows the policy:
+
+    ∇f = Σ_t w_t ∇ℓ_t,                     w_t = ∂f/∂ℓ_t
+    ∇²f v = Σ_t (F d)_t ∇ℓ_t + Σ_t w_t ∇²ℓ_t v,   F_tu = ∂²f/∂ℓ_t∂ℓ_u,  d_t = ∇ℓ_tᵀ v
+
+The surrogates of this package have w and F in closed form; any other gets them by automatic differentiation.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gm_estimators.returns import reverse_cumsum
+from gm_estimators.surrogates import Surrogate, Trajectories, mean_surrogate, reward_to_go
+
+
+@dataclass(frozen=True)
+class LogProbDerivatives:
+    """w and F of n surrogates, one per trajectory.
+
+    Attributes:
+        first: w_t, shape `[*batch, n, T]`.
+        diagonal: F_tt, shape `[*batch, n, T]`, if F is diagonal; otherwise `None`.
+        product: d ↦ F d, shape `[*batch, n, T]` to the same, if F is not diagonal.
+    """
+
+    first: Float[Tensor, "*batch trajectory time"]
+    diagonal: Float[Tensor, "*batch trajectory time"] | None
+    product: Callable[[Tensor], Tensor] | None = None
+
+
+DerivativesFunction = Callable[[Trajectories], LogProbDerivatives]
+
+
+def ad_derivatives(trajectories: Trajectories) -> LogProbDerivatives:
+    """`ad`: w_t = d_t A_t, F = 0."""
+    weight = trajectories.discount[..., :-1] * trajectories.advantage
+    return LogProbDerivatives(weight, torch.zeros((), dtype=weight.dtype, device=weight.device).expand_as(weight))
+
+
+def lvc_derivatives(trajectories: Trajectories) -> LogProbDerivatives:
+    """`lvc`: w_t = F_tt = d_t A_t."""
+    weight = trajectories.discount[..., :-1] * trajectories.advantage
+    return LogProbDerivatives(weight, weight)
+
+
+def loaded_dice_derivatives(trajectories: Trajectories) -> LogProbDerivatives:
+    """`loaded_dice`: w_t = c_t = d_t A_t, (F d)_t = c_t Σ_{u≤t} d_u + Σ_{u>t} c_u d_u."""
+    weight = trajectories.discount[..., :-1] * trajectories.advantage
+
+    def product(direction: Tensor) -> Tensor:
+        cross = weight * direction
+        return weight * direction.cumsum(-1) + (reverse_cumsum(cross) - cross)
+
+    return LogProbDerivatives(weight, None, product)
+
+
+def dice_derivatives(trajectories: Trajectories) -> LogProbDerivatives:
+    """`dice`: w_t = Σ_{u≥t} d_u r_u + d_T V(s_T) − d_t V(s_t), (F d)_t = Σ_{u≥t} ρ_u Σ_{v≤u} d_v − d_t V(s_t) d_t.
+
+    ρ_u is d_u r_u, with d_T V(s_T) added at the last step.
+    """
+    baseline = trajectories.discount[..., :-1] * trajectories.value[..., :-1]
+    to_go = reward_to_go(trajectories)
+
+    def product(direction: Tensor) -> Tensor:
+        # Σ_{u≥t} ρ_u D_u with D_u = D_t + Σ_{t<v≤u} d_v: summed by parts, as the rewards to go are at hand
+        cross = to_go * direction
+        return to_go * direction.cumsum(-1) + (reverse_cumsum(cross) - cross) - baseline * direction
+
+    return LogProbDerivatives(to_go - baseline, None, product)
+
+
+def automatic_derivatives(surrogate: Surrogate, trajectories: Trajectories) -> LogProbDerivatives:
+    """w and F of any surrogate by automatic differentiation in the log-probabilities.
+
+    Args:
+        surrogate: the function.
+        trajectories: its argument.
+
+    Returns:
+        Its derivatives.
+
+    Raises:
+        ValueError: if it gives another shape than one number per trajectory, does not depend on the
+            log-probabilities, or has a gradient that is not finite.
+    """
+    leaf = trajectories.log_prob.detach().requires_grad_()
+    mean = mean_surrogate(surrogate, replace(trajectories, log_prob=leaf))
+    if not mean.requires_grad:
+        raise ValueError("surrogate: expected a differentiable function of trajectories.log_prob, got a constant")
+    total = mean.sum() * leaf.shape[-2]
+    (first,) = torch.autograd.grad(total, leaf, create_graph=True)
+    if not bool(first.isfinite().all()):
+        raise ValueError("surrogate: expected a finite gradient in trajectories.log_prob, got NaN or infinity")
+    if not first.requires_grad:
+        return LogProbDerivatives(first, torch.zeros_like(first))
+
+    def product(direction: Tensor) -> Tensor:
+        (result,) = torch.autograd.grad(
+            (first * direction).sum(), leaf, retain_graph=True, materialize_grads=True, allow_unused=True
+        )
+        return result
+
+    return LogProbDerivatives(first.detach(), None, product)

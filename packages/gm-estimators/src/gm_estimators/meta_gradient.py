@@ -1,0 +1,73 @@
+"""The K-step meta-gradient by automatic differentiation, for any inner and outer objective."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gm_estimators.inner_loop import Objective, Params, Update, as_dict, inner_loop, like
+
+
+class OuterObjective(Protocol):
+    """J_Out(φ, θᴷ), shape `[*batch]`."""
+
+    def __call__(self, meta_params: Params, params: Params, /) -> Tensor: ...
+
+
+def meta_gradient(
+    meta_params: Params,
+    params: Params | None = None,
+    *,
+    inner: Objective,
+    outer: OuterObjective,
+    inner_steps: int,
+    inner_lr: float | Tensor | None = None,
+    hessian: Objective | None = None,
+    update: Update | None = None,
+    state: object = None,
+) -> Params:
+    """∇φ J_Out(φ, θᴷ) (paper, Eqs. 3 and 4).
+
+        ∇φ Jᴷ = ∇φ J_Out(φ, θᴷ) + (∇φ θᴷ) ∇θᴷ J_Out(φ, θᴷ),
+        ∇φ θ^{i+1} = ∇φ θ^i (I + α ∇²J_II(φ, θ^i)) + α ∇φ∇θ J_II(φ, θ^i)
+
+    With exact objectives it is the exact meta-gradient, with surrogates of samples an estimate; roles I, II and III may differ.
+
+    Args:
+        meta_params: φ.
+        params: θ⁰, held fixed; `None` for φ = θ⁰ (MAML).
+        inner: J_I(φ, θ, i), which moves θ.
+        outer: J_III(φ, θᴷ).
+        inner_steps: K.
+        inner_lr: α.
+        hessian: J_II(φ, θ, i), which gives the Hessian and the mixed Jacobian; J_I by default.
+        update: another inner rule than gradient ascent with `inner_lr`.
+        state: the initial state of `update`.
+
+    Returns:
+        The meta-gradient, in the form of `meta_params`, detached.
+
+    Raises:
+        ValueError: as `inner_loop`; or if the outer objective does not depend on φ.
+    """
+    phi = {name: value.detach().requires_grad_() for name, value in as_dict(meta_params).items()}
+    meta = like(meta_params, phi)
+    # a view, so that ∇θ of an objective at θ⁰ = φ leaves out its direct dependence on φ
+    start = like(meta_params, {name: value.view_as(value) for name, value in phi.items()}) if params is None else params
+    theta = inner_loop(
+        inner,
+        meta,
+        start,
+        inner_steps=inner_steps,
+        inner_lr=inner_lr,
+        hessian=hessian,
+        update=update,
+        state=state,
+    )
+    objective = outer(meta, theta)
+    if not objective.requires_grad:
+        raise ValueError(
+            "outer: expected an objective that depends on the parameters or meta-parameters, got a constant"
+        )
+    grads = torch.autograd.grad(objective.sum(), list(phi.values()), allow_unused=True, materialize_grads=True)
+    return like(meta_params, dict(zip(phi, grads, strict=True)))

@@ -1,0 +1,156 @@
+"""How good an estimate of a gradient is: bias told apart from variance.
+
+Estimates x_1 … x_R of the same truth y are stacked along the axis before the last; the last axis holds the gradient's L entries.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Interval(NamedTuple):
+    """A value with a confidence interval.
+
+    Attributes:
+        value: the point estimate.
+        low: lower end.
+        high: upper end.
+    """
+
+    value: Tensor
+    low: Tensor
+    high: Tensor
+
+
+def accuracy(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "*shape2 size"]) -> Tensor:
+    """Acc(x, y) = xᵀy / (√xᵀx √yᵀy), the cosine (paper, Eq. 63); NaN if one of the two is zero.
+
+    Args:
+        estimate: x.
+        truth: y, broadcasts to x.
+
+    Returns:
+        The accuracy of every estimate.
+    """
+    return (estimate * truth).sum(-1) / (estimate.square().sum(-1).sqrt() * truth.square().sum(-1).sqrt())
+
+
+def correlation(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "*shape2 size"]) -> Tensor:
+    """Pearson's correlation over the gradient's entries: the accuracy of the centred vectors."""
+    return accuracy(estimate - estimate.mean(-1, keepdim=True), truth - truth.mean(-1, keepdim=True))
+
+
+def variance(estimates: Float[Tensor, "*batch repeat size"]) -> Float[Tensor, "*batch"]:
+    """The trace of the covariance, Σ_l Var[x_l], estimated without bias from R ≥ 2 repeats.
+
+    Raises:
+        ValueError: if there is only one repeat.
+    """
+    return _variances(estimates).sum(-1)
+
+
+def std_sum(estimates: Float[Tensor, "*batch repeat size"]) -> Float[Tensor, "*batch"]:
+    """Σ_l √Var[x_l], what the paper's figures call the variance."""
+    return _variances(estimates).sqrt().sum(-1)
+
+
+def bias_sq(
+    estimates: Float[Tensor, "*batch repeat size"], truth: Float[Tensor, "*batch size"]
+) -> Float[Tensor, "*batch"]:
+    """‖E[x] − y‖² without the variance that a mean of R carries; unbiased, so it can be negative.
+
+        ‖x̄ − y‖² − tr Cov[x] / R
+
+    Args:
+        estimates: x_1 … x_R.
+        truth: y.
+
+    Returns:
+        The estimate of the squared bias.
+    """
+    repeats = estimates.shape[-2]
+    return (estimates.mean(-2) - truth).square().sum(-1) - variance(estimates) / repeats
+
+
+def mse(estimates: Float[Tensor, "*batch repeat size"], truth: Float[Tensor, "*batch size"]) -> Float[Tensor, "*batch"]:
+    """E‖x − y‖², the squared bias plus the variance."""
+    return (estimates - truth.unsqueeze(-2)).square().sum(-1).mean(-1)
+
+
+def bias_sq_interval(
+    estimates: Float[Tensor, "*batch repeat size"], truth: Float[Tensor, "*batch size"], confidence: float = 0.95
+) -> Interval:
+    """`bias_sq` with a Student-t interval from the jackknife over repeats (Efron and Stein 1981)."""
+    repeats = estimates.shape[-2]
+    total, squares = estimates.sum(-2, keepdim=True), estimates.square().sum((-2, -1))
+    # leave one out: mean and sum of squares of the other R − 1
+    others = repeats - 1
+    means = (total - estimates) / others
+    spread = (squares.unsqueeze(-1) - estimates.square().sum(-1) - others * means.square().sum(-1)) / (others - 1)
+    replicates = (means - truth.unsqueeze(-2)).square().sum(-1) - spread / others
+    error = (others * replicates.var(-1, correction=0)).sqrt()
+    value = bias_sq(estimates, truth)
+    half = student_t_quantile(0.5 + confidence / 2, others) * error
+    return Interval(value, value - half, value + half)
+
+
+def mean_interval(values: Float[Tensor, "*batch repeat"], confidence: float = 0.95) -> Interval:
+    """The mean over the last axis with its Student-t interval."""
+    count = values.shape[-1]
+    _require_repeats(count)
+    mean = values.mean(-1)
+    half = student_t_quantile(0.5 + confidence / 2, count - 1) * values.std(-1) / count**0.5
+    return Interval(mean, mean - half, mean + half)
+
+
+def paired_difference(
+    first: Float[Tensor, "*batch repeat"], second: Float[Tensor, "*batch repeat"], confidence: float = 0.95
+) -> Interval:
+    """The mean of first − second, paired along the last axis, with its Student-t interval."""
+    return mean_interval(first - second, confidence)
+
+
+def student_t_quantile(probability: float, degrees: int) -> float:
+    """The quantile of Student's t for whole degrees of freedom, by bisection of its finite series.
+
+    Abramowitz and Stegun 1964, "Handbook of Mathematical Functions", 26.7.3 and 26.7.4, with θ = atan(t / √ν):
+    P(|T| ≤ t) = (2/π)(θ + sin θ (cos θ + 2/3 cos³θ + …)) for odd ν, sin θ (1 + 1/2 cos²θ + …) for even ν.
+
+    Args:
+        probability: between 0.5 and 1.
+        degrees: ν ≥ 1.
+
+    Returns:
+        t with P(T ≤ t) = probability.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    if not 0.5 <= probability < 1 or degrees < 1:
+        raise ValueError(f"expected 0.5 ≤ probability < 1 and degrees ≥ 1, got {probability} and {degrees}")
+    odd = degrees % 2
+    powers = torch.arange(odd, max(degrees - 1, odd), 2, dtype=torch.float64)
+    ratios = torch.where(powers == odd, 1.0, (powers - 1) / powers.clamp(min=1)).cumprod(0)
+
+    def central(theta: float) -> float:  # P(|T| ≤ √ν tan θ)
+        angle = torch.tensor(theta, dtype=torch.float64)
+        series = float(angle.sin() * (ratios * angle.cos() ** powers).sum())
+        return (theta + series) * 2 / torch.pi if odd else series
+
+    low, high = 0.0, torch.pi / 2
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if central(middle) < 2 * probability - 1 else (low, middle)
+    return float(degrees**0.5 * torch.tensor(low, dtype=torch.float64).tan())
+
+
+def _variances(estimates: Tensor) -> Tensor:
+    _require_repeats(estimates.shape[-2])
+    return estimates.var(-2)
+
+
+def _require_repeats(repeats: int) -> None:
+    if repeats < 2:
+        raise ValueError(f"expected at least 2 repeats to estimate a variance, got {repeats}")

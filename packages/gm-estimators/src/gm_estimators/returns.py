@@ -1,0 +1,93 @@
+"""Discounted sums, λ-returns and advantages along the last axis, differentiable in rewards, values, γ and λ.
+
+`discount` is γ, or γ_t with a zero where an episode ends after step t. The results keep the memory layout of the rewards.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def discounts(discount: float | Tensor, horizon: int) -> Float[Tensor, " time"]:
+    """γᵗ for t = 0 … T−1, float64 unless γ is a tensor of another type."""
+    steps = torch.arange(horizon, dtype=torch.float64)
+    if isinstance(discount, Tensor):
+        return discount[..., None] ** steps.to(discount)
+    return torch.tensor(discount, dtype=torch.float64) ** steps
+
+
+def reverse_cumsum(x: Float[Tensor, "*batch time"]) -> Float[Tensor, "*batch time"]:
+    """y_t = Σ_{u ≥ t} x_u."""
+    return x.flip(-1).cumsum(-1).flip(-1)
+
+
+def _backward_recursion(
+    x: Float[Tensor, "*batch time"], decay: float | Tensor, last: float | Tensor = 0.0
+) -> Float[Tensor, "*batch time"]:
+    """y_t = x_t + decay_t y_{t+1} with y_T = last."""
+    decays = decay.expand(x.shape).unbind(-1) if isinstance(decay, Tensor) and decay.ndim else None
+    y, reversed_ys = last, []
+    for t, x_t in reversed(list(enumerate(x.unbind(-1)))):
+        y = x_t + (decay if decays is None else decays[t]) * y
+        reversed_ys.append(y)
+    return torch.stack(reversed_ys[::-1]).movedim(0, -1)
+
+
+def returns_to_go(
+    reward: Float[Tensor, "*batch time"],
+    discount: float | Tensor,
+    last_value: Float[Tensor, "*batch"] | None = None,
+) -> Float[Tensor, "*batch time"]:
+    """G_t = r_t + γ_t G_{t+1}, with G_T = V(s_T), or 0 without one.
+
+    Args:
+        reward: r_0 … r_{T−1}.
+        discount: γ or γ_t.
+        last_value: V(s_T) to bootstrap with.
+
+    Returns:
+        G_0 … G_{T−1}.
+    """
+    return _backward_recursion(reward, discount, 0.0 if last_value is None else last_value)
+
+
+def gae(
+    reward: Float[Tensor, "*batch time"],
+    value: Float[Tensor, "*batch time_plus_1"],
+    discount: float | Tensor,
+    gae_lambda: float | Tensor = 1.0,
+) -> Float[Tensor, "*batch time"]:
+    """Generalised advantage estimates (Schulman et al. 2016, "High-Dimensional Continuous Control …", Eq. 16).
+
+        A_t = δ_t + γ_t λ A_{t+1},   δ_t = r_t + γ_t V(s_{t+1}) − V(s_t),   A_T = 0
+
+    λ = 1 is the n-step return to the horizon, bootstrapped with V(s_T), minus V(s_t).
+
+    Args:
+        reward: r_0 … r_{T−1}.
+        value: V(s_0) … V(s_T).
+        discount: γ or γ_t.
+        gae_lambda: λ.
+
+    Returns:
+        A_0 … A_{T−1}.
+
+    Raises:
+        ValueError: if there is not one more value than rewards.
+    """
+    if value.shape[-1] != reward.shape[-1] + 1:
+        raise ValueError(
+            f"value: expected {reward.shape[-1] + 1} time steps, one more than reward, got {value.shape[-1]}"
+        )
+    delta = reward + discount * value[..., 1:] - value[..., :-1]
+    return _backward_recursion(delta, discount * gae_lambda)
+
+
+def lambda_returns(
+    reward: Float[Tensor, "*batch time"],
+    value: Float[Tensor, "*batch time_plus_1"],
+    discount: float | Tensor,
+    gae_lambda: float | Tensor = 1.0,
+) -> Float[Tensor, "*batch time"]:
+    """G^λ_t = A_t + V(s_t) with the advantages of `gae` (same arguments and errors)."""
+    return gae(reward, value, discount, gae_lambda) + value[..., :-1]

@@ -1,0 +1,195 @@
+"""Two-level problems on tabular MDPs with softmax policies, for `decomposition`.
+
+The policy's part of the chain rule in `derivatives` is cheap here: with c = s·A + a, ∇ log π(a|s) only touches row s, so that a
+sample enters a gradient through Σ_t w_t [c_t = c], one number per (s, a), and a Hessian-vector product through one more.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gm_estimators.catalogue import Estimator
+from gm_estimators.decomposition import Objective, Role
+from gm_estimators.derivatives import LogProbDerivatives
+from gm_estimators.returns import discounts, gae
+from gm_estimators.surrogates import Trajectories
+
+
+@dataclass(frozen=True)
+class TabularSample:
+    """Trajectories of a tabular problem, with and without a critic.
+
+    Attributes:
+        cell: index of (batch element, s_t, a_t) in the flattened parameters, shape `[*batch, n, T]`.
+        with_critic: what an estimator with a critic reads.
+        build: makes the same without a critic, for the whole sample; called once if ever.
+        size: n, or less if this is a part of a sample.
+    """
+
+    cell: Int[Tensor, "*batch trajectory time"]
+    with_critic: Trajectories
+    build: Callable[[], Trajectories]
+
+    def trajectories(self, critic: bool) -> Trajectories:
+        """What an estimator reads, with or without a critic."""
+        return self.with_critic if critic else self._without_critic
+
+    @cached_property
+    def _without_critic(self) -> Trajectories:
+        return self.build()
+
+    def first(self, size: int) -> Self:
+        """The first `size` trajectories."""
+        if size == self.cell.shape[-2]:
+            return self
+        return type(self)(
+            self.cell[..., :size, :],
+            _first(self.with_critic, size),
+            lambda: _first(self._without_critic, size),
+        )
+
+
+def _first(trajectories: Trajectories, size: int) -> Trajectories:
+    return Trajectories(
+        trajectories.log_prob[..., :size, :],
+        trajectories.reward[..., :size, :],
+        trajectories.value[..., :size, :],
+        trajectories.advantage[..., :size, :],
+        trajectories.discount,
+    )
+
+
+class SoftmaxObjective:
+    """An objective estimated from a sample of a tabular softmax policy θ, by a surrogate's log-prob derivatives.
+
+    With W_c = (1/n) Σ_t w_t [c_t = c], ṽ = v − Σ_b π_b v_b and U_c the same sum of (F d)_t, d_t = ṽ_{c_t}:
+
+        ∇J = W − π Σ_b W_b,   ∇²J v = U − π Σ_b U_b − (Σ_b W_b) π ṽ
+
+    For diagonal F, U_c is ṽ_c times the sum of F_tt: the trajectories are read only once, whatever the number of vectors.
+    """
+
+    meta_gradient = None
+
+    def __init__(
+        self,
+        policy: Float[Tensor, "*batch state action"],
+        cell: Int[Tensor, "*batch trajectory time"],
+        derivatives: LogProbDerivatives,
+    ) -> None:
+        self._policy = policy
+        self._cell = _flat(cell)
+        self._like = cell
+        self._derivatives = derivatives
+        self._weight = self._table(derivatives.first)
+
+    @cached_property
+    def gradient(self) -> Float[Tensor, "*batch state action"]:
+        """∇J."""
+        return self._tangent(self._weight)
+
+    def vjp(self, cotangent: Float[Tensor, "*extra state action"]) -> tuple[Float[Tensor, "*extra state action"], None]:
+        """(∇²J v, None) for every v along the extra leading axis."""
+        centred = cotangent - (self._policy * cotangent).sum(-1, keepdim=True)
+        if self._derivatives.diagonal is not None:
+            curvature = self._diagonal * centred
+        else:
+            curvature = torch.stack([self._product(vector) for vector in centred])
+        return self._tangent(curvature) - self._weight.sum(-1, keepdim=True) * self._policy * centred, None
+
+    @cached_property
+    def _diagonal(self) -> Tensor:
+        diagonal = self._derivatives.diagonal
+        return self._weight if diagonal is self._derivatives.first or diagonal is None else self._table(diagonal)
+
+    def _product(self, centred: Tensor) -> Tensor:
+        assert self._derivatives.product is not None  # noqa: S101 — set whenever `diagonal` is not
+        score = centred.reshape(-1).index_select(0, self._cell)
+        return self._table(self._derivatives.product(_unflat(score, self._like)))
+
+    def _table(self, weights: Tensor) -> Tensor:
+        """(1/n) Σ over the trajectories' steps at each (s, a)."""
+        table = torch.zeros(self._policy.numel(), dtype=self._policy.dtype, device=self._policy.device)
+        table.scatter_add_(0, self._cell, _flat(weights).to(table.dtype))
+        return table.reshape(self._policy.shape) / self._like.shape[-2]
+
+    def _tangent(self, table: Tensor) -> Tensor:
+        return table - self._policy * table.sum(-1, keepdim=True)
+
+
+class TabularProblem:
+    """A `decomposition.Problem` for one or two MDPs on the same states and actions, φ = θ⁰ (MAML).
+
+    Args:
+        params: θ⁰, shape `[*batch, state, action]`.
+        exact: the exact objective of a role at θ.
+        rollout: (role, step, π, n) ↦ states `[*batch, n, T + 1]` and actions `[*batch, n, T]`.
+        critic: (role, step, θ) ↦ the critic's V, shape `[*batch, state]`.
+        reward: r(s, a), shape `[*batch, state, action]` or broadcastable to it.
+        discount: γ.
+        gae_lambda: λ of the advantages; 1 gives n-step returns to the horizon.
+        critic_for: which estimators get the critic: as the `paper` says, `all`, or `none`.
+    """
+
+    meta_is_params = True
+
+    def __init__(
+        self,
+        *,
+        params: Float[Tensor, "*batch state action"],
+        exact: Callable[[Role, Tensor], Objective],
+        rollout: Callable[[Role, int, Tensor, int], tuple[Tensor, Tensor]],
+        critic: Callable[[Role, int, Tensor], Tensor],
+        reward: Tensor,
+        discount: float,
+        gae_lambda: float = 1.0,
+        critic_for: str = "paper",
+    ) -> None:
+        self.params = params
+        self.exact = exact
+        self._rollout, self._critic = rollout, critic
+        self._reward = reward.expand(params.shape).reshape(-1)
+        self._discount, self._gae_lambda, self._critic_for = discount, gae_lambda, critic_for
+
+    def draw(self, role: Role, step: int, params: Tensor, size: int) -> TabularSample:
+        """`size` trajectories at θ, read by every estimator."""
+        *batch, states, actions = params.shape
+        log_policy = params.log_softmax(-1)
+        state, action = self._rollout(role, step, log_policy.exp(), size)
+        problems = log_policy.numel() // (states * actions)
+        row = torch.arange(problems, device=params.device).mul_(states).reshape(*batch, 1, 1)
+        place = state + row
+        cell = place[..., :-1] * actions + action
+        reward, log_prob = _look_up(self._reward, cell), _look_up(log_policy.reshape(-1), cell)
+        discount = discounts(self._discount, cell.shape[-1] + 1).to(params)
+
+        def read(value: Tensor) -> Trajectories:
+            advantage = gae(reward, value, self._discount, self._gae_lambda)
+            return Trajectories(log_prob, reward, value, advantage, discount)
+
+        value = _look_up(self._critic(role, step, params).expand(*batch, states).reshape(-1), place)
+        return TabularSample(cell, read(value), lambda: read(torch.zeros_like(value)))
+
+    def sampled(self, role: Role, estimator: Estimator, sample: TabularSample, params: Tensor) -> SoftmaxObjective:  # noqa: ARG002
+        """The objective at θ as the estimator sees it in the sample."""
+        critic = estimator.critic if self._critic_for == "paper" else self._critic_for == "all"
+        derivatives = estimator.derivatives(sample.trajectories(critic))
+        return SoftmaxObjective(params.softmax(-1), sample.cell, derivatives)
+
+
+def _flat(x: Tensor) -> Tensor:
+    """One axis, time first: no copy if the trajectories are stored so, as rollouts are."""
+    return x.movedim((-1, -2), (0, 1)).reshape(-1)
+
+
+def _unflat(flat: Tensor, like: Tensor) -> Tensor:
+    return flat.reshape(like.movedim((-1, -2), (0, 1)).shape).movedim((0, 1), (-1, -2))
+
+
+def _look_up(table: Tensor, cell: Tensor) -> Tensor:
+    return _unflat(table.index_select(0, _flat(cell)), cell)

@@ -1,0 +1,160 @@
+"""Every trajectory of a tiny MDP at once, and with it the exact expectation of what a sampled estimator computes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.functional import hessian, jacobian
+
+from gm_exact.tabular import TabularMDP
+
+MAX_TRAJECTORIES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """All trajectories of T steps that the environment allows.
+
+    Args:
+        states: s_0 … s_T.
+        actions: a_0 … a_{T−1}.
+        rewards: r(s_t, a_t).
+        environment_probability: start(s_0) Π_t P(s_{t+1}|s_t, a_t), the part of p(τ) that does not depend on θ.
+    """
+
+    states: Int[Tensor, "n time+1"]
+    actions: Int[Tensor, "n time"]
+    rewards: Float[Tensor, "n time"]
+    environment_probability: Float[Tensor, "n"]
+
+    def log_probs(self, params: Float[Tensor, "*batch state action"]) -> Float[Tensor, "*batch n time"]:
+        """Log-probabilities of the actions taken: log π(a_t|s_t).
+
+        Args:
+            params: θ, one logit per state and action.
+
+        Returns:
+            log π(a_t|s_t), differentiable in θ.
+        """
+        return params.log_softmax(-1)[..., self.states[:, :-1], self.actions]
+
+    def probability(self, params: Float[Tensor, "*batch state action"]) -> Float[Tensor, "*batch n"]:
+        """Probability of each trajectory: p(τ; θ) = start(s_0) Π_t π(a_t|s_t) P(s_{t+1}|s_t, a_t).
+
+        Args:
+            params: θ, one logit per state and action.
+
+        Returns:
+            p(τ; θ), differentiable in θ; sums to 1 over the trajectories.
+        """
+        return self.environment_probability * self.log_probs(params).sum(-1).exp()
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a surrogate's value and derivatives are on average over trajectories.
+
+    Args:
+        value: E[f].
+        gradient: E[∇θ f].
+        hessian: E[∇²θ f].
+    """
+
+    value: Float[Tensor, ""]
+    gradient: Float[Tensor, "state action"]
+    hessian: Float[Tensor, "state action state action"]
+
+
+def trajectories(mdp: TabularMDP, horizon: int, *, max_trajectories: int = MAX_TRAJECTORIES) -> Trajectories:
+    """Enumerate the trajectories, grown one step at a time from the possible first states.
+
+    Args:
+        mdp: an MDP without batch axes.
+        horizon: T, the number of steps.
+        max_trajectories: refuse to build more than this many.
+
+    Returns:
+        The trajectories of positive environment probability.
+
+    Raises:
+        ValueError: If the MDP has batch axes, the horizon is no positive integer, or there are too many trajectories.
+    """
+    if mdp.batch_shape:
+        raise ValueError(f"mdp: expected no batch axes, got {tuple(mdp.batch_shape)}")
+    if isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1:
+        raise ValueError(f"horizon: expected a positive integer, got {horizon!r}")
+    possible, start = mdp.transition > 0, mdp.start_distribution
+    count = _count(possible, start > 0, horizon)
+    if count > max_trajectories:
+        raise ValueError(f"horizon: expected at most {max_trajectories} trajectories, got {count} in {horizon} steps")
+
+    states = (start > 0).nonzero()
+    actions = states[:, :0]
+    for _ in range(horizon):
+        parent, action, state_tp1 = possible[states[:, -1]].nonzero(as_tuple=True)
+        states = torch.cat([states[parent], state_tp1.unsqueeze(-1)], dim=-1)
+        actions = torch.cat([actions[parent], action.unsqueeze(-1)], dim=-1)
+    steps = mdp.transition[states[:, :-1], actions, states[:, 1:]]
+    return Trajectories(
+        states=states,
+        actions=actions,
+        rewards=mdp.reward[states[:, :-1], actions],
+        environment_probability=start[states[:, 0]] * steps.prod(-1),
+    )
+
+
+def expectation(
+    surrogate: Callable[[Float[Tensor, "n time"], Trajectories], Float[Tensor, "n"]],
+    mdp: TabularMDP,
+    params: Float[Tensor, "state action"],
+    horizon: int,
+    *,
+    max_trajectories: int = MAX_TRAJECTORIES,
+) -> Expectation:
+    """Exact expectation of an estimator that differentiates a surrogate on sampled trajectories.
+
+    E[∇ᵏf] = Σ_τ ⊥p(τ; θ) ∇ᵏθ f_τ(θ), k = 0, 1, 2. The weights are constants, because a sample does not know how
+    likely it was: the surrogate alone has to account for it (Foerster et al. 2018, DiCE).
+
+    Args:
+        surrogate: f, called once per derivative with log π(a_t|s_t) and the trajectories; one number per trajectory.
+        mdp: an MDP without batch axes.
+        params: θ, one logit per state and action.
+        horizon: T, the number of steps.
+        max_trajectories: refuse to build more than this many.
+
+    Returns:
+        Value, gradient and Hessian in expectation.
+
+    Raises:
+        ValueError: If the surrogate does not return one number per trajectory, if params is not of shape
+            (state, action), or as `trajectories` does.
+    """
+    every = trajectories(mdp, horizon, max_trajectories=max_trajectories)
+    if params.shape != (mdp.n_states, mdp.n_actions):
+        raise ValueError(f"params: expected shape {(mdp.n_states, mdp.n_actions)}, got {tuple(params.shape)}")
+    params = params.detach()
+    weight = every.probability(params)
+
+    def mean(theta: Tensor) -> Tensor:
+        per_trajectory = surrogate(every.log_probs(theta), every)
+        if per_trajectory.shape != weight.shape:
+            raise ValueError(f"surrogate: expected shape {tuple(weight.shape)}, got {tuple(per_trajectory.shape)}")
+        return (weight * per_trajectory).sum()
+
+    return Expectation(
+        value=mean(params),
+        gradient=jacobian(mean, params),  # type: ignore[no-untyped-call]
+        hessian=hessian(mean, params),  # type: ignore[no-untyped-call]
+    )
+
+
+def _count(possible: Tensor, first: Tensor, horizon: int) -> int:
+    """Number of trajectories: n_T(s) = 1, n_t(s) = Σ_{a, x: P(x|s, a) > 0} n_{t+1}(x), in exact integers."""
+    successors = possible.sum(-2).tolist()
+    n_t = [1] * len(successors)
+    for _ in range(horizon):
+        n_t = [sum(ways * n for ways, n in zip(row, n_t, strict=True)) for row in successors]
+    return sum(n for n, starts in zip(n_t, first.tolist(), strict=True) if starts)

@@ -1,0 +1,237 @@
+"""One policy in one MDP: its chain is factorised once, then values, gradient and Hessian products are cheap.
+
+Notation: π = softmax(θ) per state, P_π[s, x] = Σₐ π(a|s) P(x|s, a), r_π(s) = Σₐ π(a|s) r(s, a). A finite horizon T has
+values V_0 … V_T and visits d_0 … d_{T−1}. The infinite horizon is stored as one step that repeats: V_0 = V_1 = V and
+d_0 = d, so that every formula below is written once, as a sum over t.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gm_exact.tabular import TabularMDP, broadcast, shape_of
+
+
+@dataclass(frozen=True)
+class Tangent:
+    """Derivatives along a direction v in parameter space.
+
+    Args:
+        gradient: ∇²J v, the Hessian-vector product.
+        occupancy: d/dε of the state-action occupancy Σ_t d_t(s) π(a|s) at θ + εv. As J is linear in the reward, it
+            is also ∂/∂r ⟨∇θ J, v⟩: how the policy gradient along v answers to the reward.
+    """
+
+    gradient: Float[Tensor, "*batch state action"]
+    occupancy: Float[Tensor, "*batch state action"]
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """Sums along the Markov chain of the policy: until the horizon by recursion, for ever by one factorisation."""
+
+    step: Float[Tensor, "*batch state state"]  # γ P_π
+    factors: tuple[Float[Tensor, "*batch state state"], Int[Tensor, "*batch state"]] | None  # LU of I − γ P_π
+
+    def to_go(
+        self, source_t: Float[Tensor, "*batch time state"], terminal: Float[Tensor, "*batch state"]
+    ) -> Float[Tensor, "*batch time+1 state"]:
+        """y_T = terminal, y_t = source_t + γ P_π y_{t+1}; for ever: y = (I − γ P_π)⁻¹ source."""
+        if self.factors is not None:
+            forever = torch.linalg.lu_solve(*self.factors, source_t.mT).squeeze(-1)
+            return torch.stack([forever, forever], dim=-2)
+        y = [terminal]
+        for source in reversed(source_t.unbind(-2)):
+            y.append(source + torch.einsum("...sx,...x->...s", self.step, y[-1]))
+        return torch.stack(y[::-1], dim=-2)
+
+    def arriving(
+        self, initial: Float[Tensor, "*batch state"], inflow_t: Float[Tensor, "*batch time state"]
+    ) -> Float[Tensor, "*batch time state"]:
+        """y_0 = initial, y_{t+1} = inflow_t + γ P_πᵀ y_t; for ever: y = (I − γ P_π)⁻ᵀ (initial + inflow)."""
+        if self.factors is not None:
+            source = initial.unsqueeze(-2) + inflow_t
+            return torch.linalg.lu_solve(*self.factors, source.mT, adjoint=True).squeeze(-1).unsqueeze(-2)
+        y = [initial]
+        for inflow in inflow_t.unbind(-2)[:-1]:
+            y.append(inflow + torch.einsum("...sx,...s->...x", self.step, y[-1]))
+        return torch.stack(y, dim=-2)
+
+
+@dataclass(frozen=True)
+class PolicyEvaluation:
+    """What is known about one policy in one MDP; made by `evaluate`, which pays for the factorisation once.
+
+    Args:
+        mdp: the MDP.
+        policy: π(a|s).
+        chain: the policy's Markov chain.
+        values: V_t(s), t = 0 … T.
+        visits: d_t(s) = γᵗ Pr(s_t = s), t = 0 … T−1.
+        weighted_advantage: Σ_t d_t(s) (Q_t(s, a) − V_t(s)).
+    """
+
+    mdp: TabularMDP
+    policy: Float[Tensor, "*batch state action"]
+    chain: _Chain
+    values: Float[Tensor, "*batch time+1 state"]
+    visits: Float[Tensor, "*batch time state"]
+    weighted_advantage: Float[Tensor, "*batch state action"]
+
+    @property
+    def value(self) -> Float[Tensor, "*batch"]:
+        """J = Σ_s start(s) V_0(s)."""
+        expected: Tensor = (self.mdp.start_distribution * self.state_values).sum(-1)
+        return expected
+
+    @property
+    def state_values(self) -> Float[Tensor, "*batch state"]:
+        """V_0(s)."""
+        return self.values[..., 0, :]
+
+    @property
+    def action_values(self) -> Float[Tensor, "*batch state action"]:
+        """Q_0(s, a) = r(s, a) + γ Σₓ P(x|s, a) V_1(x)."""
+        future = torch.einsum("...sax,...x->...sa", self.mdp.transition, self.values[..., 1, :])
+        return self.mdp.reward + self.mdp.discount * future
+
+    @property
+    def occupancy(self) -> Float[Tensor, "*batch state"]:
+        """Σ_t γᵗ Pr(s_t = s)."""
+        return self.visits.sum(-2)
+
+    @property
+    def gradient(self) -> Float[Tensor, "*batch state action"]:
+        """∂J/∂θ[s, a] = π(a|s) Σ_t d_t(s) (Q_t(s, a) − V_t(s))."""
+        return self.policy * self.weighted_advantage
+
+    def tangent(self, vector: Float[Tensor, "*#batch state action"]) -> Tangent:
+        """Differentiate gradient and occupancy along a direction, by two solves with the factorisation in hand.
+
+        With a dot for d/dε at θ + εv: π̇ = π (v − Σₐ π v), V̇_t = ṙ_π + γ Ṗ_π V_{t+1} + γ P_π V̇_{t+1},
+        ḋ_{t+1} = γ Ṗ_πᵀ d_t + γ P_πᵀ ḋ_t, and the product rule in π Σ_t d_t (r + γ P V_{t+1} − V_t).
+
+        Args:
+            vector: the direction v; it may have further axes in front of the batch axes.
+
+        Returns:
+            The derivatives, of the broadcast shape of vector and policy.
+
+        Raises:
+            ValueError: If the vector's last two axes are not (state, action).
+        """
+        mdp, policy = self.mdp, self.policy
+        if vector.shape[-2:] != policy.shape[-2:]:
+            raise ValueError(f"vector: expected shape [..., {mdp.n_states}, {mdp.n_actions}], got {shape_of(vector)}")
+        policy_dot = policy * (vector - (policy * vector).sum(-1, keepdim=True))
+        step_dot = mdp.discount * torch.einsum("...sa,...sax->...sx", policy_dot, mdp.transition)
+        reward_dot = (policy_dot * mdp.reward).sum(-1)
+        source = reward_dot.unsqueeze(-2) + torch.einsum("...sx,...tx->...ts", step_dot, self.values[..., 1:, :])
+        inflow = torch.einsum("...sx,...ts->...tx", step_dot, self.visits)
+        values_dot = self.chain.to_go(source, torch.zeros_like(reward_dot))
+        visits_dot = self.chain.arriving(torch.zeros_like(reward_dot), inflow)
+
+        occupancy_dot = visits_dot.sum(-2)
+        flow, baseline = _products(visits_dot, self.values)
+        flow_dot, baseline_dot = _products(self.visits, values_dot)
+        weighted_advantage_dot = _weighted_advantage(mdp, occupancy_dot, flow + flow_dot, baseline + baseline_dot)
+        return Tangent(
+            gradient=policy_dot * self.weighted_advantage + policy * weighted_advantage_dot,
+            occupancy=occupancy_dot.unsqueeze(-1) * policy + self.occupancy.unsqueeze(-1) * policy_dot,
+        )
+
+    def hessian_vector_product(
+        self, vector: Float[Tensor, "*#batch state action"]
+    ) -> Float[Tensor, "*#batch state action"]:
+        """∇²J v without the Hessian; see `tangent`.
+
+        Args:
+            vector: the direction v; it may have further axes in front of the batch axes.
+
+        Returns:
+            ∇²J v.
+
+        Raises:
+            ValueError: If the vector's last two axes are not (state, action).
+        """
+        return self.tangent(vector).gradient
+
+
+def evaluate(
+    mdp: TabularMDP,
+    params: Float[Tensor, "*#batch state action"],
+    horizon: int | None = None,
+    terminal_value: Float[Tensor, "*#batch state"] | None = None,
+) -> PolicyEvaluation:
+    """Evaluate a softmax policy; everything in the result is differentiable to any order.
+
+    Infinite horizon: V = (I − γ P_π)⁻¹ r_π and d = (I − γ P_π)⁻ᵀ start, from one LU factorisation (Puterman, Markov
+    Decision Processes, §6.1). Finite horizon: V_t = r_π + γ P_π V_{t+1} and d_{t+1} = γ P_πᵀ d_t.
+
+    Args:
+        mdp: the MDP.
+        params: θ, one logit per state and action.
+        horizon: T, the number of steps; None for ever.
+        terminal_value: V_T(s), a constant reward γᵀ V_T(s_T) at the horizon; None for zero.
+
+    Returns:
+        The evaluation, of the broadcast batch shape of all arguments.
+
+    Raises:
+        ValueError: If the shapes, the dtypes or the devices of mdp and params differ, if the horizon is not a positive
+            integer, if a terminal value comes without a horizon, or γ = 1 without a horizon.
+    """
+    _check_request(mdp, params, horizon, terminal_value)
+    terminal = params.new_zeros(mdp.n_states) if terminal_value is None else terminal_value
+    batch = broadcast(mdp.batch_shape, params.shape[:-2], terminal.shape[:-1])
+    n_steps = 1 if horizon is None else horizon
+    pi = params.softmax(-1).expand(*batch, -1, -1)
+    # einsum may return permuted strides, which every later product would have to copy
+    step = mdp.discount * torch.einsum("...sa,...sax->...sx", pi, mdp.transition).contiguous()
+    chain = _Chain(step, _factorise(step) if horizon is None else None)
+
+    source = (pi * mdp.reward).sum(-1).unsqueeze(-2).expand(*batch, n_steps, -1)
+    values = chain.to_go(source, terminal.expand(*batch, -1))
+    start = mdp.start_distribution.expand(*batch, -1)
+    visits = chain.arriving(start, torch.zeros_like(source))
+    flow, baseline = _products(visits, values)
+    weighted_advantage = _weighted_advantage(mdp, visits.sum(-2), flow, baseline)
+    return PolicyEvaluation(mdp, pi, chain, values, visits, weighted_advantage)
+
+
+def _factorise(step: Tensor) -> tuple[Tensor, Tensor]:
+    """LU factors of I − γ P_π, which is never singular for γ < 1; unchecked, so that a GPU need not wait."""
+    identity = torch.eye(step.shape[-1], dtype=step.dtype, device=step.device)
+    factors, pivots, _ = torch.linalg.lu_factor_ex(identity - step)
+    return factors, pivots
+
+
+def _products(visits: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ_t d_t(s) V_{t+1}(x) and Σ_t d_t(s) V_t(s)."""
+    flow = torch.einsum("...ts,...tx->...sx", visits, values[..., 1:, :])
+    return flow, (visits * values[..., :-1, :]).sum(-2)
+
+
+def _weighted_advantage(mdp: TabularMDP, occupancy: Tensor, flow: Tensor, baseline: Tensor) -> Tensor:
+    """Σ_t d_t(s) (r(s, a) + γ Σₓ P(x|s, a) V_{t+1}(x) − V_t(s)), without an axis for t beside s and a."""
+    future = torch.einsum("...sax,...sx->...sa", mdp.transition, flow)
+    return occupancy.unsqueeze(-1) * mdp.reward + mdp.discount * future - baseline.unsqueeze(-1)
+
+
+def _check_request(mdp: TabularMDP, params: Tensor, horizon: int | None, terminal_value: Tensor | None) -> None:
+    if params.shape[-2:] != (mdp.n_states, mdp.n_actions):
+        raise ValueError(f"params: expected shape [..., {mdp.n_states}, {mdp.n_actions}], got {shape_of(params)}")
+    if (params.dtype, params.device) != (mdp.transition.dtype, mdp.transition.device):
+        expected = f"{mdp.transition.dtype} on {mdp.transition.device}, as the MDP"
+        raise ValueError(f"params: expected {expected}, got {params.dtype} on {params.device}")
+    if horizon is None:
+        if mdp.discount >= 1:
+            raise ValueError(f"discount: expected less than 1 for an infinite horizon, got {mdp.discount}")
+        if terminal_value is not None:
+            raise ValueError("horizon: expected a number of steps with terminal_value, got None")
+    elif isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1:
+        raise ValueError(f"horizon: expected a positive integer or None, got {horizon!r}")
+    if terminal_value is not None and terminal_value.shape[-1:] != (mdp.n_states,):
+        raise ValueError(f"terminal_value: expected shape [..., {mdp.n_states}], got {shape_of(terminal_value)}")
