@@ -29,7 +29,7 @@ class TabularEnv(gymnasium.Env[np.int64, np.int64]):
 
     def __init__(self, transition: ArrayLike, reward: ArrayLike, start_state: int = 0, horizon: int = 20) -> None:
         self._cdf = _row_cdf(np.asarray(transition, dtype=np.float64))
-        self._reward = np.array(reward, dtype=np.float64)
+        self._reward = np.asarray(reward, dtype=np.float64).copy()
         states, actions, _ = self._cdf.shape
         if self._reward.shape != (states, actions) or not np.isfinite(self._reward).all():
             raise ValueError(

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -20,11 +21,11 @@ class MDP(NamedTuple):
     reward: Float[Tensor, "*batch state action"]
 
 
-def sparse_dirichlet(rng: np.random.Generator, concentration: float, shape: tuple[int, ...]) -> np.ndarray:
+def sparse_dirichlet(rng: np.random.Generator, concentration: float, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Dirichlet(concentration, …) probabilities over the last axis, safe for any concentration > 0 and any size.
 
-    A Gamma(c) variable is Gamma(c + 1) · U^{1/c} (Marsaglia and Tsang 2000, "A simple method for generating gamma variables",
-    section 6). At c = 0.001 its value underflows, its logarithm does not:
+    A Gamma(c) variable is Gamma(c + 1) · U^{1/c} (Marsaglia and Tsang 2000, "A simple method for generating gamma
+    variables", section 6). At c = 0.001 its value underflows, its logarithm does not:
 
         log x_k = log g_k + log(U_k) / c,   g_k ~ Gamma(c + 1),   p = softmax(log x)
 
@@ -45,7 +46,7 @@ def sparse_dirichlet(rng: np.random.Generator, concentration: float, shape: tupl
         raise ValueError(f"shape: expected sizes of at least 1, got {shape}")
     log_x = np.log(rng.gamma(concentration + 1, size=shape)) + np.log1p(-rng.random(shape)) / concentration
     x = np.exp(log_x - log_x.max(axis=-1, keepdims=True))
-    return x / x.sum(axis=-1, keepdims=True)
+    return np.asarray(x / x.sum(axis=-1, keepdims=True))
 
 
 def random_mdp(rng: np.random.Generator, *, states: int = 20, actions: int = 5, concentration: float = 0.001) -> MDP:

@@ -4,8 +4,8 @@ One uniform number decides a step: action and next state are drawn together by i
 
     p(a, s′ | s) = π(a | s) p(s′ | s, a)
 
-over the outcomes that can occur at all. Because the numbers are an argument, two policies can be rolled out on common random
-numbers, and the first n of N trajectories are the same as n trajectories.
+over the outcomes that can occur at all. Because the numbers are an argument, two policies can be rolled out on
+common random numbers, and the first n of N trajectories are the same as n trajectories.
 """
 
 from typing import NamedTuple

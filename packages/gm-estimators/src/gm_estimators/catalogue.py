@@ -37,7 +37,7 @@ class Estimator:
     source: str
 
     def derivatives(self, trajectories: Trajectories) -> LogProbDerivatives:
-        """w and F at the given trajectories.
+        """∂f/∂ℓ and ∂²f/∂ℓ² at the given trajectories.
 
         Raises:
             EstimatorError: if the surrogate raises or gives a wrong shape, type or a value that is not finite.

@@ -1,8 +1,9 @@
 """Every permutation of the estimators I, II and III on shared samples, for any problem.
 
-A permutation such as "SSE" says for I (inner-loop gradient), II (Jacobian and Hessian) and III (outer gradient) whether it is
-estimated from samples (S) or exact (E). All permutations together need one path of inner parameters with sampled and one with
-exact gradients; the meta-gradient then runs backwards along a path (paper, Eq. 4, from right to left):
+A permutation such as "SSE" says for I (inner-loop gradient), II (Jacobian and Hessian) and III (outer gradient)
+whether it is estimated from samples (S) or exact (E). All permutations together need one path of inner parameters
+with sampled and one with exact gradients; the meta-gradient then runs backwards along a path (paper, Eq. 4, from
+right to left):
 
     λ_K = ∇θ J_Out(φ, θᴷ),   λ_i = λ_{i+1} + α ∇²θ J_In(φ, θ^i) λ_{i+1},
     ∇φ Jᴷ = ∇φ J_Out(φ, θᴷ) + α Σ_i ∇φ∇θ J_In(φ, θ^i) λ_{i+1}  [+ λ_0 if φ = θ⁰]
@@ -10,7 +11,7 @@ exact gradients; the meta-gradient then runs backwards along a path (paper, Eq. 
 so that nothing is differentiated that two permutations share.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, Protocol, Self, TypeVar
 
 import torch
@@ -25,18 +26,15 @@ PERMUTATIONS = ("SSS", "SES", "ESS", "EES", "SSE", "SEE", "ESE")
 
 
 class Objective(Protocol):
-    """J(φ, θ), exact or estimated, at one point.
-
-    Attributes:
-        gradient: ∇θ J, of the shape of θ.
-        meta_gradient: ∇φ J, of the shape of φ; `None` if J does not depend on φ directly, or φ = θ.
-    """
+    """J(φ, θ), exact or estimated, at one point."""
 
     @property
-    def gradient(self) -> Tensor: ...
+    def gradient(self) -> Tensor:
+        """∇θ J, of the shape of θ."""
 
     @property
-    def meta_gradient(self) -> Tensor | None: ...
+    def meta_gradient(self) -> Tensor | None:
+        """∇φ J, of the shape of φ; `None` if J does not depend on φ directly, or φ = θ."""
 
     def vjp(self, cotangent: Tensor, /) -> tuple[Tensor, Tensor | None]:
         """(∇²θ J λ, ∇φ∇θ J λ) for every λ along the cotangent's extra leading axis; the second `None` as above."""
@@ -45,25 +43,23 @@ class Objective(Protocol):
 class Sample(Protocol):
     """Trajectories of which a smaller sample is a part."""
 
-    def first(self, size: int, /) -> Self: ...
+    def first(self, size: int, /) -> Self:
+        """The first `size` trajectories."""
 
 
 SampleT = TypeVar("SampleT", bound=Sample)
 
 
 class Problem(Protocol[SampleT]):
-    """A two-level problem (paper, Eq. 2): exact objectives, a sampler, and objectives estimated from samples.
-
-    Attributes:
-        params: θ⁰, shape `[*batch, *shape]`.
-        meta_is_params: whether φ = θ⁰, as in MAML.
-    """
+    """A two-level problem (paper, Eq. 2): exact objectives, a sampler, and objectives estimated from samples."""
 
     @property
-    def params(self) -> Tensor: ...
+    def params(self) -> Tensor:
+        """θ⁰, shape `[*batch, *shape]`."""
 
     @property
-    def meta_is_params(self) -> bool: ...
+    def meta_is_params(self) -> bool:
+        """Whether φ = θ⁰, as in MAML."""
 
     def exact(self, role: Role, params: Tensor, /) -> Objective:
         """The exact objective of a role at θ."""
@@ -86,10 +82,6 @@ class _Path:
         if (role, step) not in self.objectives:
             self.objectives[role, step] = problem.exact(role, self.params[step])
         return self.objectives[role, step]
-
-
-class _Draws(Protocol[SampleT]):
-    def __call__(self, role: Role, step: int, /) -> SampleT: ...
 
 
 def check_permutation(permutation: str) -> str:
@@ -175,7 +167,7 @@ def decompose(
 def _along(
     problem: Problem[SampleT],
     path: _Path,
-    draw: _Draws[SampleT],
+    draw: Callable[[Role, int], SampleT],
     family: list[Estimator],
     permutations: list[str],
     *,

@@ -1,7 +1,7 @@
 """First and second derivatives of a surrogate with respect to the log-probabilities ℓ_t = log π(a_t | s_t).
 
-A surrogate f depends on θ through ℓ alone, so that the chain rule splits its derivatives into a part that every policy class shares
-and one that knows the policy:
+A surrogate f depends on θ through ℓ alone, so that the chain rule splits its derivatives into a part that every
+policy class shares and one that knows the policy:
 
     ∇f = Σ_t w_t ∇ℓ_t,                     w_t = ∂f/∂ℓ_t
     ∇²f v = Σ_t (F d)_t ∇ℓ_t + Σ_t w_t ∇²ℓ_t v,   F_tu = ∂²f/∂ℓ_t∂ℓ_u,  d_t = ∇ℓ_tᵀ v
@@ -78,7 +78,7 @@ def dice_derivatives(trajectories: Trajectories) -> LogProbDerivatives:
 
 
 def automatic_derivatives(surrogate: Surrogate, trajectories: Trajectories) -> LogProbDerivatives:
-    """w and F of any surrogate by automatic differentiation in the log-probabilities.
+    """∂f/∂ℓ and ∂²f/∂ℓ² of any surrogate by automatic differentiation in the log-probabilities.
 
     Args:
         surrogate: the function.

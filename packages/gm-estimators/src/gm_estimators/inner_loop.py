@@ -13,9 +13,10 @@ Params = Tensor | dict[str, Tensor]
 
 
 class Objective(Protocol):
-    """J(φ, θ) of inner step i, shape `[*batch]`: every batch element has its own φ and θ, so that a sum separates them."""
+    """J(φ, θ) of inner step i, shape `[*batch]`; a batch element has φ and θ of its own, so that a sum separates them."""
 
-    def __call__(self, meta_params: "Params", params: "Params", step: int, /) -> Tensor: ...
+    def __call__(self, meta_params: "Params", params: "Params", step: int, /) -> Tensor:
+        """J(φ, θ)."""
 
 
 class Update(Protocol):
@@ -23,7 +24,8 @@ class Update(Protocol):
 
     def __call__(
         self, params: dict[str, Tensor], gradient: dict[str, Tensor], state: object, /
-    ) -> tuple[dict[str, Tensor], object]: ...
+    ) -> tuple[dict[str, Tensor], object]:
+        """(θ′, new state)."""
 
 
 def ascent(inner_lr: float | Tensor) -> Update:

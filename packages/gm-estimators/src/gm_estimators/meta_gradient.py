@@ -11,7 +11,8 @@ from gm_estimators.inner_loop import Objective, Params, Update, as_dict, inner_l
 class OuterObjective(Protocol):
     """J_Out(φ, θᴷ), shape `[*batch]`."""
 
-    def __call__(self, meta_params: Params, params: Params, /) -> Tensor: ...
+    def __call__(self, meta_params: Params, params: Params, /) -> Tensor:
+        """J_Out(φ, θᴷ)."""
 
 
 def meta_gradient(
@@ -31,7 +32,8 @@ def meta_gradient(
         ∇φ Jᴷ = ∇φ J_Out(φ, θᴷ) + (∇φ θᴷ) ∇θᴷ J_Out(φ, θᴷ),
         ∇φ θ^{i+1} = ∇φ θ^i (I + α ∇²J_II(φ, θ^i)) + α ∇φ∇θ J_II(φ, θ^i)
 
-    With exact objectives it is the exact meta-gradient, with surrogates of samples an estimate; roles I, II and III may differ.
+    With exact objectives it is the exact meta-gradient, with surrogates of samples an estimate; roles I, II and III
+    may differ.
 
     Args:
         meta_params: φ.

@@ -1,6 +1,7 @@
 """How good an estimate of a gradient is: bias told apart from variance.
 
-Estimates x_1 … x_R of the same truth y are stacked along the axis before the last; the last axis holds the gradient's L entries.
+Estimates x_1 … x_R of the same truth y are stacked along the axis before the last; the last axis holds the
+gradient's L entries.
 """
 
 from typing import NamedTuple

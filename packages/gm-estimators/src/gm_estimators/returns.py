@@ -1,6 +1,7 @@
 """Discounted sums, λ-returns and advantages along the last axis, differentiable in rewards, values, γ and λ.
 
-`discount` is γ, or γ_t with a zero where an episode ends after step t. The results keep the memory layout of the rewards.
+`discount` is γ, or γ_t with a zero where an episode ends after step t. The results keep the memory layout of the
+rewards.
 """
 
 import torch

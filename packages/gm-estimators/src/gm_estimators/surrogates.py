@@ -1,7 +1,7 @@
 """Score-function surrogates: functions whose derivatives estimate those of the expected return.
 
-Every surrogate maps `Trajectories` to one number per trajectory; an estimate is the mean over trajectories of its derivative with
-respect to the policy parameters. Write d_t = γᵗ, A_t for the advantage, ⊥ for stop-gradient and
+Every surrogate maps `Trajectories` to one number per trajectory; an estimate is the mean over trajectories of its
+derivative with respect to the policy parameters. Write d_t = γᵗ, A_t for the advantage, ⊥ for stop-gradient and
 □_{≤t} = exp(Σ_{u≤t} log π_u − ⊥Σ_{u≤t} log π_u). On the same samples the gradients of `ad`, `lvc` and `loaded_dice` are
 equal, Σ_t d_t A_t ∇log π_t; only their Hessians differ.
 """
@@ -38,13 +38,15 @@ class Trajectories:
 class Surrogate(Protocol):
     """A function from `Trajectories` to one number per trajectory, shape `[*batch, n]`."""
 
-    def __call__(self, trajectories: Trajectories, /) -> Tensor: ...
+    def __call__(self, trajectories: Trajectories, /) -> Tensor:
+        """One number per trajectory."""
 
 
 def ad(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"]:
     """Automatic differentiation of the policy-gradient loss: Σ_t d_t A_t log π_t.
 
-    Its Hessian lacks the terms in ∇log π ∇log πᵀ (Finn et al. 2017, "Model-Agnostic Meta-Learning …"; paper, Section 4.2).
+    Its Hessian lacks the terms in ∇log π ∇log πᵀ (Finn et al. 2017, "Model-Agnostic Meta-Learning …"; paper,
+    Section 4.2).
     """
     return (trajectories.discount[..., :-1] * trajectories.advantage * trajectories.log_prob).sum(-1)
 
@@ -70,8 +72,8 @@ def loaded_dice(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"
 def dice(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"]:
     """DiCE: Σ_t d_t r_t □_{≤t} + d_T V(s_T) □_{<T} + Σ_t d_t V(s_t) (1 − □_t), with □_t of step t alone.
 
-    Foerster et al. 2018, "DiCE", Eqs. 4 and 9; the middle term bootstraps at the horizon. With a critic of zeros only the first term
-    is left, whose derivatives are unbiased at any order.
+    Foerster et al. 2018, "DiCE", Eqs. 4 and 9; the middle term bootstraps at the horizon. With a critic of zeros
+    only the first term is left, whose derivatives are unbiased at any order.
     """
     discount, value = trajectories.discount, trajectories.value
     box = magic_box(trajectories.log_prob.cumsum(-1))

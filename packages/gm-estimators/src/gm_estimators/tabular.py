@@ -1,7 +1,8 @@
 """Two-level problems on tabular MDPs with softmax policies, for `decomposition`.
 
-The policy's part of the chain rule in `derivatives` is cheap here: with c = s·A + a, ∇ log π(a|s) only touches row s, so that a
-sample enters a gradient through Σ_t w_t [c_t = c], one number per (s, a), and a Hessian-vector product through one more.
+The policy's part of the chain rule in `derivatives` is cheap here: with c = s·A + a, ∇ log π(a|s) only touches row
+s, so that a sample enters a gradient through Σ_t w_t [c_t = c], one number per (s, a), and a Hessian-vector product
+through one more.
 """
 
 from collections.abc import Callable
@@ -71,7 +72,8 @@ class SoftmaxObjective:
 
         ∇J = W − π Σ_b W_b,   ∇²J v = U − π Σ_b U_b − (Σ_b W_b) π ṽ
 
-    For diagonal F, U_c is ṽ_c times the sum of F_tt: the trajectories are read only once, whatever the number of vectors.
+    For diagonal F, U_c is ṽ_c times the sum of F_tt: the trajectories are read only once, whatever the number of
+    vectors.
     """
 
     meta_gradient = None
@@ -108,7 +110,7 @@ class SoftmaxObjective:
         return self._weight if diagonal is self._derivatives.first or diagonal is None else self._table(diagonal)
 
     def _product(self, centred: Tensor) -> Tensor:
-        assert self._derivatives.product is not None  # noqa: S101 — set whenever `diagonal` is not
+        assert self._derivatives.product is not None  # set whenever `diagonal` is not
         score = centred.reshape(-1).index_select(0, self._cell)
         return self._table(self._derivatives.product(_unflat(score, self._like)))
 
@@ -175,7 +177,7 @@ class TabularProblem:
         value = _look_up(self._critic(role, step, params).expand(*batch, states).reshape(-1), place)
         return TabularSample(cell, read(value), lambda: read(torch.zeros_like(value)))
 
-    def sampled(self, role: Role, estimator: Estimator, sample: TabularSample, params: Tensor) -> SoftmaxObjective:  # noqa: ARG002
+    def sampled(self, _role: Role, estimator: Estimator, sample: TabularSample, params: Tensor) -> SoftmaxObjective:
         """The objective at θ as the estimator sees it in the sample."""
         critic = estimator.critic if self._critic_for == "paper" else self._critic_for == "all"
         derivatives = estimator.derivatives(sample.trajectories(critic))
