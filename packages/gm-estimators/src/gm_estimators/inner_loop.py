@@ -13,7 +13,7 @@ Params = Tensor | dict[str, Tensor]
 
 
 class Objective(Protocol):
-    """J(φ, θ) of inner step i, shape `[*batch]`; a batch element has φ and θ of its own, so that a sum separates them."""
+    """J(φ, θ) of inner step i, shape `[*batch]`; batch elements share no parameters, so that a sum separates them."""
 
     def __call__(self, meta_params: "Params", params: "Params", step: int, /) -> Tensor:
         """J(φ, θ)."""

@@ -26,12 +26,19 @@ def _backward_recursion(
     x: Float[Tensor, "*batch time"], decay: float | Tensor, last: float | Tensor = 0.0
 ) -> Float[Tensor, "*batch time"]:
     """y_t = x_t + decay_t y_{t+1} with y_T = last."""
-    decays = decay.expand(x.shape).unbind(-1) if isinstance(decay, Tensor) and decay.ndim else None
-    y, reversed_ys = last, []
-    for t, x_t in reversed(list(enumerate(x.unbind(-1)))):
-        y = x_t + (decay if decays is None else decays[t]) * y
+    xs = x.unbind(-1)
+    decays = decay.expand(x.shape).unbind(-1) if isinstance(decay, Tensor) else None
+    y = last if isinstance(last, Tensor) else torch.full_like(xs[-1], last)
+    reversed_ys = []
+    for t in reversed(range(len(xs))):
+        y = _plus_scaled(xs[t], y, decay if decays is None else decays[t])
         reversed_ys.append(y)
     return torch.stack(reversed_ys[::-1]).movedim(0, -1)
+
+
+def _plus_scaled(x: Tensor, y: Tensor, scale: float | Tensor) -> Tensor:
+    """The sum x + scale · y, in one pass where the scale is a number."""
+    return x + scale * y if isinstance(scale, Tensor) else torch.add(x, y, alpha=scale)
 
 
 def returns_to_go(
@@ -80,7 +87,7 @@ def gae(
         raise ValueError(
             f"value: expected {reward.shape[-1] + 1} time steps, one more than reward, got {value.shape[-1]}"
         )
-    delta = reward + discount * value[..., 1:] - value[..., :-1]
+    delta = _plus_scaled(reward, value[..., 1:], discount) - value[..., :-1]
     return _backward_recursion(delta, discount * gae_lambda)
 
 

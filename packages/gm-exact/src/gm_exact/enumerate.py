@@ -18,14 +18,14 @@ class Trajectories:
     """All trajectories of T steps that the environment allows.
 
     Args:
-        states: s_0 … s_T.
         actions: a_0 … a_{T−1}.
+        states: s_0 … s_T.
         rewards: r(s_t, a_t).
         environment_probability: start(s_0) Π_t P(s_{t+1}|s_t, a_t), the part of p(τ) that does not depend on θ.
     """
 
-    states: Int[Tensor, "n time+1"]
     actions: Int[Tensor, "n time"]
+    states: Int[Tensor, "n time+1"]
     rewards: Float[Tensor, "n time"]
     environment_probability: Float[Tensor, "n"]
 
@@ -98,8 +98,8 @@ def trajectories(mdp: TabularMDP, horizon: int, *, max_trajectories: int = MAX_T
         actions = torch.cat([actions[parent], action.unsqueeze(-1)], dim=-1)
     steps = mdp.transition[states[:, :-1], actions, states[:, 1:]]
     return Trajectories(
-        states=states,
         actions=actions,
+        states=states,
         rewards=mdp.reward[states[:, :-1], actions],
         environment_probability=start[states[:, 0]] * steps.prod(-1),
     )

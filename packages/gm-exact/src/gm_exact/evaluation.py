@@ -53,7 +53,8 @@ class _Chain:
         """y_0 = initial, y_{t+1} = inflow_t + γ P_πᵀ y_t; for ever: y = (I − γ P_π)⁻ᵀ (initial + inflow)."""
         if self.factors is not None:
             source = initial.unsqueeze(-2) + inflow_t
-            return torch.linalg.lu_solve(*self.factors, source.mT, adjoint=True).squeeze(-1).unsqueeze(-2)
+            forever = torch.linalg.lu_solve(*self.factors, source.mT, adjoint=True).squeeze(-1)
+            return torch.stack([forever], dim=-2)
         y = [initial]
         for inflow in inflow_t.unbind(-2)[:-1]:
             y.append(inflow + torch.einsum("...sx,...s->...x", self.step, y[-1]))
@@ -68,16 +69,16 @@ class PolicyEvaluation:
         mdp: the MDP.
         policy: π(a|s).
         chain: the policy's Markov chain.
-        values: V_t(s), t = 0 … T.
         visits: d_t(s) = γᵗ Pr(s_t = s), t = 0 … T−1.
+        values: V_t(s), t = 0 … T.
         weighted_advantage: Σ_t d_t(s) (Q_t(s, a) − V_t(s)).
     """
 
     mdp: TabularMDP
     policy: Float[Tensor, "*batch state action"]
     chain: _Chain
-    values: Float[Tensor, "*batch time+1 state"]
     visits: Float[Tensor, "*batch time state"]
+    values: Float[Tensor, "*batch time+1 state"]
     weighted_advantage: Float[Tensor, "*batch state action"]
 
     @property
@@ -198,7 +199,7 @@ def evaluate(
     visits = chain.arriving(start, torch.zeros_like(source))
     flow, baseline = _products(visits, values)
     weighted_advantage = _weighted_advantage(mdp, visits.sum(-2), flow, baseline)
-    return PolicyEvaluation(mdp, pi, chain, values, visits, weighted_advantage)
+    return PolicyEvaluation(mdp, pi, chain, visits, values, weighted_advantage)
 
 
 def _factorise(step: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,18 +15,19 @@ class TabularMDP:
     The batch axes of the three tensors broadcast against each other and against those of the policy's parameters.
 
     Args:
-        transition: P(x|s, a); every row is a distribution over the next state.
-        reward: r(s, a), the reward of taking action a in state s.
-        start: distribution of the first state, or its index.
+        transition: P(x|s, a), `[*batch, state, action, state]`; every row is a distribution over the next state.
+        reward: r(s, a), `[*batch, state, action]`, the reward of taking action a in state s.
+        start: distribution of the first state, `[*batch, state]`, or the index of a certain one.
         discount: γ in [0, 1]; 1 only with a finite horizon.
 
     Raises:
         ValueError: If shapes do not agree, a number is not finite, a row is no distribution, or γ is out of range.
     """
 
-    transition: Float[Tensor, "*#batch state action state"]
-    reward: Float[Tensor, "*#batch state action"]
-    start: Float[Tensor, "*#batch state"] | int
+    # plain tensors, because the checks below say more than a type checker does
+    transition: Tensor
+    reward: Tensor
+    start: Tensor | int
     discount: float
 
     def __post_init__(self) -> None:

@@ -1,0 +1,30 @@
+"""Errors that a run ends with; each is one clear line for the person at the terminal."""
+
+
+class BadInput(Exception):
+    """Something the person running the app can put right; the message is the one line they read (exit status 2)."""
+
+
+class CellFailed(Exception):
+    """A cell raised or its worker was killed (exit status 1).
+
+    Args:
+        summary: One line that names the cell and what happened.
+        details: The traceback for log.txt, empty if there is none.
+    """
+
+    def __init__(self, summary: str, details: str = "") -> None:
+        super().__init__(summary)
+        self.details = details
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM arrived; not an `Exception`, so that no cell swallows it.
+
+    Args:
+        signal_number: The signal; the exit status is 128 plus it.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.status = 128 + signal_number

@@ -1,0 +1,61 @@
+"""Progress with the time left: a live bar on a terminal, a sparse line elsewhere."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+@contextlib.contextmanager
+def progress(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
+    """Shows how many cells are finished.
+
+    Args:
+        label: What is being done.
+        done: Cells finished before this run.
+        total: All cells.
+
+    Yields:
+        A function to call as each cell is finished.
+    """
+    with _bar(label, done, total) if sys.stderr.isatty() else _lines(label, done, total) as advance:
+        yield advance
+
+
+@contextlib.contextmanager
+def _bar(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("cells ·"),
+        TimeElapsedColumn(),
+        TextColumn("elapsed ·"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(label, total=total, completed=done)
+        yield lambda: bars.advance(task)
+
+
+@contextlib.contextmanager
+def _lines(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
+    start = shown = time.monotonic()
+    finished = done
+
+    def advance() -> None:
+        nonlocal finished, shown
+        finished += 1
+        now = time.monotonic()
+        if now - shown >= SECONDS_BETWEEN_LINES or finished == total:
+            left = (now - start) / (finished - done) * (total - finished)
+            print(f"{label}: {finished}/{total} cells, {now - start:.1f} s elapsed, {left:.0f} s left", file=sys.stderr)
+            shown = now
+
+    yield advance
