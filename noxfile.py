@@ -1,6 +1,5 @@
 """The workspace's checks. `nox` runs the default set on this interpreter, `nox --list` shows all sessions."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -12,10 +11,8 @@ PYTHONS = sorted({"3.11", "3.12", "3.13", HERE})
 PACKAGES = sorted(folder.parent.name for folder in Path("packages").glob("*/pyproject.toml"))
 LOCK = Path("requirements.lock")
 # --upgrade: what a clone without uv.lock resolves, whatever an older uv.lock here still prefers
-EXPORT = (
-    "uv export --quiet --upgrade --all-packages --all-groups --all-extras --no-emit-workspace --no-header --no-annotate "
-    "--format requirements-txt"
-).split()
+EXPORT = ["uv", "export", "--quiet", "--upgrade", "--format=requirements-txt", "--no-header", "--no-annotate"]
+EXPORT += ["--all-packages", "--all-groups", "--all-extras", "--no-emit-workspace"]
 
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_venv = "yes"  # `uv sync` is exact: it also removes what should no longer be there
@@ -24,7 +21,8 @@ nox.options.sessions = ["lint", "types", "wheels", *(f"tests-{HERE}({package})" 
 
 def sync(session: nox.Session, *args: str) -> None:
     """Make the session's environment hold exactly the chosen part of the workspace."""
-    session.run_install("uv", "sync", *args, env={"UV_PROJECT_ENVIRONMENT": session.virtualenv.location}, external=True)
+    environment = {"UV_PROJECT_ENVIRONMENT": session.virtualenv.location}
+    session.run_install("uv", "sync", "--quiet", *args, env=environment, external=True)
 
 
 def pytest(session: nox.Session, folder: Path | str, *args: str) -> None:
@@ -65,13 +63,13 @@ def tests(session: nox.Session, package: str) -> None:
     pytest(session, Path("packages", package, "tests"))
 
 
-@nox.session(python=PYTHONS[0], default=False, reuse_venv=False)
+@nox.session(python=PYTHONS[0], tags=["ci"], default=False, reuse_venv=False)
 @nox.parametrize("package", PACKAGES, ids=PACKAGES)
 def lowest(session: nox.Session, package: str) -> None:
     """One package's tests with the lowest versions that it declares."""
     folder = Path("packages", package)
     group = f"{folder / 'pyproject.toml'}:test"
-    session.install("--resolution", "lowest-direct", "--editable", str(folder), "--group", group)
+    session.install("--quiet", "--resolution", "lowest-direct", "--editable", str(folder), "--group", group)
     pytest(session, folder / "tests")
 
 
@@ -86,12 +84,12 @@ def apps(session: nox.Session) -> None:
 def wheels(session: nox.Session) -> None:
     """A wheel of each package installs and imports alone."""
     dist = Path(session.create_tmp()).resolve()
-    session.run("uv", "build", "--quiet", "--all-packages", "--wheel", "--out-dir", str(dist), external=True)
+    session.run("uv", "build", "--quiet", "--all-packages", "--wheel", "--clear", "--out-dir", str(dist), external=True)
     for package in PACKAGES:
         module = package.replace("-", "_")
         (wheel,) = dist.glob(f"{module}-*.whl")
         session.run(
-            *("uv", "run", "--isolated", "--no-project", "--find-links", str(dist), "--with", str(wheel)),
+            *("uv", "run", "--quiet", "--isolated", "--no-project", "--find-links", str(dist), "--with", str(wheel)),
             *("python", "-c", f"import {module}; print({module}.__file__)"),
             external=True,
         )

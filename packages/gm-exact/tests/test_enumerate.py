@@ -91,7 +91,7 @@ def test_impossible_trajectories_are_dropped():
     # action 0 stays, action 1 switches: from state 0 one trajectory per sequence of actions
     transition = torch.stack([torch.eye(2, dtype=F64), torch.eye(2, dtype=F64).flip(0)], dim=1)
     mdp = TabularMDP(transition, torch.tensor([[1, 2], [3, 4]], dtype=F64), 0, 0.9)
-    every = trajectories(mdp, 2)
+    every = trajectories(mdp, 2, max_trajectories=4)
     assert every.actions.tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
     assert every.states.tolist() == [[0, 0, 0], [0, 0, 1], [0, 1, 1], [0, 1, 0]]
     assert every.rewards.tolist() == [[1, 1], [1, 2], [2, 3], [2, 4]]

@@ -1,6 +1,17 @@
 """Random tabular MDPs, batched seeded rollouts and a Gymnasium environment."""
 
 from gm_envs_tabular.mdps import MDP, random_mdp, sparse_dirichlet
+from gm_envs_tabular.noise import CommonNoise
 from gm_envs_tabular.rollout import Rollout, Successors, rollout, successors, uniforms
 
-__all__ = ["MDP", "Rollout", "Successors", "random_mdp", "rollout", "sparse_dirichlet", "successors", "uniforms"]
+__all__ = [
+    "MDP",
+    "CommonNoise",
+    "Rollout",
+    "Successors",
+    "random_mdp",
+    "rollout",
+    "sparse_dirichlet",
+    "successors",
+    "uniforms",
+]

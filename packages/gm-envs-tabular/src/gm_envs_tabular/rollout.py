@@ -135,7 +135,7 @@ def rollout(
     problems = table.numel() // (states * row)
     index = torch.int32 if table.numel() < 2**31 else torch.int64
     problem_row = torch.arange(problems, device=policy.device).mul_(states).reshape(*batch, 1, 1)
-    next_state = next_states.state.reshape(*next_states.state.shape[:-2], outcomes)
+    next_state = next_states.state.reshape(*next_states.state.shape[:-2], outcomes).expand(*batch, states, outcomes)
     next_row = torch.nn.functional.pad((next_state + problem_row) * row, (0, row - outcomes)).reshape(-1).to(index)
 
     numbers = uniform.movedim((-1, -2), (0, 1)).reshape(horizon, -1)

@@ -13,10 +13,12 @@ from gm_estimators.metrics import (
     mse,
     paired_difference,
     std_sum,
+    summary,
     variance,
 )
 from gm_estimators.operators import decomposed_step, likelihood_ratio, magic_box
 from gm_estimators.returns import gae, lambda_returns, returns_to_go
+from gm_estimators.study import Grid, measure
 from gm_estimators.surrogates import Trajectories, ad, dice, loaded_dice, lvc, mean_surrogate
 from gm_estimators.tabular import TabularProblem
 
@@ -25,6 +27,7 @@ __all__ = [
     "PERMUTATIONS",
     "Estimator",
     "EstimatorError",
+    "Grid",
     "TabularProblem",
     "Trajectories",
     "accuracy",
@@ -47,10 +50,12 @@ __all__ = [
     "magic_box",
     "mean_interval",
     "mean_surrogate",
+    "measure",
     "meta_gradient",
     "mse",
     "paired_difference",
     "returns_to_go",
     "std_sum",
+    "summary",
     "variance",
 ]

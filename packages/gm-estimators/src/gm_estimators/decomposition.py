@@ -12,7 +12,7 @@ so that nothing is differentiated that two permutations share.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, Protocol, Self, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,10 +21,13 @@ from gm_estimators.catalogue import Estimator, families
 
 Role = Literal["inner", "hessian", "outer"]
 
+SelfT = TypeVar("SelfT")
+
 PERMUTATIONS = ("SSS", "SES", "ESS", "EES", "SSE", "SEE", "ESE")
 """The seven permutations that estimate anything; EEE is the truth."""
 
 
+@runtime_checkable
 class Objective(Protocol):
     """J(φ, θ), exact or estimated, at one point."""
 
@@ -40,16 +43,18 @@ class Objective(Protocol):
         """(∇²θ J λ, ∇φ∇θ J λ) for every λ along the cotangent's extra leading axis; the second `None` as above."""
 
 
+@runtime_checkable
 class Sample(Protocol):
     """Trajectories of which a smaller sample is a part."""
 
-    def first(self, size: int, /) -> Self:
+    def first(self: SelfT, size: int, /) -> SelfT:
         """The first `size` trajectories."""
 
 
 SampleT = TypeVar("SampleT", bound=Sample)
 
 
+@runtime_checkable
 class Problem(Protocol[SampleT]):
     """A two-level problem (paper, Eq. 2): exact objectives, a sampler, and objectives estimated from samples."""
 

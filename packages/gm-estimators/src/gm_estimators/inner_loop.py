@@ -1,7 +1,7 @@
 """K differentiable policy-gradient steps."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from gm_estimators.operators import decomposed_step
 Params = Tensor | dict[str, Tensor]
 
 
+@runtime_checkable
 class Objective(Protocol):
     """J(φ, θ) of inner step i, shape `[*batch]`; batch elements share no parameters, so that a sum separates them."""
 
@@ -19,6 +20,7 @@ class Objective(Protocol):
         """J(φ, θ)."""
 
 
+@runtime_checkable
 class Update(Protocol):
     """One step θ → θ′ of an optimiser that ascends; stateful ones (Adam) keep differentiable state in `state`."""
 

@@ -1,6 +1,6 @@
 """The K-step meta-gradient by automatic differentiation, for any inner and outer objective."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from gm_estimators.inner_loop import Objective, Params, Update, as_dict, inner_loop, like
 
 
+@runtime_checkable
 class OuterObjective(Protocol):
     """J_Out(φ, θᴷ), shape `[*batch]`."""
 

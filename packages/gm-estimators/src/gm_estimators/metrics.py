@@ -80,6 +80,20 @@ def mse(estimates: Float[Tensor, "*batch repeat size"], truth: Float[Tensor, "*b
     return (estimates - truth.unsqueeze(-2)).square().sum(-1).mean(-1)
 
 
+def summary(
+    estimates: Float[Tensor, "*batch repeat size"], truth: Float[Tensor, "*batch size"]
+) -> dict[str, Float[Tensor, "*batch"]]:
+    """All of accuracy, correlation (means over repeats), variance, std_sum and bias_sq, by name."""
+    each = truth.unsqueeze(-2)
+    return {
+        "accuracy": accuracy(estimates, each).mean(-1),
+        "correlation": correlation(estimates, each).mean(-1),
+        "variance": variance(estimates),
+        "std_sum": std_sum(estimates),
+        "bias_sq": bias_sq(estimates, truth),
+    }
+
+
 def bias_sq_interval(
     estimates: Float[Tensor, "*batch repeat size"], truth: Float[Tensor, "*batch size"], confidence: float = 0.95
 ) -> Interval:

@@ -7,7 +7,7 @@ equal, Σ_t d_t A_t ∇log π_t; only their Hessians differ.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -35,6 +35,7 @@ class Trajectories:
     discount: Float[Tensor, "*any time_plus_1"]
 
 
+@runtime_checkable
 class Surrogate(Protocol):
     """A function from `Trajectories` to one number per trajectory, shape `[*batch, n]`."""
 

@@ -8,7 +8,6 @@ through one more.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -44,11 +43,11 @@ class TabularSample:
     def _without_critic(self) -> Trajectories:
         return self.build()
 
-    def first(self, size: int) -> Self:
+    def first(self, size: int) -> "TabularSample":
         """The first `size` trajectories."""
         if size == self.cell.shape[-2]:
             return self
-        return type(self)(
+        return TabularSample(
             self.cell[..., :size, :],
             _first(self.with_critic, size),
             lambda: _first(self._without_critic, size),

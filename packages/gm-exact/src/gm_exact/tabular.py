@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -97,7 +98,8 @@ class TabularMDP:
 
 def broadcast(*shapes: torch.Size) -> torch.Size:
     """The shape that all the shapes broadcast to."""
-    return torch.Size(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
+    # torch.broadcast_shapes imports SymPy on its first call, which takes half a second
+    return torch.Size(np.broadcast_shapes(*shapes))
 
 
 def shape_of(tensor: Tensor) -> str:
@@ -126,7 +128,7 @@ def _check_shapes(mdp: TabularMDP) -> None:
             raise ValueError(f"{name}: expected the transition's device {transition.device}, got {tensor.device}")
     try:
         _ = mdp.batch_shape
-    except RuntimeError:
+    except ValueError:
         shapes = ", ".join(f"{name} {shape_of(tensor)}" for name, tensor in _tensors(mdp))
         raise ValueError(f"batch axes: expected shapes that broadcast, got {shapes}") from None
 

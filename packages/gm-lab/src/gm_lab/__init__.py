@@ -1,1 +1,40 @@
-"""What every experiment needs around its maths: run directory, resumable grid, launchers, tracking, figures, verdicts."""
+"""What an experiment needs around its maths: run directory, resumable grid, launchers, tracking, figures, verdicts."""
+
+from gm_lab.app import main
+from gm_lab.cells import Row, cell_id, seed_of
+from gm_lab.claims import Verdict, every
+from gm_lab.comparisons import Comparison, above, alike, at_least, at_most, decided
+from gm_lab.errors import BadInput, CellFailed
+from gm_lab.experiment import Experiment
+from gm_lab.figures import lines, panels, shared_legend, style_of
+from gm_lab.settings import RunSettings
+from gm_lab.statistics import Interval, greater, mean_interval, paired_difference, per_unit, similar
+
+__all__ = [
+    "BadInput",
+    "CellFailed",
+    "Comparison",
+    "Experiment",
+    "Interval",
+    "Row",
+    "RunSettings",
+    "Verdict",
+    "above",
+    "alike",
+    "at_least",
+    "at_most",
+    "cell_id",
+    "decided",
+    "every",
+    "greater",
+    "lines",
+    "main",
+    "mean_interval",
+    "paired_difference",
+    "panels",
+    "per_unit",
+    "seed_of",
+    "shared_legend",
+    "similar",
+    "style_of",
+]

@@ -1,11 +1,11 @@
 """Errors that a run ends with; each is one clear line for the person at the terminal."""
 
 
-class BadInput(Exception):
+class BadInput(Exception):  # noqa: N818 - named for what it tells, not for the mechanism
     """Something the person running the app can put right; the message is the one line they read (exit status 2)."""
 
 
-class CellFailed(Exception):
+class CellFailed(Exception):  # noqa: N818
     """A cell raised or its worker was killed (exit status 1).
 
     Args:

@@ -146,7 +146,7 @@ class _Worker:
 def _processes(
     work: Work, cells: Sequence[Any], workers: int, setup: Callable[[], None] | None
 ) -> Iterator[Iterator[Outcome]]:
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     pool: list[_Worker] = []
     gc.freeze()  # what exists now is never collected in a worker, so its pages stay shared
     try:
@@ -170,7 +170,9 @@ def _processes(
 
 def _serve(work: Work, cells: Sequence[Any], setup: Callable[[], None] | None, connection: Any, driver: int) -> None:
     _die_with(driver)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides what becomes of us
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the driver decides what becomes of us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if setup is not None:
         setup()

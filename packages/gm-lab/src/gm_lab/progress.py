@@ -26,20 +26,20 @@ def progress(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def _bar(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
+    from rich import progress as rich_progress
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("cells ·"),
-        TimeElapsedColumn(),
-        TextColumn("elapsed ·"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn("cells ·"),
+        rich_progress.TimeElapsedColumn(),
+        rich_progress.TextColumn("elapsed ·"),
+        rich_progress.TimeRemainingColumn(),
+        rich_progress.TextColumn("left"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with rich_progress.Progress(*columns, console=Console(stderr=True)) as bars:
         task = bars.add_task(label, total=total, completed=done)
         yield lambda: bars.advance(task)
 

@@ -64,22 +64,32 @@ def paired_difference(first: ArrayLike, second: ArrayLike, confidence: float = 0
         ValueError: The two were not measured on the same units.
     """
     left, right = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    units = getattr(first, "index", None), getattr(second, "index", None)
     if left.shape != right.shape:
         raise ValueError(f"expected two samples of the same units, got shapes {left.shape} and {right.shape}")
-    if not any(unit is None or callable(unit) for unit in units) and list(units[0]) != list(units[1]):  # type: ignore[call-overload]
-        raise ValueError(f"expected two samples of the same units, got {list(units[0])} and {list(units[1])}")  # type: ignore[call-overload]
+    units, others = _units(first), _units(second)
+    if units is not None and others is not None and units != others:
+        raise ValueError(f"expected two samples of the same units, got {units} and {others}")
     return mean_interval(left - right, confidence)
+
+
+def _units(values: ArrayLike) -> list[Any] | None:
+    """The index of a pandas Series, None for anything else."""
+    index = getattr(values, "index", None)
+    return None if index is None or callable(index) else list(index)
 
 
 def greater(first: ArrayLike, second: ArrayLike) -> bool | None:
     """Whether first > second: the paired 95% interval lies above zero. None with fewer than two units or with NaN."""
+    if np.size(first) == np.size(second) == 0:
+        return None
     difference = paired_difference(first, second)
     return None if difference.count < 2 or np.isnan(difference.mean) else difference.low > 0
 
 
 def similar(first: ArrayLike, second: ArrayLike) -> bool | None:
     """Whether first ≈ second: the two 95% intervals overlap. None with fewer than two units or with NaN."""
+    if not np.size(first) or not np.size(second):
+        return None
     left, right = mean_interval(first), mean_interval(second)
     if min(left.count, right.count) < 2 or np.isnan(left.mean + right.mean):
         return None

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from gm_lab.cells import Row, cell_id, checked_rows, sort_key
 from gm_lab.errors import BadInput
+from gm_lab.settings import plain
 
 LOCK, CONFIG, LOG = ".lock", "config.yaml", "log.txt"
 
@@ -49,6 +50,18 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        raise cannot("write", path, error) from None
+
+
+def make_folder(path: Path) -> None:
+    """Creates a folder unless it is there.
+
+    Raises:
+        BadInput: The file system refuses.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
         raise cannot("write", path, error) from None
 
 
@@ -90,7 +103,7 @@ class RunDirectory:
         Raises:
             BadInput: The file system refuses.
         """
-        record = {"cell": cell_record(cell), "rows": rows, "sha256": checksum(rows)}
+        record = {"cell": plain(cell), "rows": rows, "sha256": checksum(rows)}
         write_atomically(self.cell_path(cell), json.dumps(record).encode())
 
     @contextlib.contextmanager
@@ -149,13 +162,6 @@ def compute_cell(store: RunDirectory, run_cell: Callable[[Any], list[Row]], cell
             if store.load(cell) is not None:
                 return
         store.save(cell, checked_rows(run_cell(cell), store.columns))
-
-
-def cell_record(cell: Any) -> Any:
-    """The cell's own fields, kept beside its rows for people who open the file."""
-    from gm_lab.settings import plain
-
-    return plain(cell)
 
 
 def checksum(rows: Any) -> str:

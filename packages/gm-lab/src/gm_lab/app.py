@@ -1,0 +1,200 @@
+"""The whole life of an app: command line, run directory, computation, results, figures, verdicts, exit status."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+from gm_lab import claims as claims_module
+from gm_lab.cells import cell_id
+from gm_lab.errors import BadInput, CellFailed, Interrupted
+from gm_lab.experiment import CellT, Experiment
+from gm_lab.launch import launched
+from gm_lab.progress import progress
+from gm_lab.settings import SettingsT, parse, plain, result_settings, usable_cores
+from gm_lab.store import RunDirectory, compute_cell, default_run_dir, make_folder, opened, versions, write_atomically
+from gm_lab.tables import read_results, summary_table
+from gm_lab.tracking import Tracker
+
+
+def main(experiment: Experiment[SettingsT, CellT], argv: Sequence[str] | None = None) -> int:
+    """Runs an experiment from its command line.
+
+    Args:
+        experiment: What to run.
+        argv: The arguments after the program's name; `sys.argv[1:]` if None.
+
+    Returns:
+        The exit status: 0 done; 1 a cell failed; 2 bad input, or the file system refused; 130 after SIGINT and 143
+        after SIGTERM, with everything finished so far kept (a second signal stops at once). Whatever isn't 0 comes
+        with one line on stderr.
+    """
+
+    def say(text: str) -> None:
+        print(f"{experiment.name}: {text}", file=sys.stderr, flush=True)
+
+    where: list[RunDirectory] = []
+    try:
+        with _signals():
+            _run(experiment, argv, say, where)
+        return 0
+    except BadInput as error:
+        say(str(error))
+        return 2
+    except CellFailed as error:
+        _log(where, f"{error}\n{error.details}")
+        say(f"{error}{_details(where) if error.details else ''}")
+        return 1
+    except (Interrupted, KeyboardInterrupt) as error:
+        resume = f"; to go on: --run-dir {where[0].path}" if where else ""
+        say(f"interrupted, every finished cell is kept{resume}")
+        return getattr(error, "status", 130)
+    except Exception as error:
+        _log(where, traceback.format_exc())
+        if not where:
+            traceback.print_exc()
+        say(f"{type(error).__name__}: {' '.join(str(error).split())}{_details(where)}")
+        return 1
+
+
+def _details(where: list[RunDirectory]) -> str:
+    return f" (traceback in {where[0].path / 'log.txt'})" if where else ""
+
+
+def _log(where: list[RunDirectory], text: str) -> None:
+    for store in where:
+        store.log(text)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Turns the first SIGINT or SIGTERM into `Interrupted`; the second ends the process on the spot."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received = False
+
+    def stop(number: int, _frame: Any) -> None:
+        nonlocal received
+        if received:
+            os._exit(128 + number)
+        received = True
+        raise Interrupted(number)
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _run(
+    experiment: Experiment[SettingsT, CellT],
+    argv: Sequence[str] | None,
+    say: Callable[[str], None],
+    where: list[RunDirectory],
+) -> None:
+    settings = parse(experiment.settings, experiment.name, argv)
+    cells = list(experiment.cells(settings))
+    if not cells:
+        raise BadInput("expected settings that leave at least one cell to compute, got none")
+    if twice := len(cells) - len({cell_id(cell) for cell in cells}):
+        raise ValueError(f"expected cells that differ from each other, got {twice} repeated")
+    path = settings.run_dir or default_run_dir(experiment.name)
+    relevant = result_settings(settings)
+    with opened(path, experiment.name, relevant, experiment.columns, experiment.key) as (store, config):
+        where.append(store)
+
+        def warn(text: str) -> None:
+            store.log(f"warning: {text}")
+            say(f"warning: {text}")
+
+        _warn_of_other_versions(config, warn)
+        tracker = Tracker(settings.wandb, path, experiment.name, config["run_id"], plain(settings), warn)
+        try:
+            _compute(experiment, settings, store, cells, tracker, warn)
+            _report(experiment, settings, store, cells, tracker)
+        except BaseException:
+            # what the run has so far belongs in results.csv, unless the disk is what failed
+            with contextlib.suppress(BadInput):
+                store.collect(cells)
+            tracker.finish(exit_code=1)
+            raise
+        if tracker.sync_line:
+            print(f"W&B run kept offline; to upload it: {tracker.sync_line}")
+
+
+def _warn_of_other_versions(config: dict[str, Any], warn: Callable[[str], None]) -> None:
+    now = versions()
+    begun = config.get("versions", {})
+    changed = [f"{name} {begun[name]}, now {now[name]}" for name in begun if now.get(name, begun[name]) != begun[name]]
+    if changed:
+        warn(f"this run was begun with {'; '.join(changed)}")
+
+
+def _compute(
+    experiment: Experiment[SettingsT, CellT],
+    settings: SettingsT,
+    store: RunDirectory,
+    cells: list[CellT],
+    tracker: Tracker,
+    warn: Callable[[str], None],
+) -> None:
+    pending = store.unfinished(cells, warn)
+    done = len(cells) - len(pending)
+    store.log(f"{len(pending)} of {len(cells)} cells to compute")
+    work = partial(compute_cell, store, experiment.run_cell)
+    workers = settings.workers or usable_cores()
+    with launched(work, pending, workers, settings.launcher, experiment.warm_up) as finished:
+        # from here on threads may start: the workers are forked
+        tracker.start()
+        threading.Thread(target=_import_what_reports_need, daemon=True).start()
+        with progress(experiment.name, done, len(cells)) as advance:
+            for step, seconds in enumerate(finished, start=done + 1):
+                advance()
+                tracker.log({"cells_done": step, "cell_seconds": seconds}, step=step)
+
+
+def _import_what_reports_need() -> None:
+    """Imports what takes a second or two while the cells are being computed."""
+    for module in ("pandas", "matplotlib.figure", "matplotlib.backends.backend_agg", "scipy.special"):
+        import_module(module)
+
+
+def _report(
+    experiment: Experiment[SettingsT, CellT],
+    settings: SettingsT,
+    store: RunDirectory,
+    cells: list[CellT],
+    tracker: Tracker,
+) -> None:
+    from rich.console import Console
+
+    from gm_lab.figures import save
+
+    store.collect(cells)
+    frame = read_results(store.path / "results.csv")
+    figures_dir = store.path / "figures"
+    figures = experiment.figures(settings, frame)
+    make_folder(figures_dir)
+    files = [file for name, figure in figures.items() for file in save(figure, figures_dir / name)]
+    verdicts = experiment.claims(settings, frame)
+    write_atomically(store.path / "claims.json", claims_module.as_json(verdicts).encode())
+    summary = experiment.summary(settings, frame)
+    images = [file for file in files if file.suffix == ".png"]
+    tracker.log_outcome(len(cells), frame, summary, verdicts, images)
+    console = Console()
+    console.print(summary_table(summary))
+    if verdicts:
+        console.print(claims_module.as_table(verdicts))
+    for name, found in {"results": [store.path / "results.csv"], "figures": images}.items():
+        for file in found:
+            print(f"{name}: {file}")
+    tracker.finish(exit_code=0)

@@ -1,0 +1,45 @@
+"""What an app states about itself; everything else is done by `gm_lab.app.main`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from gm_lab.cells import Row
+from gm_lab.claims import Verdict
+from gm_lab.settings import SettingsT
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+CellT = TypeVar("CellT")
+
+
+@dataclass(frozen=True)
+class Experiment(Generic[SettingsT, CellT]):
+    """An experiment: a grid of cells, a function that computes one, and what is made of all the rows.
+
+    Args:
+        name: Names the app in messages and the default run directory.
+        settings: A frozen dataclass derived from `RunSettings`; attribute docstrings become the help.
+        columns: The columns of results.csv.
+        key: The columns that sort its rows; together with the other settings they identify a row.
+        cells: Settings to cells, frozen dataclasses of plain values that differ from each other. Raises `BadInput`.
+        run_cell: A cell to its rows: a module-level function that depends on the cell alone. May raise `BadInput`.
+        figures: results.csv to figures by file name.
+        claims: results.csv to verdicts.
+        summary: results.csv to the small table printed last; its numbers are the run's headline metrics in W&B.
+        warm_up: Called once before the workers start and once in each worker process, for instance to set the number
+            of threads a numerical library uses.
+    """
+
+    name: str
+    settings: type[SettingsT]
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    cells: Callable[[SettingsT], Sequence[CellT]]
+    run_cell: Callable[[CellT], list[Row]]
+    figures: "Callable[[SettingsT, pd.DataFrame], dict[str, Figure]]"
+    claims: "Callable[[SettingsT, pd.DataFrame], list[Verdict]]"
+    summary: "Callable[[SettingsT, pd.DataFrame], pd.DataFrame]"
+    warm_up: Callable[[], None] | None = None

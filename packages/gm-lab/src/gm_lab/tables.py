@@ -1,0 +1,43 @@
+"""results.csv as a data frame, and small data frames as tables for the terminal."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+
+def read_results(path: Path) -> "pd.DataFrame":
+    """Reads results.csv: every number exactly as it was written, and text such as "NA" or "None" as text."""
+    import pandas as pd
+
+    return pd.read_csv(path, keep_default_na=False, na_values=["nan", ""], float_precision="round_trip")
+
+
+def summary_table(frame: "pd.DataFrame") -> "Table":
+    """A small data frame as a table; numbers with three significant digits."""
+    from rich.table import Table
+
+    table = Table()
+    for column in frame.columns:
+        table.add_column(str(column), justify="left" if is_text(frame, column) else "right")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(value if isinstance(value, str) else f"{value:.3g}" for value in row))
+    return table
+
+
+def headline(summary: "pd.DataFrame") -> dict[str, float]:
+    """The numbers of a small table, each named by the text in its row and by its column: "lvc/SSE/accuracy"."""
+    texts = [column for column in summary.columns if is_text(summary, column)]
+    return {
+        "/".join([*(str(row[text]) for text in texts), str(column)]): float(row[column])
+        for _, row in summary.iterrows()
+        for column in summary.columns
+        if column not in texts
+    }
+
+
+def is_text(frame: "pd.DataFrame", column: str) -> bool:
+    """Whether a column holds anything but numbers."""
+    return frame[column].dtype.kind not in "iuf"

@@ -1,0 +1,113 @@
+"""A tiny experiment, run as a program by the tests. TOY_* variables make it slow or make it fail."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import gm_lab
+
+
+@dataclass(frozen=True)
+class Settings(gm_lab.RunSettings):
+    """A sum that is easy to check."""
+
+    mdps: int = 4
+    """How many problems."""
+    estimators: tuple[str, ...] = ("ad", "lvc", "mine")
+    """Which estimators."""
+    scale: float = 1.0
+    """What to multiply by."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    estimator: str
+    mdp: int
+    seed: int
+    scale: float
+
+
+def cells(settings):
+    if settings.mdps < 1:
+        raise gm_lab.BadInput(f"--mdps: expected a positive integer, got '{settings.mdps}'")
+    return [
+        Cell(estimator, mdp, settings.seed, settings.scale)
+        for estimator in settings.estimators
+        for mdp in range(settings.mdps)
+    ]
+
+
+def run_cell(cell):
+    time.sleep(float(os.environ.get("TOY_SLEEP", "0")))
+    if os.environ.get("TOY_BAD") == cell.estimator:
+        raise gm_lab.BadInput(f"--estimators: expected a gradient of shape (2,), got (3,) from {cell.estimator}")
+    if os.environ.get("TOY_RAISE") == cell.estimator:
+        raise ZeroDivisionError("no\nway")
+    if os.environ.get("TOY_KILL") == cell.estimator and killing(cell):
+        os.kill(os.getpid(), signal.SIGKILL)
+    random = gm_lab.seed_of(cell.seed, cell.estimator, cell.mdp)
+    return [
+        {
+            "estimator": cell.estimator,
+            "mdp": cell.mdp,
+            "size": size,
+            "accuracy": cell.scale * (1 - (random % 1000 / 999 + 0.1) / size),
+            "bias": float("nan") if size == 2 else 0.1 + 0.2,
+        }
+        for size in (2, 4, 8)
+    ]
+
+
+def killing(cell):
+    """Whether to die now: once if TOY_ONCE names a file, else always."""
+    once = os.environ.get("TOY_ONCE")
+    if once is None:
+        return True
+    try:
+        Path(once).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def figures(settings, frame):
+    figure = gm_lab.panels(["toy"])
+    gm_lab.lines(figure.axes[0], frame, x="size", y="accuracy", by="estimator", over="mdp", x_scale="log2")
+    gm_lab.shared_legend(figure)
+    return {"toy": figure}
+
+
+def claims(settings, frame):
+    at = {name: gm_lab.per_unit(frame, "accuracy", "mdp", estimator=name, size=8) for name in ("lvc", "ad")}
+    holds = gm_lab.greater(at["lvc"], at["ad"])
+    return [gm_lab.Verdict("TOY-1", "lvc > ad", holds, f"{len(at['lvc'])} problems")]
+
+
+def summary(settings, frame):
+    return frame[frame["size"] == 8].groupby("estimator", as_index=False)["accuracy"].mean()
+
+
+def warm_up():
+    # workers are forked before any thread of ours starts
+    assert threading.active_count() == 1
+
+
+EXPERIMENT = gm_lab.Experiment(
+    name="toy",
+    settings=Settings,
+    columns=("estimator", "mdp", "size", "accuracy", "bias"),
+    key=("estimator", "size", "mdp"),
+    cells=cells,
+    run_cell=run_cell,
+    figures=figures,
+    claims=claims,
+    summary=summary,
+    warm_up=warm_up,
+)
+
+if __name__ == "__main__":
+    sys.exit(gm_lab.main(EXPERIMENT))

@@ -1,0 +1,105 @@
+"""What the tests that cross packages share: MDPs, and MAML problems wired from all three packages."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+with jaxtyping.install_import_hook(["gm_envs_tabular", "gm_estimators", "gm_exact"], "beartype.beartype"):
+    from gm_envs_tabular import Rollout, Successors, random_mdp, rollout, successors, uniforms
+    from gm_estimators import TabularProblem
+    from gm_exact import PolicyEvaluation, TabularMDP, evaluate
+
+ROLES = ("inner", "hessian", "outer")
+Critic = Callable[[str, int, Tensor], Tensor]
+
+
+class ExactObjective:
+    """What gm-exact knows about one policy, as gm-estimators asks for it."""
+
+    meta_gradient = None
+
+    def __init__(self, evaluation: PolicyEvaluation) -> None:
+        self.gradient = evaluation.gradient
+        self._evaluation = evaluation
+
+    def vjp(self, cotangent: Tensor) -> tuple[Tensor, None]:
+        return self._evaluation.hessian_vector_product(cotangent), None
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """A MAML problem whose every role and step has random numbers of its own, up to `size` trajectories.
+
+    Without a critic of its own it gets the paper's: the infinite-horizon V plus noise of std ‖V‖ / S per state.
+    """
+
+    mdp: TabularMDP
+    params: Tensor
+    next_states: Successors
+    horizon: int
+    size: int
+    seed: int
+    exact_horizon: int | None = None
+    terminal_value: Tensor | None = None
+    own_critic: Critic | None = None
+
+    def _rng(self, role: str, step: int, purpose: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, ROLES.index(role), step, purpose])
+
+    def evaluation(self, params: Tensor) -> PolicyEvaluation:
+        return evaluate(self.mdp, params, self.exact_horizon, self.terminal_value)
+
+    def rollout(self, role: str, step: int, policy: Tensor, size: int) -> Rollout:
+        numbers = uniforms(self._rng(role, step, 0), tuple(policy.shape[:-2]), self.size, self.horizon)
+        return rollout(policy, self.next_states, numbers[..., :size, :])
+
+    def critic(self, role: str, step: int, params: Tensor) -> Tensor:
+        if self.own_critic is not None:
+            return self.own_critic(role, step, params)
+        value = evaluate(self.mdp, params).state_values
+        noise = torch.from_numpy(self._rng(role, step, 1).standard_normal(value.shape))
+        return value + value.norm(dim=-1, keepdim=True) / value.shape[-1] * noise
+
+    @property
+    def problem(self) -> TabularProblem:
+        return TabularProblem(
+            params=self.params,
+            exact=lambda role, params: ExactObjective(self.evaluation(params)),
+            rollout=self.rollout,
+            critic=self.critic,
+            reward=self.mdp.reward,
+            discount=self.mdp.discount,
+        )
+
+
+@pytest.fixture(scope="session")
+def make_mdp() -> Callable[..., TabularMDP]:
+    """Random MDPs on the given batch axes, start state 0."""
+
+    def make(*batch: int, states: int, actions: int, concentration: float, discount: float, seed: int) -> TabularMDP:
+        rng = np.random.default_rng(seed)
+        drawn = [
+            random_mdp(rng, states=states, actions=actions, concentration=concentration)
+            for _ in range(int(np.prod(batch)))
+        ]
+        transition, reward = (torch.stack(tables) for tables in zip(*drawn, strict=True))
+        return TabularMDP(transition.unflatten(0, batch or (1,)), reward.unflatten(0, batch or (1,)), 0, discount)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def wire() -> Callable[..., Wiring]:
+    """A `Wiring` with the successors of its MDP spread over the batch axes of the parameters."""
+
+    def make(mdp: TabularMDP, params: Tensor, **settings: object) -> Wiring:
+        found = successors(mdp.transition)
+        shape = (*params.shape, found.state.shape[-1])
+        return Wiring(mdp, params, Successors(*(table.expand(shape) for table in found)), **settings)
+
+    return make
