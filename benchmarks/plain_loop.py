@@ -85,12 +85,12 @@ def surrogate(
             total = total + discount**t * advantage * log_probs[t]
         elif estimator == "lvc":
             total = total + discount**t * advantage * torch.exp(log_probs[t] - log_probs[t].detach())
-        elif estimator == "loaded-dice":
+        elif estimator == "loaded_dice":
             total = total + discount**t * advantage * (box - torch.exp(before - before.detach()))
         elif estimator == "dice":
             total = total + discount**t * rewards[t] * box
         else:
-            raise ValueError(f"estimator: expected ad, dice, loaded-dice or lvc, got {estimator!r}")
+            raise ValueError(f"estimator: expected ad, dice, loaded_dice or lvc, got {estimator!r}")
     return total
 
 

@@ -108,7 +108,7 @@ def test_estimators_with_one_gradient_share_what_only_needs_gradients(run):
         for permutation in ("EES", "SEE", "SES"):  # II exact
             ad = estimates["ad", permutation, size]
             assert torch.equal(ad, estimates["lvc", permutation, size])
-            assert torch.equal(ad, estimates["loaded-dice", permutation, size])
+            assert torch.equal(ad, estimates["loaded_dice", permutation, size])
             assert not torch.equal(ad, estimates["dice", permutation, size])
 
 
@@ -131,8 +131,8 @@ def test_smaller_samples_are_parts_of_larger_ones(wiring, run):
 def test_fewer_permutations_or_estimators_change_no_number(wiring, run, permutation):
     inner_steps, estimates = run
     settings = {"sample_sizes": SIZES, "inner_steps": inner_steps, "inner_lr": INNER_LR}
-    narrow = decompose(wiring.problem, [CATALOGUE["loaded-dice"]], permutations=[permutation], **settings)
-    assert set(narrow) == {("loaded-dice", permutation, size) for size in SIZES}
+    narrow = decompose(wiring.problem, [CATALOGUE["loaded_dice"]], permutations=[permutation], **settings)
+    assert set(narrow) == {("loaded_dice", permutation, size) for size in SIZES}
     for key, estimate in narrow.items():
         assert torch.equal(estimate, estimates[key])
 

@@ -15,7 +15,7 @@ from gm_exact import trajectories as every_trajectory
 
 F64 = torch.float64
 SIZES = [(2, 2, 4), (3, 2, 3), (2, 2, 2)]  # states, actions, horizon
-UNBIASED = ["dice", "loaded-dice"]
+UNBIASED = ["dice", "loaded_dice"]
 BIASED = ["ad", "lvc"]
 
 

@@ -11,8 +11,11 @@ from gm_estimators import (
     PERMUTATIONS,
     Estimator,
     Trajectories,
+    accuracy,
     decompose,
+    exact_meta_gradient,
     gae,
+    std_sum,
 )
 from gm_estimators.returns import discounts
 from gm_exact import TabularMDP, evaluate, expectation
@@ -52,7 +55,7 @@ def one_percent_off(estimator: Estimator) -> Estimator:
 
 @pytest.fixture(scope="module")
 def wiring(wire):
-    """The action decides most of the next state and with it the sign of a reward that comes later, so that γ matters."""
+    """The action decides most of the next state, and that the sign of a later reward, so that γ matters."""
     good, bad = [0.0, 0.9, 0.1], [0.0, 0.1, 0.9]
     transition = torch.tensor([[good, bad]] * 3, dtype=F64)
     reward = torch.tensor([[0.0, 0.0], [1.0, 0.9], [-1.0, -1.1]], dtype=F64)
@@ -128,15 +131,15 @@ def test_a_discount_one_percent_off_is_rejected(wiring, name):
 REFERENCE_ACCURACY = {
     ("lvc", "SSE", 4): (0.66, 0.014),
     ("ad", "SSE", 4): (0.54, 0.03),
-    ("loaded-dice", "SSE", 4): (0.45, 0.015),
+    ("loaded_dice", "SSE", 4): (0.45, 0.015),
     ("dice", "SSE", 4): (0.04, 0.012),
     ("lvc", "SSS", 32): (0.69, 0.03),
     ("ad", "SSS", 32): (0.48, 0.03),
-    ("loaded-dice", "SSS", 32): (0.66, 0.03),
+    ("loaded_dice", "SSS", 32): (0.66, 0.03),
     ("dice", "SSS", 32): (0.14, 0.015),
 }
 # its sum of standard deviations, given without an error: that of 10 MDPs is taken from ours
-REFERENCE_STD_SUM = {"lvc": 1.18, "ad": 1.11, "loaded-dice": 3.46, "dice": 8.07}
+REFERENCE_STD_SUM = {"lvc": 1.18, "ad": 1.11, "loaded_dice": 3.46, "dice": 8.07}
 REFERENCE_MDPS, MDPS = 10, 30
 
 
@@ -177,5 +180,5 @@ def test_the_reference_tells_the_estimators_apart(paper):
     estimates, truth = paper
     per_mdp = accuracy(estimates["ad", "SSE", 4], truth).mean(-1)
     assert joint_errors_off(per_mdp, *REFERENCE_ACCURACY["lvc", "SSE", 4]) > 3
-    per_mdp = std_sum(estimates["loaded-dice", "SSE", 4])
+    per_mdp = std_sum(estimates["loaded_dice", "SSE", 4])
     assert joint_errors_off(per_mdp, REFERENCE_STD_SUM["dice"], per_mdp.std().item() / REFERENCE_MDPS**0.5) > 3

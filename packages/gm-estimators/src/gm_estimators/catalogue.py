@@ -58,7 +58,7 @@ CATALOGUE: dict[str, Estimator] = {
         Estimator("ad", surrogates.ad, True, "actor-critic", derivatives.ad_derivatives, "Finn et al. 2017"),
         Estimator("dice", surrogates.dice, False, "dice", derivatives.dice_derivatives, "Foerster et al. 2018"),
         Estimator(
-            "loaded-dice",
+            "loaded_dice",
             surrogates.loaded_dice,
             True,
             "actor-critic",

@@ -7,7 +7,7 @@ from gm_lab.comparisons import Comparison, above, alike, at_least, at_most, deci
 from gm_lab.errors import BadInput, CellFailed
 from gm_lab.experiment import Experiment
 from gm_lab.figures import lines, panels, shared_legend, style_of
-from gm_lab.settings import RunSettings
+from gm_lab.settings import RunSettings, require
 from gm_lab.statistics import Interval, greater, mean_interval, paired_difference, per_unit, similar
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "paired_difference",
     "panels",
     "per_unit",
+    "require",
     "seed_of",
     "shared_legend",
     "similar",

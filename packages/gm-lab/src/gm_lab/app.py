@@ -45,6 +45,7 @@ def main(experiment: Experiment[SettingsT, CellT], argv: Sequence[str] | None = 
             _run(experiment, argv, say, where)
         return 0
     except BadInput as error:
+        _log(where, str(error))
         say(str(error))
         return 2
     except CellFailed as error:
@@ -152,7 +153,8 @@ def _compute(
     store.log(f"{len(pending)} of {len(cells)} cells to compute")
     work = partial(compute_cell, store, experiment.run_cell)
     workers = settings.workers or usable_cores()
-    with launched(work, pending, workers, settings.launcher, experiment.warm_up) as finished:
+    setup = partial(experiment.warm_up, settings) if experiment.warm_up else None
+    with launched(work, pending, workers, settings.launcher, setup) as finished:
         # from here on threads may start: the workers are forked
         tracker.start()
         threading.Thread(target=_import_what_reports_need, daemon=True).start()

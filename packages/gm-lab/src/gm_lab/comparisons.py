@@ -61,7 +61,7 @@ def missing(first: "pd.Series[float]", second: "pd.Series[float]") -> bool:
     return len(first) == 0 or list(first.index) != list(second.index)
 
 
-def decided(claim_id: str, claim: str, comparisons: Sequence[Comparison], examples: int = 3) -> Verdict:
+def decided(claim_id: str, claim: str, comparisons: Sequence[Comparison], examples: int = 2) -> Verdict:
     """The verdict on a claim that holds if every one of its comparisons does.
 
     Args:
@@ -73,14 +73,12 @@ def decided(claim_id: str, claim: str, comparisons: Sequence[Comparison], exampl
     Returns:
         The verdict, with the count of comparisons that hold and examples with their numbers.
     """
-    known = [item for item in comparisons if item.holds is not None]
-    fulfilled = sum(item.holds is True for item in known)
+    marks = {True: "yes", False: "no", None: "not measured"}
+    fulfilled = sum(item.holds is True for item in comparisons)
+    count = f"{fulfilled} of {len(comparisons)} comparisons hold"
     quoted = sorted(comparisons, key=lambda item: (item.holds is not False, item.holds is not None))[:examples]
-    marks = {True: "yes", False: "no", None: "?"}
     numbers = "; ".join(f"{item.label}: {marks[item.holds]}, {item.detail}" for item in quoted)
-    return Verdict(
-        claim_id,
-        claim,
-        every(item.holds for item in comparisons),
-        f"{fulfilled} of {len(comparisons)} comparisons hold. {numbers}",
+    measured = (
+        f"{count}. {numbers}" if any(item.holds is not None for item in comparisons) else "none of it was measured"
     )
+    return Verdict(claim_id, claim, every(item.holds for item in comparisons), measured)

@@ -29,8 +29,8 @@ class Experiment(Generic[SettingsT, CellT]):
         figures: results.csv to figures by file name.
         claims: results.csv to verdicts.
         summary: results.csv to the small table printed last; its numbers are the run's headline metrics in W&B.
-        warm_up: Called once before the workers start and once in each worker process, for instance to set the number
-            of threads a numerical library uses.
+        warm_up: Called with the settings once before the workers start and once in each worker process, for instance
+            to choose the device and the number of threads of a numerical library. Raises `BadInput`.
     """
 
     name: str
@@ -42,4 +42,4 @@ class Experiment(Generic[SettingsT, CellT]):
     figures: "Callable[[SettingsT, pd.DataFrame], dict[str, Figure]]"
     claims: "Callable[[SettingsT, pd.DataFrame], list[Verdict]]"
     summary: "Callable[[SettingsT, pd.DataFrame], pd.DataFrame]"
-    warm_up: Callable[[], None] | None = None
+    warm_up: Callable[[SettingsT], None] | None = None

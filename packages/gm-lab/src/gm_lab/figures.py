@@ -2,7 +2,7 @@
 
 import io
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -82,25 +82,28 @@ def styles(names: Sequence[str]) -> dict[str, Style]:
     return {name: looks[name] for name in names}
 
 
-def panels(titles: Sequence[str], width: float = 3.2, height: float = 2.9, share_y: bool = True) -> "Figure":
-    """A row of panels in the common style.
+def panels(
+    titles: Sequence[str], width: float = 3.2, height: float = 2.9, rows: int = 1, share_y: bool = True
+) -> "Figure":
+    """Rows of panels in the common style.
 
     Args:
-        titles: One per panel.
+        titles: One per column, above the first row.
         width: Of one panel, in inches.
-        height: Of the figure, in inches.
-        share_y: Whether the panels have one vertical scale.
+        height: Of one panel, in inches.
+        rows: How many rows.
+        share_y: Whether the panels of a row have one vertical scale.
 
     Returns:
-        The figure; its panels are `figure.axes`.
+        The figure; its panels are `figure.axes`, row by row.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(width * len(titles), height), layout="constrained")
-        row = figure.subplots(1, len(titles), squeeze=False, sharey=share_y)[0]
-        for axes, title in zip(row, titles, strict=True):
+        figure = Figure(figsize=(width * len(titles), height * rows), layout="constrained")
+        grid = figure.subplots(rows, len(titles), squeeze=False, sharex="col", sharey="row" if share_y else "none")
+        for axes, title in zip(grid[0], titles, strict=True):
             axes.set_title(title, fontsize=10, loc="left")
     return figure
 
@@ -116,7 +119,9 @@ def lines(
     x_label: str | None = None,
     y_label: str | None = None,
     names: Sequence[str] | None = None,
+    labels: Mapping[str, str] | None = None,
     x_scale: Literal["linear", "log2"] = "linear",
+    y_scale: Literal["linear", "log"] = "linear",
     marks: bool = True,
 ) -> None:
     """Draws, for each value of `by`, the mean of `y` over units against `x`, with its 95% t interval as a band.
@@ -131,7 +136,9 @@ def lines(
         x_label: What the horizontal axis shows and in which unit; the column's name by default.
         y_label: The same for the vertical axis.
         names: The lines in the order of the legend; by default in order of appearance.
+        labels: How the legend calls them; by default as they are.
         x_scale: "log2" for powers of two, which are then written out.
+        y_scale: "log" for values over several magnitudes.
         marks: Whether to mark the points measured; better not on long curves.
 
     Raises:
@@ -157,7 +164,8 @@ def lines(
             color=look.colour, alpha=0.18, linewidth=0, zorder=2 + 0.01 * rank,
         )  # fmt: skip
         axes.plot(
-            where, mean, label=name, color=look.colour, linestyle=look.dash, zorder=3 + 0.01 * rank,
+            where, mean, label=(labels or {}).get(name, name), zorder=3 + 0.01 * rank,
+            color=look.colour, linestyle=look.dash,
             marker=look.marker if marks else "", markeredgecolor="white", markeredgewidth=0.5,
         )  # fmt: skip
     if x_scale == "log2":
@@ -165,7 +173,10 @@ def lines(
         ticks = sorted(set(frame[x].astype(float)))
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
-    axes.set_xlabel(x if x_label is None else x_label)
+    axes.set_yscale(y_scale)
+    # labels at the outer edge only: inner panels share the scale
+    if axes.get_subplotspec() is None or axes.get_subplotspec().is_last_row():  # type: ignore[union-attr]
+        axes.set_xlabel(x if x_label is None else x_label)
     if axes.get_subplotspec() is None or axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]
         axes.set_ylabel(y if y_label is None else y_label)
 

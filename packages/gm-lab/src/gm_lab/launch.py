@@ -170,9 +170,8 @@ def _processes(
 
 def _serve(work: Work, cells: Sequence[Any], setup: Callable[[], None] | None, connection: Any, driver: int) -> None:
     _die_with(driver)
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group; the driver decides what becomes of us
+    # Ctrl-C reaches the whole group; the driver decides what becomes of us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if setup is not None:
         setup()

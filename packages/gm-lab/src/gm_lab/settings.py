@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import math
 import os
 import re
 import sys
@@ -66,11 +67,28 @@ def parse(settings: type[SettingsT], app: str, argv: Sequence[str] | None = None
         if stop.code in (0, None):
             raise
         raise BadInput(one_line(shown.getvalue(), tokens)) from None
+    for field in dataclasses.fields(parsed):
+        check_values(field.name, getattr(parsed, field.name))
     if parsed.seed < 0:
         raise BadInput(f"--seed: expected an integer of at least 0, got {parsed.seed}")
     if parsed.workers is not None and parsed.workers < 1:
         raise BadInput(f"--workers: expected a positive integer, got {parsed.workers}")
     return parsed
+
+
+def check_values(name: str, value: Any) -> None:
+    """Refuses, for any flag, an empty list and numbers that aren't finite.
+
+    Raises:
+        BadInput: The flag has such a value.
+    """
+    values = value if isinstance(value, tuple) else (value,)
+    flag = "--" + name.replace("_", "-")
+    if not values:
+        raise BadInput(f"{flag}: expected at least one value, got none")
+    for item in values:
+        if isinstance(item, float) and not math.isfinite(item):
+            raise BadInput(f"{flag}: expected finite numbers, got {item}")
 
 
 def one_line(boxed: str, tokens: Sequence[str]) -> str:
@@ -81,22 +99,31 @@ def one_line(boxed: str, tokens: Sequence[str]) -> str:
         tokens: The command line it was about.
     """
     rows = [re.sub(r"\x1b\[[0-9;]*m", "", row).strip("│ \t") for row in boxed.splitlines()]
-    sections = re.split(r"─{3,}", "\n".join(row for row in rows if not row.startswith(("╭", "╰"))))
-    message, *notes = [" ".join(section.split()) for section in sections]
-    help_of = " ".join(note for note in notes if not note.startswith("For full helptext"))
+    message, *notes = re.split(r"─{3,}", "\n".join(row for row in rows if not row.startswith(("╭", "╰"))))
+    message, help_rows = " ".join(message.split()), "\n".join(notes)
     if found := re.match(r"Error parsing (--\S+?)(/\S+)?: ", message):
         flag = found[1]
-        expected = re.search(rf"{flag}\S* (.*?) ?(\(default|\(required|$)", help_of)
-        return f"{flag}: expected {expected[1] if expected else 'another value'}, got {given(flag, tokens)}"
+        kind = re.search(rf"^{flag}\S* (.+)$", help_rows, re.MULTILINE)
+        return f"{flag}: expected {in_words(kind[1]) if kind else 'another value'}, got {given(flag, tokens)}"
     if found := re.match(r"invalid choice '(.*)' for argument '(--[^'/]+).*'\. Expected one of \((.*?),?\)", message):
         return f"{found[2]}: expected one of {found[3].replace(chr(39), '')}, got '{found[1]}'"
     if found := re.match(r"Missing value for argument '(--[^'/]+).*'\. Expected (\d+) value", message):
         return f"{found[1]}: expected {found[2]} value{'s' * (found[2] != '1')}, got none"
     if found := re.match(r"Unrecognized options: (.*)", message):
-        known = re.search(r"Perhaps you meant: (--\S+)", help_of)
+        known = re.search(r"Perhaps you meant:\s+(--\S+)", help_rows)
         hint = f" (did you mean {known[1]}?)" if known else ""
         return f"expected a flag that --help lists, got {found[1].replace(',', '')}{hint}"
     return message
+
+
+def in_words(kind: str) -> str:
+    """Tyro's name of a type, such as {None}|[INT [INT ...]], in words."""
+    kind = re.sub(r"^\{None\}\|", "", kind)
+    bare = re.fullmatch(r"\{?\[?(INT|FLOAT)\b.*", kind)
+    if bare is None:
+        return kind
+    one, several = {"INT": ("an integer", "integers"), "FLOAT": ("a number", "numbers")}[bare[1]]
+    return several if "..." in kind else one
 
 
 def given(flag: str, tokens: Sequence[str]) -> str:
@@ -111,6 +138,22 @@ def given(flag: str, tokens: Sequence[str]) -> str:
         elif inside:
             values.append(token)
     return " ".join(f"'{value}'" for value in values) or "nothing"
+
+
+def require(settings: RunSettings, name: str, expected: str, holds: bool) -> None:
+    """Refuses a setting that is out of range.
+
+    Args:
+        settings: The settings.
+        name: The field.
+        expected: What it must be, in words.
+        holds: Whether it is.
+
+    Raises:
+        BadInput: It isn't; the message names the flag, what was expected and what came.
+    """
+    if not holds:
+        raise BadInput(f"--{name.replace('_', '-')}: expected {expected}, got {getattr(settings, name)}")
 
 
 def result_settings(settings: RunSettings) -> dict[str, Any]:

@@ -38,7 +38,9 @@ class Tracker:
     def __init__(
         self, mode: Mode, run_dir: Path, app: str, run_id: str, config: dict[str, Any], warn: Callable[[str], None]
     ) -> None:
-        self._mode, self._run_dir, self._app, self._run_id, self._config = mode, run_dir, app, run_id, config
+        wish = os.environ.get("WANDB_MODE")
+        self._mode: Any = wish if mode == "auto" and wish else mode
+        self._run_dir, self._app, self._run_id, self._config = run_dir, app, run_id, config
         self._warn = warn
         self._jobs: queue.SimpleQueue[Callable[[Any], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -110,7 +112,7 @@ class Tracker:
         import wandb
 
         mode = self._chosen_mode(wandb.Settings().base_url)
-        self._offline = (mode or os.environ.get("WANDB_MODE")) != "online"
+        self._offline = mode == "offline"
         run = wandb.init(
             project=self._app,
             id=self._run_id,
@@ -132,12 +134,10 @@ class Tracker:
             self.sync_line = f"wandb sync {Path(run.settings.sync_dir)}"
         return run
 
-    def _chosen_mode(self, base_url: str) -> Literal["online", "offline"] | None:
-        """What to ask W&B for; None leaves it to WANDB_MODE."""
-        if self._mode == "auto" and "WANDB_MODE" in os.environ:
-            return None
-        if self._mode == "offline":
-            return "offline"
+    def _chosen_mode(self, base_url: str) -> Any:
+        """What to ask W&B for: offline unless it can be online, because W&B itself would wait and then fail."""
+        if self._mode not in ("auto", "online"):
+            return self._mode
         ready = has_key(base_url) and reachable(base_url)
         if self._mode == "online" and not ready:
             reason = "is not reachable" if has_key(base_url) else "has no API key configured (run `wandb login`)"

@@ -1,0 +1,105 @@
+"""2×2 matrix games as data.
+
+The payoffs decide what an action means: in the paper's prisoner's dilemma (paper, G.2.1) joint action (1, 1) pays −1
+each and (0, 0) pays −2 each, so that action 1 cooperates although the paper's text calls action 0 cooperation.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Payoffs = tuple[tuple[float, float], tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class MatrixGame:
+    """A game of two players with two actions each.
+
+    Args:
+        name: what it is called.
+        payoffs: R¹ and R², each indexed `[a¹][a²]`.
+        actions: names of action 0 and 1.
+        cooperative: the action that the known strategies call cooperation.
+
+    Raises:
+        ValueError: if the payoffs are not two finite 2×2 tables, or the cooperative action is not 0 or 1.
+    """
+
+    name: str
+    payoffs: tuple[Payoffs, Payoffs]
+    actions: tuple[str, str] = ("0", "1")
+    cooperative: int = 1
+
+    def __post_init__(self) -> None:
+        if _shape(self.payoffs) != (2, 2, 2):
+            raise ValueError(f"payoffs: expected two tables of 2×2 numbers, got {self.payoffs!r}")
+        if not all(math.isfinite(entry) for table in self.payoffs for row in table for entry in row):
+            raise ValueError(f"payoffs: expected finite numbers, got {self.payoffs!r}")
+        if self.cooperative not in (0, 1):
+            raise ValueError(f"cooperative: expected action 0 or 1, got {self.cooperative!r}")
+
+    def tensor(
+        self, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
+    ) -> Float[Tensor, "player=2 action_1=2 action_2=2"]:
+        """The payoffs as a tensor indexed `[player, a¹, a²]`."""
+        return torch.tensor(self.payoffs, dtype=dtype, device=device)
+
+
+def game_from_payoffs(payoffs: Sequence[float], name: str = "custom", cooperative: int = 1) -> MatrixGame:
+    """A game from eight numbers, as a command line gives them: R¹ row by row, then R² row by row.
+
+    Args:
+        payoffs: R¹[0,0], R¹[0,1], R¹[1,0], R¹[1,1], then the same of R².
+        name: what it is called.
+        cooperative: the action that the known strategies call cooperation.
+
+    Raises:
+        ValueError: if there are not eight numbers, or as `MatrixGame`.
+    """
+    if len(payoffs) != 8:
+        raise ValueError(f"payoffs: expected 8 numbers, R¹ and R² row by row, got {len(payoffs)}")
+    a, b, c, d, e, f, g, h = payoffs
+    return MatrixGame(name, (((a, b), (c, d)), ((e, f), (g, h))), cooperative=cooperative)
+
+
+def _symmetric(table: Payoffs) -> tuple[Payoffs, Payoffs]:
+    """R² = (R¹)ᵀ."""
+    (a, b), (c, d) = table
+    return table, ((a, c), (b, d))
+
+
+def _shape(nested: object) -> tuple[int, ...]:
+    """The shape of nested tuples or lists of numbers; a ragged or foreign object has the shape (−1,)."""
+    if isinstance(nested, int | float) and not isinstance(nested, bool):
+        return ()
+    if not isinstance(nested, tuple | list):
+        return (-1,)
+    inner = {_shape(item) for item in nested}
+    return (len(nested), *inner.pop()) if len(inner) == 1 else (-1,)
+
+
+_GAMES = (
+    MatrixGame("ipd", _symmetric(((-2.0, 0.0), (-3.0, -1.0))), ("defect", "cooperate"), 1),
+    MatrixGame("stag-hunt", _symmetric(((4.0, 0.0), (3.0, 2.0))), ("stag", "hare"), 0),
+    MatrixGame("chicken", _symmetric(((0.0, -1.0), (1.0, -10.0))), ("swerve", "straight"), 0),
+    MatrixGame("matching-pennies", (((1.0, -1.0), (-1.0, 1.0)), ((-1.0, 1.0), (1.0, -1.0))), ("heads", "tails"), 0),
+    MatrixGame("battle-of-the-sexes", (((3.0, 0.0), (0.0, 2.0)), ((2.0, 0.0), (0.0, 3.0))), ("opera", "football"), 0),
+)
+
+GAMES: dict[str, MatrixGame] = {game.name: game for game in _GAMES}
+"""Known games by name; `ipd` has the paper's payoffs."""
+
+
+def game(name: str) -> MatrixGame:
+    """The game of a name.
+
+    Raises:
+        ValueError: if there is none, with what there is.
+    """
+    if name not in GAMES:
+        raise ValueError(f"game: expected one of {', '.join(GAMES)}, got {name!r}")
+    return GAMES[name]

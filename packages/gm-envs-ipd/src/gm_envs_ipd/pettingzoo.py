@@ -1,0 +1,86 @@
+"""The iterated game as a PettingZoo environment; needs the extra `gm-envs-ipd[pettingzoo]`."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Discrete
+from pettingzoo import ParallelEnv
+
+from gm_envs_ipd.games import GAMES, MatrixGame
+from gm_envs_ipd.views import START, STATES, SWAP
+
+
+class IteratedGameEnv(ParallelEnv):  # type: ignore[misc]
+    """Two agents play a 2×2 game for a number of rounds; each observes its state, numbered as in `views.STATES`.
+
+    Args:
+        game: the game.
+        horizon: rounds per episode, after which both agents are truncated.
+
+    Raises:
+        ValueError: if the horizon is below one.
+    """
+
+    metadata = {"name": "iterated_matrix_game_v0", "render_modes": []}  # noqa: RUF012 - PettingZoo's own type
+    render_mode = None
+
+    def __init__(self, game: MatrixGame = GAMES["ipd"], horizon: int = 100) -> None:
+        if horizon < 1:
+            raise ValueError(f"horizon: expected at least 1, got {horizon}")
+        self.game, self.horizon = game, horizon
+        self.possible_agents = ["player_1", "player_2"]
+        self.agents: list[str] = []
+        self._spaces = {agent: (Discrete(len(STATES)), Discrete(2)) for agent in self.possible_agents}
+        self._round = 0
+
+    def observation_space(self, agent: str) -> Discrete:
+        """The five states."""
+        return self._spaces[agent][0]
+
+    def action_space(self, agent: str) -> Discrete:
+        """The two actions."""
+        return self._spaces[agent][1]
+
+    def reset(
+        self,
+        seed: int | None = None,  # noqa: ARG002 - PettingZoo's signature
+        options: dict[str, Any] | None = None,  # noqa: ARG002
+    ) -> tuple[dict[str, Any], ...]:
+        """Starts an episode; the game itself has no randomness, so that seed and options change nothing."""
+        self.agents = list(self.possible_agents)
+        self._round = 0
+        return self._observations(START), {agent: {} for agent in self.agents}
+
+    def step(self, actions: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+        """Plays a round.
+
+        Args:
+            actions: each agent's action, 0 or 1.
+
+        Returns:
+            Observations, rewards, terminations, truncations and infos.
+
+        Raises:
+            ValueError: if an action is neither 0 nor 1.
+        """
+        for agent in self.agents:
+            if not self.action_space(agent).contains(actions.get(agent)):
+                raise ValueError(f"{agent}: expected action 0 or 1, got {actions.get(agent)!r}")
+        if not self.agents:
+            return {}, {}, {}, {}, {}
+        own, other = (int(actions[agent]) for agent in self.possible_agents)
+        self._round += 1
+        over = self._round == self.horizon
+        agents = list(self.agents)
+        if over:
+            self.agents = []
+        return (
+            self._observations(1 + 2 * own + other),
+            {agent: table[own][other] for agent, table in zip(agents, self.game.payoffs, strict=True)},
+            dict.fromkeys(agents, False),
+            dict.fromkeys(agents, over),
+            {agent: {} for agent in agents},
+        )
+
+    def _observations(self, state: int) -> dict[str, np.int64]:
+        return {agent: np.int64(view) for agent, view in zip(self.possible_agents, (state, SWAP[state]), strict=True)}

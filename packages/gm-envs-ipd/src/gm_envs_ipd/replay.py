@@ -1,0 +1,166 @@
+"""A ring of past trajectories with the behaviour policies' log-probabilities: plain tensors, ready to be saved."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from gm_envs_ipd.views import actions, states
+
+
+def log_policy(params: Float[Tensor, "*batch 5"]) -> Float[Tensor, "*batch 5 action=2"]:
+    """The table of log π(a | s): log σ(θ) for action 0, log σ(−θ) for action 1."""
+    return torch.stack((logsigmoid(params), logsigmoid(-params)), -1)
+
+
+def log_probs(
+    table: Float[Tensor, "*batch 2 5 action=2"], outcome: UInt8[Tensor, "*batch time"]
+) -> Float[Tensor, "*batch 2 time"]:
+    """The log πⁱ(aⁱ_t | sⁱ_t) of each player.
+
+    Args:
+        table: log π of both players, as from `log_policy`, broadcast over the trajectories.
+        outcome: joint outcomes.
+
+    Returns:
+        The log-probabilities of what was played.
+    """
+    cell = 2 * states(outcome) + actions(outcome)
+    return table.flatten(-2).gather(-1, cell)
+
+
+class Replayed(NamedTuple):
+    """What a ring gives back.
+
+    Attributes:
+        outcome: joint outcomes, shape `[*batch, trajectory, time]`.
+        behaviour: log μ of both players for every trajectory, shape `[*batch, trajectory, player, state, action]`.
+        age: how many additions ago each trajectory came in, 0 for the newest, shape `[trajectory]`.
+    """
+
+    outcome: UInt8[Tensor, "*batch trajectory time"]
+    behaviour: Float[Tensor, "*batch trajectory 2 5 action=2"]
+    age: Int[Tensor, "trajectory"]
+
+    def behaviour_log_prob(self) -> Float[Tensor, "*batch trajectory time"]:
+        """Joint log μ¹(a¹_t | s¹_t) + log μ²(a²_t | s²_t) of what was played."""
+        return log_probs(self.behaviour, self.outcome).sum(-2)
+
+
+class ReplayRing:
+    """The last `capacity` trajectories of every batch element, the oldest overwritten first (paper, Section 5.2).
+
+    Log-probabilities are kept as each trajectory's table log μ(a | s): 20 numbers, from which those of all its
+    steps follow, however long it is.
+
+    Args:
+        capacity: how many trajectories.
+        batch: batch axes; every batch element has a ring of its own.
+        horizon: T.
+        dtype: of the log-probabilities.
+        device: where the ring lives.
+
+    Raises:
+        ValueError: if the capacity or the horizon is below one.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        batch: tuple[int, ...],
+        horizon: int,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if capacity < 1 or horizon < 1:
+            raise ValueError(f"capacity, horizon: expected at least 1, got {capacity} and {horizon}")
+        # time and trajectory first, as rollouts are stored, so that adding copies whole rows
+        self._outcome = torch.zeros(horizon, *batch, capacity, dtype=torch.uint8, device=device)
+        self._behaviour = torch.zeros(*batch, capacity, 2, 5, 2, dtype=dtype, device=device)
+        self._born = torch.zeros(capacity, dtype=torch.int64, device=device)
+        self._additions = 0
+        self._position = 0
+        self._filled = 0
+
+    @property
+    def capacity(self) -> int:
+        """How many trajectories there is room for."""
+        return len(self._born)
+
+    def __len__(self) -> int:
+        return self._filled
+
+    def add(self, outcome: UInt8[Tensor, "*batch trajectory time"], params: Float[Tensor, "*batch 2 5"]) -> None:
+        """Puts in trajectories that were all drawn by the same pair of policies.
+
+        Args:
+            outcome: joint outcomes.
+            params: θ¹ and θ² of the policies that drew them.
+
+        Raises:
+            ValueError: if they are more than the ring holds, or of another batch or horizon.
+        """
+        *batch, size, horizon = outcome.shape
+        expected = (*self._outcome.shape[1:-1], self._outcome.shape[0])
+        if (*batch, horizon) != expected or size > self.capacity:
+            raise ValueError(
+                f"outcome: expected batch and horizon {expected} and at most {self.capacity} trajectories, "
+                f"got {(*batch, horizon)} and {size}"
+            )
+        place = (torch.arange(size, device=self._born.device) + self._position) % self.capacity
+        self._outcome[..., place] = outcome.movedim(-1, 0)
+        self._behaviour[..., place, :, :, :] = log_policy(params).to(self._behaviour).unsqueeze(-4)
+        self._born[place] = self._additions
+        self._additions += 1
+        self._position = (self._position + size) % self.capacity
+        self._filled = min(self.capacity, self._filled + size)
+
+    def replay(self, max_age: int | None = None) -> Replayed:
+        """All trajectories, in the order of their places.
+
+        Args:
+            max_age: leave out those that are older, in additions; `None` for no limit.
+
+        Returns:
+            Views of the ring if nothing is left out.
+
+        Raises:
+            ValueError: if the ring is empty or the age is negative.
+        """
+        if not self._filled or (max_age is not None and max_age < 0):
+            raise ValueError(f"expected a ring that is not empty and max_age ≥ 0, got {self._filled} and {max_age}")
+        age = self._additions - 1 - self._born[: self._filled]
+        outcome, behaviour = self._outcome[..., : self._filled], self._behaviour[..., : self._filled, :, :, :]
+        if max_age is not None and bool((age > max_age).any()):
+            kept = (age <= max_age).nonzero().squeeze(-1)
+            outcome, behaviour, age = outcome[..., kept], behaviour[..., kept, :, :, :], age[kept]
+        return Replayed(outcome.movedim(0, -1), behaviour, age)
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        """Everything that `load_state_dict` needs to go on as if nothing had happened."""
+        return {
+            "outcome": self._outcome.clone(),
+            "behaviour": self._behaviour.clone(),
+            "born": self._born.clone(),
+            "additions": self._additions,
+            "position": self._position,
+            "filled": self._filled,
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
+        """Takes over a saved state.
+
+        Raises:
+            ValueError: if it is of a ring of another size.
+        """
+        for name in ("outcome", "behaviour", "born"):
+            mine, saved = getattr(self, f"_{name}"), state[name]
+            if not isinstance(saved, Tensor) or saved.shape != mine.shape:
+                got = tuple(saved.shape) if isinstance(saved, Tensor) else type(saved).__name__
+                raise ValueError(f"{name}: expected shape {tuple(mine.shape)}, got {got}")
+            mine.copy_(saved)
+        self._additions, self._position, self._filled = (
+            int(state[name]) for name in ("additions", "position", "filled")
+        )

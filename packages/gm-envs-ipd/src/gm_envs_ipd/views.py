@@ -1,0 +1,46 @@
+"""How the two players name the same situation: the one place that holds the swap between their views.
+
+A memory-one policy looks at the last joint action as (own, other). State 0 is the start, state 1 + 2·own + other the
+rest. The joint outcome 2·a¹ + a² of a round is a game's own name for it: player 1's state less one.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+STATES = ("start", "own 0, other 0", "own 0, other 1", "own 1, other 0", "own 1, other 1")
+"""What a player remembers in each state."""
+
+START = 0
+OUTCOMES = 4
+
+SWAP = (0, 1, 3, 2, 4)
+"""The state in which player 2 is when player 1 is in state 0 … 4, and the other way round: (own, other) reversed."""
+
+
+def other_view(per_state: Float[Tensor, "*batch 5"]) -> Float[Tensor, "*batch 5"]:
+    """One player's table over its own states as a table over the other player's states; its own inverse."""
+    return per_state[..., SWAP]
+
+
+def joint_view(per_player: Float[Tensor, "*batch 2 5"]) -> Float[Tensor, "*batch 2 5"]:
+    """Both players' tables, each over its own states, as tables over player 1's states; its own inverse."""
+    return torch.stack((per_player[..., 0, :], other_view(per_player[..., 1, :])), -2)
+
+
+def states(outcome: Int[Tensor, "*batch time"]) -> Int[Tensor, "*batch 2 time"]:
+    """The state that each player is in before every round: the start, then its view of the last outcome.
+
+    Args:
+        outcome: 2·a¹_t + a²_t, t = 0 … T−1.
+
+    Returns:
+        s¹_t and s²_t, t = 0 … T−1.
+    """
+    last = torch.nn.functional.pad(outcome[..., :-1].long() + 1, (1, 0), value=START)
+    return torch.stack((last, torch.tensor(SWAP, device=last.device)[last]), -2)
+
+
+def actions(outcome: Int[Tensor, "*batch time"]) -> Int[Tensor, "*batch 2 time"]:
+    """The players' actions: a¹ = outcome div 2, a² = outcome mod 2."""
+    return torch.stack((outcome >> 1, outcome & 1), -2).long()

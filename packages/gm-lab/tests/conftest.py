@@ -1,0 +1,105 @@
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TOY = Path(__file__).with_name("toy.py")
+
+
+@pytest.fixture(scope="session")
+def toy():
+    """The toy experiment as a module, for tests that run it in this process."""
+    spec = importlib.util.spec_from_file_location("gm_lab_toy", TOY)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["gm_lab_toy"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def environment(**variables):
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "TOY_"))}
+    return clean | {name: str(value) for name, value in variables.items()}
+
+
+class Program:
+    """The toy experiment as a program of its own process group."""
+
+    def __init__(self, *arguments, **variables):
+        command = [sys.executable, str(TOY), *map(str, arguments)]
+        if "--wandb" not in arguments:
+            command += ["--wandb", "disabled"]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(**variables),
+            start_new_session=True,
+        )
+
+    def end(self, timeout=60):
+        """Exit status, stdout, stderr."""
+        out, err = self.process.communicate(timeout=timeout)
+        return self.process.returncode, out, err
+
+    def members(self):
+        """The living processes of the group."""
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                name = stat.read_text()
+            except OSError:  # it ended meanwhile
+                continue
+            state, _, group = name.rpartition(")")[2].split()[:3]
+            if int(group) == self.process.pid and state not in "ZX":
+                found.append(int(stat.parent.name))
+        return found
+
+
+@pytest.fixture
+def start():
+    """Starts the toy program; none of its processes outlives the test."""
+    started = []
+
+    def program(*arguments, **variables):
+        started.append(Program(*arguments, **variables))
+        return started[-1]
+
+    yield program
+    for item in started:
+        for pid in item.members():
+            os.kill(pid, 9)
+        item.process.communicate()
+
+
+@pytest.fixture
+def run(start):
+    """Runs the toy program to its end."""
+    return lambda *arguments, **variables: start(*arguments, **variables).end()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """results.csv of a run of 30 cells that nothing disturbed."""
+    path = tmp_path_factory.mktemp("undisturbed") / "run"
+    status, _, err = Program("--run-dir", path, "--mdps", 10, "--workers", 1).end()
+    assert status == 0, err
+    return (path / "results.csv").read_bytes()
+
+
+def wait_until(condition, seconds=20.0):
+    """Waits for something another process does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def until():
+    return wait_until

@@ -1,0 +1,273 @@
+"""The life of an app: flags, launchers, run directories, refusals, exit statuses."""
+
+import errno
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import gm_lab
+from gm_lab.tables import read_results
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        ("--workers", 2),
+        ("--workers", 3),
+        ("--workers", 2, "--launcher", "threads"),
+        ("--estimators", "ad", "lvc", "mine"),
+    ],
+    ids=str,
+)
+def test_results_do_not_depend_on_how_they_are_computed(run, tmp_path, undisturbed, how):
+    status, _, err = run("--run-dir", tmp_path / "run", "--mdps", 10, *how)
+    assert status == 0, err
+    assert (tmp_path / "run" / "results.csv").read_bytes() == undisturbed
+
+
+def test_a_run_directory_holds_what_the_design_says(run, tmp_path):
+    path = tmp_path / "run"
+    status, out, err = run("--run-dir", path)
+    assert status == 0
+    names = sorted(str(item.relative_to(path)) for item in path.rglob("*") if item.parent.name != "cells")
+    assert names == sorted(
+        [".lock", "cells", "claims.json", "config.yaml", "figures", "figures/toy.png", "figures/toy.svg", "log.txt"]
+        + ["results.csv"]
+    )
+    assert len(list((path / "cells").iterdir())) == 12
+    config = yaml.safe_load((path / "config.yaml").read_text())
+    assert config["settings"] == {"seed": 0, "mdps": 4, "estimators": ["ad", "lvc", "mine"], "scale": 1.0}
+    assert config["versions"]["numpy"] == np.__version__
+    (claim,) = json.loads((path / "claims.json").read_text())
+    assert claim["id"] == "TOY-1"
+    assert claim["verdict"] in {"holds", "does not hold"}
+    assert claim["measured"] == "4 problems"
+    assert "TOY-1" in out
+    assert str(path / "results.csv") in out
+    assert err.startswith("toy: 12/12 cells")
+    frame = read_results(path / "results.csv")
+    assert list(zip(frame["estimator"], frame["size"], frame["mdp"], strict=True)) == [
+        (name, size, mdp) for name in ("ad", "lvc", "mine") for size in (2, 4, 8) for mdp in range(4)
+    ]
+    assert frame["bias"].isna().sum() == 12
+    assert frame["bias"].max() == 0.1 + 0.2
+    again = path / "figures" / "toy.svg"
+    before = again.read_bytes()
+    again.unlink()
+    assert run("--run-dir", path)[0] == 0
+    assert again.read_bytes() == before
+
+
+def test_default_run_dir(start, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert start("--mdps", 1).end()[0] == 0
+    (path,) = (tmp_path / "runs" / "toy").iterdir()
+    assert (path / "results.csv").exists()
+
+
+def test_help(run):
+    status, out, _ = run("--help")
+    assert status == 0
+    for text in ("--run-dir", "An", "unfinished run found there is resumed", "--mdps INT", "How many problems."):
+        assert text in out
+
+
+BAD = {
+    "unknown flag": (["--nope", "3"], "expected a flag that --help lists, got --nope 3"),
+    "misspelt flag": (["--sed", "3"], "expected a flag that --help lists, got --sed 3 (did you mean --seed?)"),
+    "stray word": (["stray"], "expected a flag that --help lists, got stray"),
+    "not an integer": (["--mdps", "x"], "--mdps: expected an integer, got 'x'"),
+    "fraction": (["--mdps=1.5"], "--mdps: expected an integer, got '1.5'"),
+    "not a number": (["--scale", "y"], "--scale: expected a number, got 'y'"),
+    "NaN": (["--scale", "nan"], "--scale: expected finite numbers, got nan"),
+    "infinity": (["--scale", "inf"], "--scale: expected finite numbers, got inf"),
+    "missing value": (["--mdps"], "--mdps: expected 1 value, got none"),
+    "empty list": (["--estimators"], "--estimators: expected at least one value, got none"),
+    "not a choice": (["--launcher", "ray"], "--launcher: expected one of local, threads, got 'ray'"),
+    "not a W&B mode": (["--wandb", "on"], "--wandb: expected one of auto, online, offline, disabled, got 'on'"),
+    "optional integer": (["--workers", "many"], "--workers: expected an integer, got 'many'"),
+    "no worker": (["--workers", "0"], "--workers: expected a positive integer, got 0"),
+    "negative seed": (["--seed", "-1"], "--seed: expected an integer of at least 0, got -1"),
+    "refused by the app": (["--mdps", "-3"], "--mdps: expected a positive integer, got '-3'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_flags_get_one_line(toy, capfd, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    flags, message = BAD[name]
+    assert gm_lab.main(toy.EXPERIMENT, flags) == 2
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", f"toy: {message}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_flags_end_the_program_with_status_2(run):
+    assert run("--mdps", "x") == (2, "", "toy: --mdps: expected an integer, got 'x'\n")
+
+
+@pytest.fixture
+def main(toy, capfd, tmp_path):
+    """Runs the toy in this process on one worker: exit status and stderr."""
+
+    def call(*flags):
+        default = ["--run-dir", str(tmp_path / "run"), "--wandb", "disabled", "--workers", "1", "--mdps", "2"]
+        status = gm_lab.main(toy.EXPERIMENT, [*default, *map(str, flags)])
+        return status, capfd.readouterr().err
+
+    return call
+
+
+def test_other_settings_are_refused(main, tmp_path):
+    path = tmp_path / "run"
+    assert main()[0] == 0
+    before = (path / "results.csv").read_bytes()
+    holds = f"toy: --run-dir: {path} holds a run of other settings: "
+    assert main("--seed", 1, "--mdps", 3) == (2, holds + "seed is 0 there, but 1 was asked for\n")
+    assert main("--estimators", "ad") == (
+        2,
+        holds + "estimators is ['ad', 'lvc', 'mine'] there, but ['ad'] was asked for\n",
+    )
+    assert main("--workers", 2, "--launcher", "threads", "--device", "cuda")[0] == 0
+    assert (path / "results.csv").read_bytes() == before
+
+
+def test_a_folder_of_something_else_is_refused_and_left_alone(main, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").touch()
+    message = f"toy: --run-dir: expected a run directory or an empty one, got {other}, which holds thesis.tex\n"
+    assert main("--run-dir", other) == (2, message)
+    assert [item.name for item in other.iterdir()] == ["thesis.tex"]
+    (other / "thesis.tex").unlink()
+    assert main("--run-dir", other)[0] == 0
+
+
+@pytest.mark.parametrize("text", ["", "]", "app: toy", "- 1"])
+def test_a_damaged_config_is_refused(main, tmp_path, text):
+    assert main()[0] == 0
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(text)
+    message = f"toy: --run-dir: expected {config} as this program writes it, got another or a damaged file\n"
+    assert main() == (2, message)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "altered", "other columns", "not a record"])
+def test_damaged_cells_are_computed_again(main, tmp_path, damage):
+    assert main()[0] == 0
+    results = tmp_path / "run" / "results.csv"
+    before = results.read_bytes()
+    cell = min((tmp_path / "run" / "cells").iterdir())
+    text = cell.read_text()
+    damaged = {
+        "truncated": text[:100],
+        "empty": "",
+        "altered": text.replace('"accuracy": ', '"accuracy": 1', 1),
+        "other columns": text.replace('"accuracy"', '"acuracy"'),
+        "not a record": "[]",
+    }[damage]
+    assert damaged != text
+    cell.write_text(damaged)
+    status, err = main()
+    assert status == 0
+    assert err.startswith(f"toy: warning: {cell} is damaged (")
+    assert "computing it again" in (tmp_path / "run" / "log.txt").read_text()
+    assert results.read_bytes() == before
+    assert cell.read_text() == text
+
+
+def test_other_versions_are_warned_of(main, tmp_path):
+    assert main()[0] == 0
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace(f"numpy: {np.__version__}", "numpy: 1.0"))
+    assert main()[1].startswith(f"toy: warning: this run was begun with numpy 1.0, now {np.__version__}\n")
+
+
+def test_full_disk_keeps_the_finished_cells(main, tmp_path, monkeypatch):
+    sync, written = os.fsync, []
+
+    def full_after_four(number):
+        written.append(number)
+        if len(written) > 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", full_after_four)
+    status, err = main()
+    monkeypatch.undo()
+    assert status == 2
+    assert len(err.splitlines()) == 1
+    assert err.startswith(f"toy: cannot write {tmp_path / 'run' / 'cells'}/")
+    assert err.endswith(".json: No space left on device\n")
+    assert len(list((tmp_path / "run" / "cells").glob("*.json"))) == 3  # the first write is config.yaml
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+    assert main()[0] == 0
+
+
+def test_a_limit_of_the_system_on_file_sizes(tmp_path, toy):
+    """The kernel itself refuses results.csv, which is longer than any cell."""
+    path = tmp_path / "run"
+    command = [sys.executable, toy.__file__, "--run-dir", str(path), "--wandb", "disabled"]
+    limited = subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+    )
+    assert limited.returncode == 2
+    assert limited.stderr.splitlines()[-1] == f"toy: cannot write {path / 'results.csv'}: File too large"
+    assert "Traceback" not in limited.stderr
+    assert len(list((path / "cells").glob("*.json"))) == 12
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def test_read_only_folder(main, tmp_path, monkeypatch):
+    plain_open = Path.open
+
+    def read_only(path, mode="r", *args, **kwargs):
+        if mode != "r" and path.is_relative_to(tmp_path):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return plain_open(path, mode, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", read_only)
+    assert main() == (2, f"toy: cannot write {tmp_path / 'run' / '.lock'}: Read-only file system\n")
+
+
+def test_a_file_in_place_of_the_folder(main, tmp_path):
+    (tmp_path / "run").touch()
+    assert main() == (2, f"toy: cannot write {tmp_path / 'run'}: File exists\n")
+
+
+def test_an_error_in_a_figure_is_one_line(main, toy, tmp_path, monkeypatch):
+    def figures(settings, frame):
+        raise RuntimeError("no\npaper")
+
+    monkeypatch.setattr(toy, "EXPERIMENT", gm_lab.Experiment(**(vars(toy.EXPERIMENT) | {"figures": figures})))
+    status, err = main()
+    log = tmp_path / "run" / "log.txt"
+    assert (status, err.splitlines()[-1]) == (1, f"toy: RuntimeError: no paper (traceback in {log})")
+    assert "in figures" in log.read_text()
+    assert (tmp_path / "run" / "results.csv").exists()
+
+
+def test_importing_is_light_and_disabled_touches_nothing_of_wandb(tmp_path):
+    script = (
+        "import sys, gm_lab, runpy\n"
+        "assert not {'pandas', 'matplotlib', 'wandb', 'scipy', 'rich', 'tyro', 'yaml', 'torch'} & set(sys.modules)\n"
+        "toy = runpy.run_path(sys.argv[1])\n"
+        "assert gm_lab.main(toy['EXPERIMENT'], sys.argv[2:]) == 0\n"
+        "assert not [name for name in sys.modules if name.split('.')[0] in ('wandb', 'torch', 'matplotlib.pyplot')]\n"
+    )
+    toy = str(Path(__file__).with_name("toy.py"))
+    flags = ["--run-dir", str(tmp_path / "run"), "--wandb", "disabled", "--launcher", "threads"]
+    done = subprocess.run([sys.executable, "-c", script, toy, *flags], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "run" / "wandb").exists()

@@ -1,0 +1,130 @@
+"""Kills, signals and crashes: nothing finished is lost and results.csv ends up the same, byte for byte."""
+
+import os
+import random
+import signal
+import socket
+import time
+
+import pytest
+
+
+def finished(path):
+    return len(list((path / "cells").glob("[!.]*.json")))
+
+
+def arguments(path):
+    return "--run-dir", path, "--mdps", 10, "--workers", 2
+
+
+@pytest.mark.parametrize("whole_group", [False, True], ids=["driver", "group"])
+def test_sigkill_at_random_moments_and_restart(start, until, tmp_path, undisturbed, whole_group):
+    moments = random.Random(int(whole_group))
+    path = tmp_path / "run"
+    for _ in range(3):
+        before = finished(path)
+        program = start(*arguments(path), TOY_SLEEP=0.03)
+        until(lambda before=before: finished(path) > before)
+        time.sleep(moments.uniform(0, 0.08))
+        (os.killpg if whole_group else os.kill)(program.process.pid, signal.SIGKILL)
+        program.process.wait()
+        until(lambda program=program: not program.members(), seconds=2)
+        assert not (path / "results.csv").exists()
+    assert 3 <= finished(path) < 30
+    status, _, err = start(*arguments(path)).end()
+    assert status == 0, err
+    assert (path / "results.csv").read_bytes() == undisturbed
+
+
+def test_sigkill_while_results_and_figures_are_written(start, until, tmp_path, undisturbed):
+    path = tmp_path / "run"
+    for name in ("results.csv", "figures", "claims.json"):
+        program = start(*arguments(path))
+        until((path / name).exists)
+        program.process.kill()
+        program.end()
+    status, _, err = start(*arguments(path)).end()
+    assert status == 0, err
+    assert (path / "results.csv").read_bytes() == undisturbed
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("how", [("--launcher", "local"), ("--launcher", "threads"), ("--workers", "1")])
+def test_first_signal_keeps_what_is_finished(start, run, until, tmp_path, undisturbed, number, status, how):
+    path = tmp_path / "run"
+    program = start(*arguments(path), *how, TOY_SLEEP=0.05)
+    until(lambda: finished(path) >= 3)
+    os.killpg(program.process.pid, number)
+    code, _, err = program.end()
+    assert code == status
+    assert err.splitlines()[-1] == f"toy: interrupted, every finished cell is kept; to go on: --run-dir {path}"
+    assert "Traceback" not in err
+    assert not program.members()
+    kept = finished(path)
+    assert 3 <= kept < 30
+    assert len((path / "results.csv").read_text().splitlines()) == 1 + 3 * kept
+    assert run(*arguments(path))[0] == 0
+    assert (path / "results.csv").read_bytes() == undisturbed
+
+
+def test_second_signal_stops_at_once(start, until, tmp_path):
+    path = tmp_path / "run"
+    # a thread is allowed to finish its cell after the first signal
+    program = start(*arguments(path), "--launcher", "threads", TOY_SLEEP=60)
+    until(lambda: len(list(path.glob("cells/*.claim"))) == 2)
+    program.process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert program.process.poll() is None
+    program.process.send_signal(signal.SIGINT)
+    assert program.process.wait(timeout=2) == 130
+
+
+def test_killed_worker_is_retried_once(run, tmp_path, undisturbed):
+    path = tmp_path / "run"
+    status, _, err = run(*arguments(path), TOY_KILL="lvc", TOY_ONCE=tmp_path / "once")
+    assert (status, (tmp_path / "once").exists()) == (0, True), err
+    assert (path / "results.csv").read_bytes() == undisturbed
+
+
+def test_cell_that_kills_every_worker_is_named(run, tmp_path, undisturbed):
+    path = tmp_path / "run"
+    status, _, err = run(*arguments(path), TOY_KILL="lvc")
+    assert status == 1
+    assert "toy: cell estimator=lvc mdp=" in err.splitlines()[-1]
+    assert "its worker was killed (SIGKILL); if memory ran out, fewer --workers help" in err.splitlines()[-1]
+    assert finished(path) >= 8
+    assert run(*arguments(path))[0] == 0
+    assert (path / "results.csv").read_bytes() == undisturbed
+
+
+@pytest.mark.parametrize("how", [("--launcher", "local"), ("--launcher", "threads"), ("--workers", "1")])
+def test_exception_in_a_cell(run, tmp_path, undisturbed, how):
+    path = tmp_path / "run"
+    status, _, err = run(*arguments(path), *how, TOY_RAISE="lvc")
+    line = err.splitlines()[-1]
+    assert status == 1
+    assert line.startswith("toy: cell estimator=lvc mdp=")
+    assert line.endswith(f"seed=0 scale=1.0 failed: ZeroDivisionError: no way (traceback in {path / 'log.txt'})")
+    assert "Traceback" not in err
+    assert 'raise ZeroDivisionError("no\\nway")' in (path / "log.txt").read_text()
+    assert finished(path) >= 9
+    assert run(*arguments(path))[0] == 0
+    assert (path / "results.csv").read_bytes() == undisturbed
+
+
+@pytest.mark.parametrize("how", [("--launcher", "local"), ("--launcher", "threads"), ("--workers", "1")])
+def test_bad_input_found_in_a_cell(run, tmp_path, how):
+    status, out, err = run(*arguments(tmp_path / "run"), *how, TOY_BAD="lvc")
+    assert (status, out) == (2, "")
+    assert err == "toy: --estimators: expected a gradient of shape (2,), got (3,) from lvc\n"
+
+
+def test_a_second_writer_is_refused(start, run, until, tmp_path):
+    path = tmp_path / "run"
+    first = start(*arguments(path), TOY_SLEEP=0.1)
+    until(lambda: finished(path) >= 1)
+    status, out, err = run(*arguments(path))
+    assert (status, out) == (2, "")
+    who = f"process {first.process.pid} on {socket.gethostname()}"
+    assert err == f"toy: --run-dir: {path} is being written by {who}; expected one writer\n"
+    assert first.end()[0] == 0
