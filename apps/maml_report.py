@@ -71,7 +71,7 @@ def _estimators_by_permutation(rows: "pd.DataFrame", x: str, x_label: str, *, lo
             x_scale="log2" if logarithmic else "linear",
             y_scale="linear" if metric == "accuracy" else "log",
         )
-    gm_lab.shared_legend(figure)
+    gm_lab.shared_legend(figure, "with an exact Hessian, AD, Loaded-DiCE and LVC are the same estimator")
     return figure
 
 

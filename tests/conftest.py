@@ -55,15 +55,21 @@ class Wiring:
         return evaluate(self.mdp, params, self.exact_horizon, self.terminal_value)
 
     def rollout(self, role: str, step: int, policy: Tensor, size: int) -> Rollout:
-        numbers = uniforms(self._rng(role, step, 0), tuple(policy.shape[:-2]), self.size, self.horizon)
-        return rollout(policy, self.next_states, numbers[..., :size, :])
+        return rollout(policy, self.next_states, self.uniforms(role, step)[..., :size, :])
 
     def critic(self, role: str, step: int, params: Tensor) -> Tensor:
         if self.own_critic is not None:
             return self.own_critic(role, step, params)
         value = evaluate(self.mdp, params).state_values
-        noise = torch.from_numpy(self._rng(role, step, 1).standard_normal(value.shape))
-        return value + value.norm(dim=-1, keepdim=True) / value.shape[-1] * noise
+        return value + value.norm(dim=-1, keepdim=True) / value.shape[-1] * self.critic_noise(role, step)
+
+    def critic_noise(self, role: str, step: int) -> Tensor:
+        """A standard normal number for each state."""
+        return torch.from_numpy(self._rng(role, step, 1).standard_normal(self.params.shape[:-1]))
+
+    def uniforms(self, role: str, step: int) -> Tensor:
+        """A uniform number for each step of each trajectory."""
+        return uniforms(self._rng(role, step, 0), tuple(self.params.shape[:-2]), self.size, self.horizon)
 
     @property
     def problem(self) -> TabularProblem:

@@ -63,8 +63,7 @@ def test_an_entry_is_complete(name):
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_an_entrys_function_exists(name, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT)  # so that apps.NAME resolves
+def test_an_entrys_function_exists(name):
     function = ENTRIES[name].get("measured") or ENTRIES[name]["function"]
     assert ":" in function, f"{name}: expected 'module:function', got {function!r}"
     assert callable(pkgutil.resolve_name(function))

@@ -22,7 +22,7 @@ from gm_exact import TabularMDP, evaluate, expectation
 from gm_exact import trajectories as every_trajectory
 
 F64 = torch.float64
-GAMMA, HORIZON, INNER_LR, REPEATS = 0.8, 3, 1.0, 200_000
+GAMMA, HORIZON, INNER_LR, REPEATS = 0.8, 3, 1.0, 100_000
 CRITIC = torch.tensor([0.0, 0.5, -0.5], dtype=F64)
 ALL = list(CATALOGUE.values())
 # 28 cells of 6 entries, 3 of them free: P(any |z| > 4) < 28 · 3 · 6.4e-5 = 0.6 % if all means are right

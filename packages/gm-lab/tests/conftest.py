@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import gm_lab
+
 TOY = Path(__file__).with_name("toy.py")
 
 
@@ -84,12 +86,21 @@ def run(start):
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory):
+def finish(toy):
+    """Brings a run of 30 cells to its end, in this process on one worker, and returns its results.csv."""
+
+    def call(path):
+        flags = ["--run-dir", str(path), "--mdps", "10", "--workers", "1", "--wandb", "disabled"]
+        assert gm_lab.main(toy.EXPERIMENT, flags) == 0
+        return (path / "results.csv").read_bytes()
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory, finish):
     """results.csv of a run of 30 cells that nothing disturbed."""
-    path = tmp_path_factory.mktemp("undisturbed") / "run"
-    status, _, err = Program("--run-dir", path, "--mdps", 10, "--workers", 1).end()
-    assert status == 0, err
-    return (path / "results.csv").read_bytes()
+    return finish(tmp_path_factory.mktemp("undisturbed") / "run")
 
 
 def wait_until(condition, seconds=20.0):

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Payoffs = tuple[tuple[float, float], tuple[float, float]]
+Payoffs = tuple[tuple[float, ...], ...]
+"""A table of 2×2 numbers, row by row."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class MatrixGame:
     """
 
     name: str
-    payoffs: tuple[Payoffs, Payoffs]
+    payoffs: tuple[Payoffs, ...]
     actions: tuple[str, str] = ("0", "1")
     cooperative: int = 1
 

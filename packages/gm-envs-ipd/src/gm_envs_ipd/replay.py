@@ -3,11 +3,11 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Integer, UInt8
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from gm_envs_ipd.views import actions, states
+from gm_envs_ipd.views import actions, other_view, states
 
 
 def log_policy(params: Float[Tensor, "*batch 5"]) -> Float[Tensor, "*batch 5 action=2"]:
@@ -16,8 +16,8 @@ def log_policy(params: Float[Tensor, "*batch 5"]) -> Float[Tensor, "*batch 5 act
 
 
 def log_probs(
-    table: Float[Tensor, "*batch 2 5 action=2"], outcome: UInt8[Tensor, "*batch time"]
-) -> Float[Tensor, "*batch 2 time"]:
+    table: Float[Tensor, "*#batch 2 5 action=2"], outcome: Integer[Tensor, "*#batch time"]
+) -> Float[Tensor, "*#batch 2 time"]:
     """The log πⁱ(aⁱ_t | sⁱ_t) of each player.
 
     Args:
@@ -28,7 +28,8 @@ def log_probs(
         The log-probabilities of what was played.
     """
     cell = 2 * states(outcome) + actions(outcome)
-    return table.flatten(-2).gather(-1, cell)
+    flat = table.flatten(-2)
+    return torch.take_along_dim(flat[(None,) * (cell.ndim - flat.ndim)], cell, -1)
 
 
 class Replayed(NamedTuple):
@@ -43,6 +44,11 @@ class Replayed(NamedTuple):
     outcome: UInt8[Tensor, "*batch trajectory time"]
     behaviour: Float[Tensor, "*batch trajectory 2 5 action=2"]
     age: Int[Tensor, "trajectory"]
+
+    def joint_table(self) -> Float[Tensor, "*batch trajectory 5 4"]:
+        """The log μ¹(a¹ | s) + log μ²(a² | s) of joint outcomes in player 1's states."""
+        second = other_view(self.behaviour[..., 1, :, :].mT).mT
+        return (self.behaviour[..., 0, :, :, None] + second[..., :, None, :]).flatten(-2)
 
     def behaviour_log_prob(self) -> Float[Tensor, "*batch trajectory time"]:
         """Joint log μ¹(a¹_t | s¹_t) + log μ²(a²_t | s²_t) of what was played."""

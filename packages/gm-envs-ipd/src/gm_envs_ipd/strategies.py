@@ -120,4 +120,4 @@ def _path_value(
 
 
 def _discounted(outcomes: list[int], reward: tuple[float, ...], discount: float) -> float:
-    return sum(discount**t * reward[outcome] for t, outcome in enumerate(outcomes))
+    return sum((discount**t * reward[outcome] for t, outcome in enumerate(outcomes)), 0.0)

@@ -5,7 +5,7 @@ rest. The joint outcome 2·a¹ + a² of a round is a game's own name for it: pla
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 STATES = ("start", "own 0, other 0", "own 0, other 1", "own 1, other 0", "own 1, other 1")
@@ -28,7 +28,7 @@ def joint_view(per_player: Float[Tensor, "*batch 2 5"]) -> Float[Tensor, "*batch
     return torch.stack((per_player[..., 0, :], other_view(per_player[..., 1, :])), -2)
 
 
-def states(outcome: Int[Tensor, "*batch time"]) -> Int[Tensor, "*batch 2 time"]:
+def states(outcome: Integer[Tensor, "*batch time"]) -> Int[Tensor, "*batch 2 time"]:
     """The state that each player is in before every round: the start, then its view of the last outcome.
 
     Args:
@@ -41,6 +41,6 @@ def states(outcome: Int[Tensor, "*batch time"]) -> Int[Tensor, "*batch 2 time"]:
     return torch.stack((last, torch.tensor(SWAP, device=last.device)[last]), -2)
 
 
-def actions(outcome: Int[Tensor, "*batch time"]) -> Int[Tensor, "*batch 2 time"]:
+def actions(outcome: Integer[Tensor, "*batch time"]) -> Int[Tensor, "*batch 2 time"]:
     """The players' actions: a¹ = outcome div 2, a² = outcome mod 2."""
     return torch.stack((outcome >> 1, outcome & 1), -2).long()

@@ -44,8 +44,9 @@ def sparse_dirichlet(rng: np.random.Generator, concentration: float, shape: tupl
         raise ValueError(f"concentration: expected a positive finite number, got {concentration!r}")
     if not shape or min(shape) < 1:
         raise ValueError(f"shape: expected sizes of at least 1, got {shape}")
-    log_x = np.log(rng.gamma(concentration + 1, size=shape)) + np.log1p(-rng.random(shape)) / concentration
-    x = np.exp(log_x - log_x.max(axis=-1, keepdims=True))
+    scaled = concentration * np.log(rng.gamma(concentration + 1, size=shape)) + np.log1p(-rng.random(shape))  # c log x
+    with np.errstate(over="ignore"):  # a quotient of −∞ is a probability of zero
+        x = np.exp((scaled - scaled.max(axis=-1, keepdims=True)) / concentration)
     return np.asarray(x / x.sum(axis=-1, keepdims=True))
 
 

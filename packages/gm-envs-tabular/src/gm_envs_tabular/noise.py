@@ -8,8 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gm_envs_tabular.rollout import uniforms
-
 
 @dataclass(frozen=True)
 class CommonNoise:
@@ -45,15 +43,12 @@ class CommonNoise:
 
     def _stream(self, role: str, step: int) -> tuple[Tensor, Tensor]:
         if (role, step) not in self._drawn:
-            normals, numbers = [], []
-            for generator in self.generators:
-                rng = generator(role, step)
-                normals.append(torch.from_numpy(rng.standard_normal((*self.batch, self.states))))
-                numbers.append(uniforms(rng, self.batch, self.size, self.horizon))
-            # stacked behind time and trajectory, which stay first in memory
-            uniform = torch.stack([number.movedim((-1, -2), (0, 1)) for number in numbers], dim=2)
-            self._drawn[role, step] = (
-                torch.stack(normals).to(self.device),
-                uniform.to(self.device).movedim((0, 1), (-1, -2)),
-            )
+            rngs = [generator(role, step) for generator in self.generators]
+            normal = torch.stack([torch.from_numpy(rng.standard_normal((*self.batch, self.states))) for rng in rngs])
+            # drawn trajectory by trajectory, so that more of them extend fewer; stored time first, as they are read
+            uniform = torch.empty(self.horizon, self.size, len(rngs), *self.batch, dtype=torch.float64, device="cpu")
+            for problem, rng in enumerate(rngs):
+                drawn = torch.from_numpy(rng.random((self.size, self.horizon, *self.batch)))
+                uniform[:, :, problem] = drawn.transpose(0, 1)
+            self._drawn[role, step] = normal.to(self.device), uniform.to(self.device).movedim((0, 1), (-1, -2))
         return self._drawn[role, step]

@@ -16,6 +16,13 @@ from gm_estimators.metrics import (
     summary,
     variance,
 )
+from gm_estimators.off_policy import (
+    OffPolicyTrajectories,
+    cumulative_ratio,
+    effective_sample_size,
+    off_policy,
+    off_policy_dice,
+)
 from gm_estimators.operators import decomposed_step, likelihood_ratio, magic_box
 from gm_estimators.returns import gae, lambda_returns, returns_to_go
 from gm_estimators.study import Grid, measure
@@ -28,6 +35,7 @@ __all__ = [
     "Estimator",
     "EstimatorError",
     "Grid",
+    "OffPolicyTrajectories",
     "TabularProblem",
     "Trajectories",
     "accuracy",
@@ -36,9 +44,11 @@ __all__ = [
     "bias_sq",
     "bias_sq_interval",
     "correlation",
+    "cumulative_ratio",
     "decompose",
     "decomposed_step",
     "dice",
+    "effective_sample_size",
     "exact_meta_gradient",
     "gae",
     "inner_loop",
@@ -53,6 +63,8 @@ __all__ = [
     "measure",
     "meta_gradient",
     "mse",
+    "off_policy",
+    "off_policy_dice",
     "paired_difference",
     "returns_to_go",
     "std_sum",

@@ -138,7 +138,9 @@ def decompose(
         check_permutation(permutation)
     if min(inner_steps, *sample_sizes) < 1:
         raise ValueError(f"expected sizes and steps of at least 1, got {list(sample_sizes)} and {inner_steps}")
-    exact_path = _exact_path(problem, inner_steps, inner_lr)
+    # with every inner gradient sampled, the exact path is only its first point
+    compositions = sorted({permutation[0] for permutation in permutations})
+    exact_path = _exact_path(problem, inner_steps if "E" in compositions else 0, inner_lr)
     drawn: dict[tuple[Role, int], SampleT] = {}
     results: dict[tuple[str, str, int], Tensor] = {}
 
@@ -150,7 +152,7 @@ def decompose(
     for family in families(estimators):
         leader = family[0]
         for size in sample_sizes:
-            for composition in sorted({p[0] for p in permutations}):
+            for composition in compositions:
                 wanted = [p for p in permutations if p[0] == composition]
                 path = exact_path
                 if composition == "S":

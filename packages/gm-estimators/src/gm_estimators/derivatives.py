@@ -6,7 +6,10 @@ policy class shares and one that knows the policy:
     ∇f = Σ_t w_t ∇ℓ_t,                     w_t = ∂f/∂ℓ_t
     ∇²f v = Σ_t (F d)_t ∇ℓ_t + Σ_t w_t ∇²ℓ_t v,   F_tu = ∂²f/∂ℓ_t∂ℓ_u,  d_t = ∇ℓ_tᵀ v
 
-The surrogates of this package have w and F in closed form; any other gets them by automatic differentiation.
+The surrogates of this package have w and F in closed form; any other gets them by automatic differentiation. Where
+rewards, values and advantages depend on meta-parameters φ, the same split gives the mixed derivative from
+
+    ∇φ ⟨∇f, v⟩ = Σ_x (∂⟨w, d⟩/∂x) ∇φ x,   x = rewards, values, advantages
 """
 
 from collections.abc import Callable
@@ -21,6 +24,21 @@ from gm_estimators.surrogates import Surrogate, Trajectories, mean_surrogate, re
 
 
 @dataclass(frozen=True)
+class SignalCotangents:
+    """∂⟨w, d⟩/∂x for what a surrogate reads beside log-probabilities; `None` where x does not enter.
+
+    Attributes:
+        reward: for r_t, shape `[*batch, n, T]`.
+        value: for V(s_t), shape `[*batch, n, T + 1]`.
+        advantage: for A_t, shape `[*batch, n, T]`.
+    """
+
+    reward: Float[Tensor, "*batch trajectory time"] | None = None
+    value: Float[Tensor, "*batch trajectory time_plus_1"] | None = None
+    advantage: Float[Tensor, "*batch trajectory time"] | None = None
+
+
+@dataclass(frozen=True)
 class LogProbDerivatives:
     """w and F of n surrogates, one per trajectory.
 
@@ -28,11 +46,13 @@ class LogProbDerivatives:
         first: w_t, shape `[*batch, n, T]`.
         diagonal: F_tt, shape `[*batch, n, T]`, if F is diagonal; otherwise `None`.
         product: d ↦ F d, shape `[*batch, n, T]` to the same, if F is not diagonal.
+        mixed: d ↦ ∂⟨w, d⟩/∂(rewards, values, advantages).
     """
 
     first: Float[Tensor, "*batch trajectory time"]
     diagonal: Float[Tensor, "*batch trajectory time"] | None
     product: Callable[[Tensor], Tensor] | None = None
+    mixed: Callable[[Tensor], SignalCotangents] | None = None
 
 
 DerivativesFunction = Callable[[Trajectories], LogProbDerivatives]
@@ -41,13 +61,14 @@ DerivativesFunction = Callable[[Trajectories], LogProbDerivatives]
 def ad_derivatives(trajectories: Trajectories) -> LogProbDerivatives:
     """`ad`: w_t = d_t A_t, F = 0."""
     weight = trajectories.discount[..., :-1] * trajectories.advantage
-    return LogProbDerivatives(weight, torch.zeros((), dtype=weight.dtype, device=weight.device).expand_as(weight))
+    zero = torch.zeros((), dtype=weight.dtype, device=weight.device).expand_as(weight)
+    return LogProbDerivatives(weight, zero, mixed=_through_advantages(trajectories))
 
 
 def lvc_derivatives(trajectories: Trajectories) -> LogProbDerivatives:
     """`lvc`: w_t = F_tt = d_t A_t."""
     weight = trajectories.discount[..., :-1] * trajectories.advantage
-    return LogProbDerivatives(weight, weight)
+    return LogProbDerivatives(weight, weight, mixed=_through_advantages(trajectories))
 
 
 def loaded_dice_derivatives(trajectories: Trajectories) -> LogProbDerivatives:
@@ -58,7 +79,12 @@ def loaded_dice_derivatives(trajectories: Trajectories) -> LogProbDerivatives:
         cross = weight * direction
         return weight * direction.cumsum(-1) + (reverse_cumsum(cross) - cross)
 
-    return LogProbDerivatives(weight, None, product)
+    return LogProbDerivatives(weight, None, product, _through_advantages(trajectories))
+
+
+def _through_advantages(trajectories: Trajectories) -> Callable[[Tensor], SignalCotangents]:
+    """∂⟨w, d⟩/∂A_t = γᵗ d_t, because w_t = γᵗ A_t."""
+    return lambda direction: SignalCotangents(advantage=trajectories.discount[..., :-1] * direction)
 
 
 def dice_derivatives(trajectories: Trajectories) -> LogProbDerivatives:
@@ -74,7 +100,13 @@ def dice_derivatives(trajectories: Trajectories) -> LogProbDerivatives:
         cross = to_go * direction
         return to_go * direction.cumsum(-1) + (reverse_cumsum(cross) - cross) - baseline * direction
 
-    return LogProbDerivatives(to_go - baseline, None, product)
+    def mixed(direction: Tensor) -> SignalCotangents:
+        # ∂⟨w, d⟩/∂r_u = γᵘ Σ_{t≤u} d_t, ∂/∂V(s_t) = −γᵗ d_t, ∂/∂V(s_T) = γᵀ Σ_t d_t
+        summed = direction.cumsum(-1)
+        value = torch.cat([-direction, summed[..., -1:]], dim=-1)
+        return SignalCotangents(reward=trajectories.discount[..., :-1] * summed, value=trajectories.discount * value)
+
+    return LogProbDerivatives(to_go - baseline, None, product, mixed)
 
 
 def automatic_derivatives(surrogate: Surrogate, trajectories: Trajectories) -> LogProbDerivatives:
@@ -99,8 +131,12 @@ def automatic_derivatives(surrogate: Surrogate, trajectories: Trajectories) -> L
     (first,) = torch.autograd.grad(total, leaf, create_graph=True)
     if not bool(first.isfinite().all()):
         raise ValueError("surrogate: expected a finite gradient in trajectories.log_prob, got NaN or infinity")
+
+    def mixed(direction: Tensor) -> SignalCotangents:
+        return _automatic_mixed(surrogate, trajectories, direction)
+
     if not first.requires_grad:
-        return LogProbDerivatives(first, torch.zeros_like(first))
+        return LogProbDerivatives(first, torch.zeros_like(first), mixed=mixed)
 
     def product(direction: Tensor) -> Tensor:
         (result,) = torch.autograd.grad(
@@ -108,4 +144,17 @@ def automatic_derivatives(surrogate: Surrogate, trajectories: Trajectories) -> L
         )
         return result
 
-    return LogProbDerivatives(first.detach(), None, product)
+    return LogProbDerivatives(first.detach(), None, product, mixed)
+
+
+def _automatic_mixed(surrogate: Surrogate, trajectories: Trajectories, direction: Tensor) -> SignalCotangents:
+    """∂⟨w, d⟩/∂(rewards, values, advantages), with a graph of its own so that others need not carry it."""
+    leaf = trajectories.log_prob.detach().requires_grad_()
+    names = ("reward", "value", "advantage")
+    signals = {name: getattr(trajectories, name).detach().requires_grad_() for name in names}
+    total = mean_surrogate(surrogate, replace(trajectories, log_prob=leaf, **signals)).sum() * leaf.shape[-2]
+    (first,) = torch.autograd.grad(total, leaf, create_graph=True)
+    if not first.requires_grad:
+        return SignalCotangents()
+    found = torch.autograd.grad((first * direction).sum(), list(signals.values()), allow_unused=True)
+    return SignalCotangents(*found)

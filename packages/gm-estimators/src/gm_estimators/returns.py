@@ -1,7 +1,7 @@
 """Discounted sums, λ-returns and advantages along the last axis, differentiable in rewards, values, γ and λ.
 
-`discount` is γ, or γ_t with a zero where an episode ends after step t. The results keep the memory layout of the
-rewards.
+`discount` is γ, or γ_t with a zero where an episode ends after step t. The results are stored time first, their other
+axes as those of the rewards.
 """
 
 import torch
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def discounts(discount: float | Tensor, horizon: int) -> Float[Tensor, " time"]:
+def discounts(discount: float | Tensor, horizon: int) -> Float[Tensor, "*batch time"]:
     """γᵗ for t = 0 … T−1, float64 unless γ is a tensor of another type."""
     steps = torch.arange(horizon, dtype=torch.float64)
     if isinstance(discount, Tensor):
@@ -26,14 +26,19 @@ def _backward_recursion(
     x: Float[Tensor, "*batch time"], decay: float | Tensor, last: float | Tensor = 0.0
 ) -> Float[Tensor, "*batch time"]:
     """y_t = x_t + decay_t y_{t+1} with y_T = last."""
-    xs = x.unbind(-1)
-    decays = decay.expand(x.shape).unbind(-1) if isinstance(decay, Tensor) else None
-    y = last if isinstance(last, Tensor) else torch.full_like(xs[-1], last)
+    order = sorted(range(x.ndim - 1), key=x.stride, reverse=True)  # as in memory, so that nothing is copied later
+
+    def steps(z: Tensor) -> tuple[Tensor, ...]:
+        return z.expand(x.shape).permute(-1, *order).unbind(0)
+
+    decays = steps(decay) if isinstance(decay, Tensor) else None
+    xs = steps(x)
+    y = last.permute(order) if isinstance(last, Tensor) else torch.full_like(xs[-1], last)
     reversed_ys = []
-    for t in reversed(range(len(xs))):
-        y = _plus_scaled(xs[t], y, decay if decays is None else decays[t])
+    for t, x_t in reversed(list(enumerate(xs))):
+        y = _plus_scaled(x_t, y, decay if decays is None else decays[t])
         reversed_ys.append(y)
-    return torch.stack(reversed_ys[::-1]).movedim(0, -1)
+    return torch.stack(reversed_ys[::-1]).permute(*(order.index(axis) + 1 for axis in range(x.ndim - 1)), 0)
 
 
 def _plus_scaled(x: Tensor, y: Tensor, scale: float | Tensor) -> Tensor:
@@ -89,6 +94,26 @@ def gae(
         )
     delta = _plus_scaled(reward, value[..., 1:], discount) - value[..., :-1]
     return _backward_recursion(delta, discount * gae_lambda)
+
+
+def gae_adjoint(
+    cotangent: Float[Tensor, "*batch time"], discount: float, gae_lambda: float
+) -> tuple[Float[Tensor, "*batch time"], Float[Tensor, "*batch time_plus_1"]]:
+    """∂ Σ_t c_t A_t / ∂(rewards, values) for the advantages of `gae`.
+
+        e_t = c_t + γ λ e_{t−1},   ∂/∂r_t = e_t,   ∂/∂V(s_t) = γ e_{t−1} − e_t,   e_{−1} = e_T = 0
+
+    Args:
+        cotangent: c_0 … c_{T−1}.
+        discount: γ.
+        gae_lambda: λ.
+
+    Returns:
+        The derivatives for r_0 … r_{T−1} and for V(s_0) … V(s_T).
+    """
+    trace = _backward_recursion(cotangent.flip(-1), discount * gae_lambda).flip(-1)
+    zero = torch.zeros_like(trace[..., :1])
+    return trace, discount * torch.cat([zero, trace], dim=-1) - torch.cat([trace, zero], dim=-1)
 
 
 def lambda_returns(

@@ -7,7 +7,7 @@ through one more.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +16,7 @@ from torch import Tensor
 from gm_estimators.catalogue import Estimator
 from gm_estimators.decomposition import Objective, Role
 from gm_estimators.derivatives import LogProbDerivatives
-from gm_estimators.returns import discounts, gae
+from gm_estimators.returns import discounts, gae, gae_adjoint
 from gm_estimators.surrogates import Trajectories
 
 
@@ -26,12 +26,16 @@ class TabularSample:
 
     Attributes:
         cell: index of (batch element, s_t, a_t) in the flattened parameters, shape `[*batch, n, T]`.
+        place: index of (batch element, s_t) in the flattened states, shape `[*batch, n, T + 1]`.
+        critic: V of every state, shape `[*batch, state]`, with its dependence on φ if it has one.
         with_critic: what an estimator with a critic reads.
         build: makes the same without a critic, for the whole sample; called once if ever.
         size: n, or less if this is a part of a sample.
     """
 
     cell: Int[Tensor, "*batch trajectory time"]
+    place: Int[Tensor, "*batch trajectory time_plus_1"]
+    critic: Float[Tensor, "*batch state"]
     with_critic: Trajectories
     build: Callable[[], Trajectories]
 
@@ -49,6 +53,8 @@ class TabularSample:
             return self
         return TabularSample(
             self.cell[..., :size, :],
+            self.place[..., :size, :],
+            self.critic,
             _first(self.with_critic, size),
             lambda: _first(self._without_critic, size),
         )
@@ -73,6 +79,12 @@ class SoftmaxObjective:
 
     For diagonal F, U_c is ṽ_c times the sum of F_tt: the trajectories are read only once, whatever the number of
     vectors.
+
+    Args:
+        policy: π(a|s) at θ.
+        cell: of the sample.
+        derivatives: w and F of its trajectories.
+        mixed: d ↦ ∇φ ⟨w, d⟩ averaged over the trajectories; `None` if J does not depend on φ directly, or φ = θ.
     """
 
     meta_gradient = None
@@ -82,8 +94,10 @@ class SoftmaxObjective:
         policy: Float[Tensor, "*batch state action"],
         cell: Int[Tensor, "*batch trajectory time"],
         derivatives: LogProbDerivatives,
+        mixed: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self._policy = policy
+        self._mixed = mixed
         self._cell = _flat(cell)
         self._like = cell
         self._derivatives = derivatives
@@ -94,14 +108,19 @@ class SoftmaxObjective:
         """∇J."""
         return self._tangent(self._weight)
 
-    def vjp(self, cotangent: Float[Tensor, "*extra state action"]) -> tuple[Float[Tensor, "*extra state action"], None]:
-        """(∇²J v, None) for every v along the extra leading axis."""
+    def vjp(
+        self, cotangent: Float[Tensor, "*extra state action"]
+    ) -> tuple[Float[Tensor, "*extra state action"], Float[Tensor, "*extra state action"] | None]:
+        """(∇²J v, ∇φ ⟨∇J, v⟩) for every v along the extra leading axis."""
         centred = cotangent - (self._policy * cotangent).sum(-1, keepdim=True)
         if self._derivatives.diagonal is not None:
             curvature = self._diagonal * centred
         else:
             curvature = torch.stack([self._product(vector) for vector in centred])
-        return self._tangent(curvature) - self._weight.sum(-1, keepdim=True) * self._policy * centred, None
+        hessian_term = self._tangent(curvature) - self._weight.sum(-1, keepdim=True) * self._policy * centred
+        if self._mixed is None:
+            return hessian_term, None
+        return hessian_term, torch.stack([self._mixed(self._score(vector)) for vector in centred])
 
     @cached_property
     def _diagonal(self) -> Tensor:
@@ -110,34 +129,42 @@ class SoftmaxObjective:
 
     def _product(self, centred: Tensor) -> Tensor:
         assert self._derivatives.product is not None  # set whenever `diagonal` is not
-        score = centred.reshape(-1).index_select(0, self._cell)
-        return self._table(self._derivatives.product(_unflat(score, self._like)))
+        return self._table(self._derivatives.product(self._score(centred)))
+
+    def _score(self, centred: Tensor) -> Tensor:
+        """d_t = ∇ log π(a_t|s_t)ᵀ v."""
+        return _unflat(centred.reshape(-1).index_select(0, self._cell), self._like)
 
     def _table(self, weights: Tensor) -> Tensor:
         """(1/n) Σ over the trajectories' steps at each (s, a)."""
-        table = torch.zeros(self._policy.numel(), dtype=self._policy.dtype, device=self._policy.device)
-        table.scatter_add_(0, self._cell, _flat(weights).to(table.dtype))
-        return table.reshape(self._policy.shape) / self._like.shape[-2]
+        return _scattered(_flat(weights), self._cell, self._policy) / self._like.shape[-2]
 
     def _tangent(self, table: Tensor) -> Tensor:
         return table - self._policy * table.sum(-1, keepdim=True)
 
 
 class TabularProblem:
-    """A `decomposition.Problem` for one or two MDPs on the same states and actions, φ = θ⁰ (MAML).
+    """A `decomposition.Problem` on a tabular MDP: φ is θ⁰ (MAML), or a reward that only the inner loop sees (LIRPG).
+
+    With an intrinsic reward φ, the roles inner and hessian have the reward r + φ, and a sample's mixed derivative is
+
+        ∇φ ⟨∇J, v⟩ = (1/n) Σ_t (∂⟨w, d⟩/∂r_t) [c_t] + (1/n) Σ_t (∂⟨w, d⟩/∂V(s_t)) ∇φ V(s_t)
+
+    with the advantages' part passed on to rewards and values by `returns.gae_adjoint`. It is one and the same for all
+    estimators with the same first derivative (paper, Eq. 7).
 
     Args:
         params: θ⁰, shape `[*batch, state, action]`.
         exact: the exact objective of a role at θ.
         rollout: (role, step, π, n) ↦ states `[*batch, n, T + 1]` and actions `[*batch, n, T]`.
-        critic: (role, step, θ) ↦ the critic's V, shape `[*batch, state]`.
+        critic: (role, step, θ) ↦ the critic's V, shape `[*batch, state]`; where it is differentiable in the intrinsic
+            reward, the meta-gradient takes that into account.
         reward: r(s, a), shape `[*batch, state, action]` or broadcastable to it.
         discount: γ.
         gae_lambda: λ of the advantages; 1 gives n-step returns to the horizon.
         critic_for: which estimators get the critic: as the `paper` says, `all`, or `none`.
+        intrinsic_reward: φ(s, a) of the shape of θ, a leaf that requires a gradient; `None` for MAML.
     """
-
-    meta_is_params = True
 
     def __init__(
         self,
@@ -150,11 +177,17 @@ class TabularProblem:
         discount: float,
         gae_lambda: float = 1.0,
         critic_for: str = "paper",
+        intrinsic_reward: Float[Tensor, "*batch state action"] | None = None,
     ) -> None:
         self.params = params
+        self.meta_is_params = intrinsic_reward is None
         self.exact = exact
         self._rollout, self._critic = rollout, critic
-        self._reward = reward.expand(params.shape).reshape(-1)
+        self._intrinsic_reward = intrinsic_reward
+        self._outer_reward = reward.expand(params.shape).reshape(-1)
+        self._inner_reward = self._outer_reward
+        if intrinsic_reward is not None:
+            self._inner_reward = self._outer_reward + intrinsic_reward.detach().reshape(-1)
         self._discount, self._gae_lambda, self._critic_for = discount, gae_lambda, critic_for
 
     def draw(self, role: Role, step: int, params: Tensor, size: int) -> TabularSample:
@@ -166,21 +199,53 @@ class TabularProblem:
         row = torch.arange(problems, device=params.device).mul_(states).reshape(*batch, 1, 1)
         place = state + row
         cell = place[..., :-1] * actions + action
-        reward, log_prob = _look_up(self._reward, cell), _look_up(log_policy.reshape(-1), cell)
+        table = self._outer_reward if role == "outer" else self._inner_reward
+        reward, log_prob = _look_up(table, cell), _look_up(log_policy.reshape(-1), cell)
         discount = discounts(self._discount, cell.shape[-1] + 1).to(params)
 
         def read(value: Tensor) -> Trajectories:
             advantage = gae(reward, value, self._discount, self._gae_lambda)
             return Trajectories(log_prob, reward, value, advantage, discount)
 
-        value = _look_up(self._critic(role, step, params).expand(*batch, states).reshape(-1), place)
-        return TabularSample(cell, read(value), lambda: read(torch.zeros_like(value)))
+        critic = self._critic(role, step, params).expand(*batch, states)
+        value = _look_up(critic.detach().reshape(-1), place)
+        return TabularSample(cell, place, critic, read(value), lambda: read(torch.zeros_like(value)))
 
-    def sampled(self, _role: Role, estimator: Estimator, sample: TabularSample, params: Tensor) -> SoftmaxObjective:
+    def sampled(self, role: Role, estimator: Estimator, sample: TabularSample, params: Tensor) -> SoftmaxObjective:
         """The objective at θ as the estimator sees it in the sample."""
         critic = estimator.critic if self._critic_for == "paper" else self._critic_for == "all"
         derivatives = estimator.derivatives(sample.trajectories(critic))
-        return SoftmaxObjective(params.softmax(-1), sample.cell, derivatives)
+        mixed = None
+        if role == "hessian" and self._intrinsic_reward is not None:
+            mixed = partial(self._mixed, sample, derivatives, critic)
+        return SoftmaxObjective(params.softmax(-1), sample.cell, derivatives, mixed)
+
+    def _mixed(self, sample: TabularSample, derivatives: LogProbDerivatives, critic: bool, score: Tensor) -> Tensor:
+        """(1/n) Σ ∇φ ⟨w, d⟩ over the trajectories."""
+        assert derivatives.mixed is not None  # set by every estimator of the catalogue
+        assert self._intrinsic_reward is not None
+        cotangents = derivatives.mixed(score)
+        rewards = [cotangents.reward] if cotangents.reward is not None else []
+        values = [cotangents.value] if cotangents.value is not None else []
+        if cotangents.advantage is not None:
+            reward, value = gae_adjoint(cotangents.advantage, self._discount, self._gae_lambda)
+            rewards.append(reward)
+            values.append(value)
+        phi, table = self._intrinsic_reward, torch.zeros_like(self._intrinsic_reward)
+        for weights in rewards:
+            table += _scattered(_flat(weights), _flat(sample.cell), phi)
+        if critic and sample.critic.requires_grad:
+            pull = torch.zeros_like(sample.critic)
+            for weights in values:
+                pull += _scattered(_flat(weights), _flat(sample.place), pull)
+            table += torch.autograd.grad(sample.critic, phi, pull, retain_graph=True)[0]
+        return table / sample.cell.shape[-2]
+
+
+def _scattered(weights: Tensor, index: Tensor, like: Tensor) -> Tensor:
+    """A table of the shape and type of another, with the weights added up at their places."""
+    table = torch.zeros(like.numel(), dtype=like.dtype, device=like.device)
+    return table.scatter_add_(0, index, weights.to(table.dtype)).reshape(like.shape)
 
 
 def _flat(x: Tensor) -> Tensor:

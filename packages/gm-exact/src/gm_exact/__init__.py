@@ -1,7 +1,19 @@
 """Exact values, gradients, Hessians and meta-gradients of tabular reinforcement-learning problems."""
 
+from gm_exact.bounds import (
+    Constants,
+    Errors,
+    eq6_compositional_bias,
+    eq9_bias,
+    eq10_variance,
+    eq44_bias,
+    eq57_variance,
+)
+from gm_exact.constants import global_constants, local_constants
 from gm_exact.enumerate import Expectation, Trajectories, expectation, trajectories
 from gm_exact.evaluation import PolicyEvaluation, Tangent, evaluate
+from gm_exact.games import GameEvaluation, evaluate_game, game_value
+from gm_exact.lola import LolaMetaGradient, lola_meta_gradient
 from gm_exact.mdp import (
     action_values,
     gradient,
@@ -16,19 +28,33 @@ from gm_exact.meta import inner_path, lirpg_meta_gradient, maml_meta_gradient
 from gm_exact.tabular import TabularMDP
 
 __all__ = [
+    "Constants",
+    "Errors",
     "Expectation",
+    "GameEvaluation",
+    "LolaMetaGradient",
     "PolicyEvaluation",
     "TabularMDP",
     "Tangent",
     "Trajectories",
     "action_values",
+    "eq6_compositional_bias",
+    "eq9_bias",
+    "eq10_variance",
+    "eq44_bias",
+    "eq57_variance",
     "evaluate",
+    "evaluate_game",
     "expectation",
+    "game_value",
+    "global_constants",
     "gradient",
     "hessian",
     "hessian_vector_product",
     "inner_path",
     "lirpg_meta_gradient",
+    "local_constants",
+    "lola_meta_gradient",
     "maml_meta_gradient",
     "occupancy",
     "policy",

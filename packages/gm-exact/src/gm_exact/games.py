@@ -15,30 +15,63 @@ For ever, one matrix N = (I − γP)⁻¹ of discounted visits holds all of it: 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+_SWAP = torch.tensor((0, 1, 3, 2, 4))
+
+
+class Moment(NamedTuple):
+    """What one round adds to the derivatives; for ever, the sum over all rounds."""
+
+    occupancy: Float[Tensor, "*batch state"]
+    """d_t(s)"""
+    q_value: Float[Tensor, "*batch 2 outcome"]
+    """Q_t(o) of both players"""
+    slope: Float[Tensor, "*batch 2 2 state"]
+    """q_j(s) of both players"""
+    gradient_tp1: Float[Tensor, "*batch 2 state 2 5"]
+    """G_{t+1}(s, k, x) of both players"""
 
 
 @dataclass(frozen=True)
 class GameEvaluation:
     """Values of both players at the start, with all their first and second derivatives.
 
-    Args:
+    Attributes:
         value: Vⁱ.
         gradient: ∂Vⁱ/∂θʲ[s]; axes: whose value, whose parameter, its state.
-        hessian: ∂²Vⁱ/∂θʲ[s]∂θᵏ[x].
+        hessian: ∂²Vⁱ/∂θʲ[s]∂θᵏ[x], computed when it is asked for.
     """
 
     value: Float[Tensor, "*batch 2"]
     gradient: Float[Tensor, "*batch 2 2 5"]
-    hessian: Float[Tensor, "*batch 2 2 5 2 5"]
+    _params: Tensor
+    _discount: float
+    _moments: list[Moment]
+
+    @cached_property
+    def hessian(self) -> Float[Tensor, "*batch 2 2 5 2 5"]:
+        """∂²Vⁱ/∂θʲ[s]∂θᵏ[x]."""
+        first, second = _joint_policy(self._params, 1), _joint_policy(self._params, 2)
+        terms = []
+        for d, q_value, _, gradient_tp1 in self._moments:
+            curvature = (second @ q_value[..., None, None, :, :].mT).movedim(-1, -4)
+            same = torch.diag_embed(d[..., None, None, None, :] * curvature)
+            weighted = (self._discount * d[..., None, :, None]) * first
+            cross = torch.einsum("...jso,...iokx->...ijskx", weighted, gradient_tp1[..., 1:, :, :])
+            terms.append(same.transpose(-3, -2) + cross + cross.movedim((-4, -3), (-2, -1)))
+        by_one = _own_views(_total(terms)).movedim((-2, -1), (-4, -3))
+        return _own_views(by_one).movedim((-2, -1), (-4, -3))
 
 
 def other_view(per_state: Float[Tensor, "*batch 5"]) -> Float[Tensor, "*batch 5"]:
     """A table over one player's states as a table over the other's: (own, other) ↦ (other, own)."""
-    return per_state[..., (0, 1, 3, 2, 4)]
+    return per_state.index_select(-1, _SWAP.to(per_state.device))
 
 
 def game_value(
@@ -48,7 +81,7 @@ def game_value(
     discount: float,
     horizon: int | None = None,
 ) -> Float[Tensor, "*#batch 2"]:
-    """Both players' discounted return: V = P₀ᵀ (I − γP)⁻¹ R (Foerster et al. 2018, "Learning with Opponent-Learning …").
+    """Both players' discounted return: V = P₀ᵀ (I − γP)⁻¹ R (Foerster et al. 2018, "LOLA", Section 4.1).
 
     Args:
         payoffs: Rⁱ(a¹, a²).
@@ -87,19 +120,88 @@ def evaluate_game(
         ValueError: if γ is not in [0, 1], or is 1 for ever, the horizon is no positive integer, or a number is NaN.
     """
     _check(payoffs, params, discount, horizon)
-    batch = torch.broadcast_shapes(payoffs.shape[:-3], params.shape[:-2])
-    seen = torch.stack((params[..., 0, :], other_view(params[..., 1, :])), -2).expand(*batch, 2, 5)
+    batch = torch.broadcast_shapes(payoffs.shape[:-3], params.shape[:-2])  # type: ignore[no-untyped-call]
     reward = payoffs.flatten(-2).expand(*batch, 2, 4)
-    chain, first, second = _joint_policy(seen)
-    moments = (_for_ever if horizon is None else _finite)(chain, first, reward, discount, horizon or 0)
-    gradient, hessian = torch.zeros_like(reward[..., :1, None]), torch.zeros_like(reward[..., :1, None, None, None])
-    for d, q_value, g in moments:
+    seen = _own_views(params.expand(*batch, 2, 5))
+    chain, first = _joint_policy(seen, 0), _joint_policy(seen, 1)
+    if horizon is None:
+        value, moments = _for_ever(chain, first, reward, discount)
+    else:
+        value, moments = _finite(chain, first, reward, discount, horizon)
+    gradient = _total([moment.occupancy[..., None, None, :] * moment.slope for moment in moments])
+    return GameEvaluation(value, _own_views(gradient), seen, discount, moments)
+
+
+def _for_ever(chain: Tensor, first: Tensor, reward: Tensor, discount: float) -> tuple[Tensor, list[Moment]]:
+    """V at the start, and the sum over all t as a single moment."""
+    eye = torch.eye(5, dtype=chain.dtype, device=chain.device)
+    visits = torch.linalg.inv(eye - discount * torch.nn.functional.pad(chain, (1, 0)))
+    values = (visits @ (chain @ reward.mT)).mT
+    q_value = reward + discount * values[..., 1:]
+    slope = _slope(first, q_value)
+    g = visits[..., None, :, None, :] * slope[..., None, :, :]
+    return values[..., 0], [Moment(visits[..., 0, :], q_value, slope, g)]
+
+
+def _finite(chain: Tensor, first: Tensor, reward: Tensor, discount: float, horizon: int) -> tuple[Tensor, list[Moment]]:
+    """V at the start, and a moment for each t: d_t forwards, then V_t and G_t backwards."""
+    d_t = torch.nn.functional.one_hot(torch.zeros_like(chain[..., 0, 0], dtype=torch.long), 5).to(chain)
+    occupancy = [d_t]
+    for _ in range(horizon - 1):
+        d_t = torch.nn.functional.pad(discount * (d_t.unsqueeze(-2) @ chain).squeeze(-2), (1, 0))
+        occupancy.append(d_t)
+    value = reward.new_zeros(*reward.shape[:-1], 5)
+    g = reward.new_zeros(*reward.shape[:-1], 5, 2, 5)
+    moments = []
+    for d_t in reversed(occupancy):
+        q_value = reward + discount * value[..., 1:]
         slope = _slope(first, q_value)
-        gradient = gradient + d[..., None, None, :] * slope
-        bend = torch.diag_embed(
-            (d[..., None, None, :, None] * (second @ q_value[..., None, None, :, :].mT)).squeeze(-1)
-        )
-        raise NotImplementedError(bend)
-    raise NotImplementedError
+        moments.append(Moment(d_t, q_value, slope, g))
+        value = q_value @ chain.mT
+        after = torch.einsum("...so,...iokx->...iskx", discount * chain, g[..., 1:, :, :])
+        g = torch.diag_embed(slope).transpose(-3, -2) + after
+    return value[..., 0], moments
 
 
+def _slope(first: Tensor, q_value: Tensor) -> Tensor:
+    """q_j(s) = Σ_o D_j(s, o) Q(o), for every player's Q: shape [*batch, i, j, s]."""
+    return (first @ q_value.unsqueeze(-3).mT).movedim(-1, -3)
+
+
+def _joint_policy(params: Tensor, order: int) -> Tensor:
+    """P(s, o) for order 0, D_j(s, o) for 1, C_jk(s, o) for 2; parameters and derivatives in player 1's states.
+
+    With p = σ(θ) the derivatives of (p, 1 − p) by θ are p(1 − p) (1, −1) and p(1 − p)(1 − 2p) (1, −1).
+    """
+    p, q = params.sigmoid(), (-params).sigmoid()
+    slope = p * q
+    policy, once = torch.stack((p, q), -1), torch.stack((slope, -slope), -1)
+
+    def joint(first: Tensor, second: Tensor) -> Tensor:
+        return (first[..., 0, :, :, None] * second[..., 1, :, None, :]).flatten(-2)
+
+    if order == 0:
+        return joint(policy, policy)
+    if order == 1:
+        return torch.stack((joint(once, policy), joint(policy, once)), -3)
+    twice, mixed = once * (q - p).unsqueeze(-1), joint(once, once)
+    by_player = (joint(twice, policy), mixed), (mixed, joint(policy, twice))
+    return torch.stack([torch.stack(row, -3) for row in by_player], -4)
+
+
+def _total(terms: list[Tensor]) -> Tensor:
+    return terms[0] if len(terms) == 1 else torch.stack(terms).sum(0)
+
+
+def _own_views(table: Tensor) -> Tensor:
+    """Both players' tables [player, state], from player 1's states to each player's own, or back."""
+    return torch.stack((table[..., 0, :], other_view(table[..., 1, :])), -2)
+
+
+def _check(payoffs: Tensor, params: Tensor, discount: float, horizon: int | None) -> None:
+    if horizon is not None and (isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1):
+        raise ValueError(f"horizon: expected a positive integer or None, got {horizon!r}")
+    if not 0 <= discount <= 1 or (horizon is None and discount == 1):
+        raise ValueError(f"discount: expected 0 ≤ γ ≤ 1, and γ < 1 for the infinite horizon, got {discount}")
+    if bool(params.isnan().any()) or not bool(payoffs.isfinite().all()):
+        raise ValueError("payoffs, params: expected finite payoffs and log-odds, got NaN or infinity")

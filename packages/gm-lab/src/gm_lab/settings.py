@@ -99,7 +99,9 @@ def one_line(boxed: str, tokens: Sequence[str]) -> str:
         tokens: The command line it was about.
     """
     rows = [re.sub(r"\x1b\[[0-9;]*m", "", row).strip("│ \t") for row in boxed.splitlines()]
-    message, *notes = re.split(r"─{3,}", "\n".join(row for row in rows if not row.startswith(("╭", "╰"))))
+    sections = re.split(r"[─-]{3,}", "\n".join(row for row in rows if not row.startswith(("╭", "╰"))))
+    # where the terminal knows no Unicode there is no frame, and the title stands above a rule of hyphens
+    message, *notes = sections if "╭" in boxed else sections[1:]
     message, help_rows = " ".join(message.split()), "\n".join(notes)
     if found := re.match(r"Error parsing (--\S+?)(/\S+)?: ", message):
         flag = found[1]

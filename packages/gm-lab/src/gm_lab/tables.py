@@ -1,7 +1,7 @@
 """results.csv as a data frame, and small data frames as tables for the terminal."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -12,7 +12,10 @@ def read_results(path: Path) -> "pd.DataFrame":
     """Reads results.csv: every number exactly as it was written, and text such as "NA" or "None" as text."""
     import pandas as pd
 
-    return pd.read_csv(path, keep_default_na=False, na_values=["nan", ""], float_precision="round_trip")
+    # pandas 3 reads floats exactly by default and deprecates saying so
+    exact: Any = {"float_precision": "round_trip"} if pd.__version__.startswith("2.") else {}
+    frame: pd.DataFrame = pd.read_csv(path, keep_default_na=False, na_values=["nan", ""], **exact)
+    return frame
 
 
 def summary_table(frame: "pd.DataFrame") -> "Table":

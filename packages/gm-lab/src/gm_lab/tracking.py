@@ -111,7 +111,7 @@ class Tracker:
         os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb" / "data"))
         import wandb
 
-        mode = self._chosen_mode(wandb.Settings().base_url)
+        mode = self._chosen_mode(wandb.setup().settings.base_url)
         self._offline = mode == "offline"
         run = wandb.init(
             project=self._app,
@@ -119,7 +119,7 @@ class Tracker:
             name=self._run_dir.name,
             config=self._config,
             mode=mode,
-            dir=None if "WANDB_DIR" in os.environ else str(self._run_dir),
+            dir=str(folder),
             resume=None if self._offline else "allow",
             settings=wandb.Settings(
                 console="off",

@@ -1,0 +1,170 @@
+"""Surrogates for trajectories that other policies drew (paper, Section 5.2).
+
+With ρ_t = Π_{u≤t} π_u / μ_u the cumulative ratio to the behaviour policy, in a game the joint one of all players,
+
+    E_μ[ρ_t f(s_0, a_0, …, s_t, a_t)] = E_π[f(s_0, a_0, …, s_t, a_t)],
+
+so that a surrogate is made off-policy by weighing each reward with ρ_t: the sum over the rewards that follow a step
+then carries that step's ratio, too. `weighted` does this to the trajectories, `off_policy` to an estimator: DiCE
+becomes off-policy DiCE, and the derivatives of AD, LVC and Loaded-DiCE keep the means that they have on-policy.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gm_estimators.catalogue import Estimator
+from gm_estimators.derivatives import LogProbDerivatives
+from gm_estimators.returns import reverse_cumsum
+from gm_estimators.surrogates import Trajectories, dice
+
+
+@dataclass(frozen=True)
+class OffPolicyTrajectories(Trajectories):
+    """Trajectories drawn by a behaviour policy μ.
+
+    Attributes:
+        behaviour_log_prob: log μ(a_t | s_t), of the shape of `log_prob`.
+        clip: ρ_t is replaced by min(ρ_t, clip); infinity for the paper's unclipped ratio.
+        self_normalise: whether ρ_t is divided by its mean over the trajectories.
+    """
+
+    behaviour_log_prob: Float[Tensor, "*batch trajectory time"]
+    clip: float = float("inf")
+    self_normalise: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.clip > 0:
+            raise ValueError(f"clip: expected a positive number, got {self.clip}")
+
+
+def cumulative_ratio(trajectories: OffPolicyTrajectories) -> Float[Tensor, "*batch trajectory time"]:
+    """ρ_t = exp Σ_{u≤t} (log π_u − log μ_u) with its controls, a constant.
+
+        self-normalised: ρ_t / ((1/n) Σ_n ρ_t),   clipped: min(ρ_t, clip)
+
+    Derivatives come from the surrogate's magic box: the weight of a trajectory is truncated, not its score (Espeholt
+    et al. 2018, "IMPALA", Section 4.1). Clipping lowers large weights: it is biased unless no ratio exceeds the
+    bound, and more so the lower the bound. Self-normalisation is biased by O(1/n) and consistent (Owen 2013, "Monte
+    Carlo theory, methods and examples", Section 9.2); with one trajectory nothing is corrected at all.
+
+    Args:
+        trajectories: the trajectories and their controls.
+
+    Returns:
+        ρ_t.
+
+    Raises:
+        ValueError: if a ratio is infinite or NaN.
+    """
+    log_ratio = _log_ratio(trajectories).cumsum(-1)
+    if trajectories.self_normalise:  # before exp, so that no weight overflows
+        log_ratio = log_ratio.log_softmax(-2) + torch.tensor(float(log_ratio.shape[-2])).log()
+    ratio = log_ratio.exp().clamp(max=trajectories.clip)
+    if not bool(ratio.isfinite().all()):
+        raise ValueError(
+            "behaviour_log_prob: expected finite ratios to the behaviour policy, got infinity or NaN; "
+            "clip them, normalise them or leave out the oldest trajectories"
+        )
+    return ratio
+
+
+def effective_sample_size(weight: Float[Tensor, "*batch trajectory"]) -> Float[Tensor, "*batch"]:
+    """(Σ_n w_n)² / Σ_n w_n² (Kong 1992): n for equal weights, 1 if one trajectory has them all.
+
+    Args:
+        weight: e.g. the last `cumulative_ratio`.
+
+    Returns:
+        A number from 1 to n; NaN if all weights are zero.
+    """
+    share = weight / weight.sum(-1, keepdim=True)
+    return 1 / share.square().sum(-1)
+
+
+def weighted(trajectories: OffPolicyTrajectories) -> Trajectories:
+    """The trajectories as an on-policy surrogate has to see them: importance weights inside, discounts spent.
+
+        reward_t = d_t ρ_t r_t,   value_t = d_t (π_t / μ_t) V(s_t),   value_T = d_T ρ_{T−1} V(s_T)
+        advantage_t = Σ_{u≥t} d_u ρ_u r_u + d_T ρ_{T−1} V(s_T) − d_t ρ_t V(s_t)
+
+    The baseline of DiCE, Σ_t d_t (1 − π_t/μ_t) V(s_t), has ratios of single steps, which are not clipped.
+
+    Args:
+        trajectories: drawn by a behaviour policy.
+
+    Returns:
+        Trajectories with discount 1.
+    """
+    ratio = cumulative_ratio(trajectories)
+    discount, value = trajectories.discount, trajectories.value
+    reward = discount[..., :-1] * ratio * trajectories.reward
+    last = discount[..., -1] * ratio[..., -1] * value[..., -1]
+    baseline = discount[..., :-1] * value[..., :-1]
+    return Trajectories(
+        log_prob=trajectories.log_prob,
+        reward=reward,
+        value=torch.cat((_log_ratio(trajectories).exp() * baseline, last.unsqueeze(-1)), -1),
+        advantage=reverse_cumsum(reward) + last.unsqueeze(-1) - ratio * baseline,
+        discount=torch.ones_like(discount),
+    )
+
+
+def off_policy_dice(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"]:
+    """Off-policy DiCE: Σ_t d_t ρ_t r_t + d_T ρ_{T−1} V(s_T) + Σ_t d_t V(s_t) (1 − π_t / μ_t) (paper, Section 5.2).
+
+    Value and derivatives of any order are unbiased whatever μ is, as long as μ can do all that π can. With ρ_t
+    constant times □_{≤t}, the derivatives in the log-probabilities ℓ are those of `dice` on weighted trajectories:
+
+        w_u = Σ_{t≥u} d_t ρ_t r_t − d_u (π_u/μ_u) V(s_u),
+        (F d)_u = Σ_{t≥u} d_t ρ_t r_t Σ_{v≤t} d_v − d_u (π_u/μ_u) V(s_u) d_u
+
+    Args:
+        trajectories: `OffPolicyTrajectories`.
+
+    Returns:
+        One number per trajectory.
+    """
+    seen = weighted(_require(trajectories))
+    baseline = trajectories.discount[..., :-1] * trajectories.value[..., :-1]
+    return dice(seen) + (baseline - seen.value[..., :-1]).sum(-1)
+
+
+def off_policy(estimator: Estimator) -> Estimator:
+    """The off-policy form of an estimator, one's own included, by importance-weighted trajectories.
+
+    The derivatives of `dice` become those of `off_policy_dice`. `ad`, `lvc` and `loaded_dice` read the weighted
+    advantage, whose mean given the past is ρ_t times that of the on-policy one, at λ = 1.
+
+    Args:
+        estimator: an on-policy estimator.
+
+    Returns:
+        An estimator that reads `OffPolicyTrajectories`.
+    """
+
+    def surrogate(trajectories: Trajectories) -> Tensor:
+        return estimator.surrogate(weighted(_require(trajectories)))
+
+    def derivatives(trajectories: Trajectories) -> LogProbDerivatives:
+        return estimator.derivatives(weighted(_require(trajectories)))
+
+    return replace(
+        estimator,
+        name=f"off-policy {estimator.name}",
+        surrogate=off_policy_dice if estimator.surrogate is dice else surrogate,
+        gradient_family=f"off-policy {estimator.gradient_family}",
+        closed_form=derivatives,
+    )
+
+
+def _require(trajectories: Trajectories) -> OffPolicyTrajectories:
+    if not isinstance(trajectories, OffPolicyTrajectories):
+        raise TypeError(f"expected OffPolicyTrajectories, got {type(trajectories).__name__}")
+    return trajectories
+
+
+def _log_ratio(trajectories: OffPolicyTrajectories) -> Tensor:
+    return trajectories.log_prob.detach() - trajectories.behaviour_log_prob

@@ -1,0 +1,102 @@
+import sys
+
+import pytest
+import torch
+
+from gm_estimators import CATALOGUE, EstimatorError, load
+from gm_estimators.catalogue import families
+
+MODULE = """
+import torch
+from gm_estimators import lvc
+number = 3
+
+def good(trajectories):
+    return 2 * lvc(trajectories)
+
+def blind(trajectories):
+    return lvc(trajectories)
+blind.critic = False
+
+def raises(trajectories):
+    raise RuntimeError("no such\\n  thing")
+
+def shape(trajectories):
+    return trajectories.log_prob
+
+def constant(trajectories):
+    return trajectories.reward.sum(-1)
+
+def nan(trajectories):
+    return (trajectories.log_prob * float("nan")).sum(-1)
+
+def no_tensor(trajectories):
+    return None
+"""
+
+
+@pytest.fixture
+def users(tmp_path, monkeypatch):
+    """A working directory with a user's modules; nothing of it is left on the path."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "users_module.py").write_text(MODULE, encoding="utf-8")
+    (tmp_path / "users_broken.py").write_text("1 / 0\n", encoding="utf-8")
+    yield
+    for name in ("users_module", "users_broken"):
+        sys.modules.pop(name, None)
+
+
+def test_names_lead_to_the_papers_estimators():
+    assert list(CATALOGUE) == ["ad", "dice", "loaded_dice", "lvc"]
+    for name, estimator in CATALOGUE.items():
+        assert load(name) is estimator
+        assert estimator.name == name
+        assert estimator.surrogate.__name__ == name
+        assert estimator.critic is (name != "dice")
+
+
+def test_estimators_with_one_gradient_form_a_family():
+    groups = families(CATALOGUE.values())
+    assert [[estimator.name for estimator in group] for group in groups] == [["ad", "loaded_dice", "lvc"], ["dice"]]
+
+
+def test_a_users_function_is_an_estimator(users, make_trajectories):
+    estimator, read = load("users_module:good"), make_trajectories(2, 3)
+    assert (estimator.name, estimator.critic) == ("users_module:good", True)
+    torch.testing.assert_close(estimator.derivatives(read).first, 2 * CATALOGUE["lvc"].derivatives(read).first)
+    assert load("users_module:blind").critic is False
+    assert families([estimator, CATALOGUE["lvc"]]) == [[estimator], [CATALOGUE["lvc"]]]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("lvcc", "expected one of ad, dice, loaded_dice, lvc or package.module:function, got 'lvcc'"),
+        ("users_module:", "expected one of .* got 'users_module:'"),
+        ("users_nowhere:f", "cannot import 'users_nowhere' of 'users_nowhere:f': ModuleNotFoundError: No module named"),
+        ("users_broken:f", "cannot import 'users_broken' of 'users_broken:f': ZeroDivisionError: division by zero"),
+        ("users_module:none", "expected a function 'none' in module 'users_module', got nothing"),
+        ("users_module:number", "expected a function 'number' in module 'users_module', got a int"),
+    ],
+)
+def test_what_cannot_be_found_is_refused(users, name, message):
+    with pytest.raises(EstimatorError, match=message):
+        load(name)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("raises", "RuntimeError: no such thing"),
+        ("shape", "surrogate: expected one number per trajectory, shape (2,), got shape (2, 3)"),
+        ("no_tensor", "surrogate: expected one number per trajectory, shape (2,), got a NoneType"),
+        ("constant", "surrogate: expected a differentiable function of trajectories.log_prob, got a constant"),
+        ("nan", "surrogate: expected a finite gradient in trajectories.log_prob, got NaN or infinity"),
+    ],
+)
+def test_a_function_that_is_no_surrogate_is_refused_in_one_line(users, make_trajectories, function, message):
+    estimator = load(f"users_module:{function}")
+    with pytest.raises(EstimatorError) as caught:
+        estimator.derivatives(make_trajectories(2, 3))
+    assert str(caught.value) == f"estimator users_module:{function}: {message}"

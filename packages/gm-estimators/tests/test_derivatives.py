@@ -1,0 +1,64 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from gm_estimators import CATALOGUE
+from gm_estimators.derivatives import LogProbDerivatives, automatic_derivatives
+
+SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 6)) | st.tuples(*[st.integers(1, 3)] * 4)
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-12}
+
+
+def apply(derivatives: LogProbDerivatives, direction: torch.Tensor) -> torch.Tensor:
+    """F d."""
+    if derivatives.diagonal is not None:
+        return derivatives.diagonal * direction
+    return derivatives.product(direction)
+
+
+@pytest.mark.parametrize("critic", [True, False])
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("name", CATALOGUE)
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(shape=SHAPES, seed=st.integers(0, 2**31))
+def test_closed_forms_are_the_automatic_derivatives(make_trajectories, name, dtype, critic, shape, seed):
+    read = make_trajectories(*shape, dtype=dtype, critic=critic, seed=seed)
+    closed = CATALOGUE[name].derivatives(read)
+    automatic = automatic_derivatives(CATALOGUE[name].surrogate, read)
+    direction = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    tolerance = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype] * 10}
+    assert closed.first.dtype == dtype
+    assert_close(closed.first, automatic.first, **tolerance)
+    assert_close(apply(closed, direction), apply(automatic, direction), **tolerance)
+
+
+@pytest.mark.parametrize("name", ["dice", "loaded_dice"])
+def test_a_product_is_symmetric_and_takes_every_direction(make_trajectories, name):
+    product = CATALOGUE[name].derivatives(make_trajectories(1, 4)).product
+    matrix = torch.stack([product(row.unsqueeze(0))[0] for row in torch.eye(4, dtype=torch.float64)])
+    assert_close(matrix, matrix.T, rtol=0, atol=1e-12)
+    assert matrix.count_nonzero() == 16
+
+
+def test_the_callers_log_probabilities_are_left_alone(make_trajectories):
+    read = make_trajectories(2, 3)
+    constant = replace(read, log_prob=read.log_prob.detach())
+    automatic_derivatives(CATALOGUE["lvc"].surrogate, constant)
+    assert not constant.log_prob.requires_grad
+    automatic_derivatives(CATALOGUE["lvc"].surrogate, read)
+    assert read.log_prob.grad is None
+
+
+def test_a_partly_linear_surrogate_has_zeros_where_it_is_linear(make_trajectories):
+    read = make_trajectories(2, 3)
+    found = automatic_derivatives(lambda trajectories: trajectories.log_prob[..., 0].exp(), read)
+    direction = torch.ones(2, 3, dtype=torch.float64)
+    expected = torch.zeros(2, 3, dtype=torch.float64)
+    expected[:, 0] = read.log_prob[:, 0].exp()
+    assert_close(found.first, expected.detach())
+    assert_close(apply(found, direction), expected.detach())
+    assert_close(apply(found, direction), expected.detach())  # the graph survives

@@ -1,0 +1,12 @@
+import re
+from pathlib import Path
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_the_examples_run_and_print_what_they_say(capsys):
+    for example in re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL):
+        exec(compile(example, str(README), "exec"), {})
+        promised = re.findall(r"# → (.*)", example)
+        assert promised
+        assert promised == capsys.readouterr().out.splitlines()
