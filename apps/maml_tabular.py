@@ -1,8 +1,8 @@
 """Bias and variance of the MAML-RL meta-gradient on random tabular MDPs (paper, Section 5.1, Figures 1ab, 4, 5, 6)."""
 
 import sys
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -12,9 +12,14 @@ import gm_exact
 import gm_lab
 import maml_report
 import tabular
+import theory
+import theory_report
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 POWERS = (2, 4, 8, 16, 32, 64, 128, 256)
-Figure = Literal["fig1", "fig4", "fig5", "fig6"]
+Figure = Literal["fig1", "fig4", "fig5", "fig6", "theory"]
 
 
 FIGURES: dict[str, estimators.Grid] = {
@@ -33,7 +38,8 @@ class Settings(tabular.TabularSettings):
     """
 
     figure: tuple[Figure, ...] = ("fig1", "fig4")
-    """Figures to reproduce; fig1 and fig4 vary the sample size, fig5 the inner learning rate, fig6 the inner steps."""
+    """Figures to reproduce: fig1 and fig4 vary the sample size, fig5 the inner learning rate, fig6 the inner steps;
+    theory sets Lemma 4.4 and Theorem 4.5 beside what they bound."""
 
 
 class ExactValue:
@@ -50,16 +56,15 @@ class ExactValue:
         return self._evaluation.hessian_vector_product(cotangent), None
 
 
-def maml_problem(cell: tabular.Cell, device: torch.device) -> estimators.TabularProblem:
+def maml_problem(cell: tabular.Cell, mdps: tabular.RandomMDPs) -> estimators.TabularProblem:
     """MAML on random MDPs: φ = θ⁰ = 0, the same objective inside and outside."""
-    mdps = tabular.RandomMDPs(cell, device)
 
     def critic(role: str, step: int, params: Tensor) -> Tensor:
         value = gm_exact.state_values(mdps.mdp, params)
         return value + mdps.critic_error(role, step, value)
 
     return estimators.TabularProblem(
-        params=torch.zeros(mdps.shape, dtype=torch.float64, device=device),
+        params=torch.zeros(mdps.shape, dtype=torch.float64, device=mdps.reward.device),
         exact=lambda _role, params: ExactValue(mdps.mdp, params),
         rollout=mdps.rollout,
         critic=critic,
@@ -69,15 +74,34 @@ def maml_problem(cell: tabular.Cell, device: torch.device) -> estimators.Tabular
     )
 
 
+def cells(settings: Settings) -> list[tabular.Cell]:
+    """One cell for each block of MDPs, K and α, whichever figures need it."""
+    chosen: dict[str, estimators.Grid] = {name: grid for name, grid in FIGURES.items() if name in settings.figure}
+    if "theory" not in settings.figure:
+        return tabular.cells(settings, chosen)
+    return [replace(cell, unused=theory.COLUMNS) for cell in tabular.cells(settings, chosen | theory.GRIDS)]
+
+
 def run_cell(cell: tabular.Cell) -> list[gm_lab.Row]:
     """The rows of results.csv of some MDPs at one K and α."""
-    problem = maml_problem(cell, torch.get_default_device())
-    grids = dict(cell.grids)
-    try:
-        rows = estimators.measure(problem, grids, cell.mdps, inner_steps=cell.inner_steps, inner_lr=cell.inner_lr)
-    except estimators.EstimatorError as error:
-        raise gm_lab.BadInput(str(error)) from error
-    return [row | {"algorithm": "maml"} for row in rows]
+    mdps = tabular.RandomMDPs(cell, torch.get_default_device())
+    problem = maml_problem(cell, mdps)
+    figures = replace(cell, grids=tuple((name, grid) for name, grid in cell.grids if name in FIGURES))
+    rows = tabular.measured(problem, figures, "maml") if figures.grids else []
+    return rows + theory.rows(cell, mdps, problem)
+
+
+def claims(settings: Settings, frame: "pd.DataFrame") -> list[gm_lab.Verdict]:
+    """The verdicts on what the chosen figures are about."""
+    paper = [] if settings.figure == ("theory",) else maml_report.claims(frame)
+    return [*paper, *(theory_report.claims(frame) if "theory" in settings.figure else [])]
+
+
+def summary(settings: Settings, frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Mean accuracies, or how tight the bounds are if these are all that was measured."""
+    if settings.figure == ("theory",):
+        return theory_report.summary(frame)
+    return maml_report.summary(frame[frame["figure"].isin(set(FIGURES))])
 
 
 EXPERIMENT = gm_lab.Experiment(
@@ -85,11 +109,12 @@ EXPERIMENT = gm_lab.Experiment(
     settings=Settings,
     columns=tabular.COLUMNS,
     key=tabular.KEY,
-    cells=lambda settings: tabular.cells(settings, {name: FIGURES[name] for name in settings.figure}),
+    cells=cells,
     run_cell=run_cell,
-    figures=lambda _settings, frame: maml_report.figures(frame),
-    claims=lambda _settings, frame: maml_report.claims(frame),
-    summary=lambda _settings, frame: maml_report.summary(frame),
+    figures=lambda _settings, frame: maml_report.figures(frame) | theory_report.figures(frame),
+    claims=claims,
+    summary=summary,
+    extra_columns=lambda settings: theory.COLUMNS if "theory" in settings.figure else (),
     warm_up=tabular.warm_up,
 )
 

@@ -1,6 +1,8 @@
 """What the tabular apps share: their settings, their cells, and random MDPs wired to rollouts and a critic."""
 
-from collections.abc import Mapping
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Literal
@@ -17,7 +19,8 @@ import gm_lab
 # few enough for the caches, enough to hide what a call costs
 BLOCK = 5
 KEY = ("figure", "algorithm", "estimator", "permutation", "sample_size", "inner_steps", "inner_lr", "mdp")
-COLUMNS = (*KEY, "accuracy", "correlation", "variance", "std_sum", "bias_sq")
+METRICS = ("accuracy", "correlation", "variance", "std_sum", "bias_sq")
+COLUMNS = (*KEY, *METRICS)
 
 
 @dataclass(frozen=True)
@@ -72,14 +75,19 @@ class Cell:
     inner_lr: float
     grids: tuple[tuple[str, estimators.Grid], ...]
     tabular: Tabular
+    unused: tuple[str, ...] = ()
+    """Columns that only other cells of the run have something for."""
 
 
-def cells(settings: TabularSettings, figures: Mapping[str, estimators.Grid]) -> list[Cell]:
+def cells(
+    settings: TabularSettings, figures: Mapping[str, estimators.Grid], kind: type[Tabular] = Tabular
+) -> list[Cell]:
     """One cell for each block of MDPs, K and α, whichever figures need it.
 
     Args:
         settings: the flags.
         figures: the grids of the figures that were asked for.
+        kind: what of the flags goes into a cell.
 
     Raises:
         BadInput: if a flag is out of range.
@@ -95,13 +103,34 @@ def cells(settings: TabularSettings, figures: Mapping[str, estimators.Grid]) -> 
     except ValueError as error:
         name, _, rest = str(error).partition(":")
         raise gm_lab.BadInput(f"--{name.replace('_', '-')}:{rest}") from error
-    tabular = Tabular(**{field.name: getattr(settings, field.name) for field in fields(Tabular)})
+    tabular = kind(**{field.name: getattr(settings, field.name) for field in fields(kind)})
     blocks = [tuple(range(first, min(first + BLOCK, settings.mdps))) for first in range(0, settings.mdps, BLOCK)]
     return [
         Cell(settings.seed, block, *point, tuple((f, g) for f, g in grids.items() if point in g.points()), tabular)
         for point in sorted({point for grid in grids.values() for point in grid.points()})
         for block in blocks
     ]
+
+
+def measured(problem: estimators.TabularProblem, cell: Cell, algorithm: str) -> list[gm_lab.Row]:
+    """The rows of results.csv of some MDPs at one K and α.
+
+    Raises:
+        BadInput: if a user's estimator fails.
+    """
+    grids = dict(cell.grids)
+    with estimators_are_input():
+        rows = estimators.measure(problem, grids, cell.mdps, inner_steps=cell.inner_steps, inner_lr=cell.inner_lr)
+    return [dict.fromkeys(cell.unused, math.nan) | row | {"algorithm": algorithm} for row in rows]
+
+
+@contextlib.contextmanager
+def estimators_are_input() -> Iterator[None]:
+    """Turns the fault of a user's estimator into `BadInput`."""
+    try:
+        yield
+    except estimators.EstimatorError as error:
+        raise gm_lab.BadInput(str(error)) from error
 
 
 class RandomMDPs:
@@ -115,6 +144,7 @@ class RandomMDPs:
         def generator(mdp: int, *labels: str | int) -> np.random.Generator:
             return np.random.default_rng(gm_lab.seed_of(cell.seed, mdp, *labels))
 
+        self._generators = [partial(generator, mdp) for mdp in cell.mdps]
         drawn = [
             envs.random_mdp(
                 generator(mdp, "mdp"),
@@ -128,7 +158,7 @@ class RandomMDPs:
         self.mdp = gm_exact.TabularMDP(transition, self.reward, 0, tabular.discount)
         self._next_states = envs.successors(transition)
         self._noise = envs.CommonNoise(
-            [partial(generator, mdp) for mdp in cell.mdps],
+            self._generators,
             (tabular.repeats,),
             size,
             tabular.horizon,
@@ -148,6 +178,11 @@ class RandomMDPs:
         size = torch.linalg.vector_norm(value, dim=-1, keepdim=True) / self.tabular.states
         error: Tensor = self.tabular.critic_noise * size * self._noise.critic(self._stream(role), step)
         return error
+
+    def normal(self, purpose: str, step: int) -> Tensor:
+        """A standard normal number for each parameter of each repeat, for a purpose of one's own."""
+        drawn = [generator(purpose, step).standard_normal(self.shape[1:]) for generator in self._generators]
+        return torch.from_numpy(np.stack(drawn)).to(self.reward.device)
 
 
 def warm_up(settings: gm_lab.RunSettings) -> None:

@@ -39,7 +39,7 @@ def batched(*, size: int = 256, steps: int = 1, mdps: int = 10, **flags: int) ->
     cell = tabular.Cell(0, tuple(range(mdps)), steps, 10.0, (("bench", grid),), tabular.Tabular(**flags))
 
     def work() -> object:
-        problem = maml_tabular.maml_problem(cell, torch.device("cpu"))
+        problem = maml_tabular.maml_problem(cell, tabular.RandomMDPs(cell, torch.device("cpu")))
         return gm_estimators.decompose(
             problem,
             [gm_estimators.load("lvc")],

@@ -1,4 +1,4 @@
-"""LIRPG meta-gradients: sampled ones against plain automatic differentiation and enumeration, exact ones against both."""
+"""LIRPG meta-gradients: sampled against plain automatic differentiation and enumeration, exact against both."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -219,7 +219,7 @@ def test_the_sampled_jacobian_is_unbiased_by_enumeration(tiny, name):
 
 
 def test_the_estimate_of_the_squared_bias_is_itself_unbiased():
-    """Over every sample of three estimates that are a or b, its mean is ‖E[x] − y‖², and that of the plain one is not."""
+    """Over all samples of three estimates that are a or b, its mean is ‖E[x] − y‖²; that of the plain one is not."""
     a, b, y = torch.randn(3, 5, generator=torch.Generator().manual_seed(0), dtype=F64)
     odds = {0: 0.3, 1: 0.7}
     true = (odds[0] * a + odds[1] * b - y).square().sum()

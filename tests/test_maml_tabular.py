@@ -113,7 +113,7 @@ def test_a_killed_run_ends_with_the_same_bytes(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--figure fig9", "--figure: expected one of fig1, fig4, fig5, fig6, got 'fig9'"),
+        ("--figure fig9", "--figure: expected one of fig1, fig4, fig5, fig6, theory, got 'fig9'"),
         ("--estimators nobody", "--estimators: expected one of ad, dice, loaded_dice, lvc or package.module:function"),
         ("--estimators no.module:f", "--estimators: cannot import 'no.module'"),
         (

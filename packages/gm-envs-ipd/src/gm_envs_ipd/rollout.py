@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int16, UInt8
 from torch import Tensor
 
-from gm_envs_ipd.views import joint_view
+from gm_envs_ipd.views import joint_view, other_view
 
 _LEVELS = 1 << 15
 
@@ -84,32 +84,32 @@ def rollout(params: Float[Tensor, "*batch 2 5"], numbers: Draws) -> UInt8[Tensor
         )
     if bool(params.isnan().any()):
         raise ValueError("params: expected log-odds, got NaN")
-    # [state, player, *batch], contiguous: what is made from it inherits its strides
-    probability = joint_view(params.double().sigmoid()).movedim((-1, -2), (0, 1)).contiguous()
+    # [state, player, *batch], states by player 2's action first, so that those for a = 0 and a = 1 lie together;
+    # contiguous, since what is made from it inherits its strides
+    by_player_2 = other_view(joint_view(params.double().sigmoid()))
+    probability = by_player_2.movedim((-1, -2), (0, 1)).contiguous()
     # u ≥ p  ⟺  k + v ≥ 2¹⁵ p  ⟺  k > ⌈2¹⁵ p − v⌉ − 1
     bound = ((_LEVELS * probability - numbers.remainder.unsqueeze(1)).ceil() - 1).to(torch.int16).unsqueeze(-1)
     key = numbers.key
-    outcome = torch.empty((len(key), *key.shape[2:]), dtype=torch.uint8, device=key.device)
+    actions = torch.empty_like(key, dtype=torch.uint8)
     if key.device.type == "cpu":  # the same expressions, an eighth of the overhead for each operation
-        _play(bound.numpy(), key.numpy(), np.uint8, outcome.numpy())
+        _play(bound.numpy(), key.numpy(), np.uint8, actions.numpy())
     else:
-        _play(bound, key, torch.uint8, outcome)
-    return outcome.movedim(0, -1)
+        _play(bound, key, torch.uint8, actions)
+    return torch.add(actions[:, 1], actions[:, 0], alpha=2).movedim(0, -1)
 
 
-def _play(bound: Any, key: Any, byte: Any, outcome: Any) -> None:
-    """Fills in the joint outcomes, round by round, with the operators that NumPy and torch share."""
-    a, b = (key[0] > bound[0, 0]).view(byte)
-    outcome[0] = 2 * a + b
+def _play(bound: Any, key: Any, byte: Any, actions: Any) -> None:
+    """Fills in both players' actions, round by round, with the operators that NumPy and torch share."""
+    actions[0] = key[0] > bound[0, 0]
     for t in range(1, len(key)):
-        x_00, x_01, x_10, x_11 = (key[t] > bound[t, 1:]).view(byte)
-        x_01 ^= x_00
-        x_01 &= b
-        x_00 ^= x_01
-        x_11 ^= x_10
-        x_11 &= b
-        x_10 ^= x_11
-        x_10 ^= x_00
-        x_10 &= a
-        a, b = x_00 ^ x_10
-        outcome[t] = 2 * a + b
+        a, b = actions[t - 1]
+        would = (key[t] > bound[t, 1:]).view(byte)
+        x_a0, x_a1 = would[:2], would[2:]  # for b = 0 and b = 1, each for a = 0 and a = 1
+        x_a1 ^= x_a0
+        x_a1 &= b
+        x_a0 ^= x_a1
+        x_0, x_1 = x_a0
+        x_1 ^= x_0
+        x_1 &= a
+        actions[t] = x_0 ^ x_1

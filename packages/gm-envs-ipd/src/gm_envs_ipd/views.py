@@ -16,11 +16,12 @@ OUTCOMES = 4
 
 SWAP = (0, 1, 3, 2, 4)
 """The state in which player 2 is when player 1 is in state 0 … 4, and the other way round: (own, other) reversed."""
+_SWAP_INDEX = torch.tensor(SWAP)
 
 
 def other_view(per_state: Float[Tensor, "*batch 5"]) -> Float[Tensor, "*batch 5"]:
     """One player's table over its own states as a table over the other player's states; its own inverse."""
-    return per_state[..., SWAP]
+    return per_state.index_select(-1, _SWAP_INDEX.to(per_state.device))
 
 
 def joint_view(per_player: Float[Tensor, "*batch 2 5"]) -> Float[Tensor, "*batch 2 5"]:

@@ -27,7 +27,7 @@ from torch import Tensor
 from gm_estimators.games import GameSignal
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
     """The different blocks: after an outcome, Σ_i 4^{m−i} o_i with o_0 the last one before; then those at the start.
 
@@ -114,9 +114,7 @@ class DiceBlocks:
         self._baseline = decay * step.exp() * self._per_group(signal.value)[:, at.cell >> 2]
         self._to_go = _reverse_cumsum(self._reward)
         self._one_hot = (torch.nn.functional.one_hot(at.cell, 20) * at.live.unsqueeze(-1)).flatten(0, 1).to(step)
-        before = (rounds * torch.arange(at.blocks, device=outcome.device) - (rounds - at.first)).clamp(min=0)
-        discount = signal.discount ** before.to(dtype)
-        self._discount = discount.unsqueeze(-1)
+        self._discount = _discounts(signal.discount, at, self._code.shape[-1], dtype)
         self._weight = self._discount
         self.weight: Float[Tensor, "*batch trajectory"] | None = None
         """ρ of all rounds, if there is a behaviour policy."""
@@ -126,7 +124,7 @@ class DiceBlocks:
             self.weight = (before[-1] + inside[-1]).exp().reshape(*self._batch, size)
             self._weight = self._discount * before.exp_()
         self._alpha = self._look_up(self._to_go[..., 0]).mul_(self._weight)
-        self._discount_sum = self._sum(self._discount.expand_as(self._alpha))
+        self._discount_sum = self._sum(self._discount)
         self._weight_sum = self._discount_sum if self._on_policy else self._sum(self._weight)
         if not bool(self._weight_sum.isfinite().all()):
             raise ValueError(
@@ -160,19 +158,20 @@ class DiceBlocks:
     def _encode(self, outcome: Tensor, group: Tensor | None) -> Tensor:
         """Codes [block, lane], each lane with the place of its own tables added."""
         at = self._layout
-        lanes = outcome.movedim(-1, 0).reshape(outcome.shape[-1], -1).to(torch.int16)
-        code = torch.empty(at.blocks, lanes.shape[-1], dtype=torch.int16, device=lanes.device)
-        code[0] = 4 ** (at.rounds + 1)
+        small = torch.uint8 if at.rounds < 4 else torch.int16  # the smallest that holds 4^{m+1} − 1
+        lanes = outcome.movedim(-1, 0).reshape(outcome.shape[-1], -1).to(small)
+        code = torch.zeros(at.blocks, lanes.shape[-1], dtype=small, device=lanes.device)
         for i in range(at.first):
             code[0].add_(lanes[i], alpha=4 ** (at.first - 1 - i))
-        code[1:] = 0
         for i in range(at.rounds + 1):
             digit = lanes[at.first - 1 + i :: at.rounds][: at.blocks - 1]
             code[1:].add_(digit, alpha=4 ** (at.rounds - i))
         table = torch.arange(lanes.shape[-1] // self._size, device=lanes.device).unsqueeze(-1) * self._groups
         if group is not None:
             table = table + group.expand(*self._batch, self._size).reshape(-1, self._size)
-        return code.to(torch.int64).add_((table * at.codes).expand(-1, self._size).reshape(-1))
+        places = code.to(torch.int64).add_((table * at.codes).expand(-1, self._size).reshape(-1))
+        places[0] += 4 ** (at.rounds + 1)  # those at the start come last
+        return places
 
     def _per_group(self, table: Tensor) -> Tensor:
         """[*batch, entries] → [table, entries]."""
@@ -195,6 +194,13 @@ class DiceBlocks:
         """Each round's coefficient to its own cell, [table, codes, rounds] → [*batch, 5, 4]."""
         by_cell = coefficient.flatten(1) @ self._one_hot
         return by_cell.view(*self._batch, self._groups, 5, 4).sum(-3) / self._size
+
+
+@lru_cache(maxsize=8)
+def _discounts(discount: float, at: Layout, lanes: int, dtype: torch.dtype) -> Tensor:
+    """g_b for every lane, the same for all samples of a size."""
+    before = (at.rounds * torch.arange(at.blocks, device=at.cell.device) - (at.rounds - at.first)).clamp(min=0)
+    return (discount ** before.to(dtype)).unsqueeze(-1).repeat(1, lanes)
 
 
 def _reverse_cumsum(x: Tensor) -> Tensor:

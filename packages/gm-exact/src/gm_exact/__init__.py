@@ -9,7 +9,7 @@ from gm_exact.bounds import (
     eq44_bias,
     eq57_variance,
 )
-from gm_exact.constants import global_constants, local_constants
+from gm_exact.constants import global_constants, local_c2, local_constants
 from gm_exact.enumerate import Expectation, Trajectories, expectation, trajectories
 from gm_exact.evaluation import PolicyEvaluation, Tangent, evaluate
 from gm_exact.games import GameEvaluation, evaluate_game, game_value
@@ -53,6 +53,7 @@ __all__ = [
     "hessian_vector_product",
     "inner_path",
     "lirpg_meta_gradient",
+    "local_c2",
     "local_constants",
     "lola_meta_gradient",
     "maml_meta_gradient",

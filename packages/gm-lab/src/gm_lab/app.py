@@ -110,7 +110,9 @@ def _run(
         raise ValueError(f"expected cells that differ from each other, got {twice} repeated")
     path = settings.run_dir or default_run_dir(experiment.name)
     relevant = result_settings(settings)
-    with opened(path, experiment.name, relevant, experiment.columns, experiment.key) as (store, config):
+    extra = experiment.extra_columns(settings)
+    columns, key = (*experiment.columns, *extra), (*experiment.key, *extra)
+    with opened(path, experiment.name, relevant, columns, key) as (store, config):
         where.append(store)
 
         def warn(text: str) -> None:

@@ -42,4 +42,5 @@ class Experiment(Generic[SettingsT, CellT]):
     figures: "Callable[[SettingsT, pd.DataFrame], dict[str, Figure]]"
     claims: "Callable[[SettingsT, pd.DataFrame], list[Verdict]]"
     summary: "Callable[[SettingsT, pd.DataFrame], pd.DataFrame]"
+    extra_columns: Callable[[SettingsT], tuple[str, ...]] = lambda _settings: ()
     warm_up: Callable[[SettingsT], None] | None = None

@@ -1,0 +1,190 @@
+"""What ails LOLA-DiCE in the iterated prisoner's dilemma, and what replay does for it (paper, Figures 2 and 8)."""
+
+import sys
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+import numpy as np
+import torch
+
+import gm_estimators as estimators
+import gm_lab
+import lola_report
+from lola_problem import Curve, Game
+from lola_training import Training
+
+Figure = Literal["fig2a", "fig2b", "fig2c", "fig2d", "fig8"]
+
+CURVES: dict[str, tuple[Curve, ...]] = {
+    "fig2a": (
+        Curve("inner=128 outer=128", shared=True),
+        Curve("inner=1024 outer=128", inner=1024, hessian=1024, shared=True),
+        Curve("inner=exact outer=128", inner=None, hessian=None),
+        Curve("inner=exact outer=exact", inner=None, hessian=None, outer=None),
+    ),
+    "fig2b": (
+        Curve("comp=128 hessian=128"),
+        Curve("comp=1024 hessian=128", inner=1024),
+        Curve("comp=exact hessian=128", inner=None),
+    ),
+    "fig2c": (
+        Curve("comp=128 hessian=128"),
+        Curve("comp=128 hessian=1024", hessian=1024),
+        Curve("comp=128 hessian=exact", hessian=None),
+    ),
+    "fig2d": (
+        Curve("comp=on hessian=on"),
+        Curve("comp=off hessian=off", shared=True, replay_inner=True, replay_hessian=True),
+        Curve("comp=off hessian=on", replay_inner=True),
+        Curve("comp=on hessian=off", replay_hessian=True),
+    ),
+}
+"""Figure 8 shows the same curves with the accuracy of their gradients."""
+
+STATES = ("start", "CC", "CD", "DC", "DD")
+POLICY = tuple(f"cooperate_{player}_{state}" for player in (1, 2) for state in STATES)
+KEY = ("figure", "curve", "seed", "update")
+MEASURED = (
+    "score",
+    "score_1",
+    "score_2",
+    "accuracy",
+    "accuracy_outer_exact",
+    "correlation",
+    "correlation_outer_exact",
+    "error_sq",
+    "truth_sq",
+    "effective_size",
+)
+
+
+@dataclass(frozen=True)
+class Settings(Game, gm_lab.RunSettings):
+    """Why does LOLA-DiCE fail to cooperate, and does replay with off-policy DiCE help?
+
+    Without a flag: Figure 2(a-d) and Figure 8 of the paper at its full budget, the exact meta-gradient beside every
+    estimate.
+    """
+
+    figure: tuple[Figure, ...] = ("fig2a", "fig2b", "fig2c", "fig2d", "fig8")
+    """Figures to reproduce; fig8 has the curves of all four parts of Figure 2."""
+    curves: tuple[str, ...] | None = None
+    """Only these curves of the figures, e.g. "inner=128 outer=128"."""
+    seeds: int = 10
+    """Independent runs; the intervals are over these."""
+    inner_baseline: Literal["all", "replay"] = "all"
+    """Whether the arms of Figure 2d that don't replay have the baseline too; replay: only those that do, as in the
+    paper's code."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One way to estimate, for all seeds, under all the names that the figures have for it."""
+
+    seed: int
+    seeds: int
+    curve: Curve
+    names: tuple[tuple[str, str], ...]
+    game: Game
+
+
+def cells(settings: Settings) -> list[Cell]:
+    """One cell for each different way to estimate.
+
+    Args:
+        settings: the flags.
+
+    Raises:
+        BadInput: if a flag is out of range.
+    """
+    for name in ("horizon", "updates", "inner_steps", "evaluation_size", "replay_capacity", "seeds"):
+        gm_lab.require(settings, name, "an integer of at least 1", getattr(settings, name) >= 1)
+    for name in ("inner_lr", "outer_lr", "critic_lr"):
+        gm_lab.require(settings, name, "a finite number above 0", 0 < getattr(settings, name) < float("inf"))
+    gm_lab.require(settings, "discount", "0 ≤ γ < 1", 0 <= settings.discount < 1)
+    gm_lab.require(settings, "clip", "a number above 0", settings.clip is None or settings.clip > 0)
+    gm_lab.require(settings, "max_age", "an integer of at least 0", settings.max_age is None or settings.max_age >= 0)
+    game = Game(**{field.name: getattr(settings, field.name) for field in fields(Game)})
+    try:
+        game.matrix_game()
+        estimators.load(game.estimator)
+    except ValueError as error:
+        flag = "" if str(error).startswith(("game:", "payoffs:")) else "estimator: "
+        raise gm_lab.BadInput(f"--{flag}{error}") from error
+    figures = tuple(CURVES) if "fig8" in settings.figure else tuple(dict.fromkeys(settings.figure))
+    known = [curve.name for figure in figures for curve in CURVES[figure]]
+    if unknown := sorted(set(settings.curves or ()) - set(known)):
+        raise gm_lab.BadInput(f"--curves: expected some of {', '.join(dict.fromkeys(known))}, got {', '.join(unknown)}")
+    names: dict[Curve, list[tuple[str, str]]] = {}
+    for figure in figures:
+        for curve in CURVES[figure]:
+            if settings.curves is None or curve.name in settings.curves:
+                baseline = figure != "fig2d" or settings.inner_baseline == "all"
+                names.setdefault(replace(curve, name="", baseline=baseline), []).append((figure, curve.name))
+    fresh = [
+        size for c in names for size, on in ((c.inner, c.replay_inner), (c.hessian, c.replay_hessian)) if size and on
+    ]
+    most = max(fresh, default=1)
+    gm_lab.require(settings, "replay_capacity", f"at least {most} trajectories", settings.replay_capacity >= most)
+    found = [Cell(settings.seed, settings.seeds, curve, tuple(named), game) for curve, named in names.items()]
+    # the longest first, so that no worker is left with one at the end
+    return sorted(found, key=work, reverse=True)
+
+
+def work(cell: Cell) -> int:
+    """About how many trajectories an update reads."""
+    curve = cell.curve
+    sizes = [
+        cell.game.replay_capacity if replay else size or 0
+        for size, replay in ((curve.inner, curve.replay_inner), (curve.hessian, curve.replay_hessian))
+    ]
+    return (max(sizes) if curve.shared else sum(sizes)) + (curve.outer or 0)
+
+
+def run_cell(cell: Cell) -> list[gm_lab.Row]:
+    """The rows of results.csv of one way to estimate."""
+    # the same stream for every curve: what two have in common, they draw alike
+    rng = np.random.Generator(np.random.SFC64(gm_lab.seed_of(cell.seed, "lola", cell.seeds)))
+    try:
+        updates = list(Training(cell.game, cell.curve, cell.seeds, rng).updates())
+    except estimators.EstimatorError as error:
+        raise gm_lab.BadInput(str(error)) from error
+    measured = {name: torch.stack([update[name] for update in updates]) for name in updates[0]}
+    measured["score_1"], measured["score_2"] = measured.pop("scores").unbind(-1)
+    c, d = cell.game.matrix_game().cooperative, 1 - cell.game.matrix_game().cooperative
+    order = [0, *(1 + 2 * own + other for own, other in ((c, c), (c, d), (d, c), (d, d)))]
+    action_0 = measured.pop("action_0")[..., order].flatten(-2)
+    policy = 1 - action_0 if c == 1 else action_0
+    table = torch.cat((torch.stack([measured[name] for name in MEASURED], -1), policy), -1)
+    rounded = (table * 1e7).round().div(1e7).tolist()
+    columns = (*KEY, *MEASURED, *POLICY)
+    return [
+        dict(zip(columns, (figure, name, seed, update, *values), strict=True))
+        for figure, name in cell.names
+        for update, by_seed in enumerate(rounded, start=1)
+        for seed, values in enumerate(by_seed)
+    ]
+
+
+def warm_up(settings: gm_lab.RunSettings) -> None:
+    """One thread for each worker, since the workers fill the cores."""
+    torch.set_num_threads(1)
+    if settings.device not in ("auto", "cpu"):
+        raise gm_lab.BadInput(f"--device: expected auto or cpu, got {settings.device!r}")
+
+
+EXPERIMENT = gm_lab.Experiment(
+    name="lola_offpolicy",
+    settings=Settings,
+    columns=(*KEY, *MEASURED, *POLICY),
+    key=KEY,
+    cells=cells,
+    run_cell=run_cell,
+    figures=lambda settings, frame: lola_report.figures(frame, settings.figure),
+    claims=lambda _settings, frame: lola_report.claims(frame),
+    summary=lambda _settings, frame: lola_report.summary(frame),
+    warm_up=warm_up,
+)
+
+if __name__ == "__main__":
+    sys.exit(gm_lab.main(EXPERIMENT))

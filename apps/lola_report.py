@@ -1,0 +1,162 @@
+"""What apps/lola_offpolicy.py makes of results.csv: figures, verdicts on LOLA-1 to LOLA-6, and the closing table."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import gm_lab
+from gm_lab import above, at_least, at_most, decided
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+PARTS = {
+    "fig2a": "(a) inner and outer estimate",
+    "fig2b": "(b) compositional bias",
+    "fig2c": "(c) Hessian variance",
+    "fig2d": "(d) replay with off-policy DiCE",
+}
+ROWS = {
+    "score": "reward per round",
+    "accuracy": "accuracy (cosine)",
+    "accuracy_outer_exact": "accuracy, exact outer gradient",
+}
+LAST = 50
+BIN = 10
+
+
+def figures(frame: "pd.DataFrame", wanted: Sequence[str]) -> "dict[str, Figure]":
+    """The pictures that were asked for, and the policies that were learnt."""
+    parts = [part for part in PARTS if part in set(frame["figure"])]
+    drawn = {part: _page(frame, [part], {"score": ROWS["score"]}, 4.2) for part in parts if part in wanted}
+    if "fig8" in wanted:
+        drawn["fig8"] = _page(frame, parts, ROWS, 3.4)
+    return drawn | {"policies": _policies(frame)}
+
+
+def _page(frame: "pd.DataFrame", parts: Sequence[str], rows: dict[str, str], width: float) -> "Figure":
+    """A column for each part, a row for each measurement, a point for every ten updates."""
+    figure = gm_lab.panels([PARTS[part] for part in parts], width=width, height=2.6, rows=len(rows))
+    binned = frame.assign(update=((frame["update"] - 1) // BIN + 0.5) * BIN)
+    for index, axes in enumerate(figure.axes):
+        measure, part = list(rows)[index // len(parts)], parts[index % len(parts)]
+        gm_lab.lines(
+            axes,
+            binned[binned["figure"] == part],
+            "update",
+            measure,
+            by="curve",
+            over="seed",
+            x_label="update",
+            y_label=rows[measure],
+            marks=False,
+        )
+        if index // len(parts) == 0:
+            axes.legend(fontsize=7, loc="best", handlelength=2.5)
+    return figure
+
+
+def _policies(frame: "pd.DataFrame") -> "Figure":
+    """Who cooperates after what, at the end: one row for each curve, one column for each state."""
+    rows = _last(frame).drop_duplicates(["curve", "seed", "update"])
+    columns = [name for name in frame.columns if name.startswith("cooperate_1_")]
+    states = [name.removeprefix("cooperate_1_") for name in columns]
+    curves = list(dict.fromkeys(frame["curve"]))
+    means = rows.groupby("curve")[[*columns, *(name.replace("_1_", "_2_") for name in columns)]].mean().loc[curves]
+    table = (means[columns].to_numpy() + means.iloc[:, len(columns) :].to_numpy()) / 2
+    figure = gm_lab.panels(["probability of cooperating, both players, last updates"], 5.2, 0.6 + 0.3 * len(curves))
+    (axes,) = figure.axes
+    axes.grid(visible=False)
+    image = axes.imshow(table, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    axes.set_yticks(range(len(curves)), curves, fontsize=8)
+    labels = ["at the start" if state == "start" else f"after {state}" for state in states]
+    axes.set_xticks(range(len(states)), labels)
+    for row, values in enumerate(table):
+        for column, value in enumerate(values):
+            colour = "black" if value > 0.5 else "white"
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+    figure.colorbar(image, ax=axes, label="probability")
+    axes.set_xlabel("own action, other's action in the round before (C cooperate, D defect)", fontsize=8)
+    return figure
+
+
+def _last(frame: "pd.DataFrame") -> "pd.DataFrame":
+    rows: pd.DataFrame = frame[frame["update"] > frame["update"].max() - LAST]
+    return rows
+
+
+def summary(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Each curve's score at the end, with its interval and its spread, and how good its gradients were."""
+    import pandas as pd
+
+    lines = []
+    for curve, rows in frame.drop_duplicates(["curve", "seed", "update"]).groupby("curve", sort=False):
+        score = gm_lab.per_unit(_last(rows), "score", "seed")
+        line = {"curve": curve, "score": score.mean(), "lowest": score.min(), "highest": score.max()}
+        early = rows[rows["update"] <= 100]
+        for column in ("accuracy", "accuracy_outer_exact", "correlation"):
+            line[column] = early[column].mean()
+        lines.append(line | {"effective size": rows["effective_size"].mean()})
+    return pd.DataFrame(lines)
+
+
+def claims(frame: "pd.DataFrame") -> list[gm_lab.Verdict]:
+    """The verdicts on LOLA-1 to LOLA-6, as docs/claims.toml says they are decided."""
+    end = _last(frame)
+
+    def score(curve: str) -> "pd.Series[float]":
+        return gm_lab.per_unit(end, "score", "seed", curve=curve)
+
+    def accuracy(curve: str) -> "pd.Series[float]":
+        return gm_lab.per_unit(frame, "accuracy_outer_exact", "seed", curve=curve)
+
+    def better(high: str, low: str) -> gm_lab.Comparison:
+        return above(f"{high} > {low}", score(high), score(low))
+
+    def gain(high: str, low: str) -> "pd.Series[float]":
+        return score(high) - score(low)
+
+    base = "comp=128 hessian=128"
+    on = "comp=on hessian=on"
+    few, many, exact = (f"inner={size} outer=128" for size in ("128", "1024", "exact"))
+    return [
+        decided(
+            "LOLA-1",
+            "inner 128 / outer 128 fails to cooperate, inner 1024 / outer 128 does far better",
+            [at_most(f"{few}: score < −1.5", score(few), -1.5), better(many, few)],
+        ),
+        decided("LOLA-2", "the outer estimate matters too", [better("inner=exact outer=exact", exact)]),
+        decided(
+            "LOLA-3",
+            "composition with 1024 samples or exact beats 128, Hessian at 128",
+            [better(f"comp={size} hessian=128", base) for size in ("1024", "exact")],
+        ),
+        decided(
+            "LOLA-4",
+            "Hessian with 1024 samples or exact beats 128, and by more than the composition gains",
+            [
+                *(better(f"comp=128 hessian={size}", base) for size in ("1024", "exact")),
+                *(better(f"comp=128 hessian={size}", f"comp={size} hessian=128") for size in ("1024", "exact")),
+            ],
+        ),
+        decided(
+            "LOLA-5",
+            "each of off/off, off/on, on/off beats on/on",
+            [
+                better(f"comp={comp} hessian={hessian}", on)
+                for comp, hessian in (("off", "off"), ("off", "on"), ("on", "off"))
+            ],
+        ),
+        decided(
+            "LOLA-6",
+            "an exact inner gradient raises accuracy a lot, yet the return only a little",
+            [
+                at_least("accuracy with exact outer: exact − 1024 > .2", accuracy(exact) - accuracy(many), 0.2),
+                above(
+                    "score: 1024 − 128 > exact − 1024",
+                    gain(many, few),
+                    gain(exact, many),
+                ),
+            ],
+        ),
+    ]

@@ -1,0 +1,59 @@
+"""A2C and meta-gradient reinforcement learning on Atari with low-variance-curvature correction."""
+
+from gm_mgrl_atari.checkpoints import CheckpointError
+from gm_mgrl_atari.games import PAPER_GAMES, AtariGames, Games, Step, rom_name
+from gm_mgrl_atari.learner import Learner, NotFiniteError, Point, Window
+from gm_mgrl_atari.network import Network
+from gm_mgrl_atari.objectives import (
+    INITIAL_LOGITS,
+    NAMES,
+    Batch,
+    Coefficients,
+    Terms,
+    advantages,
+    coefficients,
+    combined,
+    fixed_coefficients,
+    policy_estimator,
+    terms,
+)
+from gm_mgrl_atari.optimiser import AdamState, adam, adam_state, clipped_ascent, constant, linear_decay
+from gm_mgrl_atari.rollouts import Collector
+from gm_mgrl_atari.settings import ALGORITHMS, Training
+from gm_mgrl_atari.trainer import Progress, Trainer
+
+__all__ = [
+    "ALGORITHMS",
+    "INITIAL_LOGITS",
+    "NAMES",
+    "PAPER_GAMES",
+    "AdamState",
+    "AtariGames",
+    "Batch",
+    "CheckpointError",
+    "Coefficients",
+    "Collector",
+    "Games",
+    "Learner",
+    "Network",
+    "NotFiniteError",
+    "Point",
+    "Progress",
+    "Step",
+    "Terms",
+    "Trainer",
+    "Training",
+    "Window",
+    "adam",
+    "adam_state",
+    "advantages",
+    "clipped_ascent",
+    "coefficients",
+    "combined",
+    "constant",
+    "fixed_coefficients",
+    "linear_decay",
+    "policy_estimator",
+    "rom_name",
+    "terms",
+]

@@ -1,0 +1,143 @@
+"""Atari games in ALE's vector environment, preprocessed as in the paper, with true episode returns."""
+
+import re
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import ale_py
+import numpy as np
+from ale_py import roms
+from ale_py.vector_env import AtariVectorEnv
+from jaxtyping import Bool, Float, Int, UInt8
+from numpy import ndarray
+
+PAPER_GAMES = ("Asteroids", "Qbert", "Tennis", "BeamRider", "Alien", "Assault", "DoubleDunk", "Seaquest")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What n environments answer to one action each.
+
+    Attributes:
+        observation: stacked frames after the step; of a new episode where `valid` is false.
+        reward: sign of the game's reward.
+        terminated: whether the episode ends for learning: a life lost or the game over.
+        truncated: whether a time limit ended it.
+        valid: whether the action was carried out; false where the environment was being reset instead.
+        returns: undiscounted, unclipped returns of the whole games that were found to have ended.
+        lengths: their lengths in steps.
+    """
+
+    observation: UInt8[ndarray, "env frames side side"]
+    reward: Float[ndarray, "env"]
+    terminated: Bool[ndarray, "env"]
+    truncated: Bool[ndarray, "env"]
+    valid: Bool[ndarray, "env"]
+    returns: Float[ndarray, "ended"]
+    lengths: Int[ndarray, "ended"]
+
+
+@runtime_checkable
+class Games(Protocol):
+    """n environments that step together."""
+
+    @property
+    def envs(self) -> int:
+        """How many."""
+
+    @property
+    def actions(self) -> int:
+        """Number of actions."""
+
+    def reset(self) -> UInt8[ndarray, "env frames side side"]:
+        """Starts every environment anew."""
+
+    def send(self, action: Int[ndarray, "env"]) -> None:
+        """Starts a step and returns at once."""
+
+    def receive(self) -> Step:
+        """Waits for the step."""
+
+
+def rom_name(game: str) -> str:
+    """ALE's name of a game: BeamRider, beam_rider and "Beam Rider" are all beam_rider.
+
+    Raises:
+        ValueError: ALE has no such game.
+    """
+    known = set(roms.get_all_rom_ids())
+    asked = re.sub(r"[^a-z0-9]", "", game.lower())
+    found = {name.replace("_", ""): name for name in known}.get(asked)
+    if found is None:
+        raise ValueError(f"expected {', '.join(PAPER_GAMES)} or another of ALE's {len(known)} games, got {game!r}")
+    return found
+
+
+class AtariGames:
+    """n environments of one game (paper, G.3; Mnih et al. 2015, "Human-Level Control …", Methods).
+
+    Up to 30 no-ops and a fire at the start, each action repeated for 4 frames, maximum of the last two, 84 × 84 grey,
+    4 frames stacked, no sticky actions. For learning an episode ends with a life and a reward is its sign; the game
+    goes on until it is over, and its true return is reported then.
+
+    Args:
+        game: its name.
+        envs: n.
+        seed: of the first environment; the others follow.
+        threads: that emulate; 0 for as many as there are cores.
+        noops: how many at most.
+    """
+
+    def __init__(self, game: str, envs: int, seed: int, threads: int = 0, noops: int = 30) -> None:
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+        self._env = AtariVectorEnv(
+            rom_name(game),
+            envs,
+            num_threads=min(threads, envs),
+            noop_max=noops,
+            # life_loss_info: the game goes on after a lost life; episodic_life would begin a new one
+            life_loss_info=True,
+            # clipped here, so that true returns can be told
+            reward_clipping=False,
+            max_num_frames_per_episode=108_000,
+        )
+        self._seed = seed
+        self.envs, self.actions = envs, len(self._env.ale.get_action_set())
+        self._ended = np.zeros(envs, dtype=bool)
+        self._frame = np.zeros(envs, dtype=np.int64)
+        self._return = np.zeros(envs)
+        self._length = np.zeros(envs, dtype=np.int64)
+
+    def reset(self) -> UInt8[ndarray, "env frames side side"]:
+        """Starts every game anew, with the seeds of the beginning."""
+        observation: ndarray
+        observation, info = self._env.reset(seed=self._seed)
+        self._frame = info["episode_frame_number"].astype(np.int64)
+        self._ended[:], self._return[:], self._length[:] = False, 0, 0
+        return observation
+
+    def send(self, action: Int[ndarray, "env"]) -> None:
+        """Starts a step and returns at once."""
+        self._env.send(action)
+
+    def receive(self) -> Step:
+        """Waits for the step."""
+        observation, reward, terminated, truncated, info = self._env.recv()
+        frame = info["episode_frame_number"].astype(np.int64)
+        # ALE resets a game in the step after it is over and ignores that step's action. Lives don't tell: some games
+        # have none, and after a lost life the game goes on with the action carried out.
+        reset = self._ended & (frame < self._frame)
+        returns, lengths = self._return[reset], self._length[reset]
+        self._return[reset], self._length[reset] = 0, 0
+        self._return += np.where(reset, 0, reward)
+        self._length += ~reset
+        self._frame, self._ended = frame, terminated | truncated
+        return Step(
+            observation,
+            np.sign(reward).astype(np.float32) * ~reset,
+            terminated & ~reset,
+            truncated & ~terminated & ~reset,
+            ~reset,
+            returns,
+            lengths,
+        )

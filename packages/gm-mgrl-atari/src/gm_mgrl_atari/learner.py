@@ -1,0 +1,156 @@
+"""Updates of A2C and meta-gradients of MGRL, from batches of experience."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gm_estimators import Estimator, meta_gradient
+from gm_estimators.inner_loop import Params as AnyParams
+from gm_estimators.inner_loop import Update, as_dict, gradient
+from gm_mgrl_atari.network import Network, Params
+from gm_mgrl_atari.objectives import Batch, Coefficients, Terms, coefficients, combined, fixed_coefficients, terms
+from gm_mgrl_atari.optimiser import AdamState, detached, global_norm
+
+OUTER = fixed_coefficients()
+
+
+class NotFiniteError(ArithmeticError):
+    """NaN or infinity where training needs numbers; the message names the tensors."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where training is.
+
+    Attributes:
+        params: θ.
+        optimiser: the state of the inner rule; an `AdamState` if that is Adam.
+    """
+
+    params: Params
+    optimiser: object
+
+
+@dataclass(frozen=True)
+class Window:
+    """What K inner updates and an outer batch give.
+
+    Attributes:
+        meta_gradient: ∇φ J_Out(θᴷ).
+        path: the points after 1 … K updates, without history.
+        terms: of the objective at θ⁰.
+        batches: the K inner batches and the outer one.
+    """
+
+    meta_gradient: Float[Tensor, "4"]
+    path: list[Point]
+    terms: Terms
+    batches: list[Batch]
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A2C with a rule that updates θ.
+
+    Attributes:
+        network: π and V.
+        estimator: of the policy term in inner updates.
+        rule: the inner optimiser.
+        outer: coefficients of the outer objective.
+    """
+
+    network: Network
+    estimator: Estimator
+    rule: Update
+    outer: Coefficients = OUTER
+
+    def update(self, point: Point, batch: Batch, fixed: Coefficients) -> tuple[Point, Terms]:
+        """One A2C update, θ′ = rule(θ, ∇θ J(θ)).
+
+        Raises:
+            NotFiniteError: the objective or a gradient is NaN or infinite.
+        """
+        leaves = {name: value.detach().requires_grad_() for name, value in point.params.items()}
+        parts = terms(self.network, leaves, batch, fixed, self.estimator)
+        grads = gradient(combined(parts, fixed), leaves)
+        require_finite(_named(parts), grads)
+        with torch.no_grad():
+            params, state = self.rule(point.params, grads, point.optimiser)
+        return Point(params, state), Terms(*(part.detach() for part in parts))
+
+    def window(
+        self, point: Point, logits: Float[Tensor, "4"], batch_at: Callable[[Params, int], Batch], inner_steps: int
+    ) -> Window:
+        """∇φ J_Out(θᴷ), with θ¹ … θᴷ by K updates from θ⁰ (paper, Eq. 15, and Eq. 8 for K > 1).
+
+            θ^{i+1} = rule(θ^i, ∇θ J(σ(φ), θ^i; b_i)),   J_Out = policy term of b_K at θᴷ
+
+        Args:
+            point: θ⁰ and the optimiser's state.
+            logits: φ.
+            batch_at: (θ^i, i) to b_i, i = 0 … K; the last is the outer batch.
+            inner_steps: K.
+
+        Raises:
+            NotFiniteError: an objective, a gradient or the meta-gradient is NaN or infinite.
+        """
+        batches: list[Batch] = []
+        seen: list[Terms] = []
+        path: list[Point] = []
+
+        def next_batch(params: Params) -> Batch:
+            batches.append(batch_at(detached(params), len(batches)))
+            return batches[-1]
+
+        def inner(meta: AnyParams, params: AnyParams, _step: int) -> Tensor:
+            learnt, theta = coefficients(as_dict(meta)[""]), as_dict(params)
+            parts = terms(self.network, theta, next_batch(theta), learnt, self.estimator)
+            seen.append(Terms(*(part.detach() for part in parts)))
+            return combined(parts, learnt)
+
+        def outer(_meta: AnyParams, params: AnyParams) -> Tensor:
+            theta = as_dict(params)
+            parts = terms(self.network, theta, next_batch(theta), self.outer, self.estimator)
+            return combined(parts, self.outer)
+
+        def recorded(params: Params, grads: Params, state: object) -> tuple[Params, object]:
+            require_finite(_named(seen[-1]), detached(grads))
+            params, state = self.rule(params, grads, state)
+            kept = state.detached() if isinstance(state, AdamState) else state
+            path.append(Point(detached(params), kept))
+            return params, state
+
+        found = meta_gradient(
+            logits,
+            point.params,
+            inner=inner,
+            outer=outer,
+            inner_steps=inner_steps,
+            update=recorded,
+            state=point.optimiser,
+        )
+        meta = as_dict(found)[""]
+        require_finite({"meta-gradient": meta}, {})
+        return Window(meta, path, seen[0], batches)
+
+
+def require_finite(values: dict[str, Tensor], gradients: Params) -> None:
+    """Stops at NaN or infinity; one transfer from the device where all is well.
+
+    Raises:
+        NotFiniteError: with the names of the tensors.
+    """
+    norm = [global_norm(gradients)] if gradients else []
+    if math.isfinite(float(torch.stack([x.sum() for x in (*values.values(), *norm)]).sum())):
+        return
+    named = {**values, **{f"gradient of {name}": g for name, g in gradients.items()}}
+    bad = [name for name, tensor in named.items() if not bool(tensor.isfinite().all())]
+    raise NotFiniteError(f"expected finite numbers, got NaN or infinity in {', '.join(bad or ['the gradient norm'])}")
+
+
+def _named(parts: Terms) -> dict[str, Tensor]:
+    return {f"{name} term": value.detach() for name, value in parts._asdict().items()}

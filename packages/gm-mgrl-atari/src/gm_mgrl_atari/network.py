@@ -1,0 +1,125 @@
+"""Actor and critic on stacked frames, as a function of a dictionary of tensors."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn.functional import conv2d, linear
+
+Params = dict[str, Tensor]
+ATARI_LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+GAIN = math.sqrt(2)
+
+
+@dataclass(frozen=True)
+class Network:
+    """π_θ and V_θ: convolutions and one hidden layer shared, a critic that is told the discount (paper, G.3.4).
+
+        f = relu(W relu(conv(s / 255)))
+        log π(·|s) = log softmax(W_π f),   V(s; γ) = w_V · relu(W_c [f, e(⊥γ)]),   e(γ) = u γ + b
+
+    Without `conditioned` the critic is V(s) = w_V · f. Convolution weights are kept in `channels_last` order, in which
+    they are faster on CPUs and tensor cores.
+
+    Attributes:
+        actions: number of actions.
+        frames: number of stacked frames, the input channels.
+        size: side of a frame in pixels.
+        layers: (channels out, side of the filter, stride) of each convolution.
+        hidden: width of the hidden layers.
+        embedding: width of e(γ).
+        conditioned: whether the critic is told the discount.
+    """
+
+    actions: int
+    frames: int = 4
+    size: int = 84
+    layers: tuple[tuple[int, int, int], ...] = ATARI_LAYERS
+    hidden: int = 512
+    embedding: int = 16
+    conditioned: bool = True
+
+    def init(
+        self,
+        generator: torch.Generator,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        memory_format: torch.memory_format = torch.channels_last,
+    ) -> Params:
+        """θ: orthogonal weights of gain √2 (policy 0.01, value 1; Saxe et al. 2014), biases of zero.
+
+        Args:
+            generator: a CPU generator, so that every device starts from the same numbers.
+            dtype: of the parameters.
+            device: where they live.
+            memory_format: of the convolution weights.
+        """
+        shapes: dict[str, tuple[tuple[int, ...], float]] = {}
+        channels, side = self.frames, self.size
+        for i, (out, kernel, stride) in enumerate(self.layers):
+            shapes[f"conv{i}"] = ((out, channels, kernel, kernel), GAIN)
+            channels, side = out, (side - kernel) // stride + 1
+        shapes["hidden"] = ((self.hidden, channels * side * side), GAIN)
+        shapes["policy"] = ((self.actions, self.hidden), 0.01)
+        shapes["value"] = ((1, self.hidden), 1.0)
+        if self.conditioned:
+            shapes["critic"] = ((self.hidden, self.hidden + self.embedding), GAIN)
+            shapes["embedding"] = ((self.embedding, 1), GAIN)
+        params: Params = {}
+        for name, (shape, gain) in shapes.items():
+            weight = torch.nn.init.orthogonal_(torch.empty(shape), gain, generator=generator)
+            layout = memory_format if weight.dim() == 4 else torch.contiguous_format
+            params[f"{name}.weight"] = weight.to(device, dtype).contiguous(memory_format=layout)
+            params[f"{name}.bias"] = torch.zeros(shape[0], dtype=dtype, device=device)
+        return params
+
+    def __call__(
+        self, params: Params, observation: UInt8[Tensor, "*batch frames side side"], discount: Tensor
+    ) -> tuple[Float[Tensor, "*batch actions"], Float[Tensor, "*batch"]]:
+        """(log π(·|s), V(s; ⊥γ)).
+
+        Args:
+            params: θ.
+            observation: s, grey levels.
+            discount: γ, a scalar; no gradient flows through it.
+        """
+        features = self._features(params, observation)
+        log_prob = _linear(params, "policy", features).log_softmax(-1)
+        if self.conditioned:
+            features = self._critic_features(params, features, discount.detach())
+        return log_prob, _linear(params, "value", features).squeeze(-1)
+
+    def policy(
+        self, params: Params, observation: UInt8[Tensor, "*batch frames side side"]
+    ) -> Float[Tensor, "*batch actions"]:
+        """The actor alone: log π(·|s)."""
+        return _linear(params, "policy", self._features(params, observation)).log_softmax(-1)
+
+    def _features(self, params: Params, observation: Tensor) -> Tensor:
+        """The shared hidden layer, f."""
+        x = self._scaled(observation.flatten(0, -4), params)
+        for i, (_, _, stride) in enumerate(self.layers):
+            x = conv2d(x, params[f"conv{i}.weight"], params[f"conv{i}.bias"], stride=stride).relu()
+        return _linear(params, "hidden", x.flatten(1)).relu().reshape(*observation.shape[:-3], self.hidden)
+
+    @staticmethod
+    def _scaled(observation: Tensor, params: Params) -> Tensor:
+        """Grey levels as numbers in [0, 1], of the type and memory order of the first filters."""
+        weight = params["conv0.weight"]
+        order = torch.channels_last if weight.is_contiguous(memory_format=torch.channels_last) else None
+        scaled = observation.to(weight.dtype, memory_format=order or torch.contiguous_format)
+        return scaled.mul_(1 / 255)
+
+    def _critic_features(self, params: Params, features: Tensor, discount: Tensor) -> Tensor:
+        """relu(W_c [f, e]); the part of e is the same for every state, so it joins the bias."""
+        weight = params["critic.weight"]
+        by_features, by_embedding = weight[:, : self.hidden], weight[:, self.hidden :]
+        embedded = _linear(params, "embedding", discount.to(features).reshape(1))
+        return linear(features, by_features, params["critic.bias"] + by_embedding @ embedded).relu()
+
+
+def _linear(params: Params, name: str, x: Tensor) -> Tensor:
+    return linear(x, params[f"{name}.weight"], params[f"{name}.bias"])

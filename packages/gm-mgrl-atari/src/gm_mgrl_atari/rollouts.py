@@ -1,0 +1,98 @@
+"""Experience: a policy acts in environments, T steps at a time."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gm_mgrl_atari.games import Games, Step
+from gm_mgrl_atari.network import Network, Params
+from gm_mgrl_atari.objectives import Batch
+
+
+class Collector:
+    """Draws batches on policy and keeps the returns of finished games.
+
+    With several groups of environments the network decides for one while the others emulate; that pays where the
+    network has a device of its own.
+
+    Args:
+        groups: the environments; all have the same actions.
+        network: π.
+        steps: T.
+        generator: draws actions, on the network's device.
+        device: where batches go.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Games],
+        network: Network,
+        steps: int,
+        generator: torch.Generator,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._groups, self._network, self._steps = groups, network, steps
+        self._generator, self._device = generator, torch.device(device)
+        self._observation = [self._to_device(group.reset()) for group in groups]
+        self.emulated = 0
+        self.returns: list[float] = []
+        self.lengths: list[int] = []
+
+    def _to_device(self, array: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]") -> Tensor:
+        return torch.from_numpy(array).to(self._device, non_blocking=True)
+
+    def collect(self, params: Params) -> Batch:
+        """T steps of every environment with π_θ."""
+        observations = [[observation] for observation in self._observation]
+        actions: list[list[Tensor]] = [[] for _ in self._groups]
+        steps: list[list[Step]] = [[] for _ in self._groups]
+        for group, observation, taken in zip(self._groups, self._observation, actions, strict=True):
+            self._act(group, params, observation, taken)
+        for t in range(self._steps):
+            for group, seen, taken, answers in zip(self._groups, observations, actions, steps, strict=True):
+                answers.append(group.receive())
+                seen.append(self._to_device(answers[-1].observation))
+                if t < self._steps - 1:
+                    self._act(group, params, seen[-1], taken)
+        self._observation = [seen[-1] for seen in observations]
+        self._count(steps)
+        batches = [
+            Batch(
+                observation=torch.stack(seen, dim=1),
+                action=torch.stack(taken, dim=1),
+                **{
+                    name: self._to_device(np.stack([getattr(answer, name) for answer in answers], axis=1))
+                    for name in ("reward", "terminated", "truncated", "valid")
+                },
+            )
+            for seen, taken, answers in zip(observations, actions, steps, strict=True)
+        ]
+        return batches[0] if len(batches) == 1 else joined(batches)
+
+    def _act(self, group: Games, params: Params, observation: Tensor, taken: list[Tensor]) -> None:
+        with torch.no_grad():
+            log_prob = self._network.policy(params, observation)
+            action = torch.multinomial(log_prob.exp(), 1, generator=self._generator).squeeze(-1)
+        taken.append(action)
+        group.send(action.cpu().numpy())
+
+    def _count(self, steps: Sequence[Sequence[Step]]) -> None:
+        for answers in steps:
+            self.emulated += sum(answer.valid.size for answer in answers)
+            for answer in answers:
+                self.returns.extend(answer.returns.tolist())
+                self.lengths.extend(answer.lengths.tolist())
+
+    def finished(self) -> tuple[list[float], list[int]]:
+        """Returns and lengths of the games that ended since the last call."""
+        ended = self.returns, self.lengths
+        self.returns, self.lengths = [], []
+        return ended
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """One batch of all environments."""
+    return Batch(*(torch.cat([getattr(batch, field.name) for batch in batches]) for field in fields(Batch)))
