@@ -1,0 +1,247 @@
+"""Training: A2C or MGRL on batches from environments, with a log and checkpoints."""
+
+import csv
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gm_mgrl_atari import checkpoints
+from gm_mgrl_atari.games import Games
+from gm_mgrl_atari.learner import NotFiniteError, Point
+from gm_mgrl_atari.network import Network, Params
+from gm_mgrl_atari.objectives import INITIAL_LOGITS, NAMES, Batch, Terms, coefficients
+from gm_mgrl_atari.optimiser import AdamState, adam, adam_state, constant
+from gm_mgrl_atari.rollouts import Collector
+from gm_mgrl_atari.settings import Training
+
+Row = dict[str, int | float]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """All that changes in training except the environments; replaced as a whole, never in part.
+
+    Attributes:
+        point: θ and Adam's state.
+        logits: φ.
+        meta: Adam's state for φ.
+        updates: kept so far.
+        emulated: environment steps so far, those of discarded updates included.
+        rows: the log.
+    """
+
+    point: Point
+    logits: Tensor
+    meta: AdamState
+    updates: int
+    emulated: int
+    rows: tuple[Row, ...]
+
+
+class Trainer:
+    """A run; `run` goes on from the last checkpoint in its folder.
+
+    A resumed run has the parameters, both optimisers, meta-parameters, schedules, counters, log and random stream of
+    the checkpoint; environments begin new games, and a game's unfinished return is lost.
+
+    Args:
+        training: the settings.
+        groups: environments, as many as the settings say in all.
+        seed: of the initial parameters and of the actions.
+        device: of the network.
+        folder: for checkpoints and log.csv; nothing is written if `None`.
+        memory_format: of the network's convolutions.
+        warn: shows a line.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        groups: Sequence[Games],
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        folder: Path | None = None,
+        memory_format: torch.memory_format = torch.channels_last,
+        warn: Callable[[str], None] = print,
+    ) -> None:
+        training.check()
+        if (envs := sum(group.envs for group in groups)) != training.envs:
+            raise ValueError(f"groups: expected {training.envs} environments in all, got {envs}")
+        self.training, self.folder, self._device = training, folder, torch.device(device)
+        self.network = Network(groups[0].actions, conditioned=training.conditioned)
+        self.learner = training.learner(self.network)
+        self._meta_rule = adam(constant(training.meta_lr))
+        self._generator = torch.Generator(device).manual_seed(seed)
+        drawn = torch.Generator().manual_seed(seed)
+        params = self.network.init(drawn, device=device, memory_format=memory_format)
+        logits = torch.tensor(INITIAL_LOGITS, device=device)
+        self.progress = Progress(Point(params, adam_state(params)), logits, adam_state({"": logits}), 0, 0, ())
+        if folder is not None and (record := checkpoints.latest(folder, self.record(), warn)) is not None:
+            self.progress = self._restored(record)
+        self._collector = Collector(groups, self.network, training.steps, self._generator, device)
+        self._next_batch: Batch | None = None
+
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        now, state = self.progress, self.progress.point.optimiser
+        assert isinstance(state, AdamState)
+        return {
+            "settings": dataclasses.asdict(self.training),
+            "params": now.point.params,
+            "adam": dataclasses.asdict(state),
+            "logits": now.logits,
+            "meta_adam": dataclasses.asdict(now.meta),
+            "updates": now.updates,
+            "emulated": now.emulated,
+            "generator": self._generator.get_state(),
+            "rows": list(now.rows),
+        }
+
+    def _restored(self, record: dict[str, Any]) -> Progress:
+        like = self.progress.point.params
+
+        def moved(tensors: Params, form: Params) -> Params:
+            # copied into place, so that the memory format is ours
+            return {name: torch.empty_like(value).copy_(tensors[name]) for name, value in form.items()}
+
+        def state(saved: dict[str, Any], form: Params) -> AdamState:
+            return AdamState(saved["step"], moved(saved["first"], form), moved(saved["second"], form))
+
+        logits = record["logits"].to(self._device)
+        self._generator.set_state(record["generator"])
+        return Progress(
+            Point(moved(record["params"], like), state(record["adam"], like)),
+            logits,
+            state(record["meta_adam"], {"": logits}),
+            record["updates"],
+            record["emulated"],
+            tuple(record["rows"]),
+        )
+
+    def save(self, prefix: str = "checkpoint") -> None:
+        """Writes a checkpoint, if there is a folder."""
+        if self.folder is not None:
+            checkpoints.save(self.folder, self.record(), self.progress.updates, prefix=prefix)
+
+    def run(
+        self,
+        *,
+        log_every: int = 100,
+        checkpoint_seconds: float = 600.0,
+        keep_at: Sequence[int] = (),
+        on_row: Callable[[Row], None] = lambda _row: None,
+    ) -> list[Row]:
+        """Trains to the end; any interruption first writes a checkpoint, except where numbers aren't finite.
+
+        Args:
+            log_every: kept updates per row of the log.
+            checkpoint_seconds: time between checkpoints.
+            keep_at: numbers of updates at which a copy is kept for good, as point-*.pt.
+            on_row: called with each new row.
+
+        Returns:
+            The log.
+
+        Raises:
+            NotFiniteError: a loss or gradient is NaN or infinite; the last checkpoint is left as it is.
+        """
+        self._write_log()
+        saved = clock = time.perf_counter()
+        emulated = self.progress.emulated
+        try:
+            if 0 in keep_at and self.progress.updates == 0:
+                self.save("point")
+            while self.progress.updates < self.training.updates:
+                before = self.progress.updates
+                parts = self.step()
+                now = self.progress.updates
+                if now // log_every > before // log_every or now == self.training.updates:
+                    elapsed, clock = time.perf_counter() - clock, time.perf_counter()
+                    row = self._row(parts, (self.progress.emulated - emulated) / elapsed)
+                    emulated = self.progress.emulated
+                    self.progress = dataclasses.replace(self.progress, rows=(*self.progress.rows, row))
+                    self._write_log(row)
+                    on_row(row)
+                if any(before < at <= now for at in keep_at):
+                    self.save("point")
+                if time.perf_counter() - saved > checkpoint_seconds:
+                    self.save()
+                    saved = time.perf_counter()
+        except NotFiniteError:
+            raise
+        except BaseException:
+            self.save()
+            raise
+        self.save()
+        return list(self.progress.rows)
+
+    def step(self) -> Terms:
+        """One kept update of A2C or of discarding MGRL, or a window of K kept ones; the terms before it."""
+        now, emulated = self.progress, self._collector.emulated
+        if self.training.algorithm == "a2c":
+            point, parts = self.learner.update(
+                now.point, self._collector.collect(now.point.params), coefficients(now.logits)
+            )
+            logits, meta, kept = now.logits, now.meta, 1
+        else:
+            point, parts, kept, logits, meta = self._meta_step(now)
+        self.progress = Progress(
+            point, logits, meta, now.updates + kept, now.emulated + self._collector.emulated - emulated, now.rows
+        )
+        return parts
+
+    def _meta_step(self, now: Progress) -> tuple[Point, Terms, int, Tensor, AdamState]:
+        online = self.training.schedule == "online"
+        inner_steps = self.training.inner_steps
+        if online:
+            inner_steps = min(inner_steps, self.training.updates - now.updates)
+
+        def batch_at(params: Params, step: int) -> Batch:
+            carried, self._next_batch = self._next_batch, None
+            return carried if step == 0 and carried is not None else self._collector.collect(params)
+
+        window = self.learner.window(now.point, now.logits, batch_at, inner_steps)
+        with torch.no_grad():
+            moved, meta = self._meta_rule({"": now.logits}, {"": window.meta_gradient}, now.meta)
+        assert isinstance(meta, AdamState)
+        if online:
+            self._next_batch = window.batches[-1]
+        kept = inner_steps if online else 1
+        return window.path[kept - 1], window.terms, kept, moved[""], meta
+
+    def _row(self, parts: Terms, rate: float) -> Row:
+        returns, lengths = self._collector.finished()
+        now = self.progress
+        learnt = dict(zip(NAMES, (float(value) for value in coefficients(now.logits)), strict=True))
+        return {
+            "updates": now.updates,
+            "env_steps": now.updates * self.training.envs * self.training.steps,
+            "emulated_steps": now.emulated,
+            "episode_return": sum(returns) / len(returns) if returns else math.nan,
+            "episode_length": sum(lengths) / len(lengths) if lengths else math.nan,
+            "episodes": len(returns),
+            **learnt,
+            **{f"{name}_term": float(value) for name, value in parts._asdict().items()},
+            "steps_per_second": rate,
+        }
+
+    def _write_log(self, row: Row | None = None) -> None:
+        """Appends a row to log.csv, or writes it anew from the checkpoint's rows."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        rows = self.progress.rows if row is None else (row,)
+        names = list(self.progress.rows[0]) if self.progress.rows else []
+        with (self.folder / "log.csv").open("w" if row is None else "a", newline="") as file:
+            table = csv.writer(file, lineterminator="\n")
+            if row is None or len(self.progress.rows) == 1:
+                table.writerows([names] if names else [])
+            table.writerows([list(r.values()) for r in rows])
