@@ -64,18 +64,18 @@ def _policies(frame: "pd.DataFrame") -> "Figure":
     curves = list(dict.fromkeys(frame["curve"]))
     means = rows.groupby("curve")[[*columns, *(name.replace("_1_", "_2_") for name in columns)]].mean().loc[curves]
     table = (means[columns].to_numpy() + means.iloc[:, len(columns) :].to_numpy()) / 2
-    figure = gm_lab.panels(["probability of cooperating, both players, last updates"], 5.2, 0.6 + 0.3 * len(curves))
+    figure = gm_lab.panels(["who cooperates after what: both players, last updates"], 7.2, 0.8 + 0.3 * len(curves))
     (axes,) = figure.axes
     axes.grid(visible=False)
     image = axes.imshow(table, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     axes.set_yticks(range(len(curves)), curves, fontsize=8)
-    labels = ["at the start" if state == "start" else f"after {state}" for state in states]
+    labels = ["start" if state == "start" else f"after {state}" for state in states]
     axes.set_xticks(range(len(states)), labels)
     for row, values in enumerate(table):
         for column, value in enumerate(values):
             colour = "black" if value > 0.5 else "white"
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
-    figure.colorbar(image, ax=axes, label="probability")
+    figure.colorbar(image, ax=axes, label="probability of cooperating")
     axes.set_xlabel("own action, other's action in the round before (C cooperate, D defect)", fontsize=8)
     return figure
 
@@ -92,11 +92,11 @@ def summary(frame: "pd.DataFrame") -> "pd.DataFrame":
     lines = []
     for curve, rows in frame.drop_duplicates(["curve", "seed", "update"]).groupby("curve", sort=False):
         score = gm_lab.per_unit(_last(rows), "score", "seed")
-        line = {"curve": curve, "score": score.mean(), "lowest": score.min(), "highest": score.max()}
+        line = {"curve": curve, "score": score.mean(), "worst": score.min(), "best": score.max()}
         early = rows[rows["update"] <= 100]
-        for column in ("accuracy", "accuracy_outer_exact", "correlation"):
-            line[column] = early[column].mean()
-        lines.append(line | {"effective size": rows["effective_size"].mean()})
+        for column, name in (("accuracy", "accuracy"), ("accuracy_outer_exact", "outer exact")):
+            line[name] = early[column].mean()
+        lines.append(line | {"ESS": rows["effective_size"].mean()})
     return pd.DataFrame(lines)
 
 

@@ -24,7 +24,8 @@ def summary_table(frame: "pd.DataFrame") -> "Table":
 
     table = Table()
     for column in frame.columns:
-        table.add_column(str(column), justify="left" if is_text(frame, column) else "right")
+        text = is_text(frame, column)
+        table.add_column(str(column), justify="left" if text else "right", no_wrap=text and len(frame.columns) < 9)
     for row in frame.itertuples(index=False):
         table.add_row(*(value if isinstance(value, str) else f"{value:.3g}" for value in row))
     return table
