@@ -76,6 +76,24 @@ def test_invalid_steps_count_for_nothing(network, params, random_batch):
     assert terms(network, params, batch, told, load("ad")).policy != before.policy
 
 
+def test_the_ignored_action_of_a_reset_is_no_part_of_a_later_score(network, params, random_batch):
+    """Loaded DiCE multiplies scores of different steps; the Hessian must not know the action that a reset ignored."""
+    batch = random_batch(0)
+    batch.valid[0, 2] = False  # after the end in step 1, two steps before the last
+
+    def curvature():
+        leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
+        policy = terms(network, leaves, batch, fixed_coefficients(), load("loaded_dice")).policy
+        (first,) = torch.autograd.grad(policy, leaves["policy.weight"], create_graph=True)
+        return torch.autograd.grad(first.square().sum(), leaves["policy.weight"])[0]
+
+    before = curvature()
+    batch.action[0, 2] = (batch.action[0, 2] + 1) % 3
+    assert_close(curvature(), before, rtol=0, atol=1e-14)
+    batch.action[0, 0] = (batch.action[0, 0] + 1) % 3
+    assert (curvature() - before).abs().max() > 1e-6
+
+
 def test_a_uniform_policy_has_the_entropy_of_its_actions(network, params, random_batch):
     params = params | {"policy.weight": torch.zeros(3, 4, dtype=F64), "policy.bias": torch.zeros(3, dtype=F64)}
     found = terms(network, params, random_batch(0), fixed_coefficients(), load("ad"))

@@ -18,20 +18,25 @@ class CheckpointError(ValueError):
     """A checkpoint that can't be used; the message is one line."""
 
 
+def file_of(folder: Path, updates: int, prefix: str = "checkpoint") -> Path:
+    """The file of a number of updates; names sort by age."""
+    return folder / f"{prefix}-{updates:09d}.pt"
+
+
 def save(folder: Path, record: dict[str, Any], updates: int, *, prefix: str = "checkpoint") -> Path:
     """Writes a checkpoint that is, at every moment, either absent or complete, and keeps the last two.
 
     Args:
         folder: where; created if absent.
         record: tensors, numbers, text, and lists and dictionaries of these.
-        updates: names the file, so that names sort by age.
+        updates: names the file.
         prefix: names its kind; only checkpoints are ever removed.
 
     Returns:
         The file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{prefix}-{updates:09d}.pt"
+    path = file_of(folder, updates, prefix)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

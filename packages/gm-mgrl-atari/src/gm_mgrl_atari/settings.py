@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from gm_estimators import EstimatorError
 from gm_mgrl_atari.learner import Learner
 from gm_mgrl_atari.network import Network
 from gm_mgrl_atari.objectives import policy_estimator
@@ -60,7 +61,10 @@ class Training:
         if not 0 <= self.meta_lr < math.inf:
             raise ValueError(f"meta_lr: expected a finite number of at least 0, got {self.meta_lr}")
         if self.estimator is not None:
-            policy_estimator(self.estimator)
+            try:
+                policy_estimator(self.estimator)
+            except EstimatorError as error:
+                raise ValueError(f"estimator: {error}") from error
 
     def learner(self, network: Network) -> Learner:
         """The learner of these settings."""

@@ -128,7 +128,7 @@ def measure(
     estimates = {v.name: windows(v, training, network, point, logits, drawn(v)).double().cpu() for v in variants}
     reference = estimates[variants[0].name]
     others = (reference.sum(0) - reference) / (count - 1)
-    plain = {v.inner_steps: estimates[v.name] for v in variants if v.name.startswith("ad")}
+    plain = {v.inner_steps: estimates[v.name] for v in variants if v.estimator == "ad"}
     return {
         v.name: Quality(
             float(accuracy(estimates[v.name], others).mean()),

@@ -63,7 +63,7 @@ def learner_rate(
     device: torch.device | str = "cpu",
     memory_format: torch.memory_format = torch.channels_last,
 ) -> float:
-    """Environment steps per second of a whole training step, acting and updating, with environments that take no time."""
+    """Environment steps per second of all but the emulation: acting and updating, in environments that take no time."""
     trainer = Trainer(training, [Still(training.envs, actions)], device=device, memory_format=memory_format)
 
     def steps() -> int:

@@ -86,8 +86,10 @@ class Trainer:
         self.progress = Progress(Point(params, adam_state(params)), logits, adam_state({"": logits}), 0, 0, ())
         if folder is not None and (record := checkpoints.latest(folder, self.record(), warn)) is not None:
             self.progress = self._restored(record)
+            self._generator.set_state(record["generator"])
         self._collector = Collector(groups, self.network, training.steps, self._generator, device)
         self._next_batch: Batch | None = None
+        self._kept: dict[int, Progress] = {}
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -116,7 +118,6 @@ class Trainer:
             return AdamState(saved["step"], moved(saved["first"], form), moved(saved["second"], form))
 
         logits = record["logits"].to(self._device)
-        self._generator.set_state(record["generator"])
         return Progress(
             Point(moved(record["params"], like), state(record["adam"], like)),
             logits,
@@ -126,10 +127,28 @@ class Trainer:
             tuple(record["rows"]),
         )
 
-    def save(self, prefix: str = "checkpoint") -> None:
+    def save(self) -> None:
         """Writes a checkpoint, if there is a folder."""
         if self.folder is not None:
-            checkpoints.save(self.folder, self.record(), self.progress.updates, prefix=prefix)
+            checkpoints.save(self.folder, self.record(), self.progress.updates)
+
+    def _keep(self, at: int) -> None:
+        self._kept[at] = self.progress
+        if self.folder is not None:
+            checkpoints.save(self.folder, self.record(), at, prefix="point")
+
+    def kept(self, at: int) -> Progress:
+        """The copy that `run` was asked to keep at a number of updates, now or before it was resumed.
+
+        Raises:
+            CheckpointError: there is none, or it can't be used.
+        """
+        if at not in self._kept:
+            if self.folder is None:
+                raise checkpoints.CheckpointError(f"expected one of the updates kept, {sorted(self._kept)}, got {at}")
+            record = checkpoints.load(checkpoints.file_of(self.folder, at, "point"), self.record())
+            self._kept[at] = self._restored(record)
+        return self._kept[at]
 
     def run(
         self,
@@ -158,7 +177,7 @@ class Trainer:
         emulated = self.progress.emulated
         try:
             if 0 in keep_at and self.progress.updates == 0:
-                self.save("point")
+                self._keep(0)
             while self.progress.updates < self.training.updates:
                 before = self.progress.updates
                 parts = self.step()
@@ -170,8 +189,9 @@ class Trainer:
                     self.progress = dataclasses.replace(self.progress, rows=(*self.progress.rows, row))
                     self._write_log(row)
                     on_row(row)
-                if any(before < at <= now for at in keep_at):
-                    self.save("point")
+                for at in keep_at:
+                    if before < at <= now:
+                        self._keep(at)
                 if time.perf_counter() - saved > checkpoint_seconds:
                     self.save()
                     saved = time.perf_counter()

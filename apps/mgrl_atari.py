@@ -1,0 +1,250 @@
+"""MGRL on Atari, with and without the LVC correction (paper, Section 5.3, Figures 3, 9, 10)."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+import gm_lab
+import gm_mgrl_atari as mgrl
+import mgrl_report
+from gm_lab.settings import usable_cores
+from gm_lab.store import default_run_dir
+from gm_mgrl_atari import study, throughput
+
+Algorithm = Literal["a2c", "mgrl", "mgrl-lvc"]
+PAPER_ENVS, DEMO_ENVS, DEMO_UPDATES = 64, 8, 80
+LOG_ROWS = 500
+LOG_EVERY = 5
+THROUGHPUT_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Settings(gm_lab.RunSettings):
+    """Does meta-gradient RL on Atari gain from correcting its Hessian?
+
+    Without a flag: a demonstration of some minutes on two cores, A2C, 3-step MGRL and 3-step MGRL with LVC on one game,
+    too short to tell which is the better. The paper's run: --games Qbert --env-steps 40_000_000 --seeds 5.
+    """
+
+    figure: tuple[Literal["returns", "gradient"], ...] = ("returns", "gradient")
+    """returns: Figures 3, 9 and 10; gradient: the meta-gradient's bias, variance and direction at points of a run."""
+    games: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--game",))] = ("Qbert",)
+    """The paper's: Asteroids Qbert Tennis BeamRider Alien Assault DoubleDunk Seaquest; or any other that ALE has."""
+    algorithms: Annotated[tuple[Algorithm, ...], tyro.conf.arg(aliases=("--algorithm",))] = ("a2c", "mgrl", "mgrl-lvc")
+    """Which to train; gradient is measured in runs of the last one."""
+    seeds: int = 1
+    """Independent runs; the intervals are over these."""
+    env_steps: int | None = None
+    """Environment steps of kept updates, 40_000_000 in the paper; the demonstration's 3,200 if not given."""
+    envs: int | None = None
+    """Environments; 64 as in the paper, 8 in the demonstration."""
+    steps: int = 5
+    """Steps of each environment per update."""
+    inner_steps: int = 3
+    """K, updates that the meta-gradient looks through."""
+    schedule: Literal["discard", "online"] = "discard"
+    """discard: of K updates only the first is kept, as in the paper; online: all are kept."""
+    estimator: str | None = None
+    """Of MGRL's policy term instead of the algorithm's: ad, lvc, loaded_dice or your own as package.module:function."""
+    inner_lr: float = 7e-4
+    """Adam's learning rate, which decays linearly to 0."""
+    meta_lr: float = 1e-3
+    """Learning rate of the meta-parameters."""
+    max_grad_norm: float = 0.5
+    """Norm to which gradients are clipped."""
+    adam_eps: float = 1e-8
+    """Adam's ε."""
+    conditioned: bool = True
+    """Whether the critic is told γ, in A2C as well; the reference code's A2C isn't."""
+    gradient_points: tuple[float, ...] = (0.0, 1.0)
+    """Where in a run the meta-gradient is measured, as parts of its updates."""
+    gradient_windows: int = 4
+    """Windows of K + 1 batches at each point."""
+    checkpoint_minutes: float = 10.0
+    """Time between checkpoints; a run that is alone also writes one on Ctrl-C and SIGTERM."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run, and at how many updates its meta-gradient is measured."""
+
+    root_seed: int
+    game: str
+    seed: int
+    training: mgrl.Training
+    points: tuple[int, ...]
+    windows: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and with what this process works; no bearing on results."""
+
+    folder: Path | None = None
+    device: str = "cpu"
+    threads: int = 0
+    checkpoint_seconds: float = 600.0
+
+
+_place = Place()
+
+
+def cells(settings: Settings) -> list[Cell]:
+    """One cell per game, seed and algorithm.
+
+    Raises:
+        BadInput: if a flag is out of range.
+    """
+    envs = settings.envs if settings.envs is not None else PAPER_ENVS if settings.env_steps else DEMO_ENVS
+    for name in ("seeds", "steps", "inner_steps"):
+        gm_lab.require(settings, name, "an integer of at least 1", getattr(settings, name) >= 1)
+    gm_lab.require(settings, "envs", "an integer of at least 1", envs >= 1)
+    batch = envs * settings.steps
+    enough = settings.env_steps is None or settings.env_steps >= batch
+    gm_lab.require(settings, "env_steps", f"at least {batch}, the steps of one update", enough)
+    gm_lab.require(settings, "gradient_windows", "an integer of at least 2", settings.gradient_windows >= 2)
+    inside = all(0 <= point <= 1 for point in settings.gradient_points)
+    gm_lab.require(settings, "gradient_points", "numbers from 0 to 1", inside)
+    gm_lab.require(settings, "checkpoint_minutes", "a positive number", settings.checkpoint_minutes > 0)
+    updates = DEMO_UPDATES if settings.env_steps is None else settings.env_steps // batch
+    shared = {
+        field.name: getattr(settings, field.name) for field in fields(mgrl.Training) if hasattr(settings, field.name)
+    }
+    points = tuple(sorted({round(part * updates) for part in settings.gradient_points}))
+    found = []
+    for game in dict.fromkeys(settings.games):
+        try:
+            mgrl.rom_name(game)
+        except ValueError as error:
+            raise gm_lab.BadInput(f"--games: {error}") from error
+        for seed in range(settings.seeds):
+            for algorithm in dict.fromkeys(settings.algorithms):
+                own = {"estimator": None} if algorithm == "a2c" else {}
+                training = mgrl.Training(**(shared | own | {"algorithm": algorithm, "updates": updates, "envs": envs}))
+                try:
+                    training.check()
+                except ValueError as error:
+                    name, _, rest = str(error).partition(":")
+                    raise gm_lab.BadInput(f"--{name.replace('_', '-')}:{rest}") from error
+                studied = "gradient" in settings.figure and algorithm == settings.algorithms[-1]
+                at = points if studied else ()
+                found.append(Cell(settings.seed, game, seed, training, at, settings.gradient_windows))
+    return found
+
+
+def environments(cell: Cell, purpose: str, envs: int) -> list[mgrl.Games]:
+    """The run's games: in two groups beside a GPU, which decides for one while the other emulates."""
+    seed = gm_lab.seed_of(cell.root_seed, cell.game, cell.seed, purpose) % 2**30
+    first = envs // 2 if _place.device != "cpu" else 0
+    sizes = [size for size in (first, envs - first) if size]
+    return [mgrl.AtariGames(cell.game, size, seed + i * first, _place.threads) for i, size in enumerate(sizes)]
+
+
+def run_cell(cell: Cell) -> list[gm_lab.Row]:
+    """Trains, or goes on training, one run; the rows of results.csv of its log, throughput and meta-gradients.
+
+    Raises:
+        BadInput: if none of its checkpoints can be used.
+    """
+    training, label = cell.training, f"{cell.game}-{cell.training.algorithm}-{cell.seed}"
+    folder = None if _place.folder is None else _place.folder / "training" / label
+    seed = gm_lab.seed_of(cell.root_seed, cell.game, cell.seed, "policy") % 2**30
+    rates = _rates(cell)
+    try:
+        trainer = mgrl.Trainer(
+            training,
+            environments(cell, "games", training.envs),
+            seed=seed,
+            device=_place.device,
+            folder=folder,
+            warn=mgrl_report.tell,
+        )
+    except mgrl.CheckpointError as error:
+        raise gm_lab.BadInput(str(error)) from error
+    log = trainer.run(
+        log_every=max(training.updates // LOG_ROWS, min(LOG_EVERY, training.updates // 20), 1),
+        checkpoint_seconds=_place.checkpoint_seconds,
+        keep_at=cell.points,
+        on_row=mgrl_report.Teller(label, training.updates),
+    )
+    common: gm_lab.Row = {"game": cell.game, "algorithm": training.algorithm, "seed": cell.seed}
+    found = [{**common, "figure": "returns", **row} for row in log]
+    found.append({**common, "figure": "throughput", **rates, **mgrl_report.mean_rate(log)})
+    found += [common | row for point in cell.points for row in _gradient_rows(cell, trainer, point)]
+    return [mgrl_report.completed(row) for row in found]
+
+
+def _rates(cell: Cell) -> dict[str, float]:
+    games = environments(cell, "emulator alone", cell.training.envs)
+    learner = throughput.learner_rate(cell.training, games[0].actions, THROUGHPUT_SECONDS, device=_place.device)
+    alone = throughput.emulator_rate(games, THROUGHPUT_SECONDS)
+    return {"emulator_steps_per_second": alone, "learner_steps_per_second": learner}
+
+
+def _gradient_rows(cell: Cell, trainer: mgrl.Trainer, updates: int) -> list[gm_lab.Row]:
+    progress = trainer.kept(updates)
+    mgrl_report.tell(f"{cell.game}: measuring meta-gradients after {updates} updates")
+    games = environments(cell, f"gradient {updates}", cell.training.envs)
+    generator = torch.Generator(_place.device).manual_seed(gm_lab.seed_of(cell.root_seed, "gradient", updates) % 2**30)
+    collector = mgrl.Collector(games, trainer.network, cell.training.steps, generator, _place.device)
+    qualities = study.measure(
+        cell.training, trainer.network, progress.point, progress.logits, collector, count=cell.windows
+    )
+    return [
+        {
+            "figure": "gradient",
+            "updates": updates,
+            "variant": variant,
+            "windows": cell.windows,
+            **{name: getattr(q, name) for name in ("accuracy", "bias_sq", "variance", "distance")},
+            **{f"gradient_{name}": value for name, value in zip(mgrl.NAMES, q.mean, strict=True)},
+        }
+        for variant, q in qualities.items()
+    ]
+
+
+def warm_up(settings: Settings) -> None:
+    """Says where checkpoints go and what computes; each worker gets its share of the cores."""
+    global _place
+    # a check that starts CUDA here would keep it from the workers, which are forked
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
+    kind, _, index = device.partition(":")
+    there = torch.cuda.device_count() if kind == "cuda" and torch.cuda.is_available() else 0
+    if device != "cpu" and not (kind == "cuda" and (index or "0").isdigit() and int(index or 0) < there):
+        raise gm_lab.BadInput(f"--device: expected cpu, or cuda where there is a GPU, got {settings.device!r}")
+    at_once = min(settings.workers or usable_cores(), len(cells(settings)))
+    threads = max(1, usable_cores() // at_once)
+    torch.set_num_threads(threads)
+    _place = Place(settings.run_dir, device, threads, 60 * settings.checkpoint_minutes)
+
+
+EXPERIMENT = gm_lab.Experiment(
+    name="mgrl_atari",
+    settings=Settings,
+    columns=mgrl_report.COLUMNS,
+    key=mgrl_report.KEY,
+    cells=cells,
+    run_cell=run_cell,
+    figures=lambda _settings, frame: mgrl_report.figures(frame),
+    claims=lambda _settings, frame: mgrl_report.claims(frame),
+    summary=lambda _settings, frame: mgrl_report.summary(frame),
+    warm_up=warm_up,
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the app; the run directory is chosen here, because checkpoints go there while a cell is computed."""
+    named = any(argument.startswith(("--run-dir", "--run_dir")) for argument in argv)
+    chosen = [] if named else ["--run-dir", str(default_run_dir(EXPERIMENT.name))]
+    return gm_lab.main(EXPERIMENT, [*argv, *chosen])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,78 @@
+import math
+
+import numpy as np
+import pytest
+
+from gm_mgrl_atari import AtariGames, Collector, Point, Training, adam_state, study, throughput
+
+
+@pytest.fixture
+def measured(network, params, logits, random_batch):
+    """Quality on windows of random batches, of the tiny network in float64."""
+
+    class Drawn:
+        def __init__(self):
+            self.seed = 0
+
+        def collect(self, theta):
+            self.seed += 1
+            return random_batch(self.seed)
+
+    def measure(count=5):
+        training = Training(inner_lr=0.02, max_grad_norm=0.05)
+        point = Point(params, adam_state(params))
+        collector = object.__new__(Collector)
+        collector.collect = Drawn().collect
+        return study.measure(training, network, point, logits, collector, count=count)
+
+    return measure
+
+
+def test_variants_differ_where_they_should(measured):
+    found = measured()
+    assert list(found) == [variant.name for variant in study.VARIANTS]
+    assert found["loaded_dice"].bias_sq == 0
+    assert found["ad"].distance == found["ad, K=1"].distance == 0
+    assert found["lvc, K=1"].distance < 1e-12
+    assert found["lvc"].distance > 1e-4
+    assert found["ad, K=1"].mean == pytest.approx(found["lvc, K=1"].mean, rel=1e-9)
+    means = {name: quality.mean for name, quality in found.items() if name != "ad, K=1"}
+    assert len({tuple(np.round(mean, 12)) for mean in means.values()}) == len(means)
+    assert all(-1 <= quality.accuracy <= 1 and quality.variance > 0 for quality in found.values())
+
+
+def test_what_is_measured_is_what_the_formulas_say(network, params, logits, random_batch):
+    """Two variants by hand: bias of the difference on the same windows without its variance, leave-one-out cosine."""
+    training, point = Training(inner_lr=0.02, max_grad_norm=0.05), Point(params, adam_state(params))
+    drawn = [[random_batch(10 * w + i) for i in range(4)] for w in range(5)]
+    variants = study.VARIANTS[:3:2]
+    reference, ad = (study.windows(v, training, network, point, logits, drawn).numpy() for v in variants)
+    flat = iter([batch for batches in drawn for batch in batches])
+    collector = object.__new__(Collector)
+    collector.collect = lambda theta: next(flat)
+    found = study.measure(training, network, point, logits, collector, count=5, variants=variants)["ad"]
+    difference = ad - reference
+    spread = difference.var(0, ddof=1).sum()
+    assert found.bias_sq == pytest.approx((difference.mean(0) ** 2).sum() - spread / 5)
+    assert found.variance == pytest.approx(ad.var(0, ddof=1).sum())
+    cosines = []
+    for w in range(5):
+        others = np.delete(reference, w, axis=0).mean(0)
+        cosines.append(ad[w] @ others / np.linalg.norm(ad[w]) / np.linalg.norm(others))
+    assert found.accuracy == pytest.approx(np.mean(cosines))
+
+
+def test_one_window_has_no_variance(measured):
+    with pytest.raises(ValueError, match="count: expected at least 2 windows, got 1"):
+        measured(count=1)
+
+
+def test_rates_of_the_emulator_and_of_the_learner():
+    emulator = throughput.emulator_rate([AtariGames("Alien", 2, 0, threads=1)], seconds=0.2)
+    training = Training(algorithm="a2c", envs=2, steps=2)
+    learner = throughput.learner_rate(training, 6, seconds=0.2)
+    assert 10 < emulator < 1e6
+    assert 1 < learner < 1e6
+    still = throughput.Still(2, 6)
+    assert np.array_equal(still.reset(), still.receive().observation)
+    assert not math.isnan(still.receive().reward.sum())

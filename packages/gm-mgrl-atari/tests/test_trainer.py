@@ -1,0 +1,258 @@
+import csv
+import dataclasses
+import gc
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from gm_mgrl_atari import NAMES, AtariGames, Learner, NotFiniteError, Trainer, Training
+from gm_mgrl_atari.checkpoints import CheckpointError
+
+SMALL = Training(algorithm="a2c", envs=2, steps=3, updates=6)
+
+
+def same(first, second):
+    """Whether two points are equal bit for bit."""
+    pairs = [(first.params, second.params)]
+    pairs += [(getattr(first.optimiser, name), getattr(second.optimiser, name)) for name in ("first", "second")]
+    return first.optimiser.step == second.optimiser.step and all(
+        torch.equal(one[name], other[name]) for one, other in pairs for name in one
+    )
+
+
+@pytest.fixture
+def trainer(which_side):
+    def make(folder=None, *, seed=0, warn=print, **changes):
+        training = dataclasses.replace(SMALL, **changes)
+        return Trainer(training, [which_side(training.envs)], seed=seed, folder=folder, warn=warn)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "updates", "settings"),
+    [("a2c", 80, {}), ("mgrl-lvc", 84, {"schedule": "online", "inner_steps": 2})],
+)
+def test_it_learns_a_task_of_pictures(which_side, algorithm, updates, settings):
+    """Chance pays 2.7 a game, the best policy 8."""
+    training = Training(algorithm=algorithm, envs=8, updates=updates, **settings)
+    rows = Trainer(training, [which_side(8)]).run(log_every=12)
+    assert rows[0]["episode_return"] < 4
+    assert rows[-1]["episode_return"] > 6
+
+
+def test_the_discard_schedule_keeps_what_one_a2c_update_gives(trainer):
+    """The point after the first discarding window, whose batch A2C draws too."""
+    plain, meta = trainer(), trainer(algorithm="mgrl-lvc", inner_steps=3)
+    plain.step()
+    meta.step()
+    assert same(plain.progress.point, meta.progress.point)
+    assert (plain.progress.updates, plain.progress.emulated) == (1, 6)
+    assert (meta.progress.updates, meta.progress.emulated) == (1, 24)
+    assert not torch.equal(meta.progress.logits, plain.progress.logits)
+
+
+@pytest.mark.parametrize("inner_steps", [1, 3])
+def test_without_meta_learning_the_online_schedule_is_a2c_bit_for_bit(trainer, inner_steps):
+    plain = trainer()
+    meta = trainer(algorithm="mgrl", schedule="online", meta_lr=0.0, inner_steps=inner_steps)
+    plain.run(log_every=3)
+    meta.run(log_every=3)
+    assert same(plain.progress.point, meta.progress.point)
+    assert plain.progress.updates == meta.progress.updates == 6
+    # one batch per update and the last outer one
+    assert meta.progress.emulated == 6 * 7
+    different = trainer(algorithm="mgrl", schedule="online", meta_lr=0.1, inner_steps=inner_steps)
+    different.run()
+    assert not same(plain.progress.point, different.progress.point)
+
+
+def test_the_online_schedule_ends_on_the_last_update(trainer):
+    meta = trainer(algorithm="mgrl", schedule="online", inner_steps=4)
+    assert [row["updates"] for row in meta.run(log_every=1)] == [4, 6]
+
+
+def test_no_graph_is_kept(trainer):
+    """As many tensors after the seventh window as after the third, so that memory doesn't grow."""
+
+    def tensors():
+        gc.collect()
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    meta = trainer(algorithm="mgrl-lvc")
+    counts = []
+    for _ in range(6):
+        meta.step()
+        counts.append(tensors())
+    assert counts[2] == counts[-1]
+    assert not any(value.requires_grad for value in meta.progress.point.optimiser.second.values())
+    assert not meta.progress.logits.requires_grad
+
+
+def test_the_log(trainer, tmp_path):
+    told = []
+    rows = trainer(tmp_path, algorithm="mgrl-lvc").run(log_every=2, on_row=told.append)
+    assert told == rows
+    assert [row["updates"] for row in rows] == [2, 4, 6]
+    assert [row["env_steps"] for row in rows] == [12, 24, 36]
+    assert [row["emulated_steps"] for row in rows] == [48, 96, 144]
+    assert all(0 < row[name] < 1 for row in rows for name in NAMES)
+    assert rows[0]["gamma"] != rows[-1]["gamma"]
+    assert all(row["steps_per_second"] > 0 for row in rows)
+    with (tmp_path / "log.csv").open() as file:
+        assert [float(line["updates"]) for line in csv.DictReader(file)] == [2, 4, 6]
+
+
+class StopError(BaseException):
+    """What a signal raises in the middle of an update."""
+
+
+def interrupted(trainer, after, error, monkeypatch):
+    """Runs until the update after some."""
+    step = trainer.step
+
+    def stepping():
+        if trainer.progress.updates == after:
+            raise error
+        return step()
+
+    monkeypatch.setattr(trainer, "step", stepping)
+    with pytest.raises(type(error)):
+        trainer.run(log_every=1)
+
+
+@pytest.mark.parametrize("algorithm", ["a2c", "mgrl-lvc"])
+def test_an_interrupted_run_goes_on_where_it_was(trainer, tmp_path, monkeypatch, algorithm):
+    first = trainer(tmp_path, algorithm=algorithm)
+    interrupted(first, 3, StopError(), monkeypatch)
+    with (tmp_path / "log.csv").open("a") as file:
+        file.write("4,12,12,")  # as a kill in the middle of a line leaves it
+    second = trainer(tmp_path, algorithm=algorithm, seed=5)
+    assert same(first.progress.point, second.progress.point)
+    assert torch.equal(first.progress.logits, second.progress.logits)
+    assert same(*(type(first.progress.point)({}, t.progress.meta) for t in (first, second)))
+    assert torch.equal(first._generator.get_state(), second._generator.get_state())
+    assert (second.progress.updates, second.progress.emulated) == (3, first.progress.emulated)
+    assert second.progress.point.params["conv0.weight"].is_contiguous(memory_format=torch.channels_last)
+    rows = second.run(log_every=1)
+    assert [row["updates"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    with (tmp_path / "log.csv").open() as file:
+        assert [float(line["updates"]) for line in csv.DictReader(file)] == [1, 2, 3, 4, 5, 6]
+    assert second.run(log_every=1) == rows
+
+
+def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(trainer, tmp_path, monkeypatch):
+    first = trainer(tmp_path)
+    interrupted(first, 3, StopError(), monkeypatch)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.pt")}
+    second = trainer(tmp_path)
+    update = Learner.update
+
+    def spoilt(self, point, batch, fixed):
+        if second.progress.updates == 4:
+            batch.reward[0, 0] = math.nan
+        return update(self, point, batch, fixed)
+
+    monkeypatch.setattr(Learner, "update", spoilt)
+    with pytest.raises(NotFiniteError) as caught:
+        second.run(log_every=1)
+    assert str(caught.value).startswith(
+        "expected finite numbers, got NaN or infinity in policy term, value term, gradient of conv0.weight"
+    )
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.pt")} == before
+    assert trainer(tmp_path).progress.updates == 3
+
+
+def test_checkpoints_by_the_clock_and_copies_for_good(trainer, tmp_path):
+    trainer(tmp_path).run(checkpoint_seconds=0.0, keep_at=(0, 2, 5))
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == [
+        *("checkpoint-000000005.pt", "checkpoint-000000006.pt"),
+        *("point-000000000.pt", "point-000000002.pt", "point-000000005.pt"),
+    ]
+
+
+class Malicious:
+    """Pickles to a command."""
+
+    def __reduce__(self):
+        return (print, ("this must never be printed",))
+
+
+def spoil(how, path):
+    record = torch.load(path, weights_only=True)
+    if how == "truncated":
+        path.write_bytes(path.read_bytes()[:-1000])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "malicious":
+        torch.save(record | {"rows": Malicious()}, path)
+    elif how == "foreign":
+        torch.save({"state_dict": {}}, path)
+    elif how == "shape":
+        record["params"]["policy.bias"] = torch.zeros(7)
+        torch.save(record, path)
+    elif how == "nan":
+        record["adam"]["first"]["policy.bias"][0] = math.nan
+        torch.save(record, path)
+    elif how == "settings":
+        record["settings"]["inner_lr"] = 1.0
+        torch.save(record, path)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("truncated", "expected a complete checkpoint, got RuntimeError"),
+        ("empty", "expected a complete checkpoint, got EOFError"),
+        ("malicious", "expected tensors and numbers only, got"),
+        ("foreign", "expected format 'gm-mgrl-atari 1', got None"),
+        ("shape", "params policy.bias: expected torch.float32 of shape (3,), got torch.float32 of shape (7,)"),
+        ("nan", "adam first policy.bias: expected finite numbers, got NaN or infinity"),
+        ("settings", "settings inner_lr: expected 0.0007, got 1.0"),
+    ],
+)
+def test_a_bad_checkpoint_is_refused_and_the_one_before_used(trainer, tmp_path, capsys, how, message):
+    trainer(tmp_path).run(checkpoint_seconds=0.0)
+    newest = tmp_path / "checkpoint-000000006.pt"
+    spoil(how, newest)
+    warnings = []
+    assert trainer(tmp_path, warn=warnings.append).progress.updates == 5
+    (warning,) = warnings
+    assert warning.startswith(f"refused {newest}: {message}")
+    assert "\n" not in warning
+    spoil(how, tmp_path / "checkpoint-000000005.pt")
+    with pytest.raises(CheckpointError, match=r"no usable checkpoint in .*; move them away to begin anew"):
+        trainer(tmp_path)
+    assert capsys.readouterr().out.count("must never") == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"inner_steps": 0}, "inner_steps: expected an integer of at least 1, got 0"),
+        ({"updates": -1}, "updates: expected an integer of at least 1, got -1"),
+        ({"algorithm": "ppo"}, "algorithm: expected one of a2c, mgrl, mgrl-lvc, got 'ppo'"),
+        ({"inner_lr": math.nan}, "inner_lr: expected a finite number above 0, got nan"),
+        ({"meta_lr": -0.1}, "meta_lr: expected a finite number of at least 0, got -0.1"),
+        ({"estimator": "dice"}, "expected an estimator that uses advantages"),
+    ],
+)
+def test_settings_that_make_no_sense(settings, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SMALL, **settings).check()
+
+
+def test_the_number_of_environments_must_be_the_settings(which_side):
+    with pytest.raises(ValueError, match="groups: expected 2 environments in all, got 3"):
+        Trainer(SMALL, [which_side(3)])
+
+
+def test_a_short_run_on_a_game(tmp_path):
+    training = Training(envs=4, updates=3, estimator="loaded_dice")
+    trainer = Trainer(training, [AtariGames("Asteroids", 2, 0, threads=1), AtariGames("Asteroids", 2, 2, threads=1)])
+    rows = trainer.run(log_every=1)
+    assert len(rows) == 3
+    assert np.isfinite([row["policy_term"] for row in rows]).all()
+    assert rows[-1]["emulated_steps"] == 3 * 4 * 20
