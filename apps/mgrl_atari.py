@@ -214,7 +214,7 @@ def warm_up(settings: Settings) -> None:
     global _place
     # a check that starts CUDA here would keep it from the workers, which are forked
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
+    device = "cpu" if settings.device == "auto" else settings.device
     kind, _, index = device.partition(":")
     there = torch.cuda.device_count() if kind == "cuda" and torch.cuda.is_available() else 0
     if device != "cpu" and not (kind == "cuda" and (index or "0").isdigit() and int(index or 0) < there):

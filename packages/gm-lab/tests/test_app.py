@@ -267,3 +267,11 @@ def test_importing_is_light_and_disabled_touches_nothing_of_wandb(tmp_path):
     done = subprocess.run([sys.executable, "-c", script, toy, *flags], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "run" / "wandb").exists()
+
+
+def test_a_gpu_has_one_worker():
+    from gm_lab import RunSettings
+    from gm_lab.settings import worker_count
+
+    assert worker_count(RunSettings(device="cuda:1", workers=4)) == 1
+    assert worker_count(RunSettings(device="auto", workers=4)) == 4

@@ -17,7 +17,7 @@ from gm_lab.errors import BadInput, CellFailed, Interrupted
 from gm_lab.experiment import CellT, Experiment
 from gm_lab.launch import launched
 from gm_lab.progress import progress
-from gm_lab.settings import SettingsT, parse, plain, result_settings, usable_cores
+from gm_lab.settings import SettingsT, parse, plain, result_settings, worker_count
 from gm_lab.store import RunDirectory, compute_cell, default_run_dir, make_folder, opened, versions, write_atomically
 from gm_lab.tables import read_results, summary_table
 from gm_lab.tracking import Tracker
@@ -154,7 +154,7 @@ def _compute(
     done = len(cells) - len(pending)
     store.log(f"{len(pending)} of {len(cells)} cells to compute")
     work = partial(compute_cell, store, experiment.run_cell)
-    workers = settings.workers or usable_cores()
+    workers = worker_count(settings)
     setup = partial(experiment.warm_up, settings) if experiment.warm_up else None
     with launched(work, pending, workers, settings.launcher, setup) as finished:
         # from here on threads may start: the workers are forked

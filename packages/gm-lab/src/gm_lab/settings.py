@@ -24,7 +24,7 @@ class RunSettings:
     seed: int = 0
     """Root of every random stream."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
+    """auto, cpu, cuda or cuda:N; auto is the CPU. A GPU is used by one worker."""
     workers: int | None = None
     """How many cells are computed at once (default: one per usable core)."""
     launcher: Literal["local", "threads"] = "local"
@@ -42,6 +42,11 @@ SettingsT = TypeVar("SettingsT", bound=RunSettings)
 def usable_cores() -> int:
     """The number of CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worker_count(settings: RunSettings) -> int:
+    """How many cells to compute at once: one on a GPU, because a forked process cannot use CUDA."""
+    return 1 if settings.device.startswith("cuda") else settings.workers or usable_cores()
 
 
 def parse(settings: type[SettingsT], app: str, argv: Sequence[str] | None = None) -> SettingsT:
