@@ -8,10 +8,14 @@ from torch import Tensor
 
 import gm_envs_ipd as envs
 import gm_estimators as estimators
+import gm_exact
 from gm_estimators.blocks import DiceBlocks
 from gm_estimators.games import GameSignal, StepSums, joint_log_policy
 from gm_exact.lola import learners_view
 from lola_problem import F64, Curve, Game, LookAhead, Sample
+
+MEASURED_AT_ONCE = 100
+"""Updates whose exact meta-gradients are found together, at a seventh of what they cost one by one."""
 
 
 class Adam:
@@ -50,6 +54,7 @@ class Training:
         self.game, self.curve, self._rng, self._dtype = game, curve, rng, dtype
         payoffs = game.matrix_game().tensor()
         self.reward = payoffs.flatten(-2)
+        self._payoffs = payoffs
         self.views, _ = learners_view(payoffs, torch.zeros(2, 5, dtype=F64))
         self.estimator = estimators.load(game.estimator)
         self.params = torch.zeros(seeds, 2, 5, dtype=F64)
@@ -123,6 +128,17 @@ class Training:
 
     def updates(self) -> Iterator[dict[str, Tensor]]:
         """Learns; after each update its measurements, each of shape `[seed]` or `[seed, …]`."""
+        played: list[dict[str, Tensor]] = []
+        for found in self._learn():
+            played.append(found)
+            if len(played) == MEASURED_AT_ONCE:
+                yield from self._measure(played)
+                played.clear()
+        if played:
+            yield from self._measure(played)
+
+    def _learn(self) -> Iterator[dict[str, Tensor]]:
+        """Learns; for each update where it was made, what was estimated there, and how the players fare after it."""
         found: dict[str, Tensor] = {}
         for update in range(self.game.updates + 1):
             problem = LookAhead(self)
@@ -130,56 +146,82 @@ class Training:
             needed = self.curve.inner is not None or self.curve.hessian is not None
             if last or not needed:  # nobody else plays at θ
                 self.play_now([])
-            if not last:
-                gradient, measured = self._meta_gradient(problem)
+            estimated = {} if last else self._estimate(problem)
             if update:
-                yield found | self._performance()
+                assert self._scored is not None  # played just now
+                yield found | {"played": self._counts(self._scored), "after": self.params}
             if last:
                 return
-            found = measured
+            found = {"at": self.params, **estimated}
             self._learn_values(problem)
-            self.params = self.params + self._policy_optimiser.step(gradient)
+            self.params = self.params + self._policy_optimiser.step(found["estimate"])
 
-    def _meta_gradient(self, problem: LookAhead) -> tuple[Tensor, dict[str, Tensor]]:
-        """The estimate that the players follow, and how it compares with the exact meta-gradient at the same point."""
+    def _estimate(self, problem: LookAhead) -> dict[str, Tensor]:
+        """The meta-gradient that the players follow, and the one with an exact outer gradient."""
         game, permutation = self.game, self.curve.permutation()
-        truth = estimators.exact_meta_gradient(problem, inner_steps=game.inner_steps, inner_lr=game.inner_lr)
         outer_exact = permutation[:2] + "E"
-        wanted = [name for name in (permutation, outer_exact) if name != "EEE"]
-        found = {}
-        if wanted:
-            found = estimators.decompose(
-                problem,
-                [self.estimator],
-                permutations=sorted(set(wanted)),
-                sample_sizes=(1,),
-                inner_steps=game.inner_steps,
-                inner_lr=game.inner_lr,
-            )
-        estimate = found.get((self.estimator.name, permutation, 1), truth)
-        with_exact_outer = found.get((self.estimator.name, outer_exact, 1), truth)
+        wanted = sorted({permutation, outer_exact} - {"EEE"})
+        if not wanted:
+            truth = self.truth(self.params)
+            return {"estimate": truth, "outer_exact": truth}
+        found = estimators.decompose(
+            problem,
+            [self.estimator],
+            permutations=wanted,
+            sample_sizes=(1,),
+            inner_steps=game.inner_steps,
+            inner_lr=game.inner_lr,
+        )
+        estimate = found[self.estimator.name, permutation, 1]
+        known = {"estimate": estimate}
+        if outer_exact != "EEE":
+            known["outer_exact"] = found[self.estimator.name, outer_exact, 1]
+        weights = [s.sums.weight for s in problem.replayed if s.sums is not None and s.sums.weight is not None]
+        if weights:
+            known["effective_size"] = estimators.effective_sample_size(weights[0].to(F64)).mean(-1)
+        return known
+
+    def truth(self, params: Tensor) -> Tensor:
+        """Exact meta-gradients of both learners at policies `[*batch, seed, player, state]` over player 1's states."""
+        inner_lr: float | Tensor = self.game.inner_lr
+        if self.mask is not None:  # who doesn't look ahead, looks zero far
+            inner_lr = inner_lr * self.mask
+        found = gm_exact.lola_meta_gradient(
+            self._payoffs,
+            envs.joint_view(params),
+            discount=self.game.discount,
+            inner_lr=inner_lr,
+            inner_steps=self.game.inner_steps,
+        )
+        return envs.joint_view(found.gradient)
+
+    def _counts(self, outcome: Tensor) -> Tensor:
+        """How often each joint outcome occurs in `[seed, trajectory, time]`, shape `[seed, 4]`."""
+        rounds = outcome.movedim(-1, 0).reshape(outcome.shape[-1], len(outcome), -1).numpy(force=True)
+        return torch.from_numpy(np.stack([np.add.reduce(rounds == o, (0, 2), dtype=np.int32) for o in range(4)], -1))
+
+    def _measure(self, played: list[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+        """The measurements of several updates at once."""
+        seen = {name: torch.stack([found[name] for found in played]) for name in played[0]}
+        estimate, truth = seen["estimate"], self.truth(seen["at"])
+        outer_exact = seen.get("outer_exact", truth)
+        share = seen["played"].to(F64) / seen["played"].sum(-1, keepdim=True)
+        score = share @ self.reward.T
+        nothing = torch.full(score.shape[:-1], torch.nan, dtype=F64)
         measured = {
             "accuracy": estimators.accuracy(estimate, truth).mean(-1),
             "correlation": estimators.correlation(estimate, truth).mean(-1),
-            "accuracy_outer_exact": estimators.accuracy(with_exact_outer, truth).mean(-1),
-            "correlation_outer_exact": estimators.correlation(with_exact_outer, truth).mean(-1),
+            "accuracy_outer_exact": estimators.accuracy(outer_exact, truth).mean(-1),
+            "correlation_outer_exact": estimators.correlation(outer_exact, truth).mean(-1),
             "error_sq": (estimate - truth).square().sum(-1).mean(-1),
             "truth_sq": truth.square().sum(-1).mean(-1),
-            "effective_size": torch.full((len(truth),), torch.nan, dtype=F64),
+            "effective_size": seen.get("effective_size", nothing),
+            "score": score.mean(-1),
+            "scores": score,
+            "action_0": envs.joint_view(seen["after"]).sigmoid(),
         }
-        weights = [s.sums.weight for s in problem.replayed if s.sums is not None and s.sums.weight is not None]
-        if weights:
-            measured["effective_size"] = estimators.effective_sample_size(weights[0].to(F64)).mean(-1)
-        return estimate, measured
-
-    def _performance(self) -> dict[str, Tensor]:
-        """Undiscounted reward per round on the evaluation's trajectories, and the policies over own states."""
-        assert self._scored is not None  # played before
-        played = self._scored.movedim(-1, 0).reshape(self.game.horizon, len(self.params), -1)
-        counts = [np.add.reduce((played == o).numpy(force=True), (0, 2), dtype=np.int32) for o in range(4)]
-        share = torch.from_numpy(np.stack(counts, -1) / (played.shape[0] * played.shape[2]))
-        score = share @ self.reward.T
-        return {"score": score.mean(-1), "scores": score, "action_0": envs.joint_view(self.params).sigmoid()}
+        for index in range(len(played)):
+            yield {name: value[index] for name, value in measured.items()}
 
     def _learn_values(self, problem: LookAhead) -> None:
         """One step of each critic towards the mean reward or return of every state in the outer trajectories."""

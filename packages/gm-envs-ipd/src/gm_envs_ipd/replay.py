@@ -115,10 +115,17 @@ class ReplayRing:
                 f"outcome: expected batch and horizon {expected} and at most {self.capacity} trajectories, "
                 f"got {(*batch, horizon)} and {size}"
             )
-        place = (torch.arange(size, device=self._born.device) + self._position) % self.capacity
-        self._outcome[..., place] = outcome.movedim(-1, 0)
-        self._behaviour[..., place, :, :, :] = log_policy(params).to(self._behaviour).unsqueeze(-4)
-        self._born[place] = self._additions
+        table = log_policy(params).to(self._behaviour).unsqueeze(-4)
+        rows = outcome.movedim(-1, 0)
+        done = 0
+        while done < size:  # once, or twice where it wraps around
+            first = (self._position + done) % self.capacity
+            some = slice(first, min(self.capacity, first + size - done))
+            count = some.stop - some.start
+            self._outcome[..., some] = rows[..., done : done + count]
+            self._behaviour[..., some, :, :, :] = table
+            self._born[some] = self._additions
+            done += count
         self._additions += 1
         self._position = (self._position + size) % self.capacity
         self._filled = min(self.capacity, self._filled + size)

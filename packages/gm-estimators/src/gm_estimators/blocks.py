@@ -16,7 +16,7 @@ Only A, B, g, gρ and gρD are summed for each block over the trajectories.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ class Layout:
         codes: how many different blocks there are.
         cell: 4 s_i + o_i of their rounds, shape `[codes, rounds]`.
         live: whether a block has that round, same shape.
+        one_hot: [cell of this round = c], shape `[codes × rounds, 20]`, float64.
     """
 
     blocks: int
@@ -48,6 +49,7 @@ class Layout:
     codes: int
     cell: Tensor
     live: Tensor
+    one_hot: Tensor
 
 
 @lru_cache(maxsize=32)
@@ -63,7 +65,8 @@ def layout(horizon: int, rounds: int, device: torch.device) -> Layout:
     cell = torch.cat((after, start))
     live = torch.ones_like(cell, dtype=torch.bool)
     live[len(after) :, first:] = False
-    return Layout(blocks, rounds, first, len(cell), cell, live)
+    one_hot = (torch.nn.functional.one_hot(cell, 20) * live.unsqueeze(-1)).flatten(0, 1).double()
+    return Layout(blocks, rounds, first, len(cell), cell, live, one_hot)
 
 
 def _digits(count: int, device: torch.device) -> Tensor:
@@ -98,102 +101,168 @@ class DiceBlocks:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         *batch, size, horizon = outcome.shape
-        self._batch, self._size, self._dtype = tuple(batch), size, dtype
+        self._batch, self._size = tuple(batch), size
         self._layout = at = layout(horizon, rounds, outcome.device)
-        if log_ratio is None:
-            log_ratio = signal.reward.new_zeros(*batch, 1, 5, 4)
-            group, self._on_policy = None, True
-        else:
-            self._on_policy = False
-        self._groups = log_ratio.shape[-3]
-        self._code = self._encode(outcome, group)
-        step = log_ratio.reshape(-1, 20)[:, at.cell].where(at.live, 0.0)
-        log_weight = step.cumsum(-1)
-        decay = signal.discount ** torch.arange(rounds, device=outcome.device).to(step)
-        self._reward = decay * log_weight.exp() * at.live * self._per_group(signal.reward)[:, at.cell & 3]
-        self._baseline = decay * step.exp() * self._per_group(signal.value)[:, at.cell >> 2]
-        self._to_go = _reverse_cumsum(self._reward)
-        self._one_hot = (torch.nn.functional.one_hot(at.cell, 20) * at.live.unsqueeze(-1)).flatten(0, 1).to(step)
-        self._discount = _discounts(signal.discount, at, self._code.shape[-1], dtype)
-        self._weight = self._discount
+        self._groups = 1 if log_ratio is None else log_ratio.shape[-3]
+        decay = signal.discount ** torch.arange(rounds, device=outcome.device).to(signal.reward)
+        reward = decay * self._per_group(signal.reward)[:, at.cell & 3] * at.live
+        self._baseline = decay * self._per_group(signal.value)[:, at.cell >> 2]
+        log_weight = None
+        if log_ratio is not None:
+            step = log_ratio.reshape(-1, 20)[:, at.cell].where(at.live, 0.0)
+            upto = step.cumsum(-1)
+            log_weight, reward, self._baseline = upto[..., -1], reward * upto.exp(), self._baseline * step.exp()
+        self._reward, self._to_go = reward, _reverse_cumsum(reward)
+        self._lanes = self._read(outcome, group, signal.discount, dtype)
         self.weight: Float[Tensor, "*batch trajectory"] | None = None
         """ρ of all rounds, if there is a behaviour policy."""
-        if not self._on_policy:
-            inside = self._look_up(log_weight[..., -1])
-            before = _exclusive_cumsum(inside)
-            self.weight = (before[-1] + inside[-1]).exp().reshape(*self._batch, size)
-            self._weight = self._discount * before.exp_()
-        self._alpha = self._look_up(self._to_go[..., 0]).mul_(self._weight)
-        self._discount_sum = self._sum(self._discount)
-        self._weight_sum = self._discount_sum if self._on_policy else self._sum(self._weight)
-        if not bool(self._weight_sum.isfinite().all()):
-            raise ValueError(
-                "log_ratio: expected finite ratios to the behaviour policy, got infinity or NaN; "
-                "clip them, normalise them or leave out the oldest trajectories"
-            )
+        weight = self._lanes.weigh(log_weight, self._to_go[..., 0])
+        sums = self._sum(*self._lanes.discounts_and_weights())
+        self._discount_sum, self._weight_sum = sums[0], sums[-1]
+        if log_weight is not None:
+            self.weight = weight.view(*batch, size)
+            if not bool(self._weight_sum.isfinite().all()):
+                raise ValueError(
+                    "log_ratio: expected finite ratios to the behaviour policy, got infinity or NaN; "
+                    "clip them, normalise them or leave out the oldest trajectories"
+                )
 
     def first(self) -> Float[Tensor, "*batch 5 4"]:
         """W."""
-        after = self._sum(_exclusive_reverse_cumsum(self._alpha))
-        coefficient = after + self._weight_sum * self._to_go - self._discount_sum * self._baseline
+        after = self._sum(*self._lanes.after())
+        coefficient = after[0] + self._weight_sum * self._to_go - self._discount_sum * self._baseline
         return self._cells(coefficient)
 
-    def product(self, direction: Float[Tensor, "*batch 5 4"]) -> Float[Tensor, "*batch 5 4"]:
-        """U."""
+    def product(self, direction: Float[Tensor, "extra *batch 5 4"]) -> Float[Tensor, "extra *batch 5 4"]:
+        """U of every direction along the extra leading axis."""
+        return torch.cat([self._of_two(direction[i : i + 2]) for i in range(0, len(direction), 2)])
+
+    def _of_two(self, direction: Tensor) -> Tensor:
+        """U of one or two directions."""
         at = self._layout
-        along = self._per_group(direction.flatten(-2))[:, at.cell] * at.live
+        along = torch.stack([self._per_group(d.flatten(-2))[:, at.cell] for d in direction]) * at.live
         score = along.cumsum(-1)
         to_go = _reverse_cumsum(self._reward * score)
-        before = _exclusive_cumsum(self._look_up(score[..., -1]))
-        added = self._look_up(to_go[..., 0]).mul_(self._weight).addcmul_(before, self._alpha)
-        after = self._sum(_exclusive_reverse_cumsum(added))
-        reach = self._sum(before.mul_(self._weight))
-        coefficient = after + reach * self._to_go + self._weight_sum * to_go
-        return self._cells(coefficient - self._discount_sum * self._baseline * along)
+        after, reach = (self._sum(*term) for term in self._lanes.along(score[..., -1], to_go[..., 0]))
+        coefficient = (
+            after + reach * self._to_go + self._weight_sum * to_go - self._discount_sum * self._baseline * along
+        )
+        return torch.stack([self._cells(c) for c in coefficient])
 
     def visits(self) -> Float[Tensor, "*batch 5 4"]:
         """How often each (s, o) occurs in a trajectory, on average."""
-        return self._cells(self._sum(torch.ones_like(self._alpha)).expand_as(self._reward))
+        count = self._sum(*self._lanes.visits())
+        return self._cells(count[0].expand_as(self._reward))
 
-    def _encode(self, outcome: Tensor, group: Tensor | None) -> Tensor:
-        """Codes [block, lane], each lane with the place of its own tables added."""
-        at = self._layout
-        small = torch.uint8 if at.rounds < 4 else torch.int16  # the smallest that holds 4^{m+1} − 1
-        lanes = outcome.movedim(-1, 0).reshape(outcome.shape[-1], -1).to(small)
-        code = torch.zeros(at.blocks, lanes.shape[-1], dtype=small, device=lanes.device)
-        for i in range(at.first):
-            code[0].add_(lanes[i], alpha=4 ** (at.first - 1 - i))
-        for i in range(at.rounds + 1):
-            digit = lanes[at.first - 1 + i :: at.rounds][: at.blocks - 1]
-            code[1:].add_(digit, alpha=4 ** (at.rounds - i))
-        table = torch.arange(lanes.shape[-1] // self._size, device=lanes.device).unsqueeze(-1) * self._groups
+    def _read(self, outcome: Tensor, group: Tensor | None, discount: float, dtype: torch.dtype) -> "_Lanes":
+        size, tables = self._size, len(self._reward) // self._groups
+        place = self._groups * torch.arange(tables, device=outcome.device).unsqueeze(-1)
         if group is not None:
-            table = table + group.expand(*self._batch, self._size).reshape(-1, self._size)
-        places = code.to(torch.int64).add_((table * at.codes).expand(-1, self._size).reshape(-1))
-        places[0] += 4 ** (at.rounds + 1)  # those at the start come last
-        return places
+            place = place + group.expand(*self._batch, size).reshape(tables, size)
+        place = (place * self._layout.codes).expand(tables, size).reshape(-1)
+        return _Lanes(self._layout, outcome.movedim(-1, 0).reshape(outcome.shape[-1], -1), place, discount, dtype)
+
+    def _sum(self, values: Tensor, code: Tensor) -> Tensor:
+        """Values added up over the lanes for each code, `[1 or 2, table × group, code, 1]`."""
+        codes = self._layout.codes
+        total = values.new_zeros(len(self._reward) * codes)
+        total.scatter_add_(0, code.view(-1), values.view(-1))
+        return _numbers(total).movedim(-1, 0).reshape(-1, len(self._reward), codes, 1).to(self._reward)
 
     def _per_group(self, table: Tensor) -> Tensor:
-        """[*batch, entries] → [table, entries]."""
-        return (
-            table.expand(*self._batch, table.shape[-1]).reshape(-1, table.shape[-1]).repeat_interleave(self._groups, 0)
-        )
-
-    def _look_up(self, table: Tensor) -> Tensor:
-        found = table.to(self._dtype).reshape(-1).index_select(0, self._code.view(-1))
-        return found.view(self._code.shape)
-
-    def _sum(self, values: Tensor) -> Tensor:
-        """Σ over lanes and blocks of each code, shape [table, codes, 1]."""
-        tables = len(self._reward)
-        total = torch.zeros(tables * self._layout.codes, dtype=values.dtype, device=values.device)
-        total.scatter_add_(0, self._code.view(-1), values.reshape(-1))
-        return total.view(tables, -1, 1).to(self._reward)
+        """[*batch, entries] → [table × group, entries]."""
+        flat = table.expand(*self._batch, table.shape[-1]).reshape(-1, table.shape[-1])
+        return flat if self._groups == 1 else flat.repeat_interleave(self._groups, 0)
 
     def _cells(self, coefficient: Tensor) -> Tensor:
-        """Each round's coefficient to its own cell, [table, codes, rounds] → [*batch, 5, 4]."""
-        by_cell = coefficient.flatten(1) @ self._one_hot
+        """Each round's coefficient to its own cell, [table × group, code, round] → [*batch, 5, 4]."""
+        by_cell = coefficient.flatten(1) @ self._layout.one_hot.to(coefficient)
         return by_cell.view(*self._batch, self._groups, 5, 4).sum(-3) / self._size
+
+
+class _Lanes:
+    """The trajectories, a lane each: what is to be added up over them, with the code of each number.
+
+    Two real numbers that are looked up, or added up, at the same places travel as one complex number.
+
+    Args:
+        at: the blocks.
+        outcome: shape `[time, lane]`.
+        place: where a lane's own tables begin.
+        discount: γ.
+        dtype: of what is computed.
+    """
+
+    def __init__(self, at: Layout, outcome: Tensor, place: Tensor, discount: float, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+        self._code = _encode(at, outcome).to(torch.int64).add_(place)
+        self._code[0] += 4 ** (at.rounds + 1)  # those at the start come last
+        self._weight = self._discount = _discounts(discount, at, outcome.shape[-1], dtype)
+        self._alpha = self._discount
+
+    def weigh(self, log_weight: Tensor | None, to_go: Tensor) -> Tensor:
+        """Sets ρ from each block's own log ratio, and α; returns ρ of all rounds."""
+        rho = self._discount[0]
+        if log_weight is not None:
+            upto = _cumsum_(self._look_up(log_weight)).exp_()
+            rho = upto[-1].clone()
+            self._weight = self._discount.clone()
+            self._weight[1:].mul_(upto[:-1])
+        self._alpha = self._look_up(to_go).mul_(self._weight)
+        return rho
+
+    def discounts_and_weights(self) -> tuple[Tensor, Tensor]:
+        """Both g and gρ, or only g on-policy."""
+        both = self._discount if self._weight is self._discount else torch.complex(self._discount, self._weight)
+        return both, self._code
+
+    def after(self) -> tuple[Tensor, Tensor]:
+        """A of every block but the last, where it is 0."""
+        return _reverse_cumsum_(self._alpha.clone())[1:], self._code[:-1]
+
+    def along(self, score: Tensor, to_go: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """B, and gρD, of one or two directions, from y_0 and D of whole blocks, shape `[extra, table, code]`."""
+        upto = _cumsum_(self._look_up(*score))[:-1]  # of block b: D of block b + 1
+        added = self._look_up(*to_go)
+        weight, alpha = (self._weight, self._alpha) if len(score) == 1 else self._twice
+        _numbers(added).mul_(_numbers(weight))[1:].addcmul_(_numbers(upto), _numbers(alpha[1:]))
+        _numbers(upto).mul_(_numbers(weight[1:]))
+        return (_reverse_cumsum_(added)[1:], self._code[:-1]), (upto, self._code[1:])
+
+    def visits(self) -> tuple[Tensor, Tensor]:
+        """A one for each block."""
+        return torch.ones_like(self._discount), self._code
+
+    @cached_property
+    def _twice(self) -> tuple[Tensor, Tensor]:
+        """The weights, and these times α, each number twice: for both parts of a complex number."""
+        return torch.complex(self._weight, self._weight), torch.complex(self._alpha, self._alpha)
+
+    def _look_up(self, *tables: Tensor) -> Tensor:
+        """The entry of every block in one table `[table, code]`, or in two as a complex number."""
+        entries = [table.to(self._dtype).reshape(-1) for table in tables]
+        table = entries[0] if len(entries) == 1 else torch.complex(*entries)
+        if table.device.type == "cpu":  # half of what index_select takes; a code is never out of range
+            return torch.from_numpy(table.numpy().take(self._code.numpy(), mode="wrap"))
+        return table.index_select(0, self._code.view(-1)).view(self._code.shape)
+
+
+def _encode(at: Layout, outcome: Tensor) -> Tensor:
+    """The code of each block, `[block, lane]`; those of the first block count from 0."""
+    small = torch.uint8 if at.rounds < 4 else torch.int16  # the smallest that holds 4^{m+1} − 1
+    outcome = outcome.to(small)
+    code = torch.zeros(at.blocks, outcome.shape[-1], dtype=small, device=outcome.device)
+    for i in range(at.first):
+        code[0].add_(outcome[i], alpha=4 ** (at.first - 1 - i))
+    for i in range(at.rounds + 1):
+        digit = outcome[at.first - 1 + i :: at.rounds][: at.blocks - 1]
+        code[1:].add_(digit, alpha=4 ** (at.rounds - i))
+    return code
+
+
+def _numbers(x: Tensor) -> Tensor:
+    """A trailing axis of the one or two real numbers."""
+    return torch.view_as_real(x) if x.is_complex() else x.unsqueeze(-1)
 
 
 @lru_cache(maxsize=8)
@@ -207,26 +276,23 @@ def _reverse_cumsum(x: Tensor) -> Tensor:
     return x.flip(-1).cumsum(-1).flip(-1)
 
 
-def _exclusive_cumsum(x: Tensor) -> Tensor:
-    """y_b = Σ_{b'<b} x_b' along the first axis."""
-    y = torch.empty_like(x)
+def _cumsum_(x: Tensor) -> Tensor:
+    """y_b = Σ_{b'≤b} x_b' along the first axis, in place."""
     if x.device.type != "cpu":
-        return torch.cumsum(x, 0, out=y).sub_(x)
-    _add_rows(x.numpy(), y.numpy())
-    return y
+        return x.cumsum_(0)
+    _add_rows(x.numpy())
+    return x
 
 
-def _exclusive_reverse_cumsum(x: Tensor) -> Tensor:
-    """y_b = Σ_{b'>b} x_b' along the first axis."""
-    y = torch.empty_like(x)
+def _reverse_cumsum_(x: Tensor) -> Tensor:
+    """y_b = Σ_{b'≥b} x_b' along the first axis, in place on a CPU."""
     if x.device.type != "cpu":
-        return torch.cumsum(x.flip(0), 0, out=y).flip(0).sub_(x)
-    _add_rows(x.numpy()[::-1], y.numpy()[::-1])
-    return y
+        return _reverse_cumsum(x.mT).mT
+    _add_rows(x.numpy()[::-1])
+    return x
 
 
-def _add_rows(x: "np.ndarray[Any, Any]", y: "np.ndarray[Any, Any]") -> None:
+def _add_rows(x: "np.ndarray[Any, Any]") -> None:
     """Row by row: ten times faster than a cumulative sum along the first axis."""
-    y[0] = 0
     for b in range(1, len(x)):
-        np.add(y[b - 1], x[b - 1], out=y[b])
+        np.add(x[b], x[b - 1], out=x[b])

@@ -28,8 +28,8 @@ class CellSums(Protocol):
     def first(self) -> Float[Tensor, "*batch 5 4"]:
         """W."""
 
-    def product(self, direction: Float[Tensor, "*batch 5 4"], /) -> Float[Tensor, "*batch 5 4"]:
-        """U."""
+    def product(self, direction: Float[Tensor, "extra *batch 5 4"], /) -> Float[Tensor, "extra *batch 5 4"]:
+        """U of every direction along the extra leading axis."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class GameObjective:
     ) -> tuple[Float[Tensor, "extra *batch 5"], Float[Tensor, "extra *batch 5"]]:
         """(∇²θ J λ, ∇φ∇θ J λ) for every λ along the extra leading axis."""
         direction = cotangent.unsqueeze(-1) * self._score
-        second = torch.stack([self._sums.product(d).to(d) for d in direction])
+        second = self._sums.product(direction).to(direction)
         own = (second * self._score).sum(-1) - cotangent * self._curvature * self._first.sum(-1)
         return own, (second * self._meta_score).sum(-1)
 
@@ -146,8 +146,11 @@ class StepSums:
         """How often each (s, o) occurs in a trajectory, on average."""
         return self._table(torch.ones_like(self._derivatives.first))
 
-    def product(self, direction: Float[Tensor, "*batch 5 4"]) -> Float[Tensor, "*batch 5 4"]:
-        """U."""
+    def product(self, direction: Float[Tensor, "extra *batch 5 4"]) -> Float[Tensor, "extra *batch 5 4"]:
+        """U of every direction along the extra leading axis."""
+        return torch.stack([self._product(d) for d in direction])
+
+    def _product(self, direction: Tensor) -> Tensor:
         along = _look_up(direction.flatten(-2), self._cell)
         if self._derivatives.diagonal is not None:
             return self._table(self._derivatives.diagonal * along)

@@ -22,6 +22,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gm_exact.tabular import broadcast
+
 _SWAP = torch.tensor((0, 1, 3, 2, 4))
 
 
@@ -120,7 +122,7 @@ def evaluate_game(
         ValueError: if γ is not in [0, 1], or is 1 for ever, the horizon is no positive integer, or a number is NaN.
     """
     _check(payoffs, params, discount, horizon)
-    batch = torch.broadcast_shapes(payoffs.shape[:-3], params.shape[:-2])  # type: ignore[no-untyped-call]
+    batch = broadcast(payoffs.shape[:-3], params.shape[:-2])
     reward = payoffs.flatten(-2).expand(*batch, 2, 4)
     seen = _own_views(params.expand(*batch, 2, 5))
     chain, first = _joint_policy(seen, 0), _joint_policy(seen, 1)
