@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from gm_estimators import CATALOGUE
+from gm_estimators import CATALOGUE, FAMILY, load
 from gm_estimators.derivatives import LogProbDerivatives, automatic_derivatives
 
+NAMES = [*CATALOGUE, *FAMILY, "loaded_dice@0.3"]
 SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 6)) | st.tuples(*[st.integers(1, 3)] * 4)
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-12}
 
@@ -22,13 +23,13 @@ def apply(derivatives: LogProbDerivatives, direction: torch.Tensor) -> torch.Ten
 
 @pytest.mark.parametrize("critic", [True, False])
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(shape=SHAPES, seed=st.integers(0, 2**31))
 def test_closed_forms_are_the_automatic_derivatives(make_trajectories, name, dtype, critic, shape, seed):
     read = make_trajectories(*shape, dtype=dtype, critic=critic, seed=seed)
-    closed = CATALOGUE[name].derivatives(read)
-    automatic = automatic_derivatives(CATALOGUE[name].surrogate, read)
+    closed = load(name).derivatives(read)
+    automatic = automatic_derivatives(load(name).surrogate, read)
     direction = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
     tolerance = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype] * 10}
     assert closed.first.dtype == dtype
@@ -36,9 +37,9 @@ def test_closed_forms_are_the_automatic_derivatives(make_trajectories, name, dty
     assert_close(apply(closed, direction), apply(automatic, direction), **tolerance)
 
 
-@pytest.mark.parametrize("name", ["dice", "loaded_dice"])
+@pytest.mark.parametrize("name", ["dice", "loaded_dice", "loaded_dice@0.3", "tmaml"])
 def test_a_product_is_symmetric_and_takes_every_direction(make_trajectories, name):
-    product = CATALOGUE[name].derivatives(make_trajectories(1, 4)).product
+    product = load(name).derivatives(make_trajectories(1, 4)).product
     matrix = torch.stack([product(row.unsqueeze(0))[0] for row in torch.eye(4, dtype=torch.float64)])
     assert_close(matrix, matrix.T, rtol=0, atol=1e-12)
     assert matrix.count_nonzero() == 16

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gm_estimators import CATALOGUE, gae
+from gm_estimators import CATALOGUE, FAMILY, gae, load
 from gm_estimators.derivatives import automatic_derivatives
 from gm_estimators.returns import gae_adjoint
 
@@ -21,12 +21,12 @@ def dense(cotangents, read):
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 4), (2, 3, 5)])
 @pytest.mark.parametrize("critic", [True, False])
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", [*CATALOGUE, *FAMILY])
 def test_closed_forms_are_the_automatic_mixed_derivatives(make_trajectories, name, critic, shape):
     read = make_trajectories(*shape, critic=critic)
     direction = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    closed = dense(CATALOGUE[name].derivatives(read).mixed(direction), read)
-    automatic = dense(automatic_derivatives(CATALOGUE[name].surrogate, read).mixed(direction), read)
+    closed = dense(load(name).derivatives(read).mixed(direction), read)
+    automatic = dense(automatic_derivatives(load(name).surrogate, read).mixed(direction), read)
     for signal in NAMES:
         assert_close(closed[signal], automatic[signal], rtol=1e-12, atol=1e-12)
 

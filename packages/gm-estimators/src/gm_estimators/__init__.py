@@ -1,6 +1,10 @@
 """Score-function surrogates and K-step meta-gradient estimators for reinforcement learning."""
 
-from gm_estimators.catalogue import CATALOGUE, Estimator, EstimatorError, load
+from gm_estimators.attribution import attribute, attribution, shapley
+from gm_estimators.catalogue import CATALOGUE, FAMILY, Estimator, EstimatorError, load
+from gm_estimators.corrections import sampling_correction
+from gm_estimators.critics import learnt_values
+from gm_estimators.debias import Debias, Jackknife, Levels, combine, jackknife, multilevel
 from gm_estimators.decomposition import PERMUTATIONS, decompose, exact_meta_gradient
 from gm_estimators.inner_loop import ascent, inner_loop
 from gm_estimators.meta_gradient import meta_gradient
@@ -22,27 +26,35 @@ from gm_estimators.off_policy import (
     effective_sample_size,
     off_policy,
     off_policy_dice,
+    vtrace,
 )
 from gm_estimators.operators import decomposed_step, likelihood_ratio, magic_box
 from gm_estimators.returns import gae, lambda_returns, returns_to_go
 from gm_estimators.study import Grid, measure
-from gm_estimators.surrogates import Trajectories, ad, dice, loaded_dice, lvc, mean_surrogate
+from gm_estimators.surrogates import Trajectories, ad, dice, loaded_dice, lvc, mean_surrogate, tmaml
 from gm_estimators.tabular import TabularProblem
 
 __all__ = [
     "CATALOGUE",
+    "FAMILY",
     "PERMUTATIONS",
+    "Debias",
     "Estimator",
     "EstimatorError",
     "Grid",
+    "Jackknife",
+    "Levels",
     "OffPolicyTrajectories",
     "TabularProblem",
     "Trajectories",
     "accuracy",
     "ad",
     "ascent",
+    "attribute",
+    "attribution",
     "bias_sq",
     "bias_sq_interval",
+    "combine",
     "correlation",
     "cumulative_ratio",
     "decompose",
@@ -52,7 +64,9 @@ __all__ = [
     "exact_meta_gradient",
     "gae",
     "inner_loop",
+    "jackknife",
     "lambda_returns",
+    "learnt_values",
     "likelihood_ratio",
     "load",
     "loaded_dice",
@@ -63,11 +77,16 @@ __all__ = [
     "measure",
     "meta_gradient",
     "mse",
+    "multilevel",
     "off_policy",
     "off_policy_dice",
     "paired_difference",
     "returns_to_go",
+    "sampling_correction",
+    "shapley",
     "std_sum",
     "summary",
+    "tmaml",
     "variance",
+    "vtrace",
 ]

@@ -1,12 +1,17 @@
 """Names for estimators, and the way in for a user's own."""
 
 import importlib
+import math
+import re
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from gm_estimators import derivatives, surrogates
+from gm_estimators.debias import Debias, Jackknife
 from gm_estimators.derivatives import DerivativesFunction, LogProbDerivatives, automatic_derivatives
 from gm_estimators.surrogates import Surrogate, Trajectories
 
@@ -22,19 +27,22 @@ class Estimator:
     Attributes:
         name: as on the command line; for a user's own `package.module:function`.
         surrogate: the function.
-        critic: whether the paper's experiments give it a critic; without one its values are zeros.
+        critic: whether the paper's experiments give it a critic, or "learnt" for one that is learnt from the sample;
+            without one its values are zeros.
         gradient_family: estimators of one family have the same first derivative on the same samples, so that their
             sampled inner steps are shared.
         closed_form: its derivatives in the log-probabilities; found by automatic differentiation if `None`.
         source: where it comes from.
+        debias: what `decompose` does against the bias of composition; `None` for the plain estimate.
     """
 
     name: str
     surrogate: Surrogate
-    critic: bool
+    critic: bool | Literal["learnt"]
     gradient_family: str
     closed_form: DerivativesFunction | None
     source: str
+    debias: Debias | None = None
 
     def derivatives(self, trajectories: Trajectories) -> LogProbDerivatives:
         """∂f/∂ℓ and ∂²f/∂ℓ² at the given trajectories.
@@ -70,8 +78,23 @@ CATALOGUE: dict[str, Estimator] = {
 }
 
 
+FAMILY: dict[str, Estimator] = {
+    estimator.name: estimator
+    for estimator in (
+        Estimator(
+            "tmaml", surrogates.tmaml, True, "tmaml", derivatives.tmaml_derivatives, "Liu, Socher and Xiong 2019"
+        ),
+    )
+}
+"""Estimators beside those that the paper compares."""
+
+
 def load(name: str) -> Estimator:
     """The estimator of a name: one of `CATALOGUE`, or `package.module:function` for a surrogate of one's own.
+
+    Other names are in `FAMILY`; `loaded_dice@0.5` is Loaded DiCE with that λ. Each may end in `+learnt` for a critic
+    learnt from the same sample (`critics.learnt_values`), and in `+jackknife`, `+jackknifeB` or `+jackknifeB.p` for
+    `debias.Jackknife` of B blocks (2) and order p (1).
 
     Modules are looked for on the Python path and in the working directory. The function may carry the attribute
     `critic = False` to be given values of zero, as DiCE is.
@@ -85,8 +108,13 @@ def load(name: str) -> Estimator:
     Raises:
         EstimatorError: if there is none of that name, with what there is.
     """
-    if name in CATALOGUE:
-        return CATALOGUE[name]
+    plain, plus, suffix = name.rpartition("+")
+    if plus:
+        return _varied(load(plain), suffix, name)
+    if name in CATALOGUE | FAMILY:
+        return (CATALOGUE | FAMILY)[name]
+    if name.startswith("loaded_dice@"):
+        return _loaded_dice(name)
     module_name, colon, function_name = name.partition(":")
     if not (colon and module_name and function_name):
         raise EstimatorError(f"expected one of {', '.join(CATALOGUE)} or package.module:function, got {name!r}")
@@ -103,6 +131,33 @@ def load(name: str) -> Estimator:
         found = "nothing" if function is None else f"a {type(function).__name__}"
         raise EstimatorError(f"expected a function {function_name!r} in module {module_name!r}, got {found}")
     return Estimator(name, function, bool(getattr(function, "critic", True)), name, None, f"{module_name}")
+
+
+def _varied(estimator: Estimator, suffix: str, name: str) -> Estimator:
+    if suffix == "learnt":
+        return replace(estimator, name=name, critic="learnt", gradient_family=f"{estimator.gradient_family} learnt")
+    found = re.fullmatch(r"jackknife(?:(\d+)(?:\.(\d+))?)?", suffix)
+    if found is None:
+        raise EstimatorError(f"expected +learnt, +jackknife, +jackknifeB or +jackknifeB.p at the end, got {name!r}")
+    try:
+        return replace(estimator, name=name, debias=Jackknife(*(int(x) for x in found.groups() if x is not None)))
+    except ValueError as error:
+        raise EstimatorError(f"estimator {name}: {error}") from error
+
+
+def _loaded_dice(name: str) -> Estimator:
+    try:
+        decay = float(name.partition("@")[2])
+    except ValueError:
+        decay = math.nan
+    if not 0 <= decay <= 1:
+        raise EstimatorError(f"expected loaded_dice@λ with a λ between 0 and 1, got {name!r}")
+    return replace(
+        CATALOGUE["loaded_dice"],
+        name=name,
+        surrogate=partial(surrogates.loaded_dice, decay=decay),
+        closed_form=partial(derivatives.loaded_dice_derivatives, decay=decay),
+    )
 
 
 def families(estimators: Iterable[Estimator]) -> list[list[Estimator]]:

@@ -12,12 +12,14 @@ so that nothing is differentiated that two permutations share.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from dataclasses import replace
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from gm_estimators.catalogue import Estimator, families
+from gm_estimators.catalogue import Estimator, EstimatorError, families
+from gm_estimators.debias import Debias
 
 Role = Literal["inner", "hessian", "outer"]
 
@@ -45,7 +47,10 @@ class Objective(Protocol):
 
 @runtime_checkable
 class Sample(Protocol):
-    """Trajectories of which a smaller sample is a part."""
+    """Trajectories of which a smaller sample is a part.
+
+    For an estimator with `debias` it also has `select(numbers)`, the sample of the trajectories of those numbers.
+    """
 
     def first(self: SelfT, size: int, /) -> SelfT:
         """The first `size` trajectories."""
@@ -74,6 +79,34 @@ class Problem(Protocol[SampleT]):
 
     def sampled(self, role: Role, estimator: Estimator, sample: SampleT, params: Tensor, /) -> Objective:
         """The objective of a role at θ as the estimator sees it in a sample."""
+
+
+@runtime_checkable
+class Splits(Protocol[SampleT]):
+    """A problem that gives parts of its samples a batch axis of their own; others are asked part by part."""
+
+    def parts(self, numbers: Tensor, /) -> "Problem[SampleT] | None":
+        """The problem with a new first batch axis: role, step and θ of part i read `draw(…).select(numbers[i])`.
+
+        `None` if that is not to be had.
+        """
+
+
+class _Part:
+    """A problem whose samples are those trajectories of the original's that have the given numbers."""
+
+    def __init__(self, problem: Problem[Any], numbers: Tensor, size: int, drawn: dict[Role, Any]) -> None:
+        self._problem, self._numbers, self._size, self._drawn = problem, numbers, size, drawn
+        self.params, self.meta_is_params = problem.params, problem.meta_is_params
+        self.exact, self.sampled = problem.exact, problem.sampled
+
+    def draw(self, role: Role, step: int, params: Tensor, _size: int) -> Any:
+        """Its part of what the original draws; at θ⁰ all parts share one draw."""
+        if step > 0:
+            return self._problem.draw(role, step, params, self._size).select(self._numbers)
+        if role not in self._drawn:
+            self._drawn[role] = self._problem.draw(role, 0, params, self._size)
+        return self._drawn[role].select(self._numbers)
 
 
 class _Path:
@@ -121,7 +154,8 @@ def decompose(
 
     Args:
         problem: the two-level problem; its batch axes are independent repeats.
-        estimators: what estimates I, II and III where they are sampled.
+        estimators: what estimates I, II and III where they are sampled; with `debias`, each part of a sample runs
+            through all K steps on its own.
         permutations: some of `PERMUTATIONS`.
         sample_sizes: |τ|, trajectories per estimate; smaller samples are parts of larger ones.
         inner_steps: K.
@@ -132,8 +166,9 @@ def decompose(
 
     Raises:
         ValueError: for an unknown permutation, or a size or number of steps below one.
-        EstimatorError: if a user's estimator fails.
+        EstimatorError: if a user's estimator fails, or the sample size does not suit its `debias`.
     """
+    estimators = list(estimators)
     for permutation in permutations:
         check_permutation(permutation)
     if min(inner_steps, *sample_sizes) < 1:
@@ -143,6 +178,12 @@ def decompose(
     exact_path = _exact_path(problem, inner_steps if "E" in compositions else 0, inner_lr)
     drawn: dict[tuple[Role, int], SampleT] = {}
     results: dict[tuple[str, str, int], Tensor] = {}
+    for debias in {e.debias: None for e in estimators if e.debias is not None}:
+        chosen = [e for e in estimators if e.debias == debias]
+        for size in sample_sizes:
+            settings = {"permutations": permutations, "inner_steps": inner_steps, "inner_lr": inner_lr}
+            results.update(_debiased(problem, debias, chosen, size, **settings))
+    estimators = [e for e in estimators if e.debias is None]
 
     def shared_draw(role: Role, step: int, size: int) -> SampleT:
         if (role, step) not in drawn:
@@ -168,6 +209,29 @@ def decompose(
                 results.update(
                     _along(problem, path, draw, family, wanted, size=size, inner_steps=inner_steps, inner_lr=inner_lr)
                 )
+    return results
+
+
+def _debiased(
+    problem: Problem[SampleT], debias: Debias, estimators: list[Estimator], size: int, **settings: Any
+) -> dict[tuple[str, str, int], Tensor]:
+    """`decompose` for the parts of a sample, combined."""
+    plain = [replace(estimator, debias=None) for estimator in estimators]
+    try:
+        terms = debias.terms(size)
+    except ValueError as error:
+        raise EstimatorError(f"estimator {estimators[0].name}: {error}") from error
+    results: dict[tuple[str, str, int], Tensor] = {}
+    drawn: dict[Role, Any] = {}
+    for weight, parts in terms:
+        split = problem.parts(parts) if isinstance(problem, Splits) else None
+        chosen: list[Problem[Any]] = [_Part(problem, part, size, drawn) for part in parts] if split is None else [split]
+        for part in chosen:
+            found = decompose(part, plain, sample_sizes=[parts.shape[-1]], **settings)
+            for (name, permutation, _), estimate in found.items():
+                share = weight / len(chosen) * (estimate if split is None else estimate.mean(0))
+                key = name, permutation, size
+                results[key] = results[key] + share if key in results else share
     return results
 
 

@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gm_estimators.returns import reverse_cumsum
-from gm_estimators.surrogates import Surrogate, Trajectories, mean_surrogate, reward_to_go
+from gm_estimators.returns import returns_to_go, reverse_cumsum
+from gm_estimators.surrogates import Surrogate, Trajectories, decayed_cumsum, mean_surrogate, reward_to_go
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,21 @@ def lvc_derivatives(trajectories: Trajectories) -> LogProbDerivatives:
     return LogProbDerivatives(weight, weight, mixed=_through_advantages(trajectories))
 
 
-def loaded_dice_derivatives(trajectories: Trajectories) -> LogProbDerivatives:
-    """`loaded_dice`: w_t = c_t = d_t A_t, (F d)_t = c_t Σ_{u≤t} d_u + Σ_{u>t} c_u d_u."""
+def loaded_dice_derivatives(trajectories: Trajectories, decay: float = 1.0) -> LogProbDerivatives:
+    """`loaded_dice`: w_t = c_t = d_t A_t, (F d)_t = c_t Σ_{u≤t} λ^{t−u} d_u + Σ_{u>t} λ^{u−t} c_u d_u."""
     weight = trajectories.discount[..., :-1] * trajectories.advantage
+    return LogProbDerivatives(weight, None, _both_ways(weight, decay), _through_advantages(trajectories))
+
+
+def _both_ways(weight: Tensor, decay: float = 1.0) -> Callable[[Tensor], Tensor]:
+    """D ↦ F d with F_tu = λ^{|t−u|} c_max(t,u)."""
 
     def product(direction: Tensor) -> Tensor:
         cross = weight * direction
-        return weight * direction.cumsum(-1) + (reverse_cumsum(cross) - cross)
+        after = (reverse_cumsum(cross) if decay == 1 else returns_to_go(cross, decay)) - cross
+        return weight * decayed_cumsum(direction, decay) + after
 
-    return LogProbDerivatives(weight, None, product, _through_advantages(trajectories))
+    return product
 
 
 def _through_advantages(trajectories: Trajectories) -> Callable[[Tensor], SignalCotangents]:
@@ -94,11 +100,22 @@ def dice_derivatives(trajectories: Trajectories) -> LogProbDerivatives:
     """
     baseline = trajectories.discount[..., :-1] * trajectories.value[..., :-1]
     to_go = reward_to_go(trajectories)
+    rewards = _both_ways(to_go)  # Σ_{u≥t} ρ_u Σ_{v≤u} d_v, summed by parts
 
     def product(direction: Tensor) -> Tensor:
-        # Σ_{u≥t} ρ_u D_u with D_u = D_t + Σ_{t<v≤u} d_v: summed by parts, as the rewards to go are at hand
-        cross = to_go * direction
-        return to_go * direction.cumsum(-1) + (reverse_cumsum(cross) - cross) - baseline * direction
+        return rewards(direction) - baseline * direction
+
+    return LogProbDerivatives(to_go - baseline, None, product, _through_rewards(trajectories))
+
+
+def tmaml_derivatives(trajectories: Trajectories) -> LogProbDerivatives:
+    """`tmaml`: w_t = c_t = Σ_{u≥t} d_u r_u + d_T V(s_T) − d_t V(s_t), F as that of `loaded_dice`."""
+    weight = reward_to_go(trajectories) - trajectories.discount[..., :-1] * trajectories.value[..., :-1]
+    return LogProbDerivatives(weight, None, _both_ways(weight), _through_rewards(trajectories))
+
+
+def _through_rewards(trajectories: Trajectories) -> Callable[[Tensor], SignalCotangents]:
+    """∂⟨w, d⟩/∂(r_t, V(s_t)) for w_t = Σ_{u≥t} d_u r_u + d_T V(s_T) − d_t V(s_t)."""
 
     def mixed(direction: Tensor) -> SignalCotangents:
         # ∂⟨w, d⟩/∂r_u = γᵘ Σ_{t≤u} d_t, ∂/∂V(s_t) = −γᵗ d_t, ∂/∂V(s_T) = γᵀ Σ_t d_t
@@ -106,7 +123,7 @@ def dice_derivatives(trajectories: Trajectories) -> LogProbDerivatives:
         value = torch.cat([-direction, summed[..., -1:]], dim=-1)
         return SignalCotangents(reward=trajectories.discount[..., :-1] * summed, value=trajectories.discount * value)
 
-    return LogProbDerivatives(to_go - baseline, None, product, mixed)
+    return mixed
 
 
 def automatic_derivatives(surrogate: Surrogate, trajectories: Trajectories) -> LogProbDerivatives:

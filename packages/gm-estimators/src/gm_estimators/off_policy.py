@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gm_estimators.catalogue import Estimator
 from gm_estimators.derivatives import LogProbDerivatives
-from gm_estimators.returns import reverse_cumsum
+from gm_estimators.returns import returns_to_go, reverse_cumsum
 from gm_estimators.surrogates import Trajectories, dice
 
 
@@ -157,6 +157,59 @@ def off_policy(estimator: Estimator) -> Estimator:
         surrogate=off_policy_dice if estimator.surrogate is dice else surrogate,
         gradient_family=f"off-policy {estimator.gradient_family}",
         closed_form=derivatives,
+    )
+
+
+def vtrace(estimator: Estimator, *, ratio_clip: float = 1.0, trace_clip: float = 1.0, decay: float = 1.0) -> Estimator:
+    """An estimator that reads V-trace advantages (Espeholt et al. 2018, "IMPALA", Eq. 1 and Section 4.2).
+
+        v_t = V(s_t) + Σ_{u≥t} γ^{u−t} (Π_{t≤i<u} c_i) ρ̄_u δ_u,   δ_u = r_u + γ V(s_{u+1}) − V(s_u)
+        A_t = ρ̄_t (r_t + γ v_{t+1} − V(s_t)),   ρ̄_t = min(clip, π_t/μ_t),   c_t = λ min(trace clip, π_t/μ_t)
+
+    Only the ratio of step t weighs its score: states count as often as μ visits them, which is what keeps the variance
+    low and biases the gradient even without clipping. For estimators that read advantages: `ad`, `lvc`, `loaded_dice`.
+
+    Args:
+        estimator: an on-policy estimator.
+        ratio_clip: bound of ρ̄.
+        trace_clip: bound of c.
+        decay: λ.
+
+    Returns:
+        An estimator that reads `OffPolicyTrajectories`.
+
+    Raises:
+        ValueError: if a bound is not positive.
+    """
+    if not (ratio_clip > 0 and trace_clip > 0):
+        raise ValueError(f"ratio_clip, trace_clip: expected positive numbers, got {ratio_clip} and {trace_clip}")
+
+    def seen(trajectories: Trajectories) -> Trajectories:
+        return _vtrace(_require(trajectories), ratio_clip, trace_clip, decay)
+
+    return replace(
+        estimator,
+        name=f"v-trace {estimator.name}",
+        surrogate=lambda trajectories: estimator.surrogate(seen(trajectories)),
+        gradient_family=f"v-trace {estimator.gradient_family} {ratio_clip} {trace_clip} {decay}",
+        closed_form=lambda trajectories: estimator.derivatives(seen(trajectories)),
+    )
+
+
+def _vtrace(trajectories: OffPolicyTrajectories, ratio_clip: float, trace_clip: float, decay: float) -> Trajectories:
+    """Discounts spent, as `weighted` does: x_t = d_t (v_t − V(s_t)) = ρ̄_t d_t δ_t + c_t x_{t+1}."""
+    ratio = _log_ratio(trajectories).exp()
+    clipped = ratio.clamp(max=ratio_clip)
+    discounted = trajectories.discount * trajectories.value
+    difference = trajectories.discount[..., :-1] * trajectories.reward + discounted[..., 1:] - discounted[..., :-1]
+    excess = returns_to_go(clipped * difference, decay * ratio.clamp(max=trace_clip))
+    after = torch.nn.functional.pad(excess[..., 1:], (0, 1))
+    return Trajectories(
+        log_prob=trajectories.log_prob,
+        reward=trajectories.discount[..., :-1] * trajectories.reward,
+        value=discounted,
+        advantage=clipped * (difference + after),
+        discount=torch.ones_like(trajectories.discount),
     )
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gm_estimators.operators import magic_box
+from gm_estimators.returns import returns_to_go
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,21 @@ def lvc(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"]:
     return (trajectories.discount[..., :-1] * trajectories.advantage * magic_box(trajectories.log_prob)).sum(-1)
 
 
-def loaded_dice(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"]:
-    """Loaded DiCE at λ = 1: Σ_t d_t A_t (□_{≤t} − □_{<t}) (Farquhar et al. 2019, "Loaded DiCE", Eq. 11).
+def loaded_dice(trajectories: Trajectories, decay: float = 1.0) -> Float[Tensor, "*batch trajectory"]:
+    """Loaded DiCE: Σ_t d_t A_t (□_{≤t} − □_{<t}) (Farquhar et al. 2019, "Loaded DiCE", Eqs. 11 and 14).
 
-    All its derivatives are unbiased if the advantages are.
+    λ < 1 discounts what earlier actions have to do with later advantages, □_{≤t} = □(Σ_{u≤t} λ^{t−u} log π_u) and
+    □_{<t} the same without log π_t: products of scores at times u < t count λ^{t−u}. At λ = 1 all derivatives are
+    unbiased if the advantages are; λ = 0 has the Hessian of `lvc`. Their τ is the λ of `returns.gae`.
+
+    Args:
+        trajectories: the trajectories.
+        decay: λ.
+
+    Returns:
+        One number per trajectory.
     """
-    cumulative = trajectories.log_prob.cumsum(-1)
+    cumulative = decayed_cumsum(trajectories.log_prob, decay)
     difference = magic_box(cumulative) - magic_box(cumulative - trajectories.log_prob)
     return (trajectories.discount[..., :-1] * trajectories.advantage * difference).sum(-1)
 
@@ -82,6 +92,28 @@ def dice(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"]:
     return (discount[..., :-1] * trajectories.reward * box + baseline).sum(-1) + discount[..., -1] * value[
         ..., -1
     ] * box[..., -1]
+
+
+def decayed_cumsum(x: Float[Tensor, "*batch time"], decay: float) -> Float[Tensor, "*batch time"]:
+    """y_t = Σ_{u≤t} λ^{t−u} x_u."""
+    return x.cumsum(-1) if decay == 1 else returns_to_go(x.flip(-1), decay).flip(-1)
+
+
+def tmaml(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"]:
+    """DiCE with a control variate for its Hessian, too: `dice` − Σ_t d_t V(s_t) (1 − □_{<t}) (1 − □_t).
+
+    Liu, Socher and Xiong 2019, "Taming MAML", Section 4; Mao et al. 2019, "A baseline for any order gradient
+    estimation", Eq. 7. Given the past, (1 − □_t) and its derivatives have mean zero, so that nothing is biased. All
+    terms together are
+
+        Σ_t d_t r_t □_{≤t} + d_T V(s_T) □_{<T} − Σ_t d_t V(s_t) (□_{≤t} − □_{<t})
+
+    and have the first two derivatives of `loaded_dice` with advantages Σ_{u≥t} γ^{u−t} r_u + γ^{T−t} V(s_T) − V(s_t).
+    """
+    discount, value = trajectories.discount, trajectories.value
+    before = trajectories.log_prob.cumsum(-1) - trajectories.log_prob
+    control = (1 - magic_box(before)) * (1 - magic_box(trajectories.log_prob))
+    return dice(trajectories) - (discount[..., :-1] * value[..., :-1] * control).sum(-1)
 
 
 def reward_to_go(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory time"]:

@@ -6,14 +6,16 @@ through one more.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from gm_estimators.catalogue import Estimator
+from gm_estimators.critics import learnt_values
 from gm_estimators.decomposition import Objective, Role
 from gm_estimators.derivatives import LogProbDerivatives
 from gm_estimators.returns import discounts, gae, gae_adjoint
@@ -30,7 +32,7 @@ class TabularSample:
         critic: V of every state, shape `[*batch, state]`, with its dependence on φ if it has one.
         with_critic: what an estimator with a critic reads.
         build: makes the same without a critic, for the whole sample; called once if ever.
-        size: n, or less if this is a part of a sample.
+        learn: makes the same with a critic that these trajectories teach, from the states and what is to be replaced.
     """
 
     cell: Int[Tensor, "*batch trajectory time"]
@@ -38,10 +40,17 @@ class TabularSample:
     critic: Float[Tensor, "*batch state"]
     with_critic: Trajectories
     build: Callable[[], Trajectories]
+    learn: Callable[[Tensor, Trajectories], Trajectories]
 
-    def trajectories(self, critic: bool) -> Trajectories:
-        """What an estimator reads, with or without a critic."""
+    def trajectories(self, critic: bool | Literal["learnt"]) -> Trajectories:
+        """What an estimator reads, with or without a critic or with one learnt from the same trajectories."""
+        if critic == "learnt":
+            return self._with_learnt_critic
         return self.with_critic if critic else self._without_critic
+
+    @cached_property
+    def _with_learnt_critic(self) -> Trajectories:
+        return self.learn(self.place, self.with_critic)
 
     @cached_property
     def _without_critic(self) -> Trajectories:
@@ -49,23 +58,29 @@ class TabularSample:
 
     def first(self, size: int) -> "TabularSample":
         """The first `size` trajectories."""
-        if size == self.cell.shape[-2]:
-            return self
+        return self if size == self.cell.shape[-2] else self._taken(slice(size))
+
+    def select(self, numbers: Int[Tensor, "trajectory"]) -> "TabularSample":
+        """The trajectories of those numbers."""
+        return self._taken(numbers)
+
+    def _taken(self, which: slice | Tensor) -> "TabularSample":
         return TabularSample(
-            self.cell[..., :size, :],
-            self.place[..., :size, :],
+            self.cell[..., which, :],
+            self.place[..., which, :],
             self.critic,
-            _first(self.with_critic, size),
-            lambda: _first(self._without_critic, size),
+            _taken(self.with_critic, which),
+            lambda: _taken(self._without_critic, which),
+            self.learn,
         )
 
 
-def _first(trajectories: Trajectories, size: int) -> Trajectories:
+def _taken(trajectories: Trajectories, which: slice | Tensor) -> Trajectories:
     return Trajectories(
-        trajectories.log_prob[..., :size, :],
-        trajectories.reward[..., :size, :],
-        trajectories.value[..., :size, :],
-        trajectories.advantage[..., :size, :],
+        trajectories.log_prob[..., which, :],
+        trajectories.reward[..., which, :],
+        trajectories.value[..., which, :],
+        trajectories.advantage[..., which, :],
         trajectories.discount,
     )
 
@@ -162,7 +177,8 @@ class TabularProblem:
         reward: r(s, a), shape `[*batch, state, action]` or broadcastable to it.
         discount: γ.
         gae_lambda: λ of the advantages; 1 gives n-step returns to the horizon.
-        critic_for: which estimators get the critic: as the `paper` says, `all`, or `none`.
+        critic_for: which estimators get the critic: as the `paper` says, `all`, or `none`; those that learn one from
+            their sample have that with the first two, a constant in the intrinsic reward.
         intrinsic_reward: φ(s, a) of the shape of θ, a leaf that requires a gradient; `None` for MAML.
     """
 
@@ -181,6 +197,7 @@ class TabularProblem:
     ) -> None:
         self.params = params
         self.meta_is_params = intrinsic_reward is None
+        self._reward = reward
         self.exact = exact
         self._rollout, self._critic = rollout, critic
         self._intrinsic_reward = intrinsic_reward
@@ -189,6 +206,37 @@ class TabularProblem:
         if intrinsic_reward is not None:
             self._inner_reward = self._outer_reward + intrinsic_reward.detach().reshape(-1)
         self._discount, self._gae_lambda, self._critic_for = discount, gae_lambda, critic_for
+
+    def parts(self, numbers: Int[Tensor, "part trajectory"]) -> "TabularProblem | None":
+        """The problem with parts of its samples along a new first axis; `None` with an intrinsic reward.
+
+        At θ⁰ all parts read one set of trajectories, later each has some of its own on the same random numbers.
+        """
+        if self._intrinsic_reward is not None:
+            return None
+        total = int(numbers.max()) + 1
+
+        def rollout(role: Role, step: int, policy: Tensor, _size: int) -> tuple[Tensor, Tensor]:
+            if step == 0:
+                state, action = self._rollout(role, step, policy[0], total)
+                return state[..., numbers, :].movedim(-3, 0), action[..., numbers, :].movedim(-3, 0)
+            drawn = [self._rollout(role, step, at, total) for at in policy]
+            state, action = (
+                torch.stack([x[..., one, :] for x, one in zip(xs, numbers, strict=True)])
+                for xs in zip(*drawn, strict=True)
+            )
+            return state, action
+
+        return TabularProblem(
+            params=self.params.expand(len(numbers), *self.params.shape),
+            exact=self.exact,
+            rollout=rollout,
+            critic=self._critic,
+            reward=self._reward,
+            discount=self._discount,
+            gae_lambda=self._gae_lambda,
+            critic_for=self._critic_for,
+        )
 
     def draw(self, role: Role, step: int, params: Tensor, size: int) -> TabularSample:
         """`size` trajectories at θ, read by every estimator."""
@@ -207,17 +255,24 @@ class TabularProblem:
             advantage = gae(reward, value, self._discount, self._gae_lambda)
             return Trajectories(log_prob, reward, value, advantage, discount)
 
+        def learn(where: Tensor, old: Trajectories) -> Trajectories:
+            value = learnt_values(old.reward, where - row, self._discount, states)
+            advantage = gae(old.reward, value, self._discount, self._gae_lambda)
+            return replace(old, value=value, advantage=advantage)
+
         critic = self._critic(role, step, params).expand(*batch, states)
         value = _look_up(critic.detach().reshape(-1), place)
-        return TabularSample(cell, place, critic, read(value), lambda: read(torch.zeros_like(value)))
+        return TabularSample(cell, place, critic, read(value), lambda: read(torch.zeros_like(value)), learn)
 
     def sampled(self, role: Role, estimator: Estimator, sample: TabularSample, params: Tensor) -> SoftmaxObjective:
         """The objective at θ as the estimator sees it in the sample."""
-        critic = estimator.critic if self._critic_for == "paper" else self._critic_for == "all"
+        critic = estimator.critic
+        if self._critic_for == "none" or (self._critic_for == "all" and critic != "learnt"):
+            critic = self._critic_for == "all"
         derivatives = estimator.derivatives(sample.trajectories(critic))
         mixed = None
         if role == "hessian" and self._intrinsic_reward is not None:
-            mixed = partial(self._mixed, sample, derivatives, critic)
+            mixed = partial(self._mixed, sample, derivatives, critic is True)
         return SoftmaxObjective(params.softmax(-1), sample.cell, derivatives, mixed)
 
     def _mixed(self, sample: TabularSample, derivatives: LogProbDerivatives, critic: bool, score: Tensor) -> Tensor:

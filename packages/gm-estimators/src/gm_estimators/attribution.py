@@ -1,0 +1,148 @@
+"""How much of a meta-gradient's error each of its sources has.
+
+A source is something that can be had as in practice or ideally: the inner gradient sampled or exact, a critic learnt or
+exact, gradients clipped or not. With v(S) the squared bias or the variance where only the sources S are as in practice,
+v(∅) = 0, the share of a source is its Shapley value (Shapley 1953, "A value for n-person games"),
+
+    share_i = Σ_{S ∌ i} |S|! (k − |S| − 1)! / k! · (v(S ∪ {i}) − v(S)),
+
+the mean over all orders in which the k sources can be made imperfect one after the other. No order is better founded
+than another, since squared biases and variances do not add up; a single one would give what two sources only do
+together (the covariance of a shared batch, a biased Hessian times a biased inner step) to whichever comes last. Shares
+sum to v of all sources. One can be negative: a source may hide another's error.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, combinations
+from math import factorial
+
+import torch
+from torch import Tensor
+
+from gm_estimators.catalogue import Estimator
+from gm_estimators.decomposition import PERMUTATIONS, Problem, SampleT, decompose, exact_meta_gradient
+from gm_estimators.metrics import bias_sq, variance
+
+Measure = Callable[[Tensor, Tensor], Tensor]
+ROLES = ("composition", "hessian", "outer")
+"""Sources that every `Problem` has: the estimators I, II and III."""
+MEASURES: dict[str, Measure] = {"bias_sq": bias_sq, "variance": lambda estimates, _truth: variance(estimates)}
+
+
+def shapley(value: Mapping[frozenset[str], Tensor], sources: Sequence[str]) -> dict[str, Tensor]:
+    """The Shapley value of every source.
+
+    Args:
+        value: v of every set of sources, the empty one included.
+        sources: their names.
+
+    Returns:
+        Source ↦ share; they sum to v(all) − v(∅).
+
+    Raises:
+        ValueError: if v is missing for a set.
+    """
+    missing = [sorted(some) for some in subsets(sources) if some not in value]
+    if missing:
+        raise ValueError(f"value: expected one for every set of sources, got none for {missing[0]}")
+    shares = {}
+    for source in sources:
+        others = [other for other in sources if other != source]
+        terms = []
+        for some in subsets(others):
+            weight = factorial(len(some)) * factorial(len(others) - len(some)) / factorial(len(sources))
+            terms.append(weight * (value[some | {source}] - value[some]))
+        shares[source] = torch.stack(terms).sum(0)
+    return shares
+
+
+def attribute(
+    estimate: Callable[[frozenset[str]], Tensor],
+    sources: Sequence[str],
+    truth: Tensor,
+    measures: Mapping[str, Measure] | None = None,
+) -> dict[str, dict[str, Tensor]]:
+    """The shares of any sources in a user's own estimates, 2ᵏ − 1 of which are asked for.
+
+    Args:
+        estimate: S ↦ estimates `[*batch, repeat, size]` in which the sources S are as in practice, all others ideal;
+            best on common random numbers.
+        sources: k names.
+        truth: what there is without any source, `[*batch, size]`.
+        measures: name ↦ function of (estimates, truth); `metrics.bias_sq` and `metrics.variance` by default.
+
+    Returns:
+        Measure ↦ source ↦ share, `[*batch]`.
+
+    Raises:
+        ValueError: if a source is named twice.
+    """
+    if len(set(sources)) < len(sources):
+        raise ValueError(f"sources: expected different names, got {list(sources)}")
+    chosen = MEASURES if measures is None else measures
+    values: dict[str, dict[frozenset[str], Tensor]] = {name: {} for name in chosen}
+    for some in subsets(sources):
+        estimates = estimate(some) if some else truth.unsqueeze(-2).expand(*truth.shape[:-1], 2, truth.shape[-1])
+        for name, measure in chosen.items():
+            values[name][some] = measure(estimates, truth)
+    return {name: shapley(value, sources) for name, value in values.items()}
+
+
+def attribution(
+    problem: Callable[[frozenset[str]], Problem[SampleT]],
+    estimator: Estimator,
+    *,
+    roles: Sequence[str] = ROLES,
+    extras: Sequence[str] = (),
+    sample_size: int,
+    inner_steps: int,
+    inner_lr: float,
+    measures: Mapping[str, Measure] | None = None,
+) -> dict[str, dict[str, Tensor]]:
+    """The shares of composition, Hessian and outer gradient, and of what else a problem can have or not.
+
+    Args:
+        problem: S ↦ the problem in which of the extra sources only S are as in practice, such as a noisy critic, or a
+            batch that inner gradient and Hessian share; batch axes are units and repeats.
+        estimator: what estimates I, II and III.
+        roles: some of `ROLES`; the others are exact throughout.
+        extras: names of the extra sources.
+        sample_size: |τ|.
+        inner_steps: K.
+        inner_lr: α.
+        measures: as `attribute`.
+
+    Returns:
+        Measure ↦ source ↦ share for each unit, the sources being roles and extras.
+
+    Raises:
+        ValueError: for an unknown role, or a source that is named twice.
+    """
+    if unknown := [role for role in roles if role not in ROLES]:
+        raise ValueError(f"roles: expected some of {', '.join(ROLES)}, got {unknown[0]!r}")
+    wanted = [p for p in PERMUTATIONS if all(p[i] == "E" or role in roles for i, role in enumerate(ROLES))]
+    truth = exact_meta_gradient(problem(frozenset()), inner_steps=inner_steps, inner_lr=inner_lr)[:, 0].flatten(1)
+    found: dict[frozenset[str], dict[tuple[str, str, int], Tensor]] = {}
+
+    def estimate(some: frozenset[str]) -> Tensor:
+        extra = some & frozenset(extras)
+        permutation = "".join("S" if role in some else "E" for role in ROLES)
+        if permutation == "EEE":
+            return truth.unsqueeze(-2).expand(-1, 2, -1)
+        if extra not in found:
+            found[extra] = decompose(
+                problem(extra),
+                [estimator],
+                permutations=wanted,
+                sample_sizes=[sample_size],
+                inner_steps=inner_steps,
+                inner_lr=inner_lr,
+            )
+        return found[extra][estimator.name, permutation, sample_size].flatten(2)
+
+    return attribute(estimate, (*roles, *extras), truth, measures)
+
+
+def subsets(sources: Sequence[str]) -> list[frozenset[str]]:
+    """Every set of sources, small ones first."""
+    return [frozenset(some) for some in chain.from_iterable(combinations(sources, r) for r in range(len(sources) + 1))]

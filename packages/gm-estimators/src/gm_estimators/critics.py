@@ -1,0 +1,38 @@
+"""A critic learnt from the very trajectories that it judges."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gm_estimators.returns import returns_to_go
+
+
+def learnt_values(
+    reward: Float[Tensor, "*batch trajectory time"],
+    state: Int[Tensor, "*batch trajectory time_plus_1"],
+    discount: float | Tensor,
+    states: int,
+) -> Float[Tensor, "*batch trajectory time_plus_1"]:
+    """Every-visit Monte Carlo values from the other trajectories (Sutton and Barto 2018, "Reinforcement Learning").
+
+        V_i(s) = Σ_{j≠i} Σ_t [s_t^j = s] G_t^j / Σ_{j≠i} Σ_t [s_t^j = s],   G_t = Σ_{u≥t} γ^{u−t} r_u
+
+    Without its own return a trajectory's baseline is independent of its actions, so that no surrogate gets biased, as
+    one does by O(1/n) with the mean over all trajectories. States that no other trajectory visits have the value 0, and
+    so has s_T: nothing is bootstrapped.
+
+    Args:
+        reward: r_0 … r_{T−1}.
+        state: s_0 … s_T, numbers from 0 to `states` − 1.
+        discount: γ.
+        states: how many there are.
+
+    Returns:
+        V_i(s_t^i).
+    """
+    visited = state[..., :-1]
+    table = reward.new_zeros(*reward.shape[:-1], states)
+    total = table.scatter_add(-1, visited, returns_to_go(reward, discount))
+    count = table.scatter_add(-1, visited, torch.ones_like(reward))
+    others = (total.sum(-2, keepdim=True) - total) / (count.sum(-2, keepdim=True) - count).clamp(min=1)
+    return torch.nn.functional.pad(others.gather(-1, visited), (0, 1))

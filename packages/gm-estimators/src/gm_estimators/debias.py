@@ -1,0 +1,250 @@
+"""Estimates without the bias of composition: the jackknife and multilevel Monte Carlo.
+
+A meta-gradient estimated from m trajectories per role and step is a smooth function of their means, so that
+
+    E g_m = g_∞ + c₁/m + c₂/m² + …
+
+with c₁ half the Hessian of that function contracted with the covariance of one trajectory. Both remedies are linear
+combinations of g at parts of the sample whose weights cancel powers of 1/m. They ask nothing of g: neither of K, nor
+of the surrogate, nor of whether φ = θ⁰, nor of which batches are shared, as long as every evaluation is g of the
+part's trajectories alone, in each role and at each step. What was drawn at a θ that depends on the part (steps after
+the first, the outer sample) has to be drawn for each part anew, see `trajectories_drawn`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+
+class Term(NamedTuple):
+    """A weight times the mean of g over some parts of a sample.
+
+    Attributes:
+        weight: the factor.
+        parts: the numbers of each part's trajectories, all parts of one size m.
+    """
+
+    weight: float
+    parts: Int[Tensor, "part trajectory"]
+
+
+@runtime_checkable
+class Debias(Protocol):
+    """A linear combination of an estimator's values at parts of its sample."""
+
+    def terms(self, size: int, /) -> list[Term]:
+        """The combination for n trajectories."""
+
+
+@dataclass(frozen=True)
+class Jackknife:
+    """The jackknife of order p over B blocks, whose bias is O(1/n^{p+1}).
+
+        Σ_j w_j mean{g(all but j blocks)},   w_j = (−1)^j (B − j)^p / (j! (p − j)!),   j = 0 … p
+
+    Quenouille 1956, "Notes on bias in estimation"; Schucany, Gray and Owen 1971, "On bias reduction in estimation":
+    w solves Σ_j w_j = 1 and Σ_j w_j (B − j)^{−k} = 0, k = 1 … p. What is linear in a sample that all parts share stays
+    as it was. p = 1: B g(all) − (B − 1) mean g(all but one); two blocks are the cheapest, 2 g(all) − (g(first half) +
+    g(second half)) / 2.
+
+    Attributes:
+        blocks: B, at least 2; has to divide the number of trajectories.
+        order: p, from 1 to B − 1.
+    """
+
+    blocks: int = 2
+    order: int = 1
+
+    def __post_init__(self) -> None:
+        if self.blocks < 2:
+            raise ValueError(f"blocks: expected at least 2, got {self.blocks}")
+        if not 1 <= self.order < self.blocks:
+            raise ValueError(f"order: expected 1 to {self.blocks - 1}, less than the blocks, got {self.order}")
+
+    def terms(self, size: int) -> list[Term]:
+        """The combination for n trajectories.
+
+        Raises:
+            ValueError: if the blocks do not divide n.
+        """
+        if size < 1 or size % self.blocks:
+            raise ValueError(f"sample size: expected a multiple of the jackknife's {self.blocks} blocks, got {size}")
+        blocks = torch.arange(size).reshape(self.blocks, -1)
+        found = []
+        for out in range(self.order + 1):
+            weight = (self.blocks - out) ** self.order / (math.factorial(out) * math.factorial(self.order - out))
+            kept = combinations(range(self.blocks), self.blocks - out)
+            found.append(Term((-1) ** out * weight, torch.stack([blocks[list(rows)].flatten() for rows in kept])))
+        return found
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Multilevel Monte Carlo with a random level, unbiased at finite expected cost.
+
+        Z = mean{g(m₀ trajectories)} + [l > 0] Δ_l / p_l,   Δ_l = g(n) − (g(first half) + g(second half)) / 2,
+
+    with n = m₀ 2^l and P(l) = p_l ∝ 2^{−ra l}: the expectations of Δ_l telescope to g_∞ − E g_{m₀}. Rhee and Glynn
+    2015, "Unbiased estimation with square root convergence for SDE models"; antithetic halves as in Blanchet and Glynn
+    2015, "Unbiased Monte Carlo for optimization and functions of expectations": E|Δ_l|² = O(4^{−l}), so that the
+    variance is finite for ra < 2 and the expected number of trajectories for ra > 1.
+
+    Attributes:
+        base: m₀, trajectories at level 0.
+        rate: ra, between 1 and 2.
+        highest: the last level; `None` for no end. With one, the expectation is that of g at its size.
+    """
+
+    base: int = 1
+    rate: float = 1.5
+    highest: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.base < 1:
+            raise ValueError(f"base: expected at least 1 trajectory, got {self.base}")
+        if not 1 < self.rate < 2:
+            raise ValueError(f"rate: expected a number between 1 and 2, got {self.rate}")
+        if self.highest is not None and self.highest < 0:
+            raise ValueError(f"highest: expected a level of at least 0, got {self.highest}")
+
+    def probability(self, level: int) -> float:
+        """The probability p_l."""
+        if level < 0 or (self.highest is not None and level > self.highest):
+            return 0.0
+        ratio = math.exp2(-self.rate)
+        total = 1.0 if self.highest is None else 1 - ratio ** (self.highest + 1)
+        return (1 - ratio) * ratio**level / total
+
+    def size(self, level: int) -> int:
+        """Trajectories of a level: m₀ 2^l."""
+        return self.base << level
+
+    @property
+    def expected_size(self) -> float:
+        """Σ_l p_l m₀ 2^l."""
+        if self.highest is not None:
+            return sum(self.probability(level) * self.size(level) for level in range(self.highest + 1))
+        return self.base * (1 - math.exp2(-self.rate)) / (1 - math.exp2(1 - self.rate))
+
+    def draw(self, generator: torch.Generator, *shape: int) -> Int[Tensor, "*shape"]:
+        """Random levels, by inverting P(level ≥ l)."""
+        uniform = torch.rand(shape, generator=generator, dtype=torch.float64, device=generator.device)
+        total = 1.0 if self.highest is None else 1 - math.exp2(-self.rate * (self.highest + 1))
+        level = (torch.log2(1 - uniform * total) / -self.rate).floor().long()
+        return level if self.highest is None else level.clamp(max=self.highest)
+
+    def at(self, level: int) -> "Level":
+        """The combination of one level.
+
+        Raises:
+            ValueError: if that level has probability zero.
+        """
+        if self.probability(level) == 0:
+            raise ValueError(f"level: expected 0 to {self.highest}, got {level}")
+        return Level(self, level)
+
+
+@dataclass(frozen=True)
+class Level:
+    """Z of `Levels` given the level."""
+
+    levels: Levels
+    level: int
+
+    def terms(self, size: int) -> list[Term]:
+        """The combination; the sample has to have the level's size.
+
+        Raises:
+            ValueError: if it has another.
+        """
+        expected = self.levels.size(self.level)
+        if size != expected:
+            raise ValueError(f"sample size: expected {expected} trajectories at level {self.level}, got {size}")
+        every = torch.arange(size)
+        start = Term(1.0, every.reshape(-1, self.levels.base))
+        if self.level == 0:
+            return [start]
+        weight = 1 / self.levels.probability(self.level)
+        return [start, Term(weight, every.reshape(1, -1)), Term(-weight, every.reshape(2, -1))]
+
+
+def combine(estimate: Callable[[Tensor], Tensor], terms: Sequence[Term], *, batched: bool = False) -> Tensor:
+    """Σ over terms of weight · mean over parts of g(part).
+
+    Args:
+        estimate: g, from the numbers of a part's trajectories, shape `[m]`, to a tensor; if `batched`, from those of
+            several parts, `[part, m]`, to their values along a new first axis.
+        terms: the combination.
+        batched: how g is to be called.
+
+    Returns:
+        The combination, of the shape of g.
+    """
+    total: Tensor | None = None
+    for weight, parts in terms:
+        values = estimate(parts) if batched else torch.stack([estimate(part) for part in parts])
+        total = weight * values.mean(0) if total is None else total + weight * values.mean(0)
+    if total is None:
+        raise ValueError("terms: expected at least one, got none")
+    return total
+
+
+def jackknife(
+    estimate: Callable[[Tensor], Tensor], size: int, *, blocks: int = 2, order: int = 1, batched: bool = False
+) -> Tensor:
+    """A function of a sample by the `Jackknife`: an inner step, a look-ahead, or a whole meta-gradient.
+
+    Args:
+        estimate: g, from the numbers of some of the n trajectories to a tensor, as in `combine`. Where there are
+            several batches, of several steps or roles, it takes the same numbers of each.
+        size: n.
+        blocks: B.
+        order: p.
+        batched: as in `combine`.
+
+    Returns:
+        Of the shape of g.
+
+    Raises:
+        ValueError: as `Jackknife`.
+    """
+    return combine(estimate, Jackknife(blocks, order).terms(size), batched=batched)
+
+
+def multilevel(estimate: Callable[[Tensor], Tensor], levels: Levels, level: int, *, batched: bool = False) -> Tensor:
+    """A function of a sample of `levels.size(level)` trajectories by multilevel Monte Carlo.
+
+    Args:
+        estimate: as in `jackknife`.
+        levels: base, rate and end of the levels.
+        level: the random level, from `levels.draw`.
+        batched: as in `combine`.
+
+    Returns:
+        Of the shape of g.
+
+    Raises:
+        ValueError: as `Levels.at`.
+    """
+    return combine(estimate, levels.at(level).terms(levels.size(level)), batched=batched)
+
+
+def trajectories_drawn(debias: Debias | None, size: int) -> tuple[int, int]:
+    """What a sample of n trajectories costs at θ⁰, where all parts share it, and at a θ that depends on the part.
+
+    Args:
+        debias: the combination; `None` for the plain estimate.
+        size: n.
+
+    Returns:
+        n, and the sum of the parts' sizes: n if plain, 2n with a jackknife of two blocks.
+    """
+    if debias is None:
+        return size, size
+    return size, sum(term.parts.numel() for term in debias.terms(size))

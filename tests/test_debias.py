@@ -1,0 +1,408 @@
+"""Debiased composition by enumeration of whole batches: every tuple of n trajectories of a tiny MDP, n = 1 … 4."""
+
+from dataclasses import replace
+from functools import cache
+
+import jaxtyping
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+with jaxtyping.install_import_hook(["gm_envs_ipd", "gm_estimators", "gm_exact"], "beartype.beartype"):
+    from gm_envs_ipd import GAMES, log_policy, log_probs
+    from gm_estimators import (
+        CATALOGUE,
+        Jackknife,
+        Levels,
+        TabularProblem,
+        Trajectories,
+        combine,
+        decompose,
+        jackknife,
+        mean_surrogate,
+        meta_gradient,
+    )
+    from gm_estimators.decomposition import Splits
+    from gm_estimators.returns import discounts
+    from gm_estimators.surrogates import dice
+    from gm_exact import TabularMDP, evaluate, expectation, game_value, gradient, lola_meta_gradient
+    from gm_exact import trajectories as every_trajectory
+
+F64 = torch.float64
+GAMMA, HORIZON, INNER_LR = 0.8, 2, 0.4
+NEXT_IS_ACTION = torch.eye(2, dtype=F64).expand(2, 2, 2)
+MDP = TabularMDP(NEXT_IS_ACTION, torch.tensor([[0.4, -0.2], [1.0, -0.9]], dtype=F64), 0, GAMMA)
+THETA = torch.tensor([[0.3, -0.2], [0.1, 0.5]], dtype=F64)
+EVERY = every_trajectory(MDP, HORIZON)
+SIZES = (1, 2, 3, 4)
+
+
+class Exact:
+    """What gm-exact knows, to the horizon of the trajectories."""
+
+    meta_gradient = None
+
+    def __init__(self, params: Tensor) -> None:
+        self._evaluation = evaluate(MDP, params, HORIZON)
+        self.gradient = self._evaluation.gradient
+
+    def vjp(self, cotangent: Tensor) -> tuple[Tensor, None]:
+        return self._evaluation.hessian_vector_product(cotangent), None
+
+
+def tuples(size: int) -> Tensor:
+    """Every batch of n trajectories."""
+    return torch.cartesian_prod(*[torch.arange(len(EVERY.actions))] * size).reshape(-1, size)
+
+
+def problem(*batches: Tensor) -> TabularProblem:
+    """Inner step i reads the given trajectories, which estimate the Hessian, too; the outer gradient is exact."""
+    shape = torch.broadcast_shapes(*(batch.shape[:-1] for batch in batches))
+
+    def rollout(role, step, policy, size):
+        chosen = batches[step].expand(*shape, -1)[..., :size]
+        return EVERY.states[chosen], EVERY.actions[chosen]
+
+    return TabularProblem(
+        params=THETA.expand(*shape, 2, 2),
+        exact=lambda role, params: Exact(params),
+        rollout=rollout,
+        critic=lambda role, step, params: params.new_zeros(params.shape[:-1]),
+        reward=MDP.reward,
+        discount=GAMMA,
+        critic_for="none",
+    )
+
+
+def estimates(name: str, *batches: Tensor, debias=None) -> Tensor:
+    estimator = replace(CATALOGUE[name], debias=debias)
+    settings = {"permutations": ["SSE"], "sample_sizes": [batches[0].shape[-1]], "inner_lr": INNER_LR}
+    (found,) = decompose(problem(*batches), [estimator], inner_steps=len(batches), **settings).values()
+    return found
+
+
+def weights(batch: Tensor, theta: Tensor = THETA) -> Tensor:
+    """The probability of every batch, of which θ may depend on leading axes."""
+    return EVERY.probability(theta)[..., batch].prod(-1)
+
+
+def surrogate(name: str):
+    def of(log_prob: Tensor, every) -> Tensor:
+        discount = discounts(GAMMA, HORIZON + 1)
+        reward = every.rewards
+        to_go = torch.stack([reward[:, 0] + GAMMA * reward[:, 1], reward[:, 1]], -1)
+        return CATALOGUE[name].surrogate(
+            Trajectories(log_prob, reward, torch.zeros(len(reward), HORIZON + 1, dtype=F64), to_go, discount)
+        )
+
+    return of
+
+
+@cache
+def limit(name: str, inner_steps: int = 1) -> Tensor:
+    """g_∞: the meta-gradient with an estimator's expected gradient and Hessian."""
+    theta, hessians = THETA, []
+    for _ in range(inner_steps):
+        mean = expectation(surrogate(name), MDP, theta, HORIZON)
+        hessians.append(mean.hessian)
+        theta = theta + INNER_LR * mean.gradient
+    adjoint = gradient(MDP, theta, HORIZON)
+    for hessian in reversed(hessians):
+        adjoint = adjoint + INNER_LR * torch.einsum("saxb,xb->sa", hessian, adjoint)
+    return adjoint
+
+
+@cache
+def plain_bias(name: str, size: int) -> Tensor:
+    batch = tuples(size)
+    return torch.einsum("n,nsa->sa", weights(batch), estimates(name, batch)) - limit(name)
+
+
+def taylor_coefficient(name: str, factor: float = 0.5) -> Tensor:
+    """½ ∂²G/∂z∂z : Cov z, z = (gradient, Hessian) of one trajectory, G(z) = (I + α H) ∇J(θ + α x)."""
+    leaf = THETA.expand(len(EVERY.actions), 2, 2).clone().requires_grad_()
+    log_prob = torch.stack([EVERY.log_probs(one)[i] for i, one in enumerate(leaf)])
+    (slope,) = torch.autograd.grad(surrogate(name)(log_prob, EVERY).sum(), leaf, create_graph=True)
+    curvature = torch.stack(
+        [torch.autograd.grad(slope[:, s, a].sum(), leaf, retain_graph=True)[0] for s in range(2) for a in range(2)],
+        1,
+    )
+    z = torch.cat((slope.detach().flatten(1), curvature.flatten(1)), 1)
+    probability = EVERY.probability(THETA)
+    mean = probability @ z
+    covariance = torch.einsum("n,ni,nj->ij", probability, z - mean, z - mean)
+
+    def composed(at: Tensor) -> Tensor:
+        ahead = gradient(MDP, THETA + INNER_LR * at[:4].reshape(2, 2), HORIZON).flatten()
+        return ahead + INNER_LR * at[4:].reshape(4, 4) @ ahead
+
+    second = torch.stack([torch.autograd.functional.hessian(lambda at, i=i: composed(at)[i], mean) for i in range(4)])
+    return factor * torch.einsum("kij,ij->k", second, covariance).reshape(2, 2)
+
+
+def moved(batch: Tensor) -> Tensor:
+    """θ¹ = θ⁰ + α times the batch's gradient, the same for all estimators without a critic."""
+    leaf = THETA.clone().requires_grad_()
+    values = surrogate("dice")(EVERY.log_probs(leaf), EVERY)
+    slopes = torch.stack([torch.autograd.grad(value, leaf, retain_graph=True)[0] for value in values])
+    return THETA + INNER_LR * slopes[batch].mean(-3)
+
+
+@pytest.mark.claim("plain-bias")
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_the_plain_bias_is_of_order_one_over_n_with_taylors_coefficient(name):
+    """n · bias = c₁ + c₂/n + c₃/n² + c₄/n³ …, through n = 1 … 4, at 1/n = 0."""
+    scaled = torch.stack([size * plain_bias(name, size) for size in SIZES])
+    nodes = torch.tensor([1 / size for size in SIZES], dtype=F64)
+    fitted = torch.linalg.solve(torch.linalg.vander(nodes), scaled.flatten(1))[0].reshape(2, 2)
+    coefficient = taylor_coefficient(name)
+    assert_close(fitted, coefficient, rtol=0, atol=0.01 * coefficient.norm())
+    assert (fitted - taylor_coefficient(name, factor=0.52)).norm() > 0.03 * coefficient.norm()  # the control
+
+
+@pytest.mark.claim("jackknife-bias")
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_the_bias_of_the_jackknife_is_of_order_one_over_n_squared(name):
+    """n (n − 1) · bias has a limit, n · bias goes to zero; the plain estimate is the control."""
+    bias = {}
+    for size in SIZES[1:]:
+        batch = tuples(size)
+        mean = torch.einsum("n,nsa->sa", weights(batch), estimates(name, batch, debias=Jackknife(size)))
+        bias[size] = mean - limit(name)
+        expected = size * plain_bias(name, size) - (size - 1) * plain_bias(name, size - 1)
+        assert_close(bias[size], expected, rtol=0, atol=1e-12)
+    scaled = torch.stack([size * (size - 1) * bias[size] for size in (2, 3, 4)]).flatten(1).norm(dim=-1)
+    assert (scaled[1:] / scaled[:-1]).sub(1).abs().max() < 0.1
+    control = torch.stack([size * (size - 1) * plain_bias(name, size) for size in (2, 3, 4)]).flatten(1).norm(dim=-1)
+    assert (control[1:] / control[:-1]).min() > 1.3
+    assert bias[4].norm() < 0.1 * plain_bias(name, 4).norm()
+
+
+def test_a_second_order_removes_the_next_power():
+    batch = tuples(3)
+    mean = torch.einsum("n,nsa->sa", weights(batch), estimates("dice", batch, debias=Jackknife(3, 2)))
+    first = torch.einsum("n,nsa->sa", weights(batch), estimates("dice", batch, debias=Jackknife(3)))
+    assert (mean - limit("dice")).norm() < 0.2 * (first - limit("dice")).norm()
+
+
+class Quadratic:
+    """b·θ + ½ θᵀMθ in place of the outer objective: g is a polynomial of second degree of the batch's means."""
+
+    meta_gradient = None
+
+    def vjp(self, cotangent: Tensor) -> tuple[Tensor, None]:
+        raise AssertionError("the outer objective is differentiated once")
+
+    def __init__(self, params: Tensor) -> None:
+        draw = torch.Generator().manual_seed(1)
+        slope, root = torch.randn(4, generator=draw, dtype=F64), torch.randn(4, 4, generator=draw, dtype=F64)
+        self.gradient = (slope + params.flatten(-2) @ (root + root.mT)).unflatten(-1, (2, 2))
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_where_the_composition_is_a_polynomial_nothing_is_left(name):
+    mean = expectation(surrogate(name), MDP, THETA, HORIZON)
+    ahead = Quadratic(THETA + INNER_LR * mean.gradient).gradient
+    truth = ahead + INNER_LR * torch.einsum("saxb,xb->sa", mean.hessian, ahead)
+
+    def quadratic_outside(batch: Tensor) -> TabularProblem:
+        found = problem(batch)
+        found.exact = lambda role, params: Quadratic(params) if role == "outer" else Exact(params)
+        return found
+
+    def bias(batch: Tensor, debias) -> Tensor:
+        estimator = replace(CATALOGUE[name], debias=debias)
+        settings = {"permutations": ["SSE"], "sample_sizes": [batch.shape[-1]], "inner_steps": 1}
+        (found,) = decompose(quadratic_outside(batch), [estimator], inner_lr=INNER_LR, **settings).values()
+        return (torch.einsum("n,nsa->sa", weights(batch), found) - truth).norm()
+
+    for size, blocks in ((2, 2), (3, 3), (4, 2), (4, 4)):
+        assert bias(tuples(size), Jackknife(blocks)) < 1e-9
+        assert bias(tuples(size), None) > 1e-3 / size  # the control
+
+
+@pytest.mark.claim("multilevel-bias")
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_multilevel_with_an_end_has_the_expectation_of_its_largest_batch(name):
+    levels = Levels(highest=2)
+    mean = torch.zeros(2, 2, dtype=F64)
+    unweighted = torch.zeros(2, 2, dtype=F64)
+    for level in range(3):
+        batch = tuples(levels.size(level))
+        given = torch.einsum("n,nsa->sa", weights(batch), estimates(name, batch, debias=levels.at(level)))
+        mean += levels.probability(level) * given
+        unweighted += given / 3
+    assert_close(mean - limit(name), plain_bias(name, 4), rtol=0, atol=1e-9)
+    assert (mean - limit(name) - plain_bias(name, 2)).norm() > 1e-3
+    assert (unweighted - limit(name) - plain_bias(name, 4)).norm() > 1e-3  # the control: levels drawn alike
+
+
+REWARDS, LOGITS = torch.tensor([1.5, 0.5], dtype=F64), torch.tensor([0.7, -0.1], dtype=F64)
+
+
+def bandit(size: int) -> tuple[Tensor, Tensor]:
+    """Every batch of n actions of a bandit, by how often action 0 was chosen: probabilities, and DiCE's estimates.
+
+    Batches further than 12 standard deviations from the mean are left out.
+    """
+    first = float(LOGITS.softmax(-1)[0])
+    spread = 12 * (size * first * (1 - first)) ** 0.5 + 12
+    low, high = max(0, int(size * first - spread)), min(size, int(size * first + spread))
+    count = torch.arange(low, high + 1, dtype=F64)
+    steps = ((size - count[:-1]) / (count[:-1] + 1)).log() + (LOGITS[0] - LOGITS[1])
+    log_probability = torch.nn.functional.pad(steps.cumsum(-1), (1, 0))
+    share = torch.stack((count / size, 1 - count / size), -1)
+    policy = LOGITS.softmax(-1)
+    score = torch.eye(2, dtype=F64) - policy
+    slopes = REWARDS.unsqueeze(-1) * score
+    fisher = policy.diag() - torch.outer(policy, policy)
+    curvatures = REWARDS[:, None, None] * (score.unsqueeze(-1) * score.unsqueeze(-2) - fisher)
+    theta = LOGITS + share @ slopes
+    ahead_policy = theta.softmax(-1)
+    ahead = ahead_policy * (REWARDS - (ahead_policy @ REWARDS).unsqueeze(-1))
+    curvature = torch.einsum("na,axy->nxy", share, curvatures)
+    return log_probability.softmax(-1), ahead + torch.einsum("nxy,ny->nx", curvature, ahead)
+
+
+def bandit_limit() -> Tensor:
+    leaf = LOGITS.clone().requires_grad_()
+    slope = torch.autograd.grad(leaf.softmax(-1) @ REWARDS, leaf, create_graph=True)[0]
+    return torch.autograd.grad((leaf + slope).softmax(-1) @ REWARDS, leaf)[0]
+
+
+def bandit_mean(size: int) -> Tensor:
+    probability, found = bandit(size)
+    return probability @ found
+
+
+@pytest.mark.claim("multilevel-bias")
+def test_multilevel_without_an_end_has_no_bias():
+    """Σ_l p_l E[Z | l] over all levels to 2³⁰, with the terms of the code for the first ten."""
+    levels = Levels()
+    mean = torch.zeros(2, dtype=F64)
+    for level in range(31):
+        probability = levels.probability(level)
+        if level < 10:
+            terms = [(term.weight, term.parts.shape[-1]) for term in levels.at(level).terms(levels.size(level))]
+        else:  # as above, without numbering a thousand million trajectories
+            terms = [(1.0, 1), (1 / probability, 2**level), (-1 / probability, 2 ** (level - 1))]
+        mean += probability * sum(weight * bandit_mean(size) for weight, size in terms)
+    unseen = 1 - sum(levels.probability(level) for level in range(31))
+    mean += unseen * bandit_mean(1)  # of higher levels only the start counts: their differences are below 1e-10
+    assert_close(mean, bandit_limit(), rtol=0, atol=1e-9)
+    for size in (1, 4, 1024, 2**20):  # the control: a batch of any size is biased
+        assert (bandit_mean(size) - bandit_limit()).norm() > 1e-2 / size
+
+
+def test_antithetic_halves_keep_the_variance_finite():
+    """E|Δ_l|² falls by four with each level, so that it stays summable over p_l ∝ 2^{−1.5 l}."""
+
+    def second_moment(level: int, antithetic: bool) -> float:
+        half, found = bandit(2 ** (level - 1))
+        assert len(half) == 2 ** (level - 1) + 1  # every batch
+        together = torch.arange(len(half)).unsqueeze(-1) + torch.arange(len(half))
+        other = found.unsqueeze(0) if antithetic else found.unsqueeze(1)
+        difference = bandit(2**level)[1][together] - (found.unsqueeze(1) + other) / 2
+        return float(torch.einsum("i,j,ijk->", half, half, difference.square()))
+
+    assert 3.5 < second_moment(5, True) / second_moment(6, True) < 4.5
+    assert 1.8 < second_moment(5, False) / second_moment(6, False) < 2.2  # the control
+
+
+@pytest.mark.claim("jackknife-bias")
+@pytest.mark.parametrize("name", ["dice"])
+def test_with_two_steps_parts_run_apart(name):
+    """Each part draws its second batch at its own θ¹: the conditional mean over these is a function of the first."""
+
+    def bias(size: int, debias) -> Tensor:
+        first = tuples(size)
+
+        def given_first(numbers: Tensor) -> Tensor:
+            mine, second = first[:, numbers], tuples(len(numbers))
+            found = estimates(name, mine.unsqueeze(1), second.unsqueeze(0))
+            return torch.einsum("fg,fgsa->fsa", weights(second, moved(mine)), found)
+
+        given = given_first(torch.arange(size)) if debias is None else combine(given_first, debias.terms(size))
+        return torch.einsum("n,nsa->sa", weights(first), given) - limit(name, 2)
+
+    plain = {size: bias(size, None).norm() for size in (2, 4)}
+    debiased = {size: bias(size, Jackknife()).norm() for size in (2, 4)}
+    assert 1.6 < plain[2] / plain[4] < 2.2  # the control: O(1/n)
+    assert 2.5 < debiased[2] / debiased[4] < 5.5  # O(1/n²)
+    assert debiased[4] < 0.25 * plain[4]
+
+
+@pytest.mark.parametrize("inner_steps", [1, 2])
+def test_the_jackknife_of_a_problem_is_that_of_its_parts(make_mdp, wire, inner_steps):
+    """`decompose` with `+jackknife`, batched or part by part, against whole runs on selected trajectories."""
+    mdp = make_mdp(states=3, actions=2, concentration=0.5, discount=0.8, seed=3)
+    params = torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(0), dtype=F64)
+    wiring = wire(mdp, params, horizon=4, size=3, seed=1)
+    settings = {"permutations": ["SSS", "ESE"], "inner_steps": inner_steps, "inner_lr": 2.0}
+    chosen = [replace(CATALOGUE[name], debias=Jackknife(3, 2)) for name in ("lvc", "dice")]
+    found = decompose(wiring.problem, chosen, sample_sizes=[3], **settings)
+
+    class PartByPart:
+        """The same problem without the batched way to its parts."""
+
+        def __init__(self) -> None:
+            whole = wiring.problem
+            self.params, self.meta_is_params = whole.params, whole.meta_is_params
+            self.exact, self.draw, self.sampled = whole.exact, whole.draw, whole.sampled
+
+    assert isinstance(wiring.problem, Splits)
+    assert not isinstance(PartByPart(), Splits)
+    part_by_part = decompose(PartByPart(), chosen, sample_sizes=[3], **settings)
+
+    def by_hand(numbers: Tensor) -> Tensor:
+        own = replace(wiring)
+        object.__setattr__(own, "uniforms", lambda role, step: wiring.uniforms(role, step)[..., numbers, :])
+        names = [CATALOGUE[estimator.name] for estimator in chosen]
+        plain = decompose(own.problem, names, sample_sizes=[len(numbers)], **settings)
+        return torch.stack([plain[name, permutation, len(numbers)] for name, permutation, _ in found])
+
+    expected = jackknife(by_hand, 3, blocks=3, order=2)
+    for key, one in zip(found, expected, strict=True):
+        assert_close(found[key], one, rtol=0, atol=1e-9)
+        assert_close(part_by_part[key], one, rtol=0, atol=1e-9)
+    with pytest.raises(ValueError, match=r"estimator lvc: sample size: expected a multiple of .* 3 blocks, got 4"):
+        decompose(wiring.problem, chosen, sample_sizes=[4], **settings)
+
+
+@pytest.mark.claim("jackknife-bias")
+def test_in_lolas_look_ahead():
+    """φ is the learner's policy, θ the opponent's; every tuple of 2 or 3 histories of the dilemma, φ ≠ θ."""
+    payoffs, lr = GAMES["ipd"].tensor(), 0.3
+    draw = torch.Generator().manual_seed(0)
+    params = torch.randn(2, 5, generator=draw, dtype=F64)
+    outcome = torch.cartesian_prod(torch.arange(4), torch.arange(4)).to(torch.uint8)
+    weight = log_probs(log_policy(params), outcome).sum((-2, -1)).exp()
+    truth = lola_meta_gradient(payoffs, params, discount=GAMMA, inner_lr=lr, horizon=2).gradient[0]
+
+    def meta(histories: Tensor) -> Tensor:
+        """∇φ J¹(φ, θ + α ∇θ Ĵ²(φ, θ)) for a batch of samples of histories."""
+        many = len(histories)
+
+        def inner(phi: Tensor, theta: Tensor, step: int) -> Tensor:
+            table = log_policy(torch.stack((phi, theta), -2)).unsqueeze(-4)
+            log_prob = log_probs(table, outcome[histories]).sum(-2)
+            reward = payoffs.flatten(-2)[1][outcome[histories].long()]
+            nothing = torch.zeros(*reward.shape[:-1], 3, dtype=F64)
+            return mean_surrogate(dice, Trajectories(log_prob, reward, nothing, reward, discounts(GAMMA, 3)))
+
+        def outer(phi: Tensor, theta: Tensor) -> Tensor:
+            return game_value(payoffs, torch.stack((phi, theta), -2), discount=GAMMA, horizon=2)[..., 0]
+
+        start = params[1].expand(many, 5)
+        return meta_gradient(params[0].expand(many, 5), start, inner=inner, outer=outer, inner_steps=1, inner_lr=lr)
+
+    def bias(size: int, debiased: bool) -> Tensor:
+        batch = torch.cartesian_prod(*[torch.arange(16)] * size).reshape(-1, size)
+        found = jackknife(lambda numbers: meta(batch[:, numbers]), size, blocks=size) if debiased else meta(batch)
+        return weight[batch].prod(-1) @ found - truth
+
+    plain, debiased = ([bias(size, kind).norm() for size in (2, 3)] for kind in (False, True))
+    assert 1.3 < plain[0] / plain[1] < 1.7  # the control: O(1/n)
+    assert debiased[0] / debiased[1] > 2.4  # O(1/(n (n − 1))) and smaller
+    assert debiased[1] < 0.2 * plain[1]

@@ -1,0 +1,255 @@
+"""The rest of the family by enumeration: TMAML, Loaded DiCE's λ, learnt critics, V-trace, the sampling correction."""
+
+from dataclasses import replace
+
+import jaxtyping
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+with jaxtyping.install_import_hook(["gm_estimators", "gm_exact"], "beartype.beartype"):
+    from gm_estimators import (
+        CATALOGUE,
+        OffPolicyTrajectories,
+        TabularProblem,
+        Trajectories,
+        gae,
+        load,
+        mean_surrogate,
+        meta_gradient,
+        sampling_correction,
+        vtrace,
+    )
+    from gm_estimators.catalogue import FAMILY
+    from gm_estimators.returns import discounts, returns_to_go
+    from gm_exact import TabularMDP, expectation, gradient, hessian, value
+    from gm_exact import trajectories as every_trajectory
+
+F64 = torch.float64
+GAMMA, HORIZON = 0.8, 3
+MDP = TabularMDP(
+    torch.tensor([[[0.9, 0.1], [0.2, 0.8]], [[0.3, 0.7], [1.0, 0.0]]], dtype=F64),
+    torch.tensor([[0.4, -0.2], [1.0, -0.9]], dtype=F64),
+    0,
+    GAMMA,
+)
+THETA = torch.tensor([[0.3, -0.2], [0.1, 0.5]], dtype=F64)
+BEHAVIOUR = torch.tensor([[-0.4, 0.1], [0.6, -0.3]], dtype=F64)
+CRITIC = torch.tensor([0.7, -0.4], dtype=F64)
+EVERY = every_trajectory(MDP, HORIZON)
+
+
+def read(log_prob: Tensor, every, critic: Tensor = CRITIC) -> Trajectories:
+    values = critic[every.states]
+    advantage = gae(every.rewards, values, GAMMA)
+    return Trajectories(log_prob, every.rewards, values, advantage, discounts(GAMMA, HORIZON + 1))
+
+
+def expected(surrogate):
+    return expectation(lambda log_prob, every: surrogate(read(log_prob, every)), MDP, THETA, HORIZON)
+
+
+def scores() -> Tensor:
+    """∇ℓ_t of every trajectory."""
+    found = torch.zeros(*EVERY.actions.shape, *THETA.shape, dtype=F64)
+    n, t = torch.meshgrid(*(torch.arange(size) for size in EVERY.actions.shape), indexing="ij")
+    state = EVERY.states[:, :-1]
+    found[n, t, state] = -THETA.softmax(-1)[state]
+    found[n, t, state, EVERY.actions] += 1
+    return found
+
+
+def test_the_family_is_beside_the_catalogue():
+    assert not set(FAMILY) & set(CATALOGUE)
+    for name, estimator in FAMILY.items():
+        assert load(name) is estimator
+        assert (estimator.name, estimator.surrogate.__name__) == (name, name)
+
+
+@pytest.mark.claim("tmaml")
+def test_tmaml_is_unbiased_to_second_order():
+    found = expected(load("tmaml").surrogate)
+    assert_close(found.gradient, gradient(MDP, THETA, HORIZON, CRITIC), rtol=0, atol=1e-10)
+    assert_close(found.hessian, hessian(MDP, THETA, HORIZON, CRITIC), rtol=0, atol=1e-10)
+
+    def without_the_past(trajectories: Trajectories) -> Tensor:
+        """The control: the baseline's box on its own, without that of the steps before."""
+        box = (trajectories.log_prob - trajectories.log_prob.detach()).exp()
+        wrong = trajectories.discount[:-1] * trajectories.value[..., :-1] * (1 - box).square()
+        return load("tmaml").surrogate(trajectories) - wrong.sum(-1)
+
+    assert (expected(without_the_past).hessian - found.hessian).abs().max() > 1e-2
+
+
+def test_tmaml_has_the_derivatives_of_loaded_dice_and_less_variance_than_dice():
+    log_prob = EVERY.log_probs(THETA)
+    direction = torch.randn(log_prob.shape, generator=torch.Generator().manual_seed(0), dtype=F64)
+    tmaml, loaded, dice = (load(name).derivatives(read(log_prob, EVERY)) for name in ("tmaml", "loaded_dice", "dice"))
+    assert_close(tmaml.first, loaded.first, rtol=0, atol=1e-12)
+    assert_close(tmaml.product(direction), loaded.product(direction), rtol=0, atol=1e-12)
+    assert_close(tmaml.first, dice.first, rtol=0, atol=1e-12)
+    assert (tmaml.product(direction) - dice.product(direction)).abs().max() > 0.1
+
+
+@pytest.mark.claim("loaded-dice-lambda")
+@pytest.mark.parametrize("decay", [0.0, 0.3, 1.0])
+def test_loaded_dice_weighs_products_of_scores_by_lambda(decay):
+    """E[∇²f] = E[∇² lvc] + Σ_t γᵗ E[A_t (∇ℓ_t C_tᵀ + C_t ∇ℓ_tᵀ)], C_t = Σ_{u<t} λ^{t−u} ∇ℓ_u."""
+    found = expected(load(f"loaded_dice@{decay}").surrogate)
+    score, before = scores(), torch.zeros(len(EVERY.actions), 2, 2, dtype=F64)
+    judged = read(EVERY.log_probs(THETA), EVERY)
+    cross = torch.zeros(2, 2, 2, 2, dtype=F64)
+    for t in range(HORIZON):
+        weight = EVERY.probability(THETA) * judged.discount[t] * judged.advantage[:, t]
+        cross += torch.einsum("n,nsa,nxb->saxb", weight, score[:, t], before)
+        before = decay * (before + score[:, t])
+    truth = expected(CATALOGUE["lvc"].surrogate).hessian + cross + cross.permute(2, 3, 0, 1)
+    assert_close(found.hessian, truth, rtol=0, atol=1e-10)
+    assert_close(found.gradient, gradient(MDP, THETA, HORIZON, CRITIC), rtol=0, atol=1e-10)
+    bias = (found.hessian - hessian(MDP, THETA, HORIZON, CRITIC)).abs().max()
+    assert (bias < 1e-10) == (decay == 1)
+
+
+def tuples(size: int) -> Tensor:
+    return torch.cartesian_prod(*[torch.arange(len(EVERY.actions))] * size).reshape(-1, size)
+
+
+def tabular(batch: Tensor, theta: Tensor = THETA) -> TabularProblem:
+    return TabularProblem(
+        params=theta.expand(len(batch), 2, 2),
+        exact=lambda role, params: None,
+        rollout=lambda role, step, policy, size: (EVERY.states[batch], EVERY.actions[batch]),
+        critic=lambda role, step, params: CRITIC.expand(params.shape[:-1]),
+        reward=MDP.reward,
+        discount=GAMMA,
+    )
+
+
+@pytest.mark.claim("learnt-critic")
+@pytest.mark.parametrize("name", ["lvc", "dice", "loaded_dice", "tmaml"])
+def test_a_critic_learnt_from_the_other_trajectories_biases_nothing(name):
+    """All pairs of trajectories, each judged by what it sees in the other."""
+    batch = tuples(2)
+    weight = EVERY.probability(THETA)[batch].prod(-1)
+    problem = tabular(batch)
+    sample = problem.draw("inner", 0, problem.params, 2)
+    judged = sample.trajectories("learnt")
+    assert judged.value[..., :-1].abs().max() > 0.1
+
+    def mean(critic: Trajectories) -> tuple[Tensor, Tensor]:
+        estimator = replace(load(name), critic="learnt")
+        other = replace(sample, learn=lambda place, old: critic)
+        found = problem.sampled("inner", estimator, other, problem.params)
+        directions = torch.eye(4, dtype=F64).reshape(4, 1, 2, 2).expand(4, len(batch), 2, 2)
+        return weight @ found.gradient.flatten(1), torch.einsum("n,dnsa->dsa", weight, found.vjp(directions)[0])
+
+    slope, curvature = mean(judged)
+    assert_close(slope.reshape(2, 2), gradient(MDP, THETA, HORIZON), rtol=0, atol=1e-10)
+    if name != "lvc":
+        assert_close(curvature.reshape(2, 2, 2, 2), hessian(MDP, THETA, HORIZON), rtol=0, atol=1e-10)
+
+    to_go = returns_to_go(judged.reward, GAMMA)  # the control: its own return counts, too
+    state = EVERY.states[batch][..., :-1]
+    same = (state[:, None, None] == state[..., None, None]).to(F64)
+    own = (same * to_go[:, None, None]).sum((-2, -1)) / same.sum((-2, -1))
+    value = torch.nn.functional.pad(own, (0, 1))
+    biased = mean(replace(judged, value=value, advantage=gae(judged.reward, value, GAMMA)))[0]
+    assert (biased.reshape(2, 2) - gradient(MDP, THETA, HORIZON)).abs().max() > 1e-2
+
+
+def off_policy_mean(estimator, **settings) -> Tensor:
+    """The expected gradient over the behaviour's trajectories."""
+    theta = THETA.clone().requires_grad_()
+    on = read(EVERY.log_probs(theta), EVERY)
+    off = OffPolicyTrajectories(**vars(on), behaviour_log_prob=EVERY.log_probs(BEHAVIOUR))
+    values = vtrace(estimator, **settings).surrogate(off)
+    return torch.autograd.grad((EVERY.probability(BEHAVIOUR) * values).sum(), theta)[0]
+
+
+@pytest.mark.claim("v-trace")
+@pytest.mark.parametrize("name", ["ad", "lvc", "loaded_dice"])
+def test_v_trace_has_the_gradient_of_its_clipped_policy_in_the_states_of_the_behaviour(name):
+    """Σ_t γᵗ Σ_s μ_t(s) Σ_a min(clip μ, π) ∇log π (r + γ v_{t+1}(s') − V), by dynamic programming."""
+    policy, behaviour = THETA.softmax(-1), BEHAVIOUR.softmax(-1)
+    for ratio_clip, trace_clip, decay in ((float("inf"), float("inf"), 1.0), (1.0, 0.8, 0.9), (1.2, 1.2, 1.0)):
+        clipped = torch.minimum(ratio_clip * behaviour, policy)
+        trace = decay * torch.minimum(trace_clip * behaviour, policy)
+        target = [CRITIC]  # v_T … v_0
+        for _ in range(HORIZON):
+            difference = MDP.reward + GAMMA * MDP.transition @ CRITIC - CRITIC.unsqueeze(-1)
+            ahead = GAMMA * MDP.transition @ (target[-1] - CRITIC)
+            target.append(CRITIC + (clipped * difference + trace * ahead).sum(-1))
+        truth, visits = torch.zeros(2, 2, dtype=F64), MDP.start_distribution
+        for t in range(HORIZON):
+            after = target[HORIZON - t - 1]
+            advantage = MDP.reward + GAMMA * MDP.transition @ after - CRITIC.unsqueeze(-1)
+            share = visits.unsqueeze(-1) * clipped * advantage
+            truth += GAMMA**t * (share - policy * share.sum(-1, keepdim=True))
+            visits = torch.einsum("s,sa,sax->x", visits, behaviour, MDP.transition)
+        settings = {"ratio_clip": ratio_clip, "trace_clip": trace_clip, "decay": decay}
+        assert_close(off_policy_mean(load(name), **settings), truth, rtol=0, atol=1e-10)
+        wrong = off_policy_mean(load(name), **(settings | {"ratio_clip": 0.8}))
+        assert (wrong - truth).abs().max() > 1e-3  # the control
+
+
+def test_v_trace_on_policy_is_the_estimator_itself():
+    log_prob = EVERY.log_probs(THETA)
+    off = OffPolicyTrajectories(**vars(read(log_prob, EVERY)), behaviour_log_prob=log_prob)
+    for name in ("ad", "lvc", "loaded_dice"):
+        found, on = vtrace(load(name)).derivatives(off), load(name).derivatives(read(log_prob, EVERY))
+        assert_close(found.first, on.first, rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match=r"ratio_clip, trace_clip: expected positive numbers, got 0\.0 and 1\.0"):
+        vtrace(load("ad"), ratio_clip=0.0)
+    with pytest.raises(TypeError, match="expected OffPolicyTrajectories, got Trajectories"):
+        vtrace(load("ad")).derivatives(read(log_prob, EVERY))
+
+
+@pytest.mark.claim("sampling-correction")
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_sampling_correction_gives_the_gradient_of_adapting_with_n_trajectories(size):
+    """E of the estimate over every batch against ∇ Σ_batch p(batch; θ) J(θ + α ĝ(batch; θ))."""
+    lr, batch = 0.8, tuples(size)
+    many, no_critic = len(batch), torch.zeros(2, dtype=F64)
+
+    def surrogate(name: str, log_prob: Tensor) -> Tensor:
+        judged = read(EVERY.log_probs(THETA), EVERY, no_critic)
+        parts = {part: getattr(judged, part)[batch] for part in ("reward", "value", "advantage")}
+        return mean_surrogate(load(name).surrogate, replace(judged, log_prob=log_prob, **parts))
+
+    def log_probs(theta: Tensor) -> Tensor:
+        rows = torch.arange(many)[:, None, None]
+        return theta.log_softmax(-1)[rows, EVERY.states[:, :-1][batch], EVERY.actions[batch]]
+
+    def adapted(theta: Tensor) -> Tensor:
+        """J after adapting with n trajectories, on average: θ decides what is drawn and where the step starts."""
+        each = theta.expand(many, 2, 2)
+        step = torch.autograd.grad(surrogate("ad", log_probs(each)).sum(), each, create_graph=True)[0]
+        return EVERY.probability(theta)[batch].prod(-1) @ value(MDP, each + lr * step, HORIZON)
+
+    theta = THETA.clone().requires_grad_()
+    truth = torch.autograd.grad(adapted(theta), theta)[0]
+
+    def mean(name: str, coefficient: float) -> Tensor:
+        def outer(phi: Tensor, ahead: Tensor) -> Tensor:
+            gain = value(MDP, ahead, HORIZON)
+            return gain + sampling_correction(log_probs(phi), gain, coefficient=coefficient, baseline=0.3)
+
+        found = meta_gradient(
+            THETA.expand(many, 2, 2),
+            inner=lambda phi, at, step: surrogate(name, log_probs(at)),
+            outer=outer,
+            inner_steps=1,
+            inner_lr=lr,
+        )
+        return torch.einsum("n,nsa->sa", EVERY.probability(THETA)[batch].prod(-1), found)
+
+    assert_close(mean("ad", 1.0), truth, rtol=0, atol=1e-10)
+    for wrong in (("ad", 0.0), ("ad", 0.5), ("dice", 1.0)):  # no correction, half of it, DiCE's Hessian as well
+        assert (mean(*wrong) - truth).abs().max() > 2e-3
+
+
+@pytest.mark.parametrize("name", ["loaded_dice@1.5", "loaded_dice@", "loaded_dice@x"])
+def test_a_lambda_out_of_range_is_refused(name):
+    with pytest.raises(ValueError, match=rf"expected loaded_dice@λ with a λ between 0 and 1, got '{name}'"):
+        load(name)
