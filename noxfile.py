@@ -16,7 +16,14 @@ EXPORT += ["--all-packages", "--all-groups", "--all-extras", "--no-emit-workspac
 
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_venv = "yes"  # `uv sync` is exact: it also removes what should no longer be there
-nox.options.sessions = ["lint", "types", "wheels", *(f"tests-{HERE}({package})" for package in PACKAGES), "apps"]
+nox.options.sessions = [
+    "lint",
+    "types",
+    "docs",
+    "wheels",
+    *(f"tests-{HERE}({package})" for package in PACKAGES),
+    "apps",
+]
 
 
 def sync(session: nox.Session, *args: str) -> None:
@@ -93,6 +100,13 @@ def wheels(session: nox.Session) -> None:
             *("python", "-c", f"import {module}; print({module}.__file__)"),
             external=True,
         )
+
+
+@nox.session(tags=["ci"])
+def docs(session: nox.Session) -> None:
+    """The documentation site, without a warning."""
+    sync(session, "--only-group", "docs")
+    session.run("mkdocs", "build", "--strict", "--quiet", "--site-dir", "site", env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session(default=False)

@@ -109,6 +109,7 @@ EXPERIMENT = gm_lab.Experiment(
     claims=lambda _settings, frame: lirpg_report.claims(frame),
     summary=lambda _settings, frame: lirpg_report.summary(frame),
     warm_up=tabular.warm_up,
+    curves=(tabular.curves("inner_steps"),),
 )
 
 if __name__ == "__main__":

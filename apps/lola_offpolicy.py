@@ -184,6 +184,7 @@ EXPERIMENT = gm_lab.Experiment(
     claims=lambda _settings, frame: lola_report.claims(frame),
     summary=lambda _settings, frame: lola_report.summary(frame),
     warm_up=warm_up,
+    curves=(gm_lab.Curves(by=("figure", "curve", "seed"), x="update", y=MEASURED),),
 )
 
 if __name__ == "__main__":

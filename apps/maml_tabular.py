@@ -116,6 +116,11 @@ EXPERIMENT = gm_lab.Experiment(
     summary=summary,
     extra_columns=lambda settings: theory.COLUMNS if "theory" in settings.figure else (),
     warm_up=tabular.warm_up,
+    curves=(
+        tabular.curves("sample_size", "fig1", "fig4"),
+        tabular.curves("inner_lr", "fig5"),
+        tabular.curves("inner_steps", "fig6"),
+    ),
 )
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """What the tabular apps share: their settings, their cells, and random MDPs wired to rollouts and a critic."""
 
 import contextlib
+import copy
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Literal
 
@@ -21,6 +22,12 @@ BLOCK = 5
 KEY = ("figure", "algorithm", "estimator", "permutation", "sample_size", "inner_steps", "inner_lr", "mdp")
 METRICS = ("accuracy", "correlation", "variance", "std_sum", "bias_sq")
 COLUMNS = (*KEY, *METRICS)
+
+
+def curves(x: str, *figures: str) -> gm_lab.Curves:
+    """Each estimator and permutation is a curve over `x`, averaged over the MDPs."""
+    by = tuple(column for column in KEY if column not in (x, "mdp"))
+    return gm_lab.Curves(by=by, x=x, y=METRICS, over="mdp", figures=figures)
 
 
 @dataclass(frozen=True)
@@ -165,6 +172,13 @@ class RandomMDPs:
             tabular.states,
             device,
         )
+
+    def fresh(self, *labels: str | int) -> "RandomMDPs":
+        """The same MDPs with random numbers of their own, such as those of one update of a training run."""
+        other = copy.copy(self)
+        other._generators = [partial(generator, *labels) for generator in self._generators]
+        other._noise = replace(self._noise, generators=other._generators, _drawn={})
+        return other
 
     def _stream(self, role: str) -> str:
         return "inner" if role == "hessian" and self.tabular.samples == "shared" else role

@@ -12,14 +12,25 @@ import gm_lab
 TOY = Path(__file__).with_name("toy.py")
 
 
+def load(path):
+    """A file beside this one as a module."""
+    spec = importlib.util.spec_from_file_location(f"gm_lab_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="session")
 def toy():
     """The toy experiment as a module, for tests that run it in this process."""
-    spec = importlib.util.spec_from_file_location("gm_lab_toy", TOY)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["gm_lab_toy"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load(TOY)
+
+
+@pytest.fixture(scope="session")
+def stand_in():
+    """The class of servers that stand in for W&B's."""
+    return load(TOY.with_name("standin.py")).StandIn
 
 
 def environment(**variables):

@@ -3,16 +3,22 @@
 import errno
 import json
 import os
+import re
 import resource
+import shutil
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 
 import gm_lab
+from gm_lab.store import in_units
 from gm_lab.tables import read_results
 
 
@@ -36,7 +42,14 @@ def test_a_run_directory_holds_what_the_design_says(run, toy, tmp_path):
     assert status == 0
     names = sorted(str(item.relative_to(path)) for item in path.rglob("*") if item.parent.name != "cells")
     drawn = ["figures", "figures/toy.png", "figures/toy.svg"]
-    assert names == [".lock", "cells", "claims.json", "config.yaml", *drawn, "log.txt", "results.csv"]
+    assert names == [
+        ".lock",
+        "cells",
+        "claims.json",
+        "config.yaml",
+        *drawn,
+        *("log.txt", "results.csv", "sessions.jsonl", "summary.csv"),
+    ]
     assert len(list((path / "cells").iterdir())) == 12
     config = yaml.safe_load((path / "config.yaml").read_text())
     assert config["settings"] == {"seed": 0, "mdps": 4, "estimators": ["ad", "lvc", "mine"], "scale": 1.0}
@@ -86,7 +99,10 @@ BAD = {
     "infinity": (["--scale", "inf"], "--scale: expected finite numbers, got inf"),
     "missing value": (["--mdps"], "--mdps: expected 1 value, got none"),
     "empty list": (["--estimators"], "--estimators: expected at least one value, got none"),
-    "not a choice": (["--launcher", "ray"], "--launcher: expected one of local, threads, got 'ray'"),
+    "not a choice": (["--launcher", "dask"], "--launcher: expected one of local, threads, ray, got 'dask'"),
+    "no part of a core": (["--cpus-per-cell", "0"], "--cpus-per-cell: expected a positive number, got 0.0"),
+    "negative GPUs": (["--gpus-per-cell", "-1"], "--gpus-per-cell: expected a number of at least 0, got -1.0"),
+    "address of nothing": (["--ray-address", "auto"], "--ray-address: expected --launcher ray beside it, got auto"),
     "not a W&B mode": (["--wandb", "on"], "--wandb: expected one of auto, online, offline, disabled, got 'on'"),
     "optional integer": (["--workers", "many"], "--workers: expected an integer, got 'many'"),
     "no worker": (["--workers", "0"], "--workers: expected a positive integer, got 0"),
@@ -201,7 +217,9 @@ def test_full_disk_keeps_the_finished_cells(main, tmp_path, monkeypatch):
     assert status == 2
     assert len(err.splitlines()) == 1
     assert err.startswith(f"toy: cannot write {tmp_path / 'run' / 'cells'}/")
-    assert err.endswith(".json: No space left on device\n")
+    free = in_units(shutil.disk_usage(tmp_path).free)[:2]  # a few digits: others use the disk as well
+    needs = rf"No space left on device: it needs \d{{3}} bytes, {re.escape(free)}.* is free; "
+    assert re.search(needs + "with more room the same --run-dir goes on from here\n$", err)
     assert len(list((tmp_path / "run" / "cells").glob("*.json"))) == 3  # the first write is config.yaml
     assert not list((tmp_path / "run").rglob("*.tmp"))
     assert main()[0] == 0
@@ -275,3 +293,86 @@ def test_a_gpu_has_one_worker():
 
     assert worker_count(RunSettings(device="cuda:1", workers=4)) == 1
     assert worker_count(RunSettings(device="auto", workers=4)) == 4
+
+
+@pytest.fixture
+def no_cluster():
+    """A socket that accepts connections and says nothing, as some firewalls do."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield "{}:{}".format(*server.getsockname())
+
+
+def test_a_cluster_that_does_not_answer_is_refused_soon(main, no_cluster, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=None))
+    start = time.monotonic()
+    expected = f"toy: --ray-address: expected a running Ray cluster at {no_cluster}, got: timed out\n"
+    assert main("--launcher", "ray", "--ray-address", no_cluster) == (2, expected)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", "expected a running Ray cluster at 127.0.0.1:1, got: Connection refused"),
+        ("127.0.0.1:70000", "expected host:port or auto, got '127.0.0.1:70000'"),
+        ("ray://head:10001", "expected host:port or auto, got 'ray://head:10001'"),
+        ("head", "expected host:port or auto, got 'head'"),
+    ],
+)
+def test_an_address_of_no_cluster_is_refused(main, monkeypatch, address, message):
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=None))
+    assert main("--launcher", "ray", "--ray-address", address) == (2, f"toy: --ray-address: {message}\n")
+
+
+def test_without_ray_the_extra_is_named(main, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    message = "toy: --launcher: ray is not installed; expected the extra: pip install 'gm-lab[ray]'\n"
+    assert main("--launcher", "ray") == (2, message)
+
+
+def test_what_a_cell_needs_of_a_cluster():
+    from gm_lab import RunSettings
+    from gm_lab.cluster import Place, place
+
+    assert place(RunSettings(device="cuda", workers=3)) == Place(None, 1.0, 1.0, 3)
+    assert place(RunSettings(device="cuda", gpus_per_cell=0.25)) == Place(None, 1.0, 0.25, None)
+    assert place(RunSettings(ray_address="a:1", cpus_per_cell=4)) == Place("a:1", 4, 0.0, None)
+
+
+def test_cells_find_room_on_living_nodes():
+    from gm_lab.cluster import Place, room
+
+    def node(alive, **resources):
+        return {"Alive": alive, "Resources": resources}
+
+    nodes = [node(True, CPU=8.0, GPU=2.0), node(True, CPU=3.0), node(False, CPU=64.0, GPU=8.0), node(True)]
+    ray = SimpleNamespace(nodes=lambda: nodes)
+    assert room(ray, Place(None, 1, 0, None)) == 11
+    assert room(ray, Place(None, 4, 0, None)) == 2
+    assert room(ray, Place(None, 1, 1, None)) == 2
+    assert room(ray, Place(None, 0.1, 0.1, None)) == 20
+
+
+def test_cells_that_this_machine_has_no_room_for_are_refused(main, monkeypatch):
+    closed = []
+    fake = SimpleNamespace(init=lambda **_: None, nodes=list, shutdown=lambda: closed.append(True))
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    message = "toy: --gpus-per-cell: expected what this machine has, got cells that need 1 CPUs and 99 GPUs\n"
+    assert main("--launcher", "ray", "--gpus-per-cell", 99) == (2, message)
+    assert closed
+
+
+def test_sizes_are_readable():
+    assert [in_units(size) for size in (0, 999, 1_234_000, 5e10)] == ["0 bytes", "999 bytes", "1.23 MB", "50.0 GB"]
+
+
+def test_modules_travel_as_text(monkeypatch):
+    from gm_lab.cluster import Shipped
+
+    monkeypatch.setattr(
+        sys, "meta_path", [Shipped({"travelled": "import also_travelled as other", "also_travelled": "x = 3"})]
+    )
+    import travelled
+
+    assert travelled.other.x == 3
+    del sys.modules["travelled"], sys.modules["also_travelled"]

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import socket
 import time
@@ -71,22 +72,68 @@ def test_first_signal_keeps_what_is_finished(start, until, tmp_path, finish, und
     assert finish(path) == undisturbed
 
 
-def test_second_signal_stops_at_once(start, until, tmp_path):
+LAUNCHERS = [("--launcher", "local"), ("--launcher", "threads"), ("--workers", "1")]
+
+
+@pytest.mark.parametrize("how", LAUNCHERS, ids=lambda how: how[1])
+def test_one_ctrl_c_finishes_the_cells_in_flight(start, until, tmp_path, how):
     path = tmp_path / "run"
-    # a thread is allowed to finish its cell after the first signal
-    program = start(*arguments(path), "--launcher", "threads", TOY_SLEEP=60)
-    until(lambda: len(list(path.glob("cells/*.claim"))) == 2)
-    program.process.send_signal(signal.SIGINT)
+    program = start(*arguments(path), *how, TOY_SLEEP=1)
+    at_once = 1 if "--workers" in how else 2
+    until(lambda: len(list(path.glob("cells/*.claim"))) == at_once)
+    os.killpg(program.process.pid, signal.SIGINT)
+    status, _, err = program.end()
+    assert status == 130
+    assert err.splitlines()[0] == "toy: finishing the cells in flight; Ctrl-C again stops now"
+    assert finished(path) == at_once
+    assert not list(path.glob("cells/*.claim"))
+
+
+@pytest.mark.parametrize("how", LAUNCHERS, ids=lambda how: how[1])
+def test_the_second_ctrl_c_stops_at_once(start, until, tmp_path, how):
+    path = tmp_path / "run"
+    program = start(*arguments(path), *how, TOY_SLEEP=60)
+    until(lambda: len(list(path.glob("cells/*.claim"))) == (1 if "--workers" in how else 2))
+    os.killpg(program.process.pid, signal.SIGINT)
     time.sleep(0.3)
     assert program.process.poll() is None
-    program.process.send_signal(signal.SIGINT)
-    assert program.process.wait(timeout=2) == 130
+    os.killpg(program.process.pid, signal.SIGINT)
+    assert program.process.wait(timeout=4) == 130
+    assert finished(path) == 0
+    assert not program.members()
+
+
+@pytest.mark.parametrize("whole_group", [False, True], ids=["driver", "group"])
+@pytest.mark.parametrize("how", [LAUNCHERS[0], LAUNCHERS[2]], ids=lambda how: how[1])
+def test_sigterm_lets_every_worker_write_its_checkpoint(start, until, tmp_path, how, whole_group):
+    """Whether a scheduler sends it to the program or to its whole group, whose workers then get it twice."""
+    path = tmp_path / "run"
+    program = start(*arguments(path), *how, TOY_SLEEP=60, TOY_TRACE=tmp_path)
+    at_once = 1 if "--workers" in how else 2
+    until(lambda: len(list(path.glob("cells/*.claim"))) == at_once)
+    (os.killpg if whole_group else os.kill)(program.process.pid, signal.SIGTERM)
+    assert program.process.wait(timeout=5) == 143
+    assert len(list(tmp_path.glob("checkpoint *"))) == at_once
+    assert not program.members()
+
+
+def test_a_worker_that_ignores_sigterm_is_killed_when_the_grace_is_over(start, until, tmp_path):
+    path = tmp_path / "run"
+    program = start(*arguments(path), TOY_SLEEP=60, TOY_STUBBORN=1, TOY_GRACE=1)
+    until(lambda: len(list(path.glob("cells/*.claim"))) == 2)
+    program.process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    assert program.process.poll() is None
+    assert program.process.wait(timeout=4) == 143
+    assert not program.members()
 
 
 def test_killed_worker_is_retried_once(run, tmp_path, undisturbed):
     path = tmp_path / "run"
     status, _, err = run(*arguments(path), TOY_KILL="lvc", TOY_COUNT=tmp_path / "count", TOY_TIMES=1)
     assert (status, (tmp_path / "count").read_text()) == (0, "x"), err
+    warning = r"toy: warning: cell estimator=lvc mdp=\d .*: its worker was killed \(SIGKILL\); trying once more"
+    assert re.fullmatch(warning, err.splitlines()[0])
     assert (path / "results.csv").read_bytes() == undisturbed
 
 
@@ -145,3 +192,13 @@ def test_a_second_writer_is_refused(start, run, until, tmp_path):
     assert (status, out) == (2, "")
     who = f"process {first.process.pid} on {socket.gethostname()}"
     assert err == f"toy: --run-dir: {path} is being written by {who}; expected one writer\n"
+
+
+def test_a_dead_writer_leaves_no_lock(start, run, until, tmp_path):
+    path = tmp_path / "run"
+    first = start(*arguments(path), TOY_SLEEP=0.1)
+    until(lambda: finished(path) >= 1)
+    os.killpg(first.process.pid, signal.SIGKILL)
+    first.process.wait()
+    assert (path / ".lock").read_text() == f"{first.process.pid} {socket.gethostname()}"
+    assert run(*arguments(path))[0] == 0

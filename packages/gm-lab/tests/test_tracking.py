@@ -1,62 +1,29 @@
-"""Weights & Biases: an offline run read back, and every mode without an account or a network."""
+"""Weights & Biases: online against a stand-in that records what it is sent, offline by reading the files back."""
 
 import json
+import os
 import socket
 import subprocess
-import sys
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+import gm_lab
+from gm_lab import tracking
+from gm_lab.connection import has_key, reachable
+from gm_lab.live import LiveRows
+from gm_lab.statistics import mean_interval
 from gm_lab.tables import headline
-from gm_lab.tracking import Tracker, has_key, reachable
+from gm_lab.tracking import Tracker
 
 
-def records(path):
-    """What an offline run wrote, as W&B's own reader sees it."""
-    (log,) = path.glob("wandb/offline-run-*/run-*.wandb")
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def test_an_offline_run_read_back(run, tmp_path):
-    path = tmp_path / "run"
-    status, out, err = run("--run-dir", path, "--seed", 3, "--wandb", "auto")
-    assert status == 0
-    (folder,) = (path / "wandb").glob("offline-run-*")
-    assert out.splitlines()[-1] == f"W&B run kept offline; to upload it: wandb sync {folder}"
-    assert "wandb" not in err
-
-    written = records(path)
-    (begun,) = [record["run"] for record in written if record["type"] == "run"]
-    assert begun["project"] == "toy"
-    assert begun["config"]["update"]["seed"] == 3
-    assert begun["config"]["update"]["estimators"] == ["ad", "lvc", "mine"]
-
-    history = [record["history"]["item"] for record in written if record["type"] == "history"]
-    assert [row["cells_done"] for row in history if "cells_done" in row] == list(range(1, 13))
-    assert all(row["cell_seconds"] > 0 for row in history if "cells_done" in row)
-    last = history[-1]
-    assert last["figures/toy._type"] == "image-file"
-    assert (folder / "files" / last["figures/toy.path"]).read_bytes() == (path / "figures" / "toy.png").read_bytes()
-
-    results = json.loads((folder / "files" / last["results.path"]).read_text())
-    assert results["columns"] == ["estimator", "mdp", "size", "accuracy", "bias"]
-    rows = [line.split(",") for line in (path / "results.csv").read_text().splitlines()[1:]]
-    assert [(row[0], row[3]) for row in results["data"]] == [(row[0], float(row[3])) for row in rows]
-    claims = json.loads((folder / "files" / last["claims.path"]).read_text())
-    (verdict,) = json.loads((path / "claims.json").read_text())
-    assert claims["data"] == [[verdict["id"], verdict["claim"], verdict["verdict"], verdict["measured"]]]
-
-    summary = {}
-    for record in written:
-        if record["type"] == "summary":
-            summary |= record["summary"].get("update", {})
-    exact = pd.read_csv(path / "results.csv").query("size == 8").groupby("estimator")["accuracy"].mean()
-    assert {name: summary[f"{name}/accuracy"] for name in exact.index} == pytest.approx(exact.to_dict())
-    assert summary["claims/TOY-1"] == verdict["verdict"]
+@pytest.fixture
+def server(stand_in):
+    with stand_in() as found:
+        yield found
 
 
 @pytest.fixture
@@ -65,67 +32,284 @@ def alone(monkeypatch, tmp_path):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DIR", "WANDB_DATA_DIR", "http_proxy", "HTTP_PROXY"):
+    for name in [name for name in os.environ if name.startswith("WANDB_")] + ["http_proxy", "HTTP_PROXY"]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    import wandb
+    return f"http://127.0.0.1:{port}"
 
-    wandb.teardown()  # it remembers the environment of its first use
-    yield f"http://127.0.0.1:{port}"
-    wandb.teardown()
+
+@pytest.fixture
+def connected(alone, monkeypatch):
+    """Sets the environment up for a stand-in."""
+
+    def call(server):
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+        monkeypatch.setattr(tracking, "SEND_SECONDS", 0.5)
+
+    return call
+
+
+@pytest.fixture
+def main(toy, tmp_path, capfd):
+    """Runs the toy in this process: exit status, stdout, stderr."""
+
+    def call(*flags):
+        status = gm_lab.main(toy.EXPERIMENT, ["--run-dir", str(tmp_path / "run"), "--workers", "1", *flags])
+        return status, *capfd.readouterr()
+
+    return call
+
+
+def run_id(path):
+    return (path / "config.yaml").read_text().split("run_id: ")[1].split("\n")[0].strip("'\"")
+
+
+def by_name(server):
+    """The runs of curves by their names."""
+    return {run["displayName"]: name for name, run in server.runs.items() if run["jobType"] == "curve"}
+
+
+def test_an_online_run_as_the_server_sees_it(main, server, connected, tmp_path):
+    connected(server)
+    path = tmp_path / "run"
+    status, out, err = main("--wandb", "online", "--seed", "3")
+    assert (status, "W&B" in out, "warning" in err) == (0, False, False), err
+    whole = run_id(path)
+    assert len(server.runs) == 4
+    assert {run["groupName"] for run in server.runs.values()} == {f"toy-{whole}"}
+    assert {run["project"] for run in server.runs.values()} == {"toy"}
+    assert set(server.exit_codes.values()) == {0}
+
+    config = server.config(whole)
+    assert (config["seed"], config["estimators"]) == (3, ["ad", "lvc", "mine"])
+    (begun, *_) = (json.loads(line) for line in (path / "sessions.jsonl").read_text().splitlines())
+    assert config["origin"] == {name: begun[name] for name in config["origin"]}
+    assert {"command", "versions", "machine"} <= set(config["origin"])
+    (verdict,) = json.loads((path / "claims.json").read_text())
+    assert server.summary[whole]["claims/TOY-1"] == verdict["verdict"]
+    exact = pd.read_csv(path / "results.csv").query("size == 8").groupby("estimator")["accuracy"].mean()
+    assert {name: server.summary[whole][f"{name}/accuracy"] for name in exact.index} == pytest.approx(exact.to_dict())
+    assert {"summary", "claims", "figures/toy"} <= {name for row in server.history[whole] for name in row}
+
+    # the artifacts hold the files as they are
+    kinds = {item["artifactTypeName"]: f"artifact{index}" for index, item in enumerate(server.artifacts)}
+    for kind, name in (("results", "results.csv"), ("results", "claims.json"), ("figures", "figures/toy.png")):
+        assert server.uploads[f"{kinds[kind]}/{Path(name).name}"] == (path / name).read_bytes()
+
+    # one run for each curve, against its own x axis
+    curves = by_name(server)
+    assert set(curves) == {"ad", "lvc", "mine"}
+    lvc = curves["lvc"]
+    assert server.runs[lvc]["tags"] == ["toy", "lvc"]
+    assert server.config(lvc)["curve"] == {"estimator": "lvc"}
+    assert server.config(lvc)["origin"]["command"] == begun["command"]
+    metrics = server.config(lvc)["_wandb"]["m"]
+    # W&B's short names: 1 name, 2 glob, 5 index of the step metric from one
+    assert [(item.get("1"), item.get("2"), item.get("5")) for item in metrics][:2] == [
+        ("size", None, None),
+        (None, "*", 1),
+    ]
+    rows = pd.read_csv(path / "results.csv").query("estimator == 'lvc'")
+    assert [row["size"] for row in server.history[lvc]] == [2, 4, 8]
+    for row in server.history[lvc]:
+        values = rows[rows["size"] == row["size"]]["accuracy"]
+        interval = mean_interval(values)
+        found = [row[name] for name in ("accuracy", "accuracy_low", "accuracy_high")]
+        assert found == pytest.approx([interval.mean, interval.low, interval.high])
+        assert ("bias" in row) == (row["size"] != 2)  # it is NaN there
+    assert server.summary[lvc]["accuracy"]["mean"] == pytest.approx(rows["accuracy"].mean())
+
+    # again: the experiment's run goes on, nothing is doubled
+    before = {name: len(server.history[name]) for name in curves.values()}
+    requests = server.requests
+    assert main("--wandb", "online", "--seed", "3")[0] == 0
+    assert server.requests > requests
+    assert len(server.runs) == 4
+    assert {name: len(server.history[name]) for name in curves.values()} == before
+
+
+def records(log):
+    """What an offline run wrote, as W&B's own reader sees it."""
+    from wandb.util import get_core_path
+
+    command = [get_core_path(), "leet", "inspect", "--no-observability", "-json", "--run-file", str(log)]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_an_offline_run_read_back(alone, main, tmp_path):
+    path = tmp_path / "run"
+    for _ in range(2):  # the second writes the same again in the place of the first
+        status, out, err = main("--wandb", "auto")
+        assert status == 0
+        assert out.splitlines()[-1] == f"W&B run kept offline; to upload it: wandb sync {path}/wandb/offline-run-*"
+        assert "wandb" not in err
+        logs = sorted(path.glob("wandb/offline-run-*/run-*.wandb"))
+        assert len(logs) == 4
+    whole = run_id(path)
+    found = {log.stem.removeprefix("run-"): records(log) for log in logs}
+    history = {
+        name: [record["history"]["item"] for record in written if record["type"] == "history"]
+        for name, written in found.items()
+    }
+    begun = {name: record["run"] for name, written in found.items() for record in written if record["type"] == "run"}
+    assert {run["run_group"] for run in begun.values()} == {f"toy-{whole}"}
+    (lvc,) = [name for name, run in begun.items() if run["display_name"] == "lvc"]
+    rows = pd.read_csv(path / "results.csv").query("estimator == 'lvc'")
+    means = rows.groupby("size")["accuracy"].mean()
+    assert {row["size"]: row["accuracy"] for row in history[lvc]} == pytest.approx(means.to_dict())
+    (last,) = [row for row in history[whole] if "claims.path" in row]
+    (folder,) = path.glob(f"wandb/offline-run-*-{whole}")
+    claims = json.loads((folder / "files" / last["claims.path"]).read_text())
+    (verdict,) = json.loads((path / "claims.json").read_text())
+    assert claims["data"] == [[verdict["id"], verdict["claim"], verdict["verdict"], verdict["measured"]]]
+    assert (folder / "files" / last["figures/toy.path"]).read_bytes() == (path / "figures/toy.png").read_bytes()
+
+
+def test_a_server_that_refuses_the_key(stand_in, main, connected, tmp_path):
+    with stand_in(refuse=True) as server:
+        connected(server)
+        start = time.monotonic()
+        status, out, err = main("--wandb", "online", "--estimators", "ad", "lvc")
+        assert time.monotonic() - start < 30
+    assert status == 0
+    assert "logging offline" in err
+    assert "wandb sync" in out
+    assert len(list((tmp_path / "run").glob("wandb/offline-run-*"))) == 3
+
+
+def test_a_slow_server_is_waited_for_a_limited_time(stand_in, main, connected, tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "FINISH_SECONDS", 4.0)
+    with stand_in(delay=10) as server:
+        connected(server)
+        start = time.monotonic()
+        status, _, err = main("--wandb", "online")
+        assert 4 < time.monotonic() - start < 9
+    assert status == 0
+    send = f"going on without it. The same settings with --run-dir {tmp_path / 'run'} send the rest"
+    assert f"W&B did not finish in 4 s; {send}" in err
+    assert (tmp_path / "run" / "claims.json").exists()
+    assert not survivors(tmp_path)
+
+
+def survivors(path):
+    """Processes that still have to do with a run directory."""
+    found = []
+    for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            environment = (cmdline.parent / "environ").read_bytes()
+        except OSError:
+            continue
+        if str(path).encode() in environment and int(cmdline.parent.name) != os.getpid():
+            found.append(cmdline.read_bytes())
+    return found
+
+
+@dataclass(frozen=True)
+class Cell:
+    name: str
+
+
+def live_tracker(path, warnings):
+    kinds = [gm_lab.Curves(by=("game", "seed"), x="updates", y=("score",))]
+    return Tracker("online", path, "toy", "abcd1234", {}, warnings.append, kinds)
+
+
+def test_live_rows_arrive_while_the_cell_runs_once_each(server, connected, tmp_path, until, monkeypatch):
+    connected(server)
+    monkeypatch.setattr(tracking, "QUIET_SECONDS", 0.0)
+    (tmp_path / "cells").mkdir()
+    warnings = []
+    everything = [{"game": "Qbert", "seed": 0, "updates": step, "score": step / 2} for step in range(5, 60, 5)]
+
+    def sent():
+        return [row for name, rows in server.history.items() for row in rows if "updates" in row]
+
+    tracker = live_tracker(tmp_path, warnings)
+    tracker.start()
+    live = LiveRows(tmp_path, Cell("one"), step="updates")
+    for row in everything[:4]:
+        live.append(row)
+    until(lambda: len(sent()) == 4, seconds=40)
+    # the driver is killed; the cell goes on from a checkpoint that is two rows old
+    tracker._process.kill()
+    tracker.finish(1)
+    again = LiveRows(tmp_path, Cell("one"), step="updates")
+    for row in everything[2:8]:
+        again.append(row)
+    tracker = live_tracker(tmp_path, warnings)
+    tracker.start()
+    for row in everything[8:]:
+        again.append(row)
+    (tmp_path / "cells" / f"{again.path.stem}.json").touch()
+    until(lambda: server.exit_codes, seconds=20)
+    tracker.finish(1)
+    assert [(row["updates"], row["score"]) for row in sent()] == [(row["updates"], row["score"]) for row in everything]
+    assert list(by_name(server)) == ["Qbert seed=0"]
+    assert warnings == []
 
 
 def track(mode, path, expected_warnings=0):
-    """One short W&B run: the line on syncing and the warnings."""
+    """A W&B run that is interrupted before it has anything to show: the line on syncing and the warnings."""
     warnings = []
     tracker = Tracker(mode, path, "toy", "abcd1234", {"seed": 0}, warnings.append)
     start = time.monotonic()
     tracker.start()
-    tracker.log({"x": 1.0}, step=1)
+    tracker.progress(1, 0.5)
     assert time.monotonic() - start < 0.2
-    tracker.finish(exit_code=0)
-    tracker.finish(exit_code=0)
+    time.sleep(0.5)
+    tracker.finish(exit_code=1)
+    tracker.finish(exit_code=1)
     assert len(warnings) == expected_warnings, warnings
     return tracker.sync_line, warnings
 
 
 @pytest.mark.parametrize("key", [False, True])
-def test_auto_without_an_account_or_a_network_is_offline(alone, monkeypatch, tmp_path, key):
+def test_online_without_an_account_or_a_network_is_offline_with_a_warning(alone, monkeypatch, key):
+    from gm_lab.connection import chosen_mode
+
     if key:
         monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    line, _ = track("auto", tmp_path)
-    assert line.startswith(f"wandb sync {tmp_path}/wandb/offline-run-")
-
-
-@pytest.mark.parametrize("key", [False, True])
-def test_online_without_an_account_or_a_network_is_offline_with_a_warning(alone, monkeypatch, tmp_path, key):
-    if key:
-        monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    line, (warning,) = track("online", tmp_path, expected_warnings=1)
+    warnings = []
+    assert chosen_mode("auto", alone, warnings.append) == "offline"
+    assert warnings == []
+    assert chosen_mode("online", alone, warnings.append) == "offline"
     reason = "is not reachable" if key else "has no API key configured (run `wandb login`)"
-    assert warning == f"--wandb online: 127.0.0.1 {reason}; logging offline"
-    assert line is not None
+    assert warnings == [f"--wandb online: 127.0.0.1 {reason}; logging offline"]
 
 
-def test_the_users_own_folder_is_respected(alone, monkeypatch, tmp_path):
+def test_the_users_own_folder_is_respected_and_progress_logged(alone, monkeypatch, tmp_path, until):
     (tmp_path / "own").mkdir()
     monkeypatch.setenv("WANDB_DIR", str(tmp_path / "own"))
-    line, _ = track("auto", tmp_path / "run")
-    assert line.startswith(f"wandb sync {tmp_path}/own/wandb/offline-run-")
+    monkeypatch.setattr(tracking, "QUIET_SECONDS", 0.0)
+    tracker = Tracker("auto", tmp_path / "run", "toy", "abcd1234", {}, pytest.fail)
+    tracker.start()
+    tracker.progress(1, 0.5)
+    until(lambda: tracker.sync_line, seconds=40)
+    tracker.finish(exit_code=1)
+    assert tracker.sync_line == f"wandb sync {tmp_path}/own/wandb/offline-run-*"
     assert not (tmp_path / "run").exists()
+    (log,) = tmp_path.glob("own/wandb/offline-run-*/run-*.wandb")
+    rows = [record["history"]["item"] for record in records(log) if record["type"] == "history"]
+    assert [(row["cells_done"], row["cell_seconds"]) for row in rows] == [(1, 0.5)]
 
 
 def test_a_failing_wandb_is_one_warning(alone, monkeypatch, tmp_path):
-    import wandb
+    monkeypatch.setattr(tracking, "QUIET_SECONDS", 0.0)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "file"))
+    warnings = []
+    tracker = Tracker("offline", tmp_path, "toy", "abcd1234", {}, warnings.append)
+    tracker.start()
+    tracker.finish(exit_code=1)
+    assert warnings == [f"W&B: FileExistsError: [Errno 17] File exists: '{tmp_path}/file'; going on without it"]
 
-    def init(**settings):
-        raise wandb.errors.CommError("no\nway")
 
-    monkeypatch.setattr(wandb, "init", init)
-    line, (warning,) = track("offline", tmp_path, expected_warnings=1)
-    assert line is None
-    assert warning == "W&B: CommError: no way; going on without it"
+def test_a_run_that_is_interrupted_early_leaves_nothing(alone, tmp_path):
+    assert track("offline", tmp_path) == (None, [])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_disabled_does_nothing(alone, monkeypatch, tmp_path):
@@ -133,6 +317,19 @@ def test_disabled_does_nothing(alone, monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert track("auto", tmp_path) == (None, [])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_does_not_read_does_not_hold_the_run_up(alone, tmp_path):
+    import signal
+
+    tracker = Tracker("offline", tmp_path, "toy", "abcd1234", {}, lambda _: None)
+    tracker.start()
+    os.kill(tracker._process.pid, signal.SIGSTOP)
+    start = time.monotonic()
+    for step in range(20_000):
+        tracker.progress(step, 0.1)
+    assert time.monotonic() - start < 1.0
+    tracker._stop()
 
 
 def test_keys_are_found_in_the_environment_and_in_netrc(alone, monkeypatch, tmp_path):
@@ -146,8 +343,8 @@ def test_keys_are_found_in_the_environment_and_in_netrc(alone, monkeypatch, tmp_
 
 def test_reachable(alone, monkeypatch):
     assert not reachable(alone)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         assert reachable(url)
         monkeypatch.setenv("http_proxy", url)
         assert reachable("http://behind.the.proxy.example")

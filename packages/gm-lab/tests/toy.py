@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gm_lab
+from gm_lab import interruption
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,16 @@ def cells(settings):
 
 
 def run_cell(cell):
-    time.sleep(float(os.environ.get("TOY_SLEEP", "0")))
+    if "TOY_STUBBORN" in os.environ:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        time.sleep(float(os.environ.get("TOY_SLEEP", "0")))
+    except BaseException:
+        # as a trainer writes its checkpoint, which takes a moment
+        if trace := os.environ.get("TOY_TRACE"):
+            time.sleep(0.5)
+            Path(trace, f"checkpoint {cell.estimator} {cell.mdp}").touch()
+        raise
     if os.environ.get("TOY_BAD") == cell.estimator:
         raise gm_lab.BadInput(f"--estimators: expected a gradient of shape (2,), got (3,) from {cell.estimator}")
     if os.environ.get("TOY_RAISE") == cell.estimator:
@@ -90,8 +100,8 @@ def summary(settings, frame):
 
 
 def warm_up(_settings):
-    # workers are forked before any thread of ours starts
-    assert __name__ != "__main__" or threading.active_count() == 1
+    # workers are forked before any thread of ours starts; those of Ray are not forked
+    assert __name__ != "__main__" or "ray" in sys.modules or threading.active_count() == 1
 
 
 EXPERIMENT = gm_lab.Experiment(
@@ -105,7 +115,9 @@ EXPERIMENT = gm_lab.Experiment(
     claims=claims,
     summary=summary,
     warm_up=warm_up,
+    curves=(gm_lab.Curves(by=("estimator",), x="size", y=("accuracy", "bias"), over="mdp"),),
 )
 
 if __name__ == "__main__":
+    interruption.GRACE_SECONDS = float(os.environ.get("TOY_GRACE", interruption.GRACE_SECONDS))
     sys.exit(gm_lab.main(EXPERIMENT))

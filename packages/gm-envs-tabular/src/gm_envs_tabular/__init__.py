@@ -1,5 +1,6 @@
-"""Random tabular MDPs, batched seeded rollouts and a Gymnasium environment."""
+"""Random tabular MDPs, grid worlds, batched seeded rollouts and a Gymnasium environment."""
 
+from gm_envs_tabular.grids import grid_world
 from gm_envs_tabular.mdps import MDP, random_mdp, sparse_dirichlet
 from gm_envs_tabular.noise import CommonNoise
 from gm_envs_tabular.rollout import Rollout, Successors, rollout, successors, uniforms
@@ -9,6 +10,7 @@ __all__ = [
     "CommonNoise",
     "Rollout",
     "Successors",
+    "grid_world",
     "random_mdp",
     "rollout",
     "sparse_dirichlet",

@@ -15,8 +15,9 @@ and the derivatives of DiCE (see `derivatives` and `off_policy`) for round i of 
 Only A, B, g, gρ and gρD are summed for each block over the trajectories.
 """
 
+import threading
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -117,9 +118,9 @@ class DiceBlocks:
         self.weight: Float[Tensor, "*batch trajectory"] | None = None
         """ρ of all rounds, if there is a behaviour policy."""
         weight = self._lanes.weigh(log_weight, self._to_go[..., 0])
-        sums = self._sum(*self._lanes.discounts_and_weights())
-        self._discount_sum, self._weight_sum = sums[0], sums[-1]
+        self._discount_sum = self._weight_sum = self._sum(*self._lanes.discounts())[0]
         if log_weight is not None:
+            self._weight_sum = self._sum(*self._lanes.weights())[0]
             self.weight = weight.view(*batch, size)
             if not bool(self._weight_sum.isfinite().all()):
                 raise ValueError(
@@ -211,20 +212,28 @@ class _Lanes:
         self._alpha = self._look_up(to_go).mul_(self._weight)
         return rho
 
-    def discounts_and_weights(self) -> tuple[Tensor, Tensor]:
-        """Both g and gρ, or only g on-policy."""
-        both = self._discount if self._weight is self._discount else torch.complex(self._discount, self._weight)
-        return both, self._code
+    def discounts(self) -> tuple[Tensor, Tensor]:
+        """The g of each block."""
+        return self._discount, self._code
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """The gρ of each block."""
+        return self._weight, self._code
 
     def after(self) -> tuple[Tensor, Tensor]:
         """A of every block but the last, where it is 0."""
         return _reverse_cumsum_(self._alpha.clone())[1:], self._code[:-1]
 
     def along(self, score: Tensor, to_go: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """B, and gρD, of one or two directions, from y_0 and D of whole blocks, shape `[extra, table, code]`."""
-        upto = _cumsum_(self._look_up(*score))[:-1]  # of block b: D of block b + 1
-        added = self._look_up(*to_go)
-        weight, alpha = (self._weight, self._alpha) if len(score) == 1 else self._twice
+        """B, and gρD, of one or two directions, from y_0 and D of whole blocks, shape `[extra, table, code]`.
+
+        What is returned is only good until the next call.
+        """
+        upto = _cumsum_(self._look_up(*score, name="upto"))[:-1]  # of block b: D of block b + 1
+        added = self._look_up(*to_go, name="added")
+        weight, alpha = self._weight, self._alpha
+        if len(score) == 2:
+            weight, alpha = self._twice(weight, "weight"), self._twice(alpha, "alpha")
         _numbers(added).mul_(_numbers(weight))[1:].addcmul_(_numbers(upto), _numbers(alpha[1:]))
         _numbers(upto).mul_(_numbers(weight[1:]))
         return (_reverse_cumsum_(added)[1:], self._code[:-1]), (upto, self._code[1:])
@@ -233,17 +242,22 @@ class _Lanes:
         """A one for each block."""
         return torch.ones_like(self._discount), self._code
 
-    @cached_property
-    def _twice(self) -> tuple[Tensor, Tensor]:
-        """The weights, and these times α, each number twice: for both parts of a complex number."""
-        return torch.complex(self._weight, self._weight), torch.complex(self._alpha, self._alpha)
+    def _twice(self, x: Tensor, name: str) -> Tensor:
+        """Each number twice: for both parts of a complex number."""
+        return torch.complex(x, x, out=_scratch(name, x.shape, x.dtype.to_complex(), x.device))
 
-    def _look_up(self, *tables: Tensor) -> Tensor:
-        """The entry of every block in one table `[table, code]`, or in two as a complex number."""
+    def _look_up(self, *tables: Tensor, name: str | None = None) -> Tensor:
+        """The entry of every block in one table `[table, code]`, or in two as a complex number.
+
+        With a name it is only good until that name's next use.
+        """
         entries = [table.to(self._dtype).reshape(-1) for table in tables]
         table = entries[0] if len(entries) == 1 else torch.complex(*entries)
         if table.device.type == "cpu":  # half of what index_select takes; a code is never out of range
-            return torch.from_numpy(table.numpy().take(self._code.numpy(), mode="wrap"))
+            shape = self._code.shape
+            found = table.new_empty(shape) if name is None else _scratch(name, shape, table.dtype, table.device)
+            np.take(table.numpy(), self._code.numpy(), mode="wrap", out=found.numpy())
+            return found
         return table.index_select(0, self._code.view(-1)).view(self._code.shape)
 
 
@@ -258,6 +272,18 @@ def _encode(at: Layout, outcome: Tensor) -> Tensor:
         digit = outcome[at.first - 1 + i :: at.rounds][: at.blocks - 1]
         code[1:].add_(digit, alpha=4 ** (at.rounds - i))
     return code
+
+
+_BUFFERS = threading.local()
+
+
+def _scratch(name: str, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Memory of this thread that was written before: fresh megabytes cost more than what is computed in them."""
+    kept: dict[object, Tensor] = _BUFFERS.__dict__.setdefault("kept", {})
+    key = name, dtype, device
+    if key not in kept or kept[key].numel() < shape.numel():
+        kept[key] = torch.empty(shape.numel(), dtype=dtype, device=device)
+    return kept[key][: shape.numel()].view(shape)
 
 
 def _numbers(x: Tensor) -> Tensor:

@@ -4,9 +4,11 @@ from gm_lab.app import main
 from gm_lab.cells import Row, cell_id, seed_of
 from gm_lab.claims import Verdict, every
 from gm_lab.comparisons import Comparison, above, alike, at_least, at_most, decided
+from gm_lab.curves import Curves
 from gm_lab.errors import BadInput, CellFailed
 from gm_lab.experiment import Experiment
 from gm_lab.figures import lines, panels, shared_legend, style_of
+from gm_lab.live import LiveRows
 from gm_lab.settings import RunSettings, require
 from gm_lab.statistics import Interval, greater, mean_interval, paired_difference, per_unit, similar
 
@@ -14,8 +16,10 @@ __all__ = [
     "BadInput",
     "CellFailed",
     "Comparison",
+    "Curves",
     "Experiment",
     "Interval",
+    "LiveRows",
     "Row",
     "RunSettings",
     "Verdict",

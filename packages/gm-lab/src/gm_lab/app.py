@@ -1,8 +1,6 @@
 """The whole life of an app: command line, run directory, computation, results, figures, verdicts, exit status."""
 
 import contextlib
-import os
-import signal
 import sys
 import threading
 import traceback
@@ -12,9 +10,11 @@ from importlib import import_module
 from typing import Any
 
 from gm_lab import claims as claims_module
+from gm_lab import provenance
 from gm_lab.cells import cell_id
 from gm_lab.errors import BadInput, CellFailed, Interrupted
 from gm_lab.experiment import CellT, Experiment
+from gm_lab.interruption import Interruption
 from gm_lab.launch import launched
 from gm_lab.progress import progress
 from gm_lab.settings import SettingsT, parse, plain, result_settings, worker_count
@@ -31,18 +31,19 @@ def main(experiment: Experiment[SettingsT, CellT], argv: Sequence[str] | None = 
         argv: The arguments after the program's name; `sys.argv[1:]` if None.
 
     Returns:
-        The exit status: 0 done; 1 a cell failed; 2 bad input, or the file system refused; 130 after SIGINT and 143
-        after SIGTERM, with everything finished so far kept (a second signal stops at once). Whatever isn't 0 comes
-        with one line on stderr.
+        The exit status: 0 done; 1 a cell failed; 2 bad input, or the file system refused; 130 after SIGINT, which
+        lets the cells in flight finish unless it comes twice, and 143 after SIGTERM, which lets cells write their
+        checkpoints; everything finished so far is kept. Whatever isn't 0 comes with a line on stderr that says why.
     """
 
     def say(text: str) -> None:
         print(f"{experiment.name}: {text}", file=sys.stderr, flush=True)
 
     where: list[RunDirectory] = []
+    interruption = Interruption(experiment.name)
     try:
-        with _signals():
-            _run(experiment, argv, say, where)
+        with interruption.handled():
+            _run(experiment, argv, say, where, interruption)
         return 0
     except BadInput as error:
         _log(where, str(error))
@@ -55,7 +56,8 @@ def main(experiment: Experiment[SettingsT, CellT], argv: Sequence[str] | None = 
     except (Interrupted, KeyboardInterrupt) as error:
         resume = f"; to go on: --run-dir {where[0].path}" if where else ""
         say(f"interrupted, every finished cell is kept{resume}")
-        return getattr(error, "status", 130)
+        # a library may have turned ours into a KeyboardInterrupt
+        return interruption.status or (error.status if isinstance(error, Interrupted) else 130)
     except Exception as error:
         _log(where, traceback.format_exc())
         if not where:
@@ -73,34 +75,12 @@ def _log(where: list[RunDirectory], text: str) -> None:
         store.log(text)
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """Turns the first SIGINT or SIGTERM into `Interrupted`; the second ends the process on the spot."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received = False
-
-    def stop(number: int, _frame: Any) -> None:
-        nonlocal received
-        if received:
-            os._exit(128 + number)
-        received = True
-        raise Interrupted(number)
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 def _run(
     experiment: Experiment[SettingsT, CellT],
     argv: Sequence[str] | None,
     say: Callable[[str], None],
     where: list[RunDirectory],
+    interruption: Interruption,
 ) -> None:
     settings = parse(experiment.settings, experiment.name, argv)
     cells = list(experiment.cells(settings))
@@ -120,9 +100,11 @@ def _run(
             say(f"warning: {text}")
 
         _warn_of_other_versions(config, warn)
-        tracker = Tracker(settings.wandb, path, experiment.name, config["run_id"], plain(settings), warn)
+        origin = provenance.begun(path, argv, settings, len(cells), experiment.curves)
+        about = plain(settings) | {"origin": origin}
+        tracker = Tracker(settings.wandb, path, experiment.name, config["run_id"], about, warn, experiment.curves)
         try:
-            _compute(experiment, settings, store, cells, tracker, warn)
+            _compute(experiment, settings, store, cells, tracker, warn, interruption)
             _report(experiment, settings, store, cells, tracker)
         except BaseException:
             # what the run has so far belongs in results.csv, unless the disk is what failed
@@ -149,21 +131,47 @@ def _compute(
     cells: list[CellT],
     tracker: Tracker,
     warn: Callable[[str], None],
+    interruption: Interruption,
 ) -> None:
     pending = store.unfinished(cells, warn)
     done = len(cells) - len(pending)
     store.log(f"{len(pending)} of {len(cells)} cells to compute")
-    work = partial(compute_cell, store, experiment.run_cell)
-    workers = worker_count(settings)
-    setup = partial(experiment.warm_up, settings) if experiment.warm_up else None
-    with launched(work, pending, workers, settings.launcher, setup) as finished:
+    with interruption.computing(), _launched(experiment, settings, store, pending, warn, interruption) as finished:
         # from here on threads may start: the workers are forked
         tracker.start()
         threading.Thread(target=_import_what_reports_need, daemon=True).start()
-        with progress(experiment.name, done, len(cells)) as advance:
+        with progress(experiment.name, done, len(cells)) as advance, provenance.timed(store.path, len(cells)) as count:
             for step, seconds in enumerate(finished, start=done + 1):
                 advance()
-                tracker.log({"cells_done": step, "cell_seconds": seconds}, step=step)
+                count()
+                tracker.progress(step, seconds)
+
+
+@contextlib.contextmanager
+def _launched(
+    experiment: Experiment[SettingsT, CellT],
+    settings: SettingsT,
+    store: RunDirectory,
+    pending: list[CellT],
+    warn: Callable[[str], None],
+    interruption: Interruption,
+) -> Iterator[Iterator[float]]:
+    """Starts the launcher that the settings name; iterates over the seconds that each cell took."""
+    setup = partial(experiment.warm_up, settings) if experiment.warm_up else None
+    if settings.launcher == "ray" and pending:
+        from gm_lab import cluster
+
+        job = cluster.Job(experiment.run_cell, store.columns, setup)
+        where = cluster.place(settings)
+        with (
+            interruption.deferred(),
+            cluster.launched(job, store.save, pending, where, interruption, warn) as finished,
+        ):
+            yield finished
+        return
+    work = partial(compute_cell, store, experiment.run_cell)
+    with launched(work, pending, worker_count(settings), settings.launcher, setup, interruption, warn) as finished:
+        yield finished
 
 
 def _import_what_reports_need() -> None:
@@ -193,7 +201,8 @@ def _report(
     write_atomically(store.path / "claims.json", claims_module.as_json(verdicts).encode())
     summary = experiment.summary(settings, frame)
     images = [file for file in files if file.suffix == ".png"]
-    tracker.log_outcome(len(cells), frame, summary, verdicts, images)
+    write_atomically(store.path / "summary.csv", summary.to_csv(index=False).encode())
+    provenance.record(store.path, event="done", cells=len(cells), rows=len(frame))
     console = Console()
     console.print(summary_table(summary))
     if verdicts:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from gm_lab.cells import Row
 from gm_lab.claims import Verdict
+from gm_lab.curves import Curves
 from gm_lab.settings import SettingsT
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Experiment(Generic[SettingsT, CellT]):
         summary: results.csv to the small table printed last; its numbers are the run's headline metrics in W&B.
         warm_up: Called with the settings once before the workers start and once in each worker process, for instance
             to choose the device and the number of threads of a numerical library. Raises `BadInput`.
+        curves: Which rows are curves, each one W&B run; without them W&B has one run for the whole experiment.
     """
 
     name: str
@@ -44,3 +46,4 @@ class Experiment(Generic[SettingsT, CellT]):
     summary: "Callable[[SettingsT, pd.DataFrame], pd.DataFrame]"
     extra_columns: Callable[[SettingsT], tuple[str, ...]] = lambda _settings: ()
     warm_up: Callable[[SettingsT], None] | None = None
+    curves: tuple[Curves, ...] = ()

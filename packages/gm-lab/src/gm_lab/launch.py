@@ -15,15 +15,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, Literal
+from types import FrameType
+from typing import Any
 
-from gm_lab.cells import describe_cell, shorten
-from gm_lab.errors import BadInput, CellFailed
+from gm_lab.cells import Row, describe_cell, shorten
+from gm_lab.errors import BadInput, CellFailed, Interrupted
+from gm_lab.interruption import Interruption
 
 # cells quicker than this are handed out ahead of time, so that no worker waits for the driver
 QUICK_SECONDS = 0.5
 
-Work = Callable[[Any], None]
+Work = Callable[[Any], list[Row] | None]
 
 
 @dataclass(frozen=True)
@@ -43,24 +45,25 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A cell's position among those launched, how long it took, and how it failed, if it did."""
+    """A cell's position among those launched, how long it took, how it failed if it did, and rows yet to be saved."""
 
     index: int
     seconds: float
     failure: Failure | None
+    rows: list[Row] | None = None
 
 
 def attempt(work: Work, cells: Sequence[Any], index: int) -> Outcome:
     """Runs one cell; whatever it raises becomes part of the outcome."""
     start = time.perf_counter()
-    failure = None
+    failure = rows = None
     try:
-        work(cells[index])
+        rows = work(cells[index])
     except BadInput as error:
         failure = Failure(True, str(error), "")
     except (Exception, SystemExit) as error:
         failure = Failure(False, f"{type(error).__name__}: {shorten(str(error), 200)}", traceback.format_exc())
-    return Outcome(index, time.perf_counter() - start, failure)
+    return Outcome(index, time.perf_counter() - start, failure, rows)
 
 
 @contextlib.contextmanager
@@ -68,8 +71,10 @@ def launched(
     work: Work,
     cells: Sequence[Any],
     workers: int,
-    launcher: Literal["local", "threads"] = "local",
-    setup: Callable[[], None] | None = None,
+    launcher: str,
+    setup: Callable[[], None] | None,
+    interruption: Interruption,
+    warn: Callable[[str], None],
 ) -> Iterator[Iterator[float]]:
     """Starts the workers; what it yields iterates over the finished cells.
 
@@ -81,6 +86,8 @@ def launched(
         workers: How many at once; one runs in this thread.
         launcher: "local" for processes, "threads" for threads.
         setup: Called once here and once in each worker process.
+        interruption: Says when the cells in flight are the last ones.
+        warn: Shows a line: the cell whose worker was killed and which is tried again.
 
     Yields:
         An iterator over the seconds each cell took, in the order in which they finish. It raises `BadInput` if a cell
@@ -90,38 +97,52 @@ def launched(
         setup()
     workers = min(workers, len(cells))
     if workers <= 1:
-        yield _checked(cells, (attempt(work, cells, index) for index in range(len(cells))))
+        yield checked(cells, _serial(work, cells, interruption))
     elif launcher == "threads":
-        with _threads(work, cells, workers) as outcomes:
-            yield _checked(cells, outcomes)
+        with _threads(work, cells, workers, interruption) as outcomes:
+            yield checked(cells, outcomes)
     else:
-        with _processes(work, cells, workers, setup) as outcomes:
-            yield _checked(cells, outcomes)
+        with _processes(work, cells, workers, setup, interruption, warn) as outcomes:
+            yield checked(cells, outcomes)
 
 
-def _checked(cells: Sequence[Any], outcomes: Iterator[Outcome]) -> Iterator[float]:
+def checked(cells: Sequence[Any], outcomes: Iterator[Outcome]) -> Iterator[float]:
+    """The seconds of each outcome; raises the error of the first that failed."""
     for outcome in outcomes:
         if outcome.failure is not None:
             raise outcome.failure.error(cells[outcome.index])
         yield outcome.seconds
 
 
+def _serial(work: Work, cells: Sequence[Any], interruption: Interruption) -> Iterator[Outcome]:
+    for index in range(len(cells)):
+        if interruption.draining:
+            return
+        yield attempt(work, cells, index)
+
+
 @contextlib.contextmanager
-def _threads(work: Work, cells: Sequence[Any], workers: int) -> Iterator[Iterator[Outcome]]:
+def _threads(work: Work, cells: Sequence[Any], workers: int, interruption: Interruption) -> Iterator[Iterator[Outcome]]:
     waiting: deque[int] = deque(range(len(cells)))
-    done: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+    done: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
 
     def serve() -> None:
-        while True:
+        while not interruption.draining:
             try:
                 index = waiting.popleft()
             except IndexError:
-                return
+                break
             done.put(attempt(work, cells, index))
+        done.put(None)
 
     def outcomes() -> Iterator[Outcome]:
-        for _ in cells:
-            yield done.get()
+        serving = workers
+        while serving:
+            outcome = done.get()
+            if outcome is None:
+                serving -= 1
+            else:
+                yield outcome
 
     threads = [threading.Thread(target=serve, daemon=True) for _ in range(workers)]
     for thread in threads:
@@ -129,10 +150,11 @@ def _threads(work: Work, cells: Sequence[Any], workers: int) -> Iterator[Iterato
     try:
         yield outcomes()
     finally:
-        # a thread can't be stopped: let it finish its cell, which is then kept
+        # a thread can't be stopped: one that doesn't finish its cell in time ends with this process
         waiting.clear()
+        end = time.monotonic() + interruption.grace_seconds
         for thread in threads:
-            thread.join()
+            thread.join(max(0.0, end - time.monotonic()))
 
 
 @dataclass
@@ -144,7 +166,12 @@ class _Worker:
 
 @contextlib.contextmanager
 def _processes(
-    work: Work, cells: Sequence[Any], workers: int, setup: Callable[[], None] | None
+    work: Work,
+    cells: Sequence[Any],
+    workers: int,
+    setup: Callable[[], None] | None,
+    interruption: Interruption,
+    warn: Callable[[str], None],
 ) -> Iterator[Iterator[Outcome]]:
     context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     pool: list[_Worker] = []
@@ -158,26 +185,44 @@ def _processes(
             process.start()
             theirs.close()
             pool.append(_Worker(process, ours, deque()))
-        yield _distribute(cells, pool)
+        yield _distribute(cells, pool, interruption, warn)
     finally:
-        for worker in pool:
-            worker.process.kill()
-        for worker in pool:
-            worker.process.join()
-            worker.connection.close()
+        _stop(pool, interruption.grace_seconds)
         gc.unfreeze()
+
+
+def _stop(pool: Sequence[_Worker], seconds: float) -> None:
+    """Ends the workers: idle ones at once, the others when their cell has written its checkpoint or time is up."""
+    for worker in pool:
+        (worker.process.terminate if worker.assigned else worker.process.kill)()
+    end = time.monotonic() + seconds
+    for worker in pool:
+        worker.process.join(max(0.0, end - time.monotonic()))
+        worker.process.kill()
+        worker.process.join()
+        worker.connection.close()
 
 
 def _serve(work: Work, cells: Sequence[Any], setup: Callable[[], None] | None, connection: Any, driver: int) -> None:
     _die_with(driver)
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        # both the group and the driver may send it: once is enough, a checkpoint is being written
+        signal.signal(number, signal.SIG_IGN)
+        raise Interrupted(number)
+
     # Ctrl-C reaches the whole group; the driver decides what becomes of us
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if setup is not None:
-        setup()
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        if setup is not None:
+            setup()
         while True:
             connection.send(attempt(work, cells, connection.recv()))
+    except (EOFError, BrokenPipeError):
+        return
+    except Interrupted as error:
+        sys.exit(error.status)
 
 
 def _die_with(driver: int) -> None:
@@ -198,19 +243,23 @@ def _die_with(driver: int) -> None:
         threading.Thread(target=watch, daemon=True).start()
 
 
-def _distribute(cells: Sequence[Any], pool: list[_Worker]) -> Iterator[Outcome]:
+def _distribute(
+    cells: Sequence[Any], pool: list[_Worker], interruption: Interruption, warn: Callable[[str], None]
+) -> Iterator[Outcome]:
     """Hands out the cells; one whose worker is killed gets a second try on another worker."""
     waiting = deque(range(len(cells)))
     killed: set[int] = set()
     alive = list(pool)
     ahead = 1
-    remaining = len(cells)
-    while remaining:
+    while True:
         for worker in list(alive):
-            while waiting and len(worker.assigned) < (ahead if len(waiting) > len(alive) else 1):
+            most = 0 if interruption.draining else ahead if len(waiting) > len(alive) else 1
+            while waiting and len(worker.assigned) < most:
                 worker.assigned.append(waiting.popleft())
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its end is noticed below
                     worker.connection.send(worker.assigned[-1])
+        if not any(worker.assigned for worker in alive):
+            return
         ready = wait([worker.connection for worker in alive])
         for worker in [worker for worker in alive if worker.connection in ready]:
             try:
@@ -218,15 +267,21 @@ def _distribute(cells: Sequence[Any], pool: list[_Worker]) -> Iterator[Outcome]:
             except (EOFError, ConnectionResetError):
                 alive.remove(worker)
                 worker.process.join()
-                _take_back(worker, cells, waiting, killed, bool(alive))
+                _take_back(worker, cells, waiting, killed, bool(alive), warn)
                 continue
             worker.assigned.popleft()
             ahead = 2 if outcome.seconds < QUICK_SECONDS else 1
-            remaining -= 1
             yield outcome
 
 
-def _take_back(worker: _Worker, cells: Sequence[Any], waiting: deque[int], killed: set[int], others: bool) -> None:
+def _take_back(
+    worker: _Worker,
+    cells: Sequence[Any],
+    waiting: deque[int],
+    killed: set[int],
+    others: bool,
+    warn: Callable[[str], None],
+) -> None:
     """Puts the cells of a worker that was killed back in the queue, unless this was its cell's second time."""
     how = f"exit code {worker.process.exitcode}"
     if (worker.process.exitcode or 0) < 0:
@@ -240,6 +295,7 @@ def _take_back(worker: _Worker, cells: Sequence[Any], waiting: deque[int], kille
     if running is None and not others:
         raise CellFailed(f"every worker was killed, the last one ({how}) while idle")
     if running is not None:
+        warn(f"cell {describe_cell(cells[running])}: its worker was killed ({how}); trying once more")
         killed.add(running)
     waiting.extendleft(reversed(worker.assigned))
     worker.assigned.clear()

@@ -27,8 +27,14 @@ class RunSettings:
     """auto, cpu, cuda or cuda:N; auto is the CPU. A GPU is used by one worker."""
     workers: int | None = None
     """How many cells are computed at once (default: one per usable core)."""
-    launcher: Literal["local", "threads"] = "local"
-    """local: one process per worker; threads: all workers in one process."""
+    launcher: Literal["local", "threads", "ray"] = "local"
+    """local: one process per worker; threads: all workers in one process; ray: tasks on a Ray cluster."""
+    ray_address: str | None = None
+    """The Ray cluster: host:port, or auto for the one this machine is part of (default: one is started here)."""
+    cpus_per_cell: float = 1.0
+    """With --launcher ray: CPU cores that a cell needs."""
+    gpus_per_cell: float | None = None
+    """With --launcher ray: GPUs, or the part of one, that a cell needs (default: 1 with --device cuda, else 0)."""
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     """Weights & Biases: auto is online when logged in and reachable, else offline; disabled doesn't touch it."""
 
@@ -37,6 +43,7 @@ class RunSettings:
 EXECUTION_FIELDS = frozenset(field.name for field in dataclasses.fields(RunSettings)) - {"seed"}
 
 SettingsT = TypeVar("SettingsT", bound=RunSettings)
+FlagsT = TypeVar("FlagsT")
 
 
 def usable_cores() -> int:
@@ -61,24 +68,33 @@ def parse(settings: type[SettingsT], app: str, argv: Sequence[str] | None = None
         BadInput: The command line is not one of this app; the message names the flag, what was expected and what came.
         SystemExit: `--help` was asked for.
     """
-    import tyro
-
-    tokens = list(sys.argv[1:] if argv is None else argv)
-    shown = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(shown):
-            parsed = tyro.cli(settings, prog=app, args=tokens)
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise BadInput(one_line(shown.getvalue(), tokens)) from None
+    parsed = parsed_line(settings, app, argv)
     for field in dataclasses.fields(parsed):
         check_values(field.name, getattr(parsed, field.name))
     if parsed.seed < 0:
         raise BadInput(f"--seed: expected an integer of at least 0, got {parsed.seed}")
     if parsed.workers is not None and parsed.workers < 1:
         raise BadInput(f"--workers: expected a positive integer, got {parsed.workers}")
+    require(parsed, "cpus_per_cell", "a positive number", parsed.cpus_per_cell > 0)
+    require(parsed, "gpus_per_cell", "a number of at least 0", (parsed.gpus_per_cell or 0) >= 0)
+    on_ray = parsed.ray_address is None or parsed.launcher == "ray"
+    require(parsed, "ray_address", "--launcher ray beside it", on_ray)
     return parsed
+
+
+def parsed_line(flags: type[FlagsT], program: str, argv: Sequence[str] | None = None) -> FlagsT:
+    """A command line as a dataclass of flags, whatever they are; the rest is as in `parse`."""
+    import tyro
+
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    shown = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(shown):
+            return tyro.cli(flags, prog=program, args=tokens)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise BadInput(one_line(shown.getvalue(), tokens)) from None
 
 
 def check_values(name: str, value: Any) -> None:

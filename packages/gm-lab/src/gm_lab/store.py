@@ -2,12 +2,14 @@
 
 import contextlib
 import csv
+import errno
 import fcntl
 import hashlib
 import io
 import json
 import os
 import secrets
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -50,7 +52,27 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise cannot("write", path, error) from None
+        failure = cannot("write", path, error)
+        raise (needs(failure, path, len(content)) if error.errno in (errno.ENOSPC, errno.EDQUOT) else failure) from None
+
+
+def needs(failure: BadInput, path: Path, size: int) -> BadInput:
+    """The same line with how much is needed and how much is free."""
+    free = "an unknown amount"
+    with contextlib.suppress(OSError):
+        free = in_units(shutil.disk_usage(path.parent).free)
+    return BadInput(
+        f"{failure}: it needs {in_units(size)}, {free} is free; with more room the same --run-dir goes on from here"
+    )
+
+
+def in_units(size: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
 
 
 def make_folder(path: Path) -> None:

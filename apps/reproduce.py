@@ -1,0 +1,263 @@
+"""Everything of the paper that this machine can do: each app in turn, one progress display, one report at the end."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gm_lab import BadInput, provenance, report
+from gm_lab.settings import parsed_line
+from gm_lab.store import cannot, make_folder, write_atomically
+
+NAME = "reproduce"
+APPS = Path(__file__).parent
+POLL_SECONDS = 0.2
+GAMES = ("Asteroids", "Qbert", "Tennis", "BeamRider", "Alien", "Assault", "DoubleDunk", "Seaquest")
+PAPER = ("--games", *GAMES, "--seeds", "5", "--env-steps", "40_000_000")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of one app.
+
+    Args:
+        name: Its folder.
+        app: The app's file without its ending.
+        flags: What it is asked for.
+        weight: Its share of the whole time, for the display: about the seconds it takes on two cores.
+        hours: When to stop it, None for never.
+    """
+
+    name: str
+    app: str
+    flags: tuple[str, ...]
+    weight: float
+    hours: float | None = None
+
+
+STAGES = {
+    "tabular": (
+        Stage("maml", "maml_tabular", ("--figure", "fig1", "fig4", "fig5", "fig6"), 12),
+        Stage("lirpg", "lirpg_tabular", (), 8),
+        Stage("theory", "maml_tabular", ("--figure", "theory"), 17),
+    ),
+    "ipd": (Stage("lola", "lola_offpolicy", (), 110),),
+    "atari": (Stage("atari", "mgrl_atari", (), 300),),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Reproduces the paper: tables, figures and verdicts of every app, and one page about all of them.
+
+    Stop it at any time: the same command goes on where it was, and nothing that is finished is computed again.
+    """
+
+    budget: str = "tabular,ipd,atari"
+    """What to do, with commas between: tabular and ipd at the paper's full budget; atari for the demonstration of some
+    minutes, atari=HOURS for as much of the paper's 8 games x 3 algorithms x 5 seeds as fits."""
+    run_dir: Path = Path("runs/reproduce")
+    """Holds one run directory for each app and the report; what is there is resumed."""
+    device: str = "auto"
+    """Of the Atari runs: auto, cpu, cuda or cuda:N; auto is the CPU."""
+    seed: int = 0
+    """Root of every random stream."""
+    mdps: int | None = None
+    """Instead of the paper's: random MDPs of the tabular apps."""
+    repeats: int | None = None
+    """Instead of the paper's: independent estimates in each MDP."""
+    seeds: int | None = None
+    """Instead of the paper's: independent runs of the IPD app."""
+    updates: int | None = None
+    """Instead of the paper's: updates of the IPD app."""
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """Weights & Biases, as in the apps."""
+
+
+def stages(settings: Settings) -> list[Stage]:
+    """What a budget asks for.
+
+    Raises:
+        BadInput: It names something else.
+    """
+    found: list[Stage] = []
+    for part in dict.fromkeys(settings.budget.split(",")):
+        name, _, hours = part.strip().partition("=")
+        if name not in STAGES or (
+            hours and (name != "atari" or not re.fullmatch(r"\d*\.?\d+", hours) or not float(hours))
+        ):
+            raise BadInput(
+                f"--budget: expected some of tabular, ipd, atari and atari=HOURS, with commas between, got '{part}'"
+            )
+        if hours:
+            found.append(Stage("atari-paper", "mgrl_atari", PAPER, 3600 * float(hours), float(hours)))
+        else:
+            found += STAGES[name]
+    return found
+
+
+def command(stage: Stage, settings: Settings) -> list[str]:
+    """The app's own command line: the same results as if it were typed."""
+    tabular, ipd = stage.app in ("maml_tabular", "lirpg_tabular"), stage.app == "lola_offpolicy"
+    asked = {
+        "--mdps": settings.mdps if tabular else None,
+        "--repeats": settings.repeats if tabular else None,
+        "--seeds": settings.seeds if ipd else None,
+        "--updates": settings.updates if ipd else None,
+        "--device": settings.device if stage.app == "mgrl_atari" else None,
+    }
+    flags = [text for name, value in asked.items() if value is not None for text in (name, str(value))]
+    where = ["--run-dir", str(settings.run_dir / stage.name), "--seed", str(settings.seed), "--wandb", settings.wandb]
+    return [str(APPS / f"{stage.app}.py"), *stage.flags, *flags, *where]
+
+
+def progress_of(folder: Path, process: int) -> float:
+    """The finished part of a run that a process works on, from 0 to 1; an earlier session's end says nothing."""
+    begun = [
+        line for line in provenance.sessions(folder) if line["event"] == "begun" and line.get("process") == process
+    ]
+    if not begun:
+        return 0.0
+    return min(1.0, len(list((folder / "cells").glob("[!.]*.json"))) / int(begun[-1]["cells"]))
+
+
+@contextlib.contextmanager
+def display(found: Sequence[Stage]) -> Iterator[Callable[[int, float], None]]:
+    """One progress display for all stages: a bar on a terminal, a line now and then elsewhere.
+
+    Yields:
+        A function that takes the number of the current stage and the part of it that is finished.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    total = sum(stage.weight for stage in found)
+    shown = {"when": 0.0, "stage": -1}
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(NAME, total=total)
+
+        def update(index: int, part: float) -> None:
+            done = sum(stage.weight for stage in found[:index]) + part * found[index].weight
+            title = f"{NAME} {index + 1}/{len(found)} {found[index].name}"
+            bar.update(task, completed=done, description=title)
+            now = time.monotonic()
+            if not console.is_terminal and (index != shown["stage"] or now - shown["when"] > 10):
+                print(f"{title}: {100 * done / total:.0f}%", file=sys.stderr, flush=True)
+                shown.update(when=now, stage=index)
+
+        yield update
+
+
+def run(stage: Stage, settings: Settings, update: Callable[[float], None]) -> int:
+    """Runs an app in a process of its own, whose words go to its folder's output.txt.
+
+    Returns:
+        Its exit status; 0 if its hours are over.
+    """
+    folder = settings.run_dir / stage.name
+    make_folder(settings.run_dir)
+    begun = time.monotonic()
+    try:
+        words = (settings.run_dir / f"{stage.name}.txt").open("wb")
+    except OSError as error:
+        raise cannot("write", settings.run_dir, error) from None
+    # its own group: Ctrl-C comes to us, and we pass it on
+    with (
+        words,
+        subprocess.Popen(
+            [sys.executable, *command(stage, settings)], stdout=words, stderr=words, start_new_session=True
+        ) as process,
+    ):
+        stopped = False
+        try:
+            while process.poll() is None:
+                over = stage.hours is not None and time.monotonic() - begun > 3600 * stage.hours
+                if over and not stopped:
+                    process.send_signal(signal.SIGTERM)
+                    stopped = True
+                spent = (time.monotonic() - begun) / stage.weight if stage.hours else progress_of(folder, process.pid)
+                update(spent)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_SECONDS)
+        except BaseException:
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(KeyboardInterrupt):
+                process.wait()
+            if process.poll() is None:  # asked twice
+                process.kill()
+            raise
+        return 0 if stopped else process.returncode
+
+
+def outcome(stage: Stage, settings: Settings, status: int, seconds: float) -> str:
+    """A line on a stage that has ended."""
+    folder = settings.run_dir / stage.name
+    if status:
+        words = (settings.run_dir / f"{stage.name}.txt").read_text(errors="replace").strip().splitlines()
+        return f"{stage.name}: failed: {words[-1] if words else f'exit status {status}'}"
+    claims = json.loads((folder / "claims.json").read_text()) if (folder / "claims.json").exists() else []
+    held = sum(claim["verdict"] == "holds" for claim in claims)
+    return f"{stage.name}: {seconds:.0f} s, {held} of {len(claims)} claims hold, {folder}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the apps; exit status 0, 1 if an app failed, 2 for bad input, 130 after Ctrl-C."""
+    try:
+        settings = parsed_line(Settings, NAME, argv)
+        found = stages(settings)
+        failed = False
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        lines = []
+        with display(found) as update:
+            for index, stage in enumerate(found):
+                start = time.monotonic()
+                status = run(stage, settings, lambda part, index=index: update(index, part))  # type: ignore[misc]
+                lines.append(outcome(stage, settings, status, time.monotonic() - start))
+                failed = failed or status != 0
+                update(index, 1.0)
+        print("\n".join(lines))
+        print(f"report: {written(found, settings, argv)}")
+        return int(failed)
+    except BadInput as error:
+        print(f"{NAME}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{NAME}: interrupted, every finished cell is kept; the same command goes on", file=sys.stderr)
+        return 130
+
+
+def written(found: Sequence[Stage], settings: Settings, argv: Sequence[str] | None) -> Path:
+    """Writes the page about all stages that have begun."""
+    folders = [settings.run_dir / stage.name for stage in found]
+    runs = [report.load(folder) for folder in folders if (folder / "config.yaml").exists()]
+    path = settings.run_dir / "report.html"
+    write_atomically(path, report.rendered(runs, provenance.command(argv)).encode())
+    return path
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("COLUMNS", "200")  # of the tables in output that no terminal shows
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""Kills the tabular and IPD apps at random moments, resumes them, and compares their results with undisturbed ones.
+
+A run is started and its whole process group is killed (SIGKILL) at a moment drawn from the time that an undisturbed run
+takes, up to three times; then it is resumed until it is finished. A run that is finished before its moment counts as no
+kill.
+
+    uv run benchmarks/kill_apps.py --kills 100
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+APPS = Path(__file__).parents[1] / "apps"
+BUDGETS = {
+    "maml_tabular": "--mdps 10 --repeats 2 --sample-sizes 2 8 --figure fig1 fig5",
+    "lirpg_tabular": "--mdps 10 --repeats 2 --sample-sizes 2 8",
+    "lola_offpolicy": "--seeds 2 --updates 4 --horizon 10 --replay-capacity 1024",
+}
+KILLS_OF_A_RUN = 3
+COMPARED = ("results.csv", "claims.json")
+
+
+@dataclass
+class Tally:
+    """What became of an app's runs."""
+
+    app: str
+    runs: int = 0
+    kills: int = 0
+    identical: int = 0
+
+
+def command(app: str, run_dir: Path) -> list[str]:
+    """How an app is started on a small budget."""
+    flags = ["--run-dir", str(run_dir), "--workers", "2", "--wandb", "disabled", *BUDGETS[app].split()]
+    return [sys.executable, str(APPS / f"{app}.py"), *flags]
+
+
+def results(run_dir: Path) -> list[bytes]:
+    """What is compared byte for byte."""
+    return [(run_dir / name).read_bytes() for name in COMPARED]
+
+
+def finish(app: str, run_dir: Path) -> list[bytes]:
+    """Brings a run to its end."""
+    subprocess.run(command(app, run_dir), check=True, capture_output=True)
+    return results(run_dir)
+
+
+def killed(app: str, run_dir: Path, seconds: float) -> bool:
+    """Starts or resumes a run and kills its process group after some time; whether it was still running."""
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command(app, run_dir), stdout=quiet, stderr=quiet, start_new_session=True)
+    try:
+        if process.wait(seconds) != 0:
+            raise RuntimeError(f"{app} ended with status {process.returncode}")
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return process.wait() == -signal.SIGKILL
+    return False
+
+
+def torment(app: str, kills: int, seed: int, folder: Path) -> Tally:
+    """Kills an app's runs so often in all, and compares each run's results with an undisturbed one's."""
+    tally, moments = Tally(app), random.Random(f"{seed} {app}")
+    begun = time.monotonic()
+    expected = finish(app, folder / f"{app} undisturbed")
+    duration = time.monotonic() - begun
+    while tally.kills < kills:
+        run_dir = folder / f"{app} {tally.runs}"
+        for _ in range(min(KILLS_OF_A_RUN, kills - tally.kills)):
+            if not killed(app, run_dir, moments.uniform(0, duration)):
+                break
+            tally.kills += 1
+        tally.identical += finish(app, run_dir) == expected
+        tally.runs += 1
+    return tally
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints one table; the exit status is 1 if any result differs."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=100, help="SIGKILLs that hit a running process, over all apps")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--apps", nargs="+", choices=sorted(BUDGETS), default=sorted(BUDGETS))
+    asked = parser.parse_args(argv)
+    tallies = []
+    print(f"{'app':<16}{'kills':>7}{'runs':>7}{'identical':>11}")
+    for number, app in enumerate(asked.apps):
+        share = (asked.kills + number) // len(asked.apps)
+        with tempfile.TemporaryDirectory() as folder:
+            tallies.append(torment(app, share, asked.seed, Path(folder)))
+        print(f"{app:<16}{tallies[-1].kills:>7}{tallies[-1].runs:>7}{tallies[-1].identical:>11}", flush=True)
+    return int(any(tally.identical != tally.runs for tally in tallies))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

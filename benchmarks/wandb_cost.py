@@ -1,0 +1,103 @@
+"""What W&B costs a run while its cells are computed: unreachable, slow, refusing the key, and well, beside disabled.
+
+Every core is busy with cells, W&B starts at once instead of after 20 s, and each cell writes live rows. The order of
+the modes is turned in each round; the figure is the median over rounds of the ratio to `--wandb disabled` in it.
+"""
+
+import contextlib
+import importlib.util
+import io
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import gm_lab
+from gm_lab import tracking
+from gm_lab.provenance import sessions
+
+STAND_IN = Path(__file__).parents[1] / "packages" / "gm-lab" / "tests" / "standin.py"
+CELLS, LOOPS, LIVE = 24, 4_000_000, 20
+MODES = {"disabled": None, "unreachable": None, "slow": {"delay": 10.0}, "refusing": {"refuse": True}, "online": {}}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A fixed amount of arithmetic."""
+
+    run_dir: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Settings(gm_lab.RunSettings):
+    """Nothing of its own."""
+
+
+def run_cell(cell: Cell) -> list[gm_lab.Row]:
+    """Counts, and says so now and then."""
+    live = gm_lab.LiveRows(Path(cell.run_dir), cell, step="step")
+    total = 0
+    for step in range(LIVE):
+        for i in range(LOOPS // LIVE):
+            total += i
+        live.append({"number": cell.number, "step": step, "value": float(total)})
+    return [{"number": cell.number, "step": LIVE, "value": float(total)}]
+
+
+EXPERIMENT = gm_lab.Experiment(
+    name="wandb_cost",
+    settings=Settings,
+    columns=("number", "step", "value"),
+    key=("number",),
+    cells=lambda settings: [Cell(str(settings.run_dir), number) for number in range(CELLS)],
+    run_cell=run_cell,
+    figures=lambda _settings, _frame: {},
+    claims=lambda _settings, _frame: [],
+    summary=lambda _settings, frame: frame.head(1),
+    curves=(gm_lab.Curves(by=("number",), x="step", y=("value",)),),
+)
+
+
+def seconds(mode: str, path: Path) -> tuple[float, float]:
+    """Seconds of computing, and from there to the end."""
+    spec = importlib.util.spec_from_file_location("standin", STAND_IN)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    answers = MODES[mode]
+    with module.StandIn(**answers) if answers is not None else contextlib.nullcontext() as server:
+        os.environ["WANDB_BASE_URL"] = server.url if server else "http://127.0.0.1:9"
+        start = time.monotonic()
+        flags = ["--run-dir", str(path), "--wandb", "disabled" if mode == "disabled" else "online"]
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            assert gm_lab.main(EXPERIMENT, flags) == 0
+        whole = time.monotonic() - start
+    (computed,) = [line["seconds"] for line in sessions(path) if line["event"] == "computed"]
+    return computed, whole - computed
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures as many rounds as asked for (3) and prints a line for each mode."""
+    os.environ["WANDB_API_KEY"] = "a" * 40
+    tracking.QUIET_SECONDS, tracking.FINISH_SECONDS = 0.0, 8.0
+    found: dict[str, list[tuple[float, float]]] = {mode: [] for mode in MODES}
+    with tempfile.TemporaryDirectory() as folder:
+        for round_ in range(int(argv[0]) if argv else 3):
+            order = list(MODES)[round_ % len(MODES) :] + list(MODES)[: round_ % len(MODES)]
+            for mode in order:
+                found[mode].append(seconds(mode, Path(folder, f"{mode}{round_}")))
+    for mode, pairs in found.items():
+        ratios = [own / base for (own, _), (base, _) in zip(pairs, found["disabled"], strict=True)]
+        rest = statistics.median(after for _, after in pairs)
+        spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
+        print(f"{mode}: computing x {statistics.median(ratios):.3f} ({spread}), then {rest:.1f} s")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,295 @@
+"""The Ray launcher: cells as tasks on a cluster that shares nothing with the driver but installed packages."""
+
+import contextlib
+import functools
+import importlib
+import importlib.abc
+import importlib.util
+import logging
+import math
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+from gm_lab.cells import Row, checked_rows, describe_cell, shorten
+from gm_lab.errors import BadInput, CellFailed
+from gm_lab.interruption import Interruption
+from gm_lab.launch import QUICK_SECONDS, Failure, Outcome, attempt, checked
+from gm_lab.settings import RunSettings, usable_cores
+
+RETRIES = 3  # of a cell whose node or worker is lost
+PROBE_SECONDS = 3.0
+POLL_SECONDS = 0.2  # between looks at the signals
+GRPC_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\4" + bytes(5)  # preface and empty SETTINGS frame
+SETTINGS_FRAME = 4
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to compute any cell of the run."""
+
+    run_cell: Callable[[Any], list[Row]]
+    columns: tuple[str, ...]
+    setup: Callable[[], None] | None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which cluster, how much of it a cell needs, and how many cells at once (None: as many as there is room for)."""
+
+    address: str | None
+    cpus: float
+    gpus: float
+    workers: int | None
+
+
+def place(settings: RunSettings) -> Place:
+    """What the flags say about the cluster."""
+    gpus = float(settings.device.startswith("cuda")) if settings.gpus_per_cell is None else settings.gpus_per_cell
+    return Place(settings.ray_address, settings.cpus_per_cell, gpus, settings.workers)
+
+
+@contextlib.contextmanager
+def launched(
+    job: Job,
+    save: Callable[[Any, list[Row]], None],
+    cells: Sequence[Any],
+    where: Place,
+    interruption: Interruption,
+    warn: Callable[[str], None],
+) -> Iterator[Iterator[float]]:
+    """Connects to the cluster, or starts one; what it yields iterates over the cells as they are finished and saved.
+
+    Args:
+        job: What the workers need.
+        save: Writes the rows of a finished cell, in this process.
+        cells: The cells to compute.
+        where: The cluster.
+        interruption: Says when the cells in flight are the last ones.
+        warn: Shows a line.
+
+    Yields:
+        An iterator over the seconds each cell took. It raises `BadInput` if a cell does, and `CellFailed` if a cell
+        raises anything else or loses its worker too often.
+
+    Raises:
+        BadInput: Ray is not installed, the cluster can't be reached, or has no node for such cells.
+    """
+    ray = connected(where)
+    flying: dict[Any, int] = {}
+    try:
+        interruption.check()
+        if not room(ray, where):
+            need = f"{where.cpus:g} CPUs and {where.gpus:g} GPUs"
+            if where.address is None:
+                raise BadInput(f"--gpus-per-cell: expected what this machine has, got cells that need {need}")
+            warn(f"no node of the cluster has room for a cell, which needs {need}; waiting for one")
+        task = ray.remote(num_cpus=where.cpus, num_gpus=where.gpus, max_retries=RETRIES)(compute)
+        shipped = ray.put(pickle.dumps((sources(), ray.cloudpickle.dumps(job))))
+
+        def submit(index: int) -> Any:
+            return task.remote(shipped, index, ray.cloudpickle.dumps(cells[index]))
+
+        def saved() -> Iterator[Outcome]:
+            for outcome in _outcomes(ray, submit, cells, where, flying, interruption):
+                if outcome.rows is not None:
+                    save(cells[outcome.index], outcome.rows)
+                yield outcome
+
+        yield checked(cells, saved())
+    finally:
+        _stop(ray, list(flying), interruption.grace_seconds)
+        ray.shutdown()
+
+
+def connected(where: Place) -> Any:
+    """Ray, connected to the cluster.
+
+    Raises:
+        BadInput: It is not installed, or the cluster can't be reached.
+    """
+    # no statistics to anyone, and no look-out for a new version
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+    try:
+        ray = importlib.import_module("ray")
+    except ImportError:
+        raise BadInput("--launcher: ray is not installed; expected the extra: pip install 'gm-lab[ray]'") from None
+    # neither the driver's nor the cluster's news of nodes and retries: what matters is said by us
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        if where.address is None:
+            # on the loopback device: nothing waits for a network
+            slots = where.workers or max(1, int(usable_cores() // where.cpus))
+            size = {"num_cpus": math.ceil(slots * where.cpus), **({} if where.gpus else {"num_gpus": 0})}
+            ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **size, **quiet)
+        else:
+            ray.init(address=answering(where.address), **quiet)
+    except (OSError, RuntimeError, ValueError) as error:
+        which = "start Ray here" if where.address is None else f"use the cluster at {where.address}"
+        raise BadInput(f"--ray-address: cannot {which}: {shorten(str(error), 200)}") from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    return ray
+
+
+def answering(address: str) -> str:
+    """The address, if something like a Ray cluster answers there: Ray itself would try for two minutes.
+
+    Raises:
+        BadInput: Nothing does.
+    """
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", address)
+    if address == "auto":
+        return address
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit() or int(port) > 65535:
+        raise BadInput(f"--ray-address: expected host:port or auto, got '{address}'")
+    try:
+        with socket.create_connection((host, int(port)), PROBE_SECONDS) as connection:
+            if os.environ.get("RAY_USE_TLS") != "1":
+                connection.sendall(GRPC_HELLO)
+                if connection.recv(9)[3:4] != bytes([SETTINGS_FRAME]):
+                    raise ConnectionError("what answers is no Ray cluster")
+    except OSError as error:
+        found = error.strerror or error
+        raise BadInput(f"--ray-address: expected a running Ray cluster at {address}, got: {found}") from None
+    return address
+
+
+def room(ray: Any, where: Place) -> int:
+    """How many cells the cluster's living nodes can compute at once."""
+    total = 0
+    for node in ray.nodes():
+        if node["Alive"]:
+            found = node["Resources"]
+            fits = [found.get("CPU", 0.0) / where.cpus]
+            fits += [found.get("GPU", 0.0) / where.gpus] if where.gpus else []
+            total += int(min(fits) + 1e-9)
+    return total
+
+
+def _outcomes(
+    ray: Any,
+    submit: Callable[[int], Any],
+    cells: Sequence[Any],
+    where: Place,
+    flying: dict[Any, int],
+    interruption: Interruption,
+) -> Iterator[Outcome]:
+    """Keeps as many tasks on the cluster as it has room for; Ray itself retries those whose node is lost."""
+    waiting = deque(range(len(cells)))
+    ahead = 1
+    done: list[tuple[Any, int]] = []
+    while True:
+        if not interruption.draining:
+            most = ahead * (where.workers or max(1, room(ray, where)))
+            for _ in range(min(most - len(flying), len(waiting))):
+                index = waiting.popleft()
+                flying[submit(index)] = index
+        # only now that the next cells are on their way: saving takes a while
+        for task, index in done:
+            outcome = _fetched(ray, task, index, cells)
+            ahead = 2 if outcome.seconds < QUICK_SECONDS else 1
+            yield outcome
+        if not flying:
+            return
+        ready, _ = ray.wait(list(flying), num_returns=1, timeout=POLL_SECONDS)
+        interruption.check()
+        done = [(task, flying.pop(task)) for task in ready]
+
+
+def _fetched(ray: Any, task: Any, index: int, cells: Sequence[Any]) -> Outcome:
+    try:
+        outcome: Outcome = ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        return Outcome(index, 0.0, Failure(False, shorten(str(error.cause or error), 200), str(error)))
+    except ray.exceptions.RayError as error:
+        raise CellFailed(
+            f"cell {describe_cell(cells[index])} failed: its worker was lost {RETRIES + 1} times "
+            f"({type(error).__name__}); if memory ran out, more --cpus-per-cell help",
+            str(error),
+        ) from None
+    return outcome
+
+
+def _stop(ray: Any, flying: list[Any], seconds: float) -> None:
+    """Interrupts the cells in flight, which may write their checkpoints, and ends those that take too long."""
+    if not flying:
+        return
+    with contextlib.suppress(ray.exceptions.RayError):
+        for task in flying:
+            ray.cancel(task)
+        _, left = ray.wait(flying, num_returns=len(flying), timeout=seconds)
+        for task in left:
+            ray.cancel(task, force=True)
+
+
+def compute(job: bytes, index: int, cell: bytes) -> Outcome:
+    """The task: one cell, in a worker process of the cluster."""
+
+    def work(content: bytes) -> list[Row]:
+        prepared = _prepared(job)
+        return checked_rows(prepared.run_cell(pickle.loads(content)), prepared.columns)
+
+    return replace(attempt(work, (cell,), 0), index=index)
+
+
+@functools.cache
+def _prepared(job: bytes) -> Job:
+    """The job, unpacked and set up once in each worker process."""
+    modules, content = pickle.loads(job)
+    sys.meta_path.insert(0, Shipped(modules))
+    found: Job = pickle.loads(content)
+    if found.setup is not None:
+        found.setup()
+    return found
+
+
+def sources() -> dict[str, str]:
+    """The modules beside the running script and those imported from the current folder, which only the driver has."""
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    files = {*Path(script).resolve().parent.glob("*.py")} if script else set()
+    for module in list(sys.modules.values()):
+        file = Path(getattr(module, "__file__", None) or "none").resolve()
+        # a few modules name a file that there isn't
+        if file.suffix == ".py" and file.parent == Path.cwd() and file.is_file():
+            files.add(file)
+    return {file.stem: file.read_text() for file in sorted(files)}
+
+
+class Shipped(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Imports the driver's modules from their text.
+
+    Args:
+        modules: Module names to source text.
+    """
+
+    def __init__(self, modules: dict[str, str]) -> None:
+        self._modules = modules
+
+    def find_spec(self, fullname: str, *_where: Any) -> ModuleSpec | None:
+        """Finds the module by name alone."""
+        return importlib.util.spec_from_loader(fullname, self) if fullname in self._modules else None
+
+    def get_source(self, fullname: str) -> str:
+        """The module's text."""
+        return self._modules[fullname]
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The module's code."""
+        return self.source_to_code(self._modules[fullname], f"<shipped {fullname}>")

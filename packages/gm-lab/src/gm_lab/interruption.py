@@ -1,0 +1,97 @@
+"""What SIGINT and SIGTERM mean to a run."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from gm_lab.errors import Interrupted
+
+# how long workers may take to write their checkpoints; schedulers kill about 30 s after SIGTERM
+GRACE_SECONDS = 20.0
+HURRIED_GRACE_SECONDS = 1.0
+
+
+class Interruption:
+    """The signals a run has received.
+
+    The first SIGINT lets the cells in flight finish, if cells are being computed. The second one, any SIGTERM, and a
+    signal at another moment raise `Interrupted`, which a cell may catch to write a checkpoint. One more ends the
+    process on the spot.
+
+    Args:
+        name: The app's name, for what it says on stderr.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.status: int | None = None
+        """The exit status that the signals ask for."""
+        self.draining = False
+        """Whether the cells in flight are the last ones."""
+        self._name = name
+        self._computing = False
+        self._raised = False
+        self._hurried = False
+        self._deferred = False
+        self._waiting: Interrupted | None = None
+
+    @property
+    def grace_seconds(self) -> float:
+        """How long to wait for workers that were told to stop."""
+        return HURRIED_GRACE_SECONDS if self._hurried else GRACE_SECONDS
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """Marks where SIGINT may wait for the cells in flight; raises `Interrupted` at the end if it did."""
+        self._computing = True
+        try:
+            yield
+            if self.draining:
+                raise Interrupted(signal.SIGINT)
+        finally:
+            self._computing = False
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Raises `Interrupted` only where `check` is called: for libraries that no exception may cross."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+
+    def check(self) -> None:
+        """Raises what was deferred."""
+        if self._waiting is not None:
+            error, self._waiting = self._waiting, None
+            raise error
+
+    @contextlib.contextmanager
+    def handled(self) -> Iterator[None]:
+        """Receives the signals, in the main thread only."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        if self._raised:
+            os._exit(128 + number)
+        self.status = 128 + number
+        if number == signal.SIGINT and self._computing and not self.draining:
+            self.draining = True
+            # not print: this may interrupt another one
+            os.write(2, f"{self._name}: finishing the cells in flight; Ctrl-C again stops now\n".encode())
+            return
+        self._raised = True
+        self._hurried = number == signal.SIGINT
+        if not self._deferred:
+            raise Interrupted(number)
+        self._waiting = Interrupted(number)

@@ -1,0 +1,135 @@
+"""Where results come from: the command, the code's version and the machine, a line for each session on a run."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gm_lab.curves import Curves
+from gm_lab.settings import RunSettings, usable_cores
+from gm_lab.store import versions
+
+SESSIONS = "sessions.jsonl"
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def command(argv: Sequence[str] | None = None) -> str:
+    """What to type to run this program again with these arguments, from the folder it was started in."""
+    program = Path(sys.argv[0])
+    with contextlib.suppress(ValueError):
+        program = program.resolve().relative_to(Path.cwd())
+    arguments = sys.argv[1:] if argv is None else argv
+    start = ["uv", "run", str(program)] if program.suffix == ".py" else [str(program)]
+    return shlex.join([*start, *arguments])
+
+
+def code_version(folder: Path) -> dict[str, str | bool]:
+    """The Git commit of a folder, and whether tracked files were changed since; empty where there is none."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD").strip()
+        return {"git_commit": commit, "git_changed": bool(_git(folder, "status", "--porcelain", "-uno").strip())}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    call = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(call, check=True, capture_output=True, text=True, timeout=5).stdout
+
+
+def machine(device: str = "cpu") -> dict[str, str | int | float]:
+    """The processor, usable cores, memory in GiB, system, and the GPU if one was asked for."""
+    found: dict[str, str | int | float] = {"processor": _processor(), "cores": usable_cores()}
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        found["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    found["system"] = f"{platform.system()} {platform.machine()}"
+    if device.startswith("cuda"):
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            call = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+            names = subprocess.run(call, check=True, capture_output=True, text=True, timeout=10).stdout.splitlines()
+            found["gpu"] = names[int(device.partition(":")[2] or 0)] if names else device
+    return found
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def begun(
+    run_dir: Path, argv: Sequence[str] | None, settings: RunSettings, cells: int, curves: Sequence[Curves] = ()
+) -> dict[str, Any]:
+    """Writes down that a session begins, and returns what W&B should know of it.
+
+    Args:
+        run_dir: The run directory.
+        argv: The program's arguments; `sys.argv[1:]` if None.
+        settings: How it is run.
+        cells: How many the run has.
+        curves: How its rows form curves.
+    """
+    origin = {
+        "command": command(argv),
+        **code_version(Path(sys.argv[0]).resolve().parent),
+        "versions": versions(),
+        "machine": machine(settings.device),
+    }
+    how = {"process": os.getpid(), "cells": cells, "workers": settings.workers, "launcher": settings.launcher}
+    record(run_dir, event="begun", **how, **origin, curves=[dataclasses.asdict(kind) for kind in curves])
+    return origin
+
+
+@contextlib.contextmanager
+def timed(run_dir: Path, cells: int) -> Iterator[Callable[[], None]]:
+    """Writes down how many cells were computed in how many seconds, whatever ends it.
+
+    Args:
+        run_dir: The run directory.
+        cells: How many the run has.
+
+    Yields:
+        A function to call as each cell is finished.
+    """
+    start = time.monotonic()
+    computed = 0
+
+    def count() -> None:
+        nonlocal computed
+        computed += 1
+
+    try:
+        yield count
+    finally:
+        record(run_dir, event="computed", computed=computed, cells=cells, seconds=round(time.monotonic() - start, 3))
+
+
+def record(run_dir: Path, **values: Any) -> None:
+    """Appends a line to sessions.jsonl as well as the file system lets us: it has no bearing on results."""
+    with contextlib.suppress(OSError), (run_dir / SESSIONS).open("a") as file:
+        file.write(json.dumps({"time": now(), **values}, ensure_ascii=False) + "\n")
+
+
+def sessions(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of sessions.jsonl that can be read."""
+    found = []
+    with contextlib.suppress(OSError):
+        for line in (run_dir / SESSIONS).read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+    return found

@@ -1,0 +1,148 @@
+"""Run directories as one HTML page that needs nothing else: figures, verdicts, settings, speed, how to reproduce."""
+
+import base64
+import html
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gm_lab.errors import BadInput
+from gm_lab.provenance import sessions
+from gm_lab.store import CONFIG, cannot
+from gm_lab.tables import read_results
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# a drawing larger than this is shown as a picture instead
+SVG_BYTES = 1_000_000
+MARKS = {"holds": "✓", "does not hold": "✗", "not enough data": "?"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure as a data URL, and what it shows in words."""
+
+    name: str
+    data: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run directory holds for readers.
+
+    Args:
+        path: The run directory.
+        app: The experiment's name.
+        run_id: The run's name in W&B.
+        settings: Those that have a bearing on results.
+        finished: Whether figures and verdicts are of the whole run.
+        done: Cells finished.
+        cells: Cells in all, None if it isn't known.
+        claims: Objects with id, claim, verdict and measured.
+        summary: The closing table.
+        figures: The figures.
+        sessions: The lines of sessions.jsonl.
+    """
+
+    path: Path
+    app: str
+    run_id: str
+    settings: dict[str, Any]
+    finished: bool
+    done: int
+    cells: int | None
+    claims: list[dict[str, str]]
+    summary: "pd.DataFrame | None"
+    figures: list[Figure]
+    sessions: list[dict[str, Any]]
+
+    @property
+    def begun(self) -> dict[str, Any]:
+        """The session that began the run; empty if the run is older than such records."""
+        return next((line for line in self.sessions if line.get("event") == "begun"), {})
+
+    @property
+    def computed(self) -> list[dict[str, Any]]:
+        """Every session's cells and seconds of computing."""
+        return [line for line in self.sessions if line.get("event") == "computed" and line.get("computed")]
+
+    @property
+    def verdicts(self) -> Counter[str]:
+        """How many claims have each verdict."""
+        return Counter(claim["verdict"] for claim in self.claims)
+
+
+def load(path: Path) -> Run:
+    """What a run directory holds, finished or not.
+
+    Raises:
+        BadInput: It is no run directory, or a file in it is damaged.
+    """
+    import yaml
+
+    if not (path / CONFIG).is_file():
+        what = "has no config.yaml" if path.is_dir() else "is no folder" if path.exists() else "doesn't exist"
+        raise BadInput(f"expected a run directory, got {path}, which {what}")
+    try:
+        config = yaml.safe_load((path / CONFIG).read_bytes())
+        app, run_id, settings = config["app"], config["run_id"], dict(config["settings"])
+        claims = json.loads((path / "claims.json").read_text()) if (path / "claims.json").exists() else []
+        summary = read_results(path / "summary.csv") if (path / "summary.csv").exists() else None
+        figures = [_figure(app, file) for file in sorted((path / "figures").glob("*.svg"))]
+    except OSError as error:
+        raise cannot("read", path, error) from None
+    except (yaml.YAMLError, ValueError, KeyError, TypeError):
+        raise BadInput(f"expected a run directory as the apps write it, got {path} with a damaged file") from None
+    lines = sessions(path)
+    done = len(list((path / "cells").glob("[!.]*.json")))
+    known = [line["cells"] for line in lines if "cells" in line]
+    finished = any(line.get("event") == "done" for line in lines) or (not lines and bool(figures))
+    return Run(
+        path, app, run_id, settings, finished, done, known[-1] if known else None, claims, summary, figures, lines
+    )
+
+
+def _figure(app: str, svg: Path) -> Figure:
+    drawing = svg.read_bytes()
+    picture = svg.with_suffix(".png")
+    small = len(drawing) <= SVG_BYTES or not picture.exists()
+    kind, content = ("image/svg+xml", drawing) if small else ("image/png", picture.read_bytes())
+    data = f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return Figure(svg.stem, data, described(app, svg.stem, drawing.decode()))
+
+
+def described(app: str, name: str, drawing: str) -> str:
+    """A figure in words: the titles, axis labels and legend that Matplotlib leaves as comments in an SVG."""
+    texts = [html.unescape(text).strip() for text in re.findall(r"<!-- (.*?) -->", drawing)]
+    words = [re.sub(r"[${}\\]|mathdefault", "", text) for text in texts]
+    words = [text for text in dict.fromkeys(words) if re.search(r"[^\W\d]{2,}", text)]
+    return f"{name} of {app}" + (f": {'; '.join(words)}" if words else "")
+
+
+def number(value: Any) -> str:
+    """A table's value as text, numbers with three significant digits."""
+    return value if isinstance(value, str) else f"{value:.3g}"
+
+
+def rendered(runs: Sequence[Run], command: str) -> str:
+    """The page.
+
+    Args:
+        runs: What it is about, in order.
+        command: What writes the page again.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["number"] = number
+    source = Path(__file__).with_name("report.html.jinja").read_text()
+    total = sum((run.verdicts for run in runs), Counter[str]())
+    return environment.from_string(source).render(runs=runs, total=total, marks=MARKS, command=command)

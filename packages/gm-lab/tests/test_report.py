@@ -1,0 +1,230 @@
+"""The HTML report, read as a browser would, and the W&B Report as the server gets it."""
+
+import base64
+import itertools
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+import gm_lab
+from gm_lab.errors import BadInput
+from gm_lab.report import described, load, rendered
+from gm_lab.wandb_report import published
+
+VOID = {"meta", "link", "br", "img"}
+LOADS = {"src", "href", "srcset", "data", "poster", "action", "background", "xlink:href"}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, text by tag, and a check that every element is closed in its place."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.texts, self._stack = [], [], []
+        self.feed(text)
+        self.close()
+        assert self._stack == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._stack.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._stack.pop() == tag
+
+    def handle_data(self, data):
+        if data.strip():
+            self.texts.append((self._stack[-1], " ".join(data.split())))
+
+    def of(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+    def text(self, *tags):
+        return [text for tag, text in self.texts if not tags or tag in tags]
+
+
+@pytest.fixture(scope="module")
+def finished(toy, tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "<b>&run"
+    assert gm_lab.main(toy.EXPERIMENT, ["--run-dir", str(path), "--workers", "1", "--wandb", "disabled"]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def unfinished(toy, tmp_path_factory):
+    """The last cells fail, so that there are no figures."""
+
+    def failing(cell):
+        if cell.estimator == "mine":
+            raise RuntimeError("no way")
+        return toy.run_cell(cell)
+
+    path = tmp_path_factory.mktemp("report") / "stopped"
+    experiment = gm_lab.Experiment(**(vars(toy.EXPERIMENT) | {"run_cell": failing}))
+    assert gm_lab.main(experiment, ["--run-dir", str(path), "--workers", "1", "--wandb", "disabled"]) == 1
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(finished, unfinished):
+    return rendered([load(finished), load(unfinished)], "uv run apps/report.py a b")
+
+
+def test_nothing_is_loaded_from_anywhere(page):
+    parsed = Page(page)
+    found = {value for _, attrs in parsed.tags for name, value in attrs.items() if name in LOADS}
+    assert found
+    assert all(value.startswith(("data:", "#run-")) for value in found), found
+    assert not {"script", "iframe", "object", "embed", "form", "base"} & {tag for tag, _ in parsed.tags}
+    assert "url(" not in page
+    assert "@import" not in page
+    assert not re.search(r"https?://", page)
+
+
+def test_every_figure_is_there_with_words_for_those_who_cannot_see_it(page, finished):
+    (image,) = Page(page).of("img")
+    kind, content = image["src"].split(",")
+    assert kind == "data:image/svg+xml;base64"
+    assert base64.b64decode(content) == (finished / "figures" / "toy.svg").read_bytes()
+    assert image["alt"] == "toy of toy: size; accuracy; toy; ad; lvc; mine"
+
+
+def test_a_huge_drawing_is_shown_as_a_picture(finished, monkeypatch):
+    monkeypatch.setattr("gm_lab.report.SVG_BYTES", 10)
+    (figure,) = load(finished).figures
+    assert figure.data.startswith("data:image/png;base64,iVBOR")
+    assert "accuracy" in figure.alt
+
+
+def test_what_a_page_says_about_a_run(page, finished):
+    parsed = Page(page)
+    texts = parsed.text()
+    (claim,) = json.loads((finished / "claims.json").read_text())
+    mark = {"holds": "✓", "does not hold": "✗"}[claim["verdict"]]
+    assert {claim["id"], claim["claim"], claim["measured"], f"{mark} {claim['verdict']}"} <= set(
+        parsed.text("td", "th")
+    )
+    assert parsed.text("h1") == ["toy"]
+    begun = json.loads((finished / "sessions.jsonl").read_text().splitlines()[0])
+    (code, _) = parsed.text("code")[:2]
+    expected = ([f"git checkout {begun['git_commit']}"] if "git_commit" in begun else []) + [begun["command"]]
+    assert code == " ".join(expected)
+    assert any(re.fullmatch(r"12 of 12 cells in [\d.]+ s of computing, \S+Z\.", text) for text in texts)
+    assert {"estimators", "ad lvc mine", "numpy", begun["versions"]["numpy"], begun["machine"]["processor"]} <= set(
+        texts
+    )
+    means = load(finished).summary["accuracy"]
+    assert [f"{mean:.3g}" for mean in means] == [text for text in parsed.text("td") if re.fullmatch(r"[\d.]+", text)]
+
+
+def test_an_unfinished_run_says_so(page):
+    texts = " ".join(Page(page).text())
+    assert "Unfinished: 8 of 12 cells are computed. There are no figures and no verdicts yet." in texts
+
+
+def test_names_are_text_and_never_markup(page, finished):
+    parsed = Page(page)
+    assert str(finished) in parsed.text("p")
+    assert not parsed.of("b")
+
+
+def test_headings_captions_and_labels(page):
+    parsed = Page(page)
+    levels = [int(tag[1]) for tag, _ in parsed.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(below - above <= 1 for above, below in itertools.pairwise(levels))
+    assert len(parsed.of("caption")) == len(parsed.of("table")) == 2
+    assert all(attrs.get("scope") in {"col", "row"} for attrs in parsed.of("th"))
+    assert parsed.of("html") == [{"lang": "en"}]
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in parsed.of("meta")
+    names = [attrs["id"] for _, attrs in parsed.tags if "id" in attrs]
+    assert len(names) == len(set(names)) == 2
+    assert {attrs["href"] for attrs in parsed.of("a")} == {f"#{name}" for name in names}
+
+
+def test_a_run_older_than_the_records_of_sessions(finished, tmp_path):
+    import shutil
+
+    copy = tmp_path / "old"
+    shutil.copytree(finished, copy)
+    (copy / "sessions.jsonl").unlink()
+    (copy / "summary.csv").unlink()
+    text = " ".join(Page(rendered([load(copy)], "")).text())
+    assert "The command was not recorded" in text
+    assert "Unfinished" not in text
+
+
+def test_what_is_no_run_directory_is_refused(tmp_path, finished):
+    with pytest.raises(BadInput, match=r"expected a run directory, got .*nowhere, which doesn't exist"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(BadInput, match=r"expected a run directory, got .*, which has no config\.yaml"):
+        load(tmp_path)
+    (tmp_path / "config.yaml").write_text("- 1")
+    with pytest.raises(BadInput, match=r"expected a run directory as the apps write it, got .* with a damaged file"):
+        load(tmp_path)
+
+
+def test_words_of_a_drawing():
+    drawing = (
+        "<!-- trajectories --><!-- 0.5 --><!-- $\\mathdefault{10^{2}}$ --><!-- AD &amp; LVC --><!-- trajectories -->"
+    )
+    assert described("maml", "fig1", drawing) == "fig1 of maml: trajectories; AD & LVC"
+
+
+@pytest.fixture
+def account(monkeypatch, tmp_path):
+    import wandb
+
+    def call(url, key="a" * 40):
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+        monkeypatch.setenv("WANDB_API_KEY", key)
+        wandb.teardown()  # it remembers the environment of its first use
+
+    yield call
+    wandb.teardown()
+
+
+def test_the_report_on_wandb(stand_in, account, finished, unfinished):
+    with stand_in() as server:
+        account(server.url)
+        link = published([load(finished), load(unfinished)], "me", "paper")
+    assert server.unknown == []
+    (view,) = server.views
+    assert (view["entityName"], view["projectName"], view["displayName"]) == ("me", "paper", "toy")
+    assert link.startswith(f"{server.url}/me/paper/reports/toy--")
+    spec = json.loads(view["spec"])
+    text = json.dumps(spec, ensure_ascii=False)
+    (claim,) = json.loads((finished / "claims.json").read_text())
+    assert claim["claim"] in text
+    assert "Unfinished: 8 of 12 cells are computed." in text
+    begun = json.loads((finished / "sessions.jsonl").read_text().splitlines()[0])
+    assert begun["command"] in text
+    grid = next(block for block in spec["blocks"] if block["type"] == "panel-grid")
+    panels = grid["metadata"]["panelBankSectionConfig"]["panels"]
+    media, *lines = [panel["config"] for panel in panels]
+    assert media["mediaKeys"] == ["figures/toy"]
+    assert [(line["xAxis"], line["metrics"]) for line in lines] == [("size", ["accuracy"]), ("size", ["bias"])]
+    (runs,) = grid["metadata"]["runSets"]
+    assert runs["project"]["name"] == "toy"
+    run_id = (finished / "config.yaml").read_text().split("run_id: ")[1].split()[0].strip("'")
+    assert f"toy-{run_id}" in json.dumps(runs["filters"])
+
+
+def test_a_report_without_an_account_is_one_line(account, finished):
+    account("http://127.0.0.1:9", key="")
+    reason = r"127\.0\.0\.1 has no API key configured \(run `wandb login`\); the page above needs neither"
+    with pytest.raises(BadInput, match=f"--entity, --project: {reason}"):
+        published([load(finished)], "me", "paper")
+
+
+def test_a_report_that_the_server_refuses_is_one_line(stand_in, account, finished):
+    with stand_in(refuse=True) as server:
+        account(server.url)
+        with pytest.raises(BadInput, match="--entity, --project: W&B: ") as error:
+            published([load(finished)], "me", "paper")
+    assert "\n" not in str(error.value)

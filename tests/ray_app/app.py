@@ -1,0 +1,88 @@
+"""An app for the tests of the Ray launcher. Its helper module is gone from the disk when a worker imports it."""
+
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import gm_lab
+
+
+@dataclass(frozen=True)
+class Settings(gm_lab.RunSettings):
+    """Numbers that are easy to check."""
+
+    cells: int = 60
+    """How many."""
+    seconds: float = 0.0
+    """How long each takes."""
+    trouble: str = ""
+    """What cell 7 does: kill or raise."""
+    trace: Path | None = None
+    """Where workers leave traces: cells begun and checkpoints written."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    number: int
+    seed: int
+    seconds: float
+    trouble: str
+    trace: str
+
+
+def cells(settings):
+    trace = str(settings.trace or "")
+    return [Cell(number, settings.seed, settings.seconds, settings.trouble, trace) for number in range(settings.cells)]
+
+
+def run_cell(cell):
+    import helper
+
+    leave(cell, "begun")
+    try:
+        end = time.monotonic() + cell.seconds
+        while time.monotonic() < end:
+            time.sleep(0.01)  # Ray interrupts between two steps of Python, not within one
+    except BaseException:
+        leave(cell, "checkpoint")
+        raise
+    if cell.trouble and cell.number == 7:
+        cause_trouble(cell.trouble)
+    return helper.rows(cell)
+
+
+def leave(cell, what):
+    if cell.trace:
+        with (Path(cell.trace) / what).open("a") as file:
+            file.write(f"{cell.number}\n")
+
+
+def cause_trouble(kind):
+    if kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise ZeroDivisionError("no\nway")
+
+
+def warm_up(settings):
+    if settings.launcher == "ray":
+        Path(__file__).with_name("helper.py").unlink(missing_ok=True)
+
+
+EXPERIMENT = gm_lab.Experiment(
+    name="ray_app",
+    settings=Settings,
+    columns=("number", "value"),
+    key=("number",),
+    cells=cells,
+    run_cell=run_cell,
+    figures=lambda _settings, _frame: {},
+    claims=lambda _settings, _frame: [],
+    summary=lambda _settings, frame: frame.head(1),
+    warm_up=warm_up,
+)
+
+if __name__ == "__main__":
+    sys.exit(gm_lab.main(EXPERIMENT))

@@ -1,0 +1,117 @@
+"""apps/reproduce.py: the single apps' results, one page at the end, and nothing finished lost."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import gm_lab
+import lirpg_tabular
+import lola_offpolicy
+import reproduce
+
+TINY = ("--mdps", "2", "--repeats", "2", "--seeds", "2", "--updates", "3", "--wandb", "disabled")
+
+
+LIRPG = ("--sample-sizes", "16", "--inner-steps", "1", "2")
+LOLA = ("--figure", "fig2a", "--evaluation-size", "8")
+
+
+@pytest.fixture
+def one_stage(monkeypatch):
+    """Two small stages: they tell the rest."""
+    monkeypatch.setitem(reproduce.STAGES, "tabular", (reproduce.Stage("lirpg", "lirpg_tabular", LIRPG, 1),))
+    monkeypatch.setitem(reproduce.STAGES, "ipd", (reproduce.Stage("lola", "lola_offpolicy", LOLA, 1),))
+
+
+def test_the_results_are_those_of_the_single_apps_and_a_second_call_computes_nothing(one_stage, tmp_path, capfd):
+    flags = ["--budget", "tabular,ipd", "--run-dir", str(tmp_path / "all"), *TINY]
+    assert reproduce.main(flags) == 0
+    out, err = capfd.readouterr()
+    alone = {
+        "lirpg": (lirpg_tabular.EXPERIMENT, (*LIRPG, *TINY[:4])),
+        "lola": (lola_offpolicy.EXPERIMENT, (*LOLA, *TINY[4:8])),
+    }
+    for name, (experiment, small) in alone.items():
+        path = tmp_path / name
+        assert gm_lab.main(experiment, [*small, "--run-dir", str(path), "--workers", "1", "--wandb", "disabled"]) == 0
+        assert (tmp_path / "all" / name / "results.csv").read_bytes() == (path / "results.csv").read_bytes()
+    lines = out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["lirpg", "lola", "report"]
+    assert lines[1].endswith(f"of 6 claims hold, {tmp_path / 'all' / 'lola'}")
+    page = (tmp_path / "all" / "report.html").read_text()
+    assert all(name in page for name in ("lirpg_tabular", "lola_offpolicy", "LIRPG-1", "LOLA-6"))
+    assert "reproduce 1/2 lirpg: 0%" in err
+    assert "reproduce 2/2 lola: 100%" in err.splitlines()[-1]
+
+    cells = {path: path.stat().st_mtime_ns for path in tmp_path.glob("all/lirpg/cells/*.json")}
+    assert cells
+    assert reproduce.main(["--budget", "tabular", *flags[2:]]) == 0
+    assert {path: path.stat().st_mtime_ns for path in cells} == cells
+
+
+def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process_behind(tmp_path):
+    program = Path(reproduce.__file__)
+    flags = ["--budget", "tabular", "--run-dir", str(tmp_path), "--mdps", "500", "--wandb", "disabled"]
+    process = subprocess.Popen([sys.executable, str(program), *flags], stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not list(tmp_path.glob("maml/cells/*.claim")):
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "reproduce: interrupted, every finished cell is kept; the same command goes on"
+    assert "Traceback" not in err
+    assert "interrupted, every finished cell is kept" in (tmp_path / "maml.txt").read_text()
+    assert (tmp_path / "maml" / "results.csv").exists()
+    for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            assert str(tmp_path).encode() not in cmdline.read_bytes()
+        except OSError:  # it ended meanwhile
+            continue
+
+
+def test_an_app_that_fails_does_not_keep_the_others_from_running(one_stage, tmp_path, capfd):
+    (tmp_path / "lirpg").mkdir()
+    (tmp_path / "lirpg" / "thesis.tex").touch()
+    assert reproduce.main(["--budget", "tabular,ipd", "--run-dir", str(tmp_path), *TINY]) == 1
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0].startswith("lirpg: failed: lirpg_tabular: --run-dir: expected a run directory or an empty one")
+    assert (tmp_path / "lola" / "claims.json").exists()
+    assert "lola_offpolicy" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("budget", ["everything", "tabular,", "ipd=3", "atari=0", "atari=long", ""])
+def test_budgets_that_mean_nothing_get_one_line(budget, tmp_path, capfd):
+    assert reproduce.main(["--budget", budget, "--run-dir", str(tmp_path / "new")]) == 2
+    part = {"tabular,": ""}.get(budget, budget)
+    expected = "some of tabular, ipd, atari and atari=HOURS, with commas between"
+    assert capfd.readouterr().err == f"reproduce: --budget: expected {expected}, got '{part}'\n"
+    assert not (tmp_path / "new").exists()
+
+
+def test_budgets():
+    names = {
+        budget: [s.name for s in reproduce.stages(reproduce.Settings(budget))] for budget in ("tabular,ipd", "atari")
+    }
+    assert names == {"tabular,ipd": ["maml", "lirpg", "theory", "lola"], "atari": ["atari"]}
+    (paper,) = reproduce.stages(reproduce.Settings("atari=1.5"))
+    assert paper.hours == 1.5
+    line = reproduce.command(paper, reproduce.Settings(device="cuda"))
+    assert line[1:15] == ["--games", *reproduce.GAMES, "--seeds", "5", "--env-steps", "40_000_000", "--device"]
+
+
+def test_hours_that_are_over_stop_an_app_which_keeps_what_it_has(tmp_path):
+    stage = reproduce.Stage("maml", "maml_tabular", ("--figure", "fig4", "--mdps", "2000"), 1.0, hours=12 / 3600)
+    settings = reproduce.Settings(run_dir=tmp_path, wandb="disabled")
+    start = time.monotonic()
+    assert reproduce.run(stage, settings, lambda _part: None) == 0
+    assert time.monotonic() - start < 40
+    assert not (tmp_path / "maml" / "claims.json").exists()
+    assert "interrupted" in (tmp_path / "maml.txt").read_text()
+    assert (tmp_path / "maml" / "results.csv").exists()
