@@ -15,7 +15,7 @@ import lpg_lifetimes as lifetimes
 import lpg_report
 import lpg_study
 import tabular
-from gm_lab.store import default_run_dir, write_atomically
+from gm_lab.store import write_atomically
 from lpg_training import Lpg, MetaTraining
 
 Figure = Literal["learning", "gradient"]
@@ -258,15 +258,19 @@ EXPERIMENT = gm_lab.Experiment(
     claims=lambda _settings, frame: lpg_report.claims(frame),
     summary=lambda _settings, frame: lpg_report.summary(frame),
     warm_up=warm_up,
+    curves=(
+        gm_lab.Curves(
+            by=("figure", "rule", "kind", "seed"), x="update", y=("score",), over="task", figures=("learning",)
+        ),
+        gm_lab.Curves(
+            by=("figure", "estimator", "permutation", "sample_size"),
+            x="inner_steps",
+            y=("accuracy", "variance", "bias_sq"),
+            over="mdp",
+            figures=("gradient",),
+        ),
+    ),
 )
 
-
-def main(argv: Sequence[str]) -> int:
-    """Runs the app; the run directory is chosen here, because checkpoints go there while a cell is computed."""
-    named = any(argument.startswith(("--run-dir", "--run_dir")) for argument in argv)
-    chosen = [] if named else ["--run-dir", str(default_run_dir(EXPERIMENT.name))]
-    return gm_lab.main(EXPERIMENT, [*argv, *chosen])
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(gm_lab.main(EXPERIMENT))

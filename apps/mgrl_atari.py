@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,9 +12,9 @@ import tyro
 
 import gm_lab
 import gm_mgrl_atari as mgrl
+import mgrl_figures
 import mgrl_report
 from gm_lab.settings import usable_cores
-from gm_lab.store import default_run_dir
 from gm_mgrl_atari import study, throughput
 
 Algorithm = Literal["a2c", "mgrl", "mgrl-lvc"]
@@ -67,7 +67,7 @@ class Settings(gm_lab.RunSettings):
     gradient_windows: int = 4
     """Windows of K + 1 batches at each point."""
     checkpoint_minutes: float = 10.0
-    """Time between checkpoints; a run that is alone also writes one on Ctrl-C and SIGTERM."""
+    """Time between checkpoints; SIGTERM or a second Ctrl-C writes one, too, with any number of workers."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,7 @@ def run_cell(cell: Cell) -> list[gm_lab.Row]:
     training, label = cell.training, f"{cell.game}-{cell.training.algorithm}-{cell.seed}"
     folder = None if _place.folder is None else _place.folder / "training" / label
     seed = gm_lab.seed_of(cell.root_seed, cell.game, cell.seed, "policy") % 2**30
+    common: gm_lab.Row = {"game": cell.game, "algorithm": training.algorithm, "seed": cell.seed}
     rates = _rates(cell)
     try:
         trainer = mgrl.Trainer(
@@ -167,17 +168,30 @@ def run_cell(cell: Cell) -> list[gm_lab.Row]:
         )
     except mgrl.CheckpointError as error:
         raise gm_lab.BadInput(str(error)) from error
+    teller, live = mgrl_report.Teller(label, training.updates), _live(cell)
+
+    def on_row(row: dict[str, int | float]) -> None:
+        teller(row)
+        live({**common, "figure": "returns", **row})
+
     log = trainer.run(
         log_every=max(training.updates // LOG_ROWS, min(LOG_EVERY, training.updates // 20), 1),
         checkpoint_seconds=_place.checkpoint_seconds,
         keep_at=cell.points,
-        on_row=mgrl_report.Teller(label, training.updates),
+        on_row=on_row,
     )
-    common: gm_lab.Row = {"game": cell.game, "algorithm": training.algorithm, "seed": cell.seed}
     found = [{**common, "figure": "returns", **row} for row in log]
-    found.append({**common, "figure": "throughput", **rates, **mgrl_report.mean_rate(log)})
+    parts = dict(zip(mgrl_report.SECONDS, trainer.lap.seconds.values(), strict=True))
+    found.append({**common, "figure": "throughput", **rates, **mgrl_report.mean_rate(log), **parts})
     found += [common | row for point in cell.points for row in _gradient_rows(cell, trainer, point)]
     return [mgrl_report.completed(row) for row in found]
+
+
+def _live(cell: Cell) -> Callable[[gm_lab.Row], None]:
+    """Appends a row where the tracker and `mgrl_report` look for those of unfinished runs."""
+    if _place.folder is None:
+        return lambda _row: None
+    return gm_lab.LiveRows(_place.folder, cell, step="env_steps").append
 
 
 def _rates(cell: Cell) -> dict[str, float]:
@@ -232,19 +246,12 @@ EXPERIMENT = gm_lab.Experiment(
     key=mgrl_report.KEY,
     cells=cells,
     run_cell=run_cell,
-    figures=lambda _settings, frame: mgrl_report.figures(frame),
+    figures=lambda _settings, frame: mgrl_figures.figures(frame),
     claims=lambda _settings, frame: mgrl_report.claims(frame),
     summary=lambda _settings, frame: mgrl_report.summary(frame),
     warm_up=warm_up,
+    curves=(gm_lab.Curves(mgrl_report.CURVE, x="env_steps", y=mgrl_report.WATCHED, figures=("returns",)),),
 )
 
-
-def main(argv: Sequence[str]) -> int:
-    """Runs the app; the run directory is chosen here, because checkpoints go there while a cell is computed."""
-    named = any(argument.startswith(("--run-dir", "--run_dir")) for argument in argv)
-    chosen = [] if named else ["--run-dir", str(default_run_dir(EXPERIMENT.name))]
-    return gm_lab.main(EXPERIMENT, [*argv, *chosen])
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(gm_lab.main(EXPERIMENT))

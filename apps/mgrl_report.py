@@ -1,4 +1,4 @@
-"""What apps/mgrl_atari.py makes of its rows: progress lines, figures, verdicts on MGRL-1 to MGRL-3, closing table."""
+"""What apps/mgrl_atari.py makes of its rows: progress lines, verdicts on MGRL-1 to MGRL-3, closing table."""
 
 import math
 import sys
@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import gm_lab
 from gm_lab import Comparison, Verdict, decided
-from gm_mgrl_atari import NAMES, PAPER_GAMES, rom_name
+from gm_mgrl_atari import NAMES, PAPER_GAMES, PARTS, rom_name
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 Row = gm_lab.Row
 KEY = ("figure", "game", "algorithm", "seed", "updates", "variant")
@@ -20,9 +19,11 @@ PROGRESS = ("env_steps", "emulated_steps", "episode_return", "episode_length", "
 TERMS = ("policy_term", "value_term", "entropy_term")
 RATES = ("steps_per_second", "emulator_steps_per_second", "learner_steps_per_second")
 QUALITY = ("windows", "accuracy", "bias_sq", "variance", "distance", *(f"gradient_{name}" for name in NAMES))
-COLUMNS = (*KEY, *PROGRESS, *TERMS, *RATES, *QUALITY)
-LABELS = {"a2c": "A2C", "mgrl": "MGRL", "mgrl-lvc": "MGRL + LVC"}
-SYMBOLS = dict(zip(NAMES, ("discount γ", "GAE λ", "value coefficient", "entropy coefficient"), strict=True))
+SECONDS = tuple(f"seconds_{part.replace(' ', '_')}" for part in PARTS)
+"""Wall time of a run's parts, since it was last begun."""
+COLUMNS = (*KEY, *PROGRESS, *TERMS, *RATES, *SECONDS, *QUALITY)
+CURVE = ("figure", "game", "algorithm", "seed")
+WATCHED = (*PROGRESS[1:], *TERMS, "steps_per_second")
 FINAL = 0.9
 """Returns from this part of a run on count as its final ones."""
 ENOUGH_SEEDS, ENOUGH_STEPS = 5, 39_000_000
@@ -66,97 +67,9 @@ def mean_rate(log: Sequence[Mapping[str, str | int | float]]) -> Row:
     return {"steps_per_second": before / seconds, "emulated_steps": before, "updates": log[-1]["updates"]}
 
 
-def figures(frame: "pd.DataFrame") -> "dict[str, Figure]":
-    """Returns (Figures 3 and 9), meta-parameters (Figure 10), and what the meta-gradient is like, where measured."""
-    found = {}
-    log = frame[frame["figure"] == "returns"]
-    if not log.empty:
-        found["returns"] = _returns(log)
-    learnt = log[log["algorithm"] != "a2c"]
-    if not learnt.empty:
-        found["meta_parameters"] = _meta_parameters(learnt)
-    measured = frame[frame["figure"] == "gradient"]
-    if not measured.empty:
-        found["gradient"] = _gradient(measured)
-    return found
-
-
-def _games(frame: "pd.DataFrame") -> list[str]:
+def games_of(frame: "pd.DataFrame") -> list[str]:
+    """The games of some rows."""
     return list(frame["game"].unique())
-
-
-def _in_millions(log: "pd.DataFrame") -> "pd.DataFrame":
-    return log.assign(millions=log["env_steps"] / 1e6)
-
-
-def _returns(log: "pd.DataFrame") -> "Figure":
-    games = _games(log)
-    columns = min(len(games), 4)
-    rows = -(-len(games) // columns)
-    figure = gm_lab.panels(games[:columns], width=3.4, height=2.9, rows=rows, share_y=False)
-    for axes, game in zip(figure.axes, games, strict=False):
-        axes.set_title(game, fontsize=10, loc="left")
-        rows_of = _in_millions(log[(log["game"] == game) & log["episode_return"].notna()])
-        gm_lab.lines(
-            axes,
-            rows_of,
-            "millions",
-            "episode_return",
-            by="algorithm",
-            over="seed",
-            labels=LABELS,
-            x_label="environment steps, millions",
-            y_label="return of finished games",
-            marks=False,
-        )
-    for axes in figure.axes[len(games) :]:
-        axes.set_axis_off()
-    gm_lab.shared_legend(figure)
-    return figure
-
-
-def _meta_parameters(log: "pd.DataFrame") -> "Figure":
-    games = _games(log)
-    figure = gm_lab.panels(list(SYMBOLS.values()), width=2.7, height=2.4, rows=len(games), share_y=False)
-    for i, axes in enumerate(figure.axes):
-        game, name = games[i // len(NAMES)], NAMES[i % len(NAMES)]
-        gm_lab.lines(
-            axes,
-            _in_millions(log[log["game"] == game]),
-            "millions",
-            name,
-            by="algorithm",
-            over="seed",
-            labels=LABELS,
-            x_label="environment steps, millions",
-            y_label=game,
-            marks=False,
-        )
-    gm_lab.shared_legend(figure)
-    return figure
-
-
-def _gradient(rows: "pd.DataFrame") -> "Figure":
-    variants = list(dict.fromkeys(rows["variant"]))
-    points = sorted(rows["updates"].unique())
-    measures = {
-        "accuracy": "cosine to the many-window mean",
-        "bias_sq": "squared bias",
-        "variance": "variance",
-    }
-    figure = gm_lab.panels(list(measures.values()), width=3.4, height=0.9 + 0.32 * len(variants))
-    for axes, measure in zip(figure.axes, measures, strict=True):
-        for k, at in enumerate(points):
-            values = rows[rows["updates"] == at].groupby("variant")[measure].mean().reindex(variants)
-            look = gm_lab.style_of(f"{at:g} updates")
-            offsets = [i + 0.16 * (k - (len(points) - 1) / 2) for i in range(len(variants))]
-            axes.plot(values, offsets, look.marker, color=f"C{k}", label=f"after {at:g} updates")
-        axes.set_yticks(range(len(variants)), variants)
-        axes.invert_yaxis()
-        if measure != "accuracy":
-            axes.set_xscale("symlog", linthresh=1e-12)
-    gm_lab.shared_legend(figure)
-    return figure
 
 
 def summary(frame: "pd.DataFrame") -> "pd.DataFrame":
@@ -204,7 +117,7 @@ def _enough(first: "pd.Series[float]", second: "pd.Series[float]", log: "pd.Data
 
 def _mgrl_1(log: "pd.DataFrame") -> Verdict:
     text = "3-step MGRL with LVC ≥ 3-step MGRL in almost all of the paper's eight games"
-    played = {rom_name(game): game for game in _games(log)}
+    played = {rom_name(game): game for game in games_of(log)}
     outcomes = []
     for name in PAPER_GAMES:
         game = played.get(rom_name(name), name)
@@ -226,7 +139,7 @@ def _mgrl_1(log: "pd.DataFrame") -> Verdict:
 def _mgrl_2(log: "pd.DataFrame") -> Verdict:
     text = "the two drive γ, λ, value and entropy coefficients along different paths"
     outcomes = []
-    for game in _games(log):
+    for game in games_of(log):
         differences = {}
         for name in NAMES:
             lvc, ad = (_per_seed(log, game, algorithm, name) for algorithm in ("mgrl-lvc", "mgrl"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gm_mgrl_atari import AtariGames, Trainer, Training
+from gm_mgrl_atari import PARTS, AtariGames, Trainer, Training
 from gm_mgrl_atari.throughput import Still, emulator_rate, learner_rate
 
 ENVS, GAME, ROUNDS = 64, "Qbert", 5
@@ -25,6 +25,7 @@ def trainer_of(groups, **settings):
 def seconds_per_update(trainer, least=0.0):
     """Of wall time, for one kept update."""
     before, start = trainer.progress.updates, time.perf_counter()
+    trainer.lap.start()
     while trainer.progress.updates == before or time.perf_counter() - start < least:
         trainer.step()
     return (time.perf_counter() - start) / (trainer.progress.updates - before)
@@ -49,12 +50,18 @@ def test_what_a_meta_gradient_costs():
     }
     trainers = {name: trainer_of([AtariGames(GAME, ENVS, 0, 1)], **settings) for name, settings in kinds.items()}
     for trainer in trainers.values():
+        trainer.lap.start()
         trainer.step()
     rounds = [{name: seconds_per_update(trainer) for name, trainer in trainers.items()} for _ in range(ROUNDS)]
     cost = {name: statistics.median(r[name] / r["A2C"] for r in rounds) for name in kinds}
     print("\nkept update, in A2C updates")
     for name, ratio in cost.items():
         print(f"{name:30s}{ratio:6.2f}   {statistics.median(r[name] for r in rounds):6.2f} s")
+    print("\nwhere the time goes, per cent of wall time")
+    print(f"{'':30s}" + "".join(f"{name.removeprefix('3-step '):>24s}" for name in kinds))
+    for part in PARTS:
+        shares = [100 * t.lap.seconds[part] / sum(t.lap.seconds.values()) for t in trainers.values()]
+        print(f"{part:30s}" + "".join(f"{share:24.1f}" for share in shares))
     assert cost["3-step MGRL + LVC, discard"] <= 7
     assert cost["3-step MGRL + LVC, online"] <= 3.5
 

@@ -18,6 +18,7 @@ import torch
 
 import gm_lab
 import mgrl_atari
+import mgrl_figures
 import mgrl_report
 from gm_mgrl_atari import NAMES, PAPER_GAMES
 
@@ -34,7 +35,7 @@ def app(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(mgrl_atari, "usable_cores", lambda: 1)
 
     def run(*arguments):
-        status = mgrl_atari.main(["--workers", "1", *SMALL, *arguments])
+        status = gm_lab.main(mgrl_atari.EXPERIMENT, ["--workers", "1", *SMALL, *arguments])
         return status, capsys.readouterr().err
 
     return run
@@ -62,7 +63,8 @@ def test_a_run_leaves_what_it_promises(app, tmp_path):
     assert set(measured["updates"]) == {2}
     assert len(measured) == len(set(measured["variant"])) == 8
     assert np.isfinite(measured[["accuracy", "bias_sq", "variance", *(f"gradient_{n}" for n in NAMES)]]).all(axis=None)
-    for name in ("meta_parameters", "gradient", "returns"):
+    assert (rates[[*mgrl_report.SECONDS]].sum(axis=1) > 0).all()
+    for name in ("meta_parameters", "gradient", "returns", "time"):
         assert (run / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     verdicts = {v["id"]: v["verdict"] for v in json.loads((run / "claims.json").read_text())}
     assert verdicts.keys() == {"MGRL-1", "MGRL-2", "MGRL-3"}
@@ -106,6 +108,33 @@ def test_a_stopped_run_goes_on_and_its_log_has_no_gap(tmp_path, number):
     frame = pd.read_csv(run / "results.csv")
     assert sorted(frame[frame["figure"] == "returns"]["updates"]) == updates
     assert frame["emulated_steps"].max() == 480
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stopped_grid_has_checkpoints_live_rows_and_figures(tmp_path, workers):
+    """By SIGTERM to the driver alone: each worker's run writes its checkpoint, and what it has logged can be drawn."""
+    run = tmp_path / "run"
+    grid = ["--algorithms", "a2c", "mgrl", "--env-steps", "4000", "--workers", str(workers), "--figure", "returns"]
+    process = started(run, *grid, "--checkpoint-minutes", "60")
+    deadline = time.monotonic() + 120
+    while len([path for path in run.glob("live/*.csv") if path.stat().st_size > 600]) < workers:
+        assert process.poll() is None
+        assert time.monotonic() < deadline, "they never began"
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert len(list(run.glob("training/*/checkpoint-*.pt"))) == workers
+    frame = mgrl_figures.rows_of(run)
+    assert len(frame.groupby("algorithm")) == workers
+    assert (frame["env_steps"] % 4 == 0).all()
+    assert not frame.duplicated(list(mgrl_report.KEY)).any()
+    assert mgrl_figures.main([str(run)]) == 0
+    assert (run / "figures" / "returns.png").exists()
+
+
+def test_a_folder_without_rows_is_refused(tmp_path, capsys):
+    assert mgrl_figures.main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("mgrl_atari: expected a run directory of mgrl_atari, got ")
 
 
 @pytest.mark.parametrize(

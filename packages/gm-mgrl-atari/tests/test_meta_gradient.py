@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from gm_estimators import load
 from gm_mgrl_atari.learner import Learner, Point
+from gm_mgrl_atari.network import Network
 from gm_mgrl_atari.objectives import coefficients, combined, fixed_coefficients, policy_estimator, terms
 from gm_mgrl_atari.optimiser import adam, adam_state, clipped_ascent, constant
 
@@ -116,6 +117,19 @@ def test_the_meta_gradient_is_the_derivative_of_the_outer_objective(
     found = window(network, params, logits, used, estimator, rule_of(rule, max_norm), inner_steps).meta_gradient
     expected = Plain(network, used, estimator, rule, max_norm).differences(params, logits, inner_steps)
     assert expected.abs().min() > 1e-8, "a test that sees nothing of some meta-parameter"
+    assert_close(found, expected, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("inner_steps", [2, 3])
+def test_the_derivative_goes_through_every_convolution(logits, random_batch, inner_steps):
+    """Two layers: derivatives of the second filters and of the images between them matter from the second step on."""
+    network = Network(actions=3, frames=2, size=6, layers=((3, 3, 1), (3, 2, 2)), hidden=4, embedding=2)
+    draw = torch.Generator().manual_seed(0)
+    initial = network.init(draw, dtype=F64)
+    params = {n: value + 0.3 * torch.randn(value.shape, generator=draw, dtype=F64) for n, value in initial.items()}
+    used = [random_batch(seed) for seed in range(inner_steps + 1)]
+    found = window(network, params, logits, used, "lvc", rule_of("adam", None), inner_steps).meta_gradient
+    expected = Plain(network, used, "lvc", "adam", None).differences(params, logits, inner_steps)
     assert_close(found, expected, rtol=1e-5, atol=1e-9)
 
 

@@ -12,16 +12,16 @@ def modules(network, params):
         layers += [nn.Conv2d(channels, out, kernel, stride), nn.ReLU()]
         layers[-2].load_state_dict({n: params[f"conv{i}.{n}"] for n in ("weight", "bias")})
         channels = out
-    side = params["hidden.weight"].shape[1]
+    flat = params | {"hidden.weight": params["hidden.weight"].flatten(1)}
     heads = {
-        "hidden": nn.Linear(side, network.hidden),
+        "hidden": nn.Linear(flat["hidden.weight"].shape[1], network.hidden),
         "policy": nn.Linear(network.hidden, network.actions),
         "embedding": nn.Linear(1, network.embedding),
         "critic": nn.Linear(network.hidden + network.embedding, network.hidden),
         "value": nn.Linear(network.hidden, 1),
     }
     for name, head in heads.items():
-        head.load_state_dict({n: params[f"{name}.{n}"] for n in ("weight", "bias")})
+        head.load_state_dict({n: flat[f"{name}.{n}"] for n in ("weight", "bias")})
     return nn.Sequential(*layers, nn.Flatten()), heads
 
 

@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import gc
 import math
+import time
 
 import numpy as np
 import pytest
@@ -103,6 +104,19 @@ def test_the_log(trainer, tmp_path):
     assert all(row["steps_per_second"] > 0 for row in rows)
     with (tmp_path / "log.csv").open() as file:
         assert [float(line["updates"]) for line in csv.DictReader(file)] == [2, 4, 6]
+
+
+@pytest.mark.parametrize("algorithm", ["a2c", "mgrl-lvc"])
+def test_the_parts_of_the_time_are_the_whole(which_side, tmp_path, algorithm):
+    slow = Trainer(dataclasses.replace(SMALL, algorithm=algorithm), [which_side(2, delay=0.01)], folder=tmp_path)
+    start = time.perf_counter()
+    slow.run(log_every=1)
+    seconds = slow.lap.seconds
+    assert sum(seconds.values()) == pytest.approx(time.perf_counter() - start, rel=0.2)
+    windows = 4 if algorithm == "mgrl-lvc" else 1
+    assert seconds["emulation"] > 0.01 * SMALL.steps * SMALL.updates * windows
+    assert (seconds["outer loss and meta-gradient"] > 0) == (algorithm == "mgrl-lvc")
+    assert all(seconds[part] > 0 for part in set(seconds) - {"outer loss and meta-gradient"})
 
 
 class StopError(BaseException):
@@ -207,7 +221,7 @@ def spoil(how, path):
         ("truncated", "expected a complete checkpoint, got RuntimeError"),
         ("empty", "expected a complete checkpoint, got EOFError"),
         ("malicious", "expected tensors and numbers only, got"),
-        ("foreign", "expected format 'gm-mgrl-atari 1', got None"),
+        ("foreign", "expected format 'gm-mgrl-atari 2', got None"),
         ("shape", "params policy.bias: expected torch.float32 of shape (3,), got torch.float32 of shape (7,)"),
         ("nan", "adam first policy.bias: expected finite numbers, got NaN or infinity"),
         ("settings", "settings inner_lr: expected 0.0007, got 1.0"),

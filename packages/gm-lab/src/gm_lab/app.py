@@ -1,6 +1,7 @@
 """The whole life of an app: command line, run directory, computation, results, figures, verdicts, exit status."""
 
 import contextlib
+import dataclasses
 import sys
 import threading
 import traceback
@@ -89,6 +90,7 @@ def _run(
     if twice := len(cells) - len({cell_id(cell) for cell in cells}):
         raise ValueError(f"expected cells that differ from each other, got {twice} repeated")
     path = settings.run_dir or default_run_dir(experiment.name)
+    settings = dataclasses.replace(settings, run_dir=path)  # so that cells may keep checkpoints there
     relevant = result_settings(settings)
     extra = experiment.extra_columns(settings)
     columns, key = (*experiment.columns, *extra), (*experiment.key, *extra)

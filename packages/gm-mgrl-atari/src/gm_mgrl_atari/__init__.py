@@ -2,6 +2,7 @@
 
 from gm_mgrl_atari.checkpoints import CheckpointError
 from gm_mgrl_atari.games import PAPER_GAMES, AtariGames, Games, Step, rom_name
+from gm_mgrl_atari.laps import PARTS, Laps
 from gm_mgrl_atari.learner import Learner, NotFiniteError, Point, Window
 from gm_mgrl_atari.network import Network
 from gm_mgrl_atari.objectives import (
@@ -27,6 +28,7 @@ __all__ = [
     "INITIAL_LOGITS",
     "NAMES",
     "PAPER_GAMES",
+    "PARTS",
     "AdamState",
     "AtariGames",
     "Batch",
@@ -34,6 +36,7 @@ __all__ = [
     "Coefficients",
     "Collector",
     "Games",
+    "Laps",
     "Learner",
     "Network",
     "NotFiniteError",

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-FORMAT = "gm-mgrl-atari 1"
+FORMAT = "gm-mgrl-atari 2"
 KEPT = 2
 
 

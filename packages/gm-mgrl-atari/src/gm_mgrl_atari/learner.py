@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,7 @@ from torch import Tensor
 from gm_estimators import Estimator, meta_gradient
 from gm_estimators.inner_loop import Params as AnyParams
 from gm_estimators.inner_loop import Update, as_dict, gradient
+from gm_mgrl_atari.laps import Laps
 from gm_mgrl_atari.network import Network, Params
 from gm_mgrl_atari.objectives import Batch, Coefficients, Terms, coefficients, combined, fixed_coefficients, terms
 from gm_mgrl_atari.optimiser import AdamState, detached, global_norm
@@ -61,12 +62,14 @@ class Learner:
         estimator: of the policy term in inner updates.
         rule: the inner optimiser.
         outer: coefficients of the outer objective.
+        lap: told when a part of the work is done.
     """
 
     network: Network
     estimator: Estimator
     rule: Update
     outer: Coefficients = OUTER
+    lap: Laps = field(default_factory=Laps)
 
     def update(self, point: Point, batch: Batch, fixed: Coefficients) -> tuple[Point, Terms]:
         """One A2C update, θ′ = rule(θ, ∇θ J(θ)).
@@ -78,8 +81,10 @@ class Learner:
         parts = terms(self.network, leaves, batch, fixed, self.estimator)
         grads = gradient(combined(parts, fixed), leaves)
         require_finite(_named(parts), grads)
+        self.lap("inner losses and gradients")
         with torch.no_grad():
             params, state = self.rule(point.params, grads, point.optimiser)
+        self.lap("optimisers")
         return Point(params, state), Terms(*(part.detach() for part in parts))
 
     def window(
@@ -106,9 +111,11 @@ class Learner:
             batches.append(batch_at(detached(params), len(batches)))
             return batches[-1]
 
-        def inner(meta: AnyParams, params: AnyParams, _step: int) -> Tensor:
+        def inner(meta: AnyParams, params: AnyParams, step: int) -> Tensor:
             learnt, theta = coefficients(as_dict(meta)[""]), as_dict(params)
-            parts = terms(self.network, theta, next_batch(theta), learnt, self.estimator)
+            # φ doesn't move θ⁰
+            network = replace(self.network, first_order=True) if step == 0 else self.network
+            parts = terms(network, theta, next_batch(theta), learnt, self.estimator)
             seen.append(Terms(*(part.detach() for part in parts)))
             return combined(parts, learnt)
 
@@ -119,9 +126,11 @@ class Learner:
 
         def recorded(params: Params, grads: Params, state: object) -> tuple[Params, object]:
             require_finite(_named(seen[-1]), detached(grads))
+            self.lap("inner losses and gradients")
             params, state = self.rule(params, grads, state)
             kept = state.detached() if isinstance(state, AdamState) else state
             path.append(Point(detached(params), kept))
+            self.lap("optimisers")
             return params, state
 
         found = meta_gradient(
@@ -135,6 +144,7 @@ class Learner:
         )
         meta = as_dict(found)[""]
         require_finite({"meta-gradient": meta}, {})
+        self.lap("outer loss and meta-gradient")
         return Window(meta, path, seen[0], batches)
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.nn.functional import conv2d, linear
+from torch.nn.functional import linear
+
+from gm_mgrl_atari.convolution import convolution
 
 Params = dict[str, Tensor]
 ATARI_LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
@@ -31,6 +33,8 @@ class Network:
         hidden: width of the hidden layers.
         embedding: width of e(γ).
         conditioned: whether the critic is told the discount.
+        first_order: whether derivatives with respect to θ count θ as constant, as they may where nothing that they are
+            differentiated by next moves θ; see `convolution`.
     """
 
     actions: int
@@ -40,6 +44,7 @@ class Network:
     hidden: int = 512
     embedding: int = 16
     conditioned: bool = True
+    first_order: bool = False
 
     def init(
         self,
@@ -62,7 +67,7 @@ class Network:
         for i, (out, kernel, stride) in enumerate(self.layers):
             shapes[f"conv{i}"] = ((out, channels, kernel, kernel), GAIN)
             channels, side = out, (side - kernel) // stride + 1
-        shapes["hidden"] = ((self.hidden, channels * side * side), GAIN)
+        shapes["hidden"] = ((self.hidden, channels, side, side), GAIN)
         shapes["policy"] = ((self.actions, self.hidden), 0.01)
         shapes["value"] = ((1, self.hidden), 1.0)
         if self.conditioned:
@@ -100,18 +105,16 @@ class Network:
 
     def _features(self, params: Params, observation: Tensor) -> Tensor:
         """The shared hidden layer, f."""
-        x = self._scaled(observation.flatten(0, -4), params)
+        last = _channels_last(params["conv0.weight"])
+        x = _scaled(observation, params["conv0.weight"].dtype, last)
         for i, (_, _, stride) in enumerate(self.layers):
-            x = conv2d(x, params[f"conv{i}.weight"], params[f"conv{i}.bias"], stride=stride).relu()
-        return _linear(params, "hidden", x.flatten(1)).relu().reshape(*observation.shape[:-3], self.hidden)
-
-    @staticmethod
-    def _scaled(observation: Tensor, params: Params) -> Tensor:
-        """Grey levels as numbers in [0, 1], of the type and memory order of the first filters."""
-        weight = params["conv0.weight"]
-        order = torch.channels_last if weight.is_contiguous(memory_format=torch.channels_last) else None
-        scaled = observation.to(weight.dtype, memory_format=order or torch.contiguous_format)
-        return scaled.mul_(1 / 255)
+            weight, bias = params[f"conv{i}.weight"], params[f"conv{i}.bias"]
+            x = convolution(x, weight, bias, stride, first_order=self.first_order).relu_()
+        # in the order of memory, so that neither images nor weights are moved
+        flat, weight = (
+            t.permute(0, 2, 3, 1).flatten(1) if last else t.flatten(1) for t in (x, params["hidden.weight"])
+        )
+        return linear(flat, weight, params["hidden.bias"]).relu().reshape(*observation.shape[:-3], self.hidden)
 
     def _critic_features(self, params: Params, features: Tensor, discount: Tensor) -> Tensor:
         """relu(W_c [f, e]); the part of e is the same for every state, so it joins the bias."""
@@ -123,3 +126,15 @@ class Network:
 
 def _linear(params: Params, name: str, x: Tensor) -> Tensor:
     return linear(x, params[f"{name}.weight"], params[f"{name}.bias"])
+
+
+def _channels_last(weight: Tensor) -> bool:
+    return weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def _scaled(observation: Tensor, dtype: torch.dtype, channels_last: bool) -> Tensor:
+    """Grey levels as numbers in [0, 1], in the memory order of the filters, images along one axis."""
+    if not channels_last:
+        return observation.to(dtype).mul_(1 / 255).flatten(0, -4)
+    levels = observation.movedim(-3, -1).to(dtype, memory_format=torch.contiguous_format).mul_(1 / 255)
+    return levels.flatten(0, -4).permute(0, 3, 1, 2)

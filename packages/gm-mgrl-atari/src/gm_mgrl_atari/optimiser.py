@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from gm_estimators.inner_loop import Update
 
@@ -52,36 +53,51 @@ def constant(value: float) -> Callable[[int], float]:
     return lambda _step: value
 
 
-class _SafeSqrt(torch.autograd.Function):
-    """√x, d√x/dx = 1 / (2 √x), 0 at 0: one pass each way over what may be millions of entries."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        root = x.sqrt()
-        ctx.save_for_backward(root)
-        return root
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (root,) = ctx.saved_tensors
-        slope: Tensor = grads[0] / (2 * root)
-        return slope.masked_fill_(root == 0, 0)
-
-
-def safe_sqrt(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """√x with derivative 0 at 0, where Adam's own is 0 · ∞: v = 0 only where every gradient so far was 0."""
-    root: Tensor = _SafeSqrt.apply(x)
-    return root
-
-
 def global_norm(tensors: Tensors) -> Float[Tensor, ""]:
-    """√(Σ x²) over all entries of all tensors."""
-    return safe_sqrt(torch.stack([tensor.square().sum() for tensor in tensors.values()]).sum())
+    """√(Σ x²) over all entries of all tensors, with derivative 0 where that is 0."""
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(x) for x in tensors.values()]))
+    return norm
 
 
 def clip_coefficient(gradient: Tensors, max_norm: float) -> Float[Tensor, ""]:
     """min(1, c / ‖g‖)."""
     return (max_norm / (global_norm(gradient) + 1e-6)).clamp(max=1)
+
+
+class _AdamStep(torch.autograd.Function):
+    """m′ = β₁ m + (1 − β₁) g, v′ = β₂ v + (1 − β₂) g², θ′ = θ + s m′ / (√v′ + c), and derivatives in few passes.
+
+    d√v/dv is taken as 0 at v = 0, where every gradient so far was 0 and Adam's own derivative would be 0 · ∞.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        value: Tensor,
+        g: Tensor,
+        first: Tensor,
+        second: Tensor,
+        betas: tuple[float, float],
+        scale: float,
+        shift: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        first = torch.lerp(first, g, 1 - betas[0])
+        second = (second * betas[1]).addcmul_(g, g, value=1 - betas[1])
+        ctx.save_for_backward(g, first, second)
+        ctx.betas, ctx.scale, ctx.shift = betas, scale, shift
+        return torch.addcdiv(value, first, second.sqrt().add_(shift), value=scale), first, second
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (by_value, by_first, by_second), (g, first, second) = grads, ctx.saved_tensors
+        root = second.sqrt()
+        ratio = by_value * ctx.scale / (root + ctx.shift)
+        by_first = by_first + ratio
+        slope = (ratio.mul_(first) / (root + ctx.shift)).div_(2 * root).masked_fill_(root == 0, 0)
+        by_second = by_second - slope
+        by_g = (by_first * (1 - ctx.betas[0])).addcmul_(by_second, g, value=2 * (1 - ctx.betas[1]))
+        return by_value, by_g, by_first.mul_(ctx.betas[0]), by_second.mul_(ctx.betas[1]), None, None, None
 
 
 def adam(
@@ -113,21 +129,17 @@ def adam(
         if not isinstance(state, AdamState):
             raise TypeError(f"state: expected an AdamState, got {type(state).__name__}")
         if max_norm is not None:
-            coefficient = clip_coefficient(gradient, max_norm)
-            coefficient = coefficient.detach() if detach_clip else coefficient
+            coefficient = clip_coefficient(detached(gradient) if detach_clip else gradient, max_norm)
             gradient = {name: g * coefficient for name, g in gradient.items()}
-        alpha, i = learning_rate(state.step), state.step + 1
-        first = {name: torch.add(beta1 * state.first[name], g, alpha=1 - beta1) for name, g in gradient.items()}
-        second = {
-            name: torch.addcmul(beta2 * state.second[name], g, g, value=1 - beta2) for name, g in gradient.items()
-        }
+        i = state.step + 1
         root = (1 - beta2**i) ** 0.5  # √(v / root²) + ε = (√v + ε root) / root
-        scale = alpha * root / (1 - beta1**i)
-        stepped = {
-            name: torch.addcdiv(value, first[name], safe_sqrt(second[name]) + eps * root, value=scale)
-            for name, value in params.items()
-        }
-        return stepped, AdamState(i, first, second)
+        scale, shift = learning_rate(state.step) * root / (1 - beta1**i), eps * root
+        stepped: list[Tensors] = [{}, {}, {}]
+        for name, value in params.items():
+            found = _AdamStep.apply(value, gradient[name], state.first[name], state.second[name], betas, scale, shift)
+            for tensors, tensor in zip(stepped, found, strict=True):
+                tensors[name] = tensor
+        return stepped[0], AdamState(i, *stepped[1:])
 
     return update
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gm_mgrl_atari.games import Games, Step
+from gm_mgrl_atari.laps import Laps
 from gm_mgrl_atari.network import Network, Params
 from gm_mgrl_atari.objectives import Batch
 
@@ -24,6 +25,8 @@ class Collector:
         steps: T.
         generator: draws actions, on the network's device.
         device: where batches go.
+        memory_format: of frames, best that of the network's filters.
+        lap: told when a part of the work is done.
     """
 
     def __init__(
@@ -33,16 +36,31 @@ class Collector:
         steps: int,
         generator: torch.Generator,
         device: torch.device | str = "cpu",
+        memory_format: torch.memory_format = torch.channels_last,
+        lap: Laps | None = None,
     ) -> None:
         self._groups, self._network, self._steps = groups, network, steps
         self._generator, self._device = generator, torch.device(device)
-        self._observation = [self._to_device(group.reset()) for group in groups]
+        self._lap = lap or Laps()
+        self._channels_last = memory_format == torch.channels_last
+        self._observation = [self._frames(group.reset()) for group in groups]
         self.emulated = 0
         self.returns: list[float] = []
         self.lengths: list[int] = []
 
     def _to_device(self, array: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]") -> Tensor:
         return torch.from_numpy(array).to(self._device, non_blocking=True)
+
+    def _frames(self, array: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]") -> Tensor:
+        """Frames in their memory format, put there once for acting and learning."""
+        frames = self._to_device(array)
+        return frames.contiguous(memory_format=torch.channels_last) if self._channels_last else frames
+
+    def _stacked(self, seen: list[Tensor]) -> Tensor:
+        """s_0 … s_T; the memory format is kept."""
+        if not self._channels_last:
+            return torch.stack(seen, dim=1)
+        return torch.stack([frames.permute(0, 2, 3, 1) for frames in seen], dim=1).movedim(-1, -3)
 
     def collect(self, params: Params) -> Batch:
         """T steps of every environment with π_θ."""
@@ -53,15 +71,17 @@ class Collector:
             self._act(group, params, observation, taken)
         for t in range(self._steps):
             for group, seen, taken, answers in zip(self._groups, observations, actions, steps, strict=True):
+                self._lap("policy inference")
                 answers.append(group.receive())
-                seen.append(self._to_device(answers[-1].observation))
+                self._lap("emulation")
+                seen.append(self._frames(answers[-1].observation))
                 if t < self._steps - 1:
                     self._act(group, params, seen[-1], taken)
         self._observation = [seen[-1] for seen in observations]
         self._count(steps)
         batches = [
             Batch(
-                observation=torch.stack(seen, dim=1),
+                observation=self._stacked(seen),
                 action=torch.stack(taken, dim=1),
                 **{
                     name: self._to_device(np.stack([getattr(answer, name) for answer in answers], axis=1))
@@ -70,6 +90,7 @@ class Collector:
             )
             for seen, taken, answers in zip(observations, actions, steps, strict=True)
         ]
+        self._lap("policy inference")
         return batches[0] if len(batches) == 1 else joined(batches)
 
     def _act(self, group: Games, params: Params, observation: Tensor, taken: list[Tensor]) -> None:
@@ -77,7 +98,10 @@ class Collector:
             log_prob = self._network.policy(params, observation)
             action = torch.multinomial(log_prob.exp(), 1, generator=self._generator).squeeze(-1)
         taken.append(action)
-        group.send(action.cpu().numpy())
+        chosen = action.cpu().numpy()
+        self._lap("policy inference")
+        group.send(chosen)
+        self._lap("emulation")
 
     def _count(self, steps: Sequence[Sequence[Step]]) -> None:
         for answers in steps:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gm_estimators import EstimatorError
+from gm_mgrl_atari.laps import Laps
 from gm_mgrl_atari.learner import Learner
 from gm_mgrl_atari.network import Network
 from gm_mgrl_atari.objectives import policy_estimator
@@ -66,8 +67,14 @@ class Training:
             except EstimatorError as error:
                 raise ValueError(f"estimator: {error}") from error
 
-    def learner(self, network: Network) -> Learner:
-        """The learner of these settings."""
+    def learner(self, network: Network, lap: Laps | None = None) -> Learner:
+        """The learner of these settings.
+
+        Args:
+            network: π and V.
+            lap: told when a part of the work is done.
+        """
         rate = linear_decay(self.inner_lr, self.updates)
         estimator = policy_estimator(self.estimator or ALGORITHMS[self.algorithm])
-        return Learner(network, estimator, adam(rate, max_norm=self.max_grad_norm, eps=self.adam_eps))
+        rule = adam(rate, max_norm=self.max_grad_norm, eps=self.adam_eps)
+        return Learner(network, estimator, rule, lap=lap or Laps())

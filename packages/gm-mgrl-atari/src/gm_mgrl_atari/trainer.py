@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gm_mgrl_atari import checkpoints
 from gm_mgrl_atari.games import Games
+from gm_mgrl_atari.laps import Laps
 from gm_mgrl_atari.learner import NotFiniteError, Point
 from gm_mgrl_atari.network import Network, Params
 from gm_mgrl_atari.objectives import INITIAL_LOGITS, NAMES, Batch, Terms, coefficients
@@ -77,7 +78,8 @@ class Trainer:
             raise ValueError(f"groups: expected {training.envs} environments in all, got {envs}")
         self.training, self.folder, self._device = training, folder, torch.device(device)
         self.network = Network(groups[0].actions, conditioned=training.conditioned)
-        self.learner = training.learner(self.network)
+        self.lap = Laps()
+        self.learner = training.learner(self.network, self.lap)
         self._meta_rule = adam(constant(training.meta_lr))
         self._generator = torch.Generator(device).manual_seed(seed)
         drawn = torch.Generator().manual_seed(seed)
@@ -87,7 +89,9 @@ class Trainer:
         if folder is not None and (record := checkpoints.latest(folder, self.record(), warn)) is not None:
             self.progress = self._restored(record)
             self._generator.set_state(record["generator"])
-        self._collector = Collector(groups, self.network, training.steps, self._generator, device)
+        self._collector = Collector(
+            groups, self.network, training.steps, self._generator, device, memory_format=memory_format, lap=self.lap
+        )
         self._next_batch: Batch | None = None
         self._kept: dict[int, Progress] = {}
 
@@ -173,6 +177,7 @@ class Trainer:
             NotFiniteError: a loss or gradient is NaN or infinite; the last checkpoint is left as it is.
         """
         self._write_log()
+        self.lap.start()
         saved = clock = time.perf_counter()
         emulated = self.progress.emulated
         try:
@@ -195,6 +200,7 @@ class Trainer:
                 if time.perf_counter() - saved > checkpoint_seconds:
                     self.save()
                     saved = time.perf_counter()
+                self.lap("log and checkpoints")
         except NotFiniteError:
             raise
         except BaseException:
@@ -231,6 +237,7 @@ class Trainer:
         window = self.learner.window(now.point, now.logits, batch_at, inner_steps)
         with torch.no_grad():
             moved, meta = self._meta_rule({"": now.logits}, {"": window.meta_gradient}, now.meta)
+        self.lap("optimisers")
         assert isinstance(meta, AdamState)
         if online:
             self._next_batch = window.batches[-1]

@@ -1,0 +1,101 @@
+"""Convolution whose derivatives of every order are three operations, each computed only where it is needed.
+
+Torch's own second derivative of a convolution also computes that of the frames, which nothing asks for and which costs
+more than all the rest, and moves its tensors between memory orders.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+
+def convolution(
+    x: Float[Tensor, "batch channel height width"],
+    weight: Float[Tensor, "out channel side side"],
+    bias: Float[Tensor, "out"],
+    stride: int,
+    *,
+    first_order: bool = False,
+) -> Float[Tensor, "batch out height_out width_out"]:
+    """The map (x, w, b) → x ∗ w + b, without padding.
+
+    It is bilinear in x and w, so that with the two adjoints it is closed under differentiation:
+
+        ⟨g, x ∗ w⟩ = ⟨g ∗ᵀ w, x⟩ = ⟨g ⋆ x, w⟩
+
+    Args:
+        x: images.
+        weight: w, filters.
+        bias: b.
+        stride: of both axes.
+        first_order: whether the derivatives g ∗ᵀ w and g ⋆ x count w and x as constants. That is right if nothing but g
+            depends on what they are differentiated by next, and saves half of the second derivative.
+    """
+    y: Tensor = _Convolution.apply(x, weight, bias, stride, first_order)
+    return y
+
+
+def _adjoints(g: Tensor, x: Tensor, weight: Tensor, stride: int, mask: list[bool]) -> Any:
+    """(g ∗ᵀ w, g ⋆ x, Σ g), `None` where the mask is false."""
+    zeros, ones = [0, 0], [1, 1]
+    return torch.ops.aten.convolution_backward(
+        g, x, weight, [weight.shape[0]], [stride, stride], zeros, ones, False, zeros, 1, mask
+    )
+
+
+class _Convolution(torch.autograd.Function):
+    """x ∗ w + b."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, first_order: bool) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.first_order = stride, first_order
+        return conv2d(x, weight, bias, stride)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (g,), (x, weight) = grads, ctx.saved_tensors
+        if ctx.first_order:
+            x, weight = x.detach(), weight.detach()
+        by_x = _ByImages.apply(g, weight, x.detach(), ctx.stride) if ctx.needs_input_grad[0] else None
+        by_weight, by_bias = _ByFilters.apply(g, x, weight.detach(), ctx.stride)
+        return by_x, by_weight, by_bias if ctx.needs_input_grad[2] else None, None, None
+
+
+class _ByImages(torch.autograd.Function):
+    """g ∗ᵀ w, of the shape of x."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, weight: Tensor, x: Tensor, stride: int) -> Tensor:
+        ctx.save_for_backward(g, weight)
+        ctx.stride = stride
+        by_x: Tensor = _adjoints(g, x, weight, stride, [True, False, False])[0]
+        return by_x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (h,), (g, weight) = grads, ctx.saved_tensors
+        by_g = _Convolution.apply(h, weight, None, ctx.stride, False) if ctx.needs_input_grad[0] else None
+        by_weight = _ByFilters.apply(g, h, weight.detach(), ctx.stride)[0] if ctx.needs_input_grad[1] else None
+        return by_g, by_weight, None, None
+
+
+class _ByFilters(torch.autograd.Function):
+    """(g ⋆ x, Σ g), of the shapes of w and b."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, x: Tensor, weight: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(g, x)
+        ctx.stride = stride
+        _, by_weight, by_bias = _adjoints(g, x, weight, stride, [False, True, True])
+        return by_weight, by_bias
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (h, by_sum), (g, x) = grads, ctx.saved_tensors
+        by_g = _Convolution.apply(x, h, by_sum, ctx.stride, False) if ctx.needs_input_grad[0] else None
+        by_x = _ByImages.apply(g, h, x.detach(), ctx.stride) if ctx.needs_input_grad[1] else None
+        return by_g, by_x, None, None
