@@ -147,7 +147,7 @@ def display(found: Sequence[Stage]) -> Iterator[Callable[[int, float], None]]:
     )
 
     total = sum(stage.weight for stage in found)
-    shown = {"when": 0.0, "stage": -1}
+    shown = {"when": 0.0, "stage": -1, "done": -1.0}
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -164,9 +164,10 @@ def display(found: Sequence[Stage]) -> Iterator[Callable[[int, float], None]]:
             title = f"{NAME} {index + 1}/{len(found)} {found[index].name}"
             bar.update(task, completed=done, description=title)
             now = time.monotonic()
-            if not console.is_terminal and (index != shown["stage"] or now - shown["when"] > 10):
+            due = index != shown["stage"] or now - shown["when"] > 10 or done >= total > shown["done"]
+            if not console.is_terminal and due:
                 print(f"{title}: {100 * done / total:.0f}%", file=sys.stderr, flush=True)
-                shown.update(when=now, stage=index)
+                shown.update(when=now, stage=index, done=done)
 
         yield update
 

@@ -166,7 +166,8 @@ def test_a_node_lost_half_way_changes_nothing(on_cluster, cluster, serial, tmp_p
     nodes.remove_node(lost[0], allow_graceful=False)
     status, error = driver.end()
     assert status == 0, error
-    assert len((tmp_path / "begun").read_text().split()) == 61  # one was lost with its node
+    # the node had one cell in flight, or none if it was lost between two
+    assert len((tmp_path / "begun").read_text().split()) in (60, 61)
     assert (tmp_path / "run" / "results.csv").read_bytes() == serial
 
 

@@ -47,12 +47,12 @@ def test_the_root_project_depends_on_every_member():
 def test_nox_checks_every_package_on_every_python():
     expected = {f"tests-{python}({package})" for python in ("3.11", "3.12", "3.13") for package in PACKAGES}
     expected |= {f"lowest({package})" for package in PACKAGES}
-    assert expected | {"lint", "types", "apps", "wheels"} <= set(listed_sessions("--tags", "ci"))
+    assert expected | {"lint", "types", "docs", "apps", "wheels"} <= set(listed_sessions("--tags", "ci"))
 
 
 def test_plain_nox_checks_everything_on_this_python_only():
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    expected = {f"tests-{here}({package})" for package in PACKAGES} | {"lint", "types", "apps", "wheels"}
+    expected = {f"tests-{here}({package})" for package in PACKAGES} | {"lint", "types", "docs", "apps", "wheels"}
     assert set(listed_sessions()) == expected
 
 

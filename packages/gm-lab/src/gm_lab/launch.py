@@ -195,12 +195,12 @@ def _stop(pool: Sequence[_Worker], seconds: float) -> None:
     """Ends the workers: idle ones at once, the others when their cell has written its checkpoint or time is up."""
     for worker in pool:
         (worker.process.terminate if worker.assigned else worker.process.kill)()
+        worker.connection.close()  # so that one whose cell ended just now does not wait for the next
     end = time.monotonic() + seconds
     for worker in pool:
         worker.process.join(max(0.0, end - time.monotonic()))
         worker.process.kill()
         worker.process.join()
-        worker.connection.close()
 
 
 def _serve(work: Work, cells: Sequence[Any], setup: Callable[[], None] | None, connection: Any, driver: int) -> None:

@@ -1,0 +1,97 @@
+"""What apps/attribution.py makes of results.csv: shares of the error stacked over training, and the closing table."""
+
+from typing import TYPE_CHECKING
+
+import gm_lab
+from gm_lab.figures import COLOURS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PLACE = ["inner_steps", "inner_lr", "sample_size"]
+ESTIMATORS = {"ad": "AD", "dice": "DiCE", "loaded_dice": "Loaded-DiCE", "lvc": "LVC"}
+LABELS = {
+    "composition": "I (composition)",
+    "hessian": "II (Hessian)",
+    "outer": "III (outer)",
+    "shared_batch": "shared batch",
+    "critic": "critic",
+    "clipping": "clipping",
+    "adam": "Adam",
+}
+LOOKS = (*COLOURS[:6], "#8C8C8C")
+HATCHES = ("", "//", "", "..", "", "\\\\", "")
+MEASURES = {"bias_sq": "squared bias", "variance": "variance"}
+
+
+def shares(rows: "pd.DataFrame", measure: str) -> "pd.DataFrame":
+    """A measure per source (rows) and MDP (columns), in units of the mean ‖∇φ Jᴷ‖² of the MDPs."""
+    unit = rows.groupby("mdp")["truth_sq"].first().mean()
+    table: pd.DataFrame = rows.pivot_table(index="source", columns="mdp", values=measure) / unit
+    return table
+
+
+def figures(frame: "pd.DataFrame") -> "dict[str, Figure]":
+    """attribution: a column for each estimator, a row for each measure; one picture for each K, α and size."""
+    places = list(frame.groupby(PLACE, sort=True))
+    found = {}
+    for (steps, rate, size), rows in places:
+        name = "attribution" + (f"_k{steps:g}_lr{rate:g}_n{size:g}" if len(places) > 1 else "")
+        found[name] = _stacked(rows, f"K = {steps:g}, α = {rate:g}, {size:g} trajectories for each role and step")
+    return found
+
+
+def _stacked(rows: "pd.DataFrame", title: str) -> "Figure":
+    names = list(dict.fromkeys(rows["estimator"]))
+    figure = gm_lab.panels([ESTIMATORS.get(name, name) for name in names], width=3.6, height=3.0, rows=len(MEASURES))
+    for i, (measure, label) in enumerate(MEASURES.items()):
+        for j, name in enumerate(names):
+            axes = figure.axes[i * len(names) + j]
+            _bars(axes, rows[rows["estimator"] == name], measure)
+            if j == 0:
+                axes.set_ylabel(f"shares of the {label}")
+            if i == len(MEASURES) - 1:
+                axes.set_xlabel("exact updates before")
+    gm_lab.shared_legend(figure, f"{title}; above each bar the whole, in units of the mean ‖∇φ J‖² of the MDPs")
+    return figure
+
+
+def _bars(axes: "Axes", rows: "pd.DataFrame", measure: str) -> None:
+    """Shares as parts of the sum of their sizes: above zero what adds to the error, below what hides some of it."""
+    points = sorted(rows["updates"].unique())
+    for place, point in enumerate(points):
+        mean = shares(rows[rows["updates"] == point], measure).mean(axis=1)
+        size = mean.drop("all").abs().sum() or 1.0
+        ends = {True: 0.0, False: 0.0}
+        for source, label in LABELS.items():
+            if source in mean.index:
+                part, k = mean[source] / size, list(LABELS).index(source)
+                axes.bar(
+                    place, part, bottom=ends[part > 0], width=0.72, color=LOOKS[k], hatch=HATCHES[k],
+                    edgecolor="white", linewidth=0.6, label=label if place == 0 else None, zorder=2,
+                )  # fmt: skip
+                ends[part > 0] += part
+        axes.text(place, ends[True] + 0.02, f"{mean['all']:.2g}", ha="center", fontsize=8)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xticks(range(len(points)), [f"{point}" for point in points])
+    axes.set_ylim(top=1.12)
+
+
+def summary(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """The error at each point with its interval over the MDPs, and every source's share."""
+    import pandas as pd
+
+    found = []
+    for (steps, rate, size, name, point), rows in frame.groupby([*PLACE, "estimator", "updates"], sort=True):
+        for measure, label in MEASURES.items():
+            table = shares(rows, measure)
+            whole = gm_lab.mean_interval(table.loc["all"].to_numpy())
+            mean = {source: table.loc[source].mean() for source in LABELS if source in table.index}
+            place = f"n {size:g}, K {steps:g}, α {rate:g}, {point:g} updates"
+            found.append(
+                {"at": place, "estimator": ESTIMATORS.get(str(name), name), "of": label}
+                | {"whole": whole.mean, "from": whole.low, "to": whole.high, **mean}
+            )
+    return pd.DataFrame(found)

@@ -1,0 +1,130 @@
+"""apps/attribution.py end to end, and what clipping and Adam are to it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.testing import assert_close
+
+import attribution
+import gm_estimators
+import gm_lab
+import tabular
+from attribution import Adam, clipped
+from frontier_problem import maml_at
+
+SMALL = ["--mdps", "3", "--repeats", "3", "--states", "4", "--actions", "2", "--horizon", "5", "--wandb", "disabled"]
+NARROW = ["--sample-sizes", "8", "--points", "0", "2", "--estimators", "lvc", "ad"]
+
+
+@pytest.fixture
+def app(capsys, tmp_path, monkeypatch):
+    """Runs the app in this process, one worker; returns exit status and what it wrote to stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, draw=False):
+        experiment = attribution.EXPERIMENT if draw else replace(attribution.EXPERIMENT, figures=lambda *_: {})
+        status = gm_lab.main(experiment, ["--workers", "1", *SMALL, *arguments])
+        return status, capsys.readouterr().err
+
+    return run
+
+
+def test_shares_sum_to_the_error_and_lost_cells_come_back(app, tmp_path):
+    status, error = app("--run-dir", "run", *NARROW, draw=True)
+    assert status == 0, error
+    results = tmp_path / "run" / "results.csv"
+    frame = pd.read_csv(results)
+    assert tuple(frame.columns) == attribution.EXPERIMENT.columns
+    assert len(frame) == 2 * 2 * 3 * (7 + 1)
+    assert np.isfinite(frame.select_dtypes("number").to_numpy()).all()
+    for measure in ("bias_sq", "variance"):
+        table = frame.pivot_table(index=["estimator", "updates", "mdp"], columns="source", values=measure)
+        assert table.abs().max().min() > 0
+        assert_close(table.drop(columns="all").sum(axis=1).to_numpy(), table["all"].to_numpy())
+    assert (tmp_path / "run" / "figures" / "attribution.png").read_bytes().startswith(b"\x89PNG")
+
+    before = results.read_bytes()
+    for cell in sorted((tmp_path / "run" / "cells").glob("*.json"))[::2]:
+        cell.unlink()
+    results.unlink()
+    assert app("--run-dir", "run", *NARROW)[0] == 0
+    assert results.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--sources noise", "--sources: expected one of composition, hessian, outer, shared_batch"),
+        ("--sources adam adam", "--sources: expected different values"),
+        ("--points -2", "--points: expected integers of at least 0"),
+        ("--points 1 1", "--points: expected different values"),
+        ("--meta-lr -1", "--meta-lr: expected a positive number"),
+        ("--clip-norm 0", "--clip-norm: expected a positive number"),
+        ("--samples shared", "--samples: expected independent, since shared_batch is a source"),
+        ("--permutations SSE", "--permutations: expected SSS, since --sources says what is exact"),
+        ("--estimators nobody", "--estimators: expected one of ad, dice"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(app, arguments, message):
+    status, error = app(*arguments.split())
+    assert status == 2
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.fixture
+def cell():
+    grid = replace(attribution.GRID, estimators=("lvc",), sample_sizes=(6,))
+    small = tabular.Tabular(repeats=4, states=4, actions=3, horizon=5)
+    return attribution.Cell(0, (0, 1), 2, 3.0, (("attribution", grid),), small, updates=3)
+
+
+def test_without_clipping_and_adam_the_shares_are_those_of_the_library(cell):
+    some = ("composition", "hessian", "outer", "shared_batch")
+    found = pd.DataFrame(attribution.run_cell(replace(cell, sources=some)))
+
+    def problem(extras):
+        samples = "shared" if "shared_batch" in extras else "independent"
+        settings = replace(cell.tabular, samples=samples, critic_noise=0.0)
+        mdps = tabular.RandomMDPs(replace(cell, tabular=settings), torch.device("cpu"))
+        at, _ = attribution._trained(cell, mdps)
+        return maml_at(mdps, at.expand(mdps.shape).contiguous(), settings, (1.0,), 6)[1.0]
+
+    terms = {"sample_size": 6, "inner_steps": 2, "inner_lr": 3.0}
+    lvc = gm_estimators.load("lvc")
+    expected = gm_estimators.attribution(problem, lvc, extras=("shared_batch",), **terms)
+    for measure, shares in expected.items():
+        for source, share in shares.items():
+            assert_close(found[found["source"] == source][measure].to_numpy(), share.numpy())
+
+
+def test_clipping_shortens_what_is_too_long_and_nothing_else():
+    x = torch.tensor([[3.0, 4.0], [0.3, 0.4]], dtype=torch.float64)
+    assert_close(clipped(x, torch.tensor(1.0, dtype=torch.float64)), torch.tensor([[0.6, 0.8], [0.3, 0.4]]).double())
+
+
+def test_adam_leaves_the_exact_gradient_and_is_torchs_adam():
+    torch.manual_seed(0)
+    past, truth = torch.randn(4, 2, 3, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
+    x = torch.randn(2, 5, 3, dtype=torch.float64)
+    first = second = torch.zeros(2, 3, dtype=torch.float64)
+    for y in past:
+        first, second = 0.9 * first + 0.1 * y, 0.999 * second + 0.001 * y**2
+    adam = Adam(first, second, 5, truth)
+    assert_close(adam(truth.unsqueeze(-2)), truth.unsqueeze(-2))
+
+    def step(last):
+        params = torch.zeros(3, dtype=torch.float64)
+        optimiser = torch.optim.Adam([params], lr=1.0, maximize=True)
+        for gradient in (*past[:, 0], last):
+            before, params.grad = params.clone(), gradient
+            optimiser.step()
+        return params - before
+
+    exact = step(truth[0])
+    for repeat in range(5):
+        expected = truth[0] + (step(x[0, repeat]) - exact) * truth[0].norm() / exact.norm()
+        assert_close(adam(x)[0, repeat], expected, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,207 @@
+"""apps/frontier.py end to end, and what the split of a budget promises: not to exceed it, and nothing else new."""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.testing import assert_close
+
+import frontier
+import frontier_problem
+import frontier_report
+import gm_estimators
+import gm_lab
+import tabular
+from frontier_problem import ROLES, SplitProblem, allocate, maml_at, split_of
+
+SMALL = ["--mdps", "3", "--repeats", "3", "--states", "4", "--actions", "2", "--horizon", "5", "--wandb", "disabled"]
+NARROW = [
+    *("--sample-sizes", "24", "--inner-steps", "2", "--points", "0", "2"),
+    *("--splits", "1:1:1", "1:1", "--gae-lambdas", "1", "0.5"),
+]
+BUDGET = 997
+TERMS = {"inner_steps": 2, "inner_lr": 3.0}
+
+
+@pytest.fixture
+def app(capsys, tmp_path, monkeypatch):
+    """Runs the app in this process, one worker; returns exit status and what it wrote to stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, draw=False):
+        experiment = frontier.EXPERIMENT if draw else replace(frontier.EXPERIMENT, figures=lambda *_: {})
+        status = gm_lab.main(experiment, ["--workers", "1", *SMALL, *arguments])
+        return status, capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def problems():
+    """MAML on two small MDPs away from zero, for two λ."""
+    grid = gm_estimators.Grid(sample_sizes=(BUDGET,))
+    small = tabular.Tabular(repeats=3, states=4, actions=3, horizon=5)
+    mdps = tabular.RandomMDPs(tabular.Cell(0, (0, 1), 2, 3.0, (("frontier", grid),), small), torch.device("cpu"))
+    at = frontier_problem.trained(mdps, 3, 1.0, **TERMS)
+    return maml_at(mdps, at.expand(mdps.shape).contiguous(), small, (1.0, 0.5), BUDGET)
+
+
+def test_a_run_leaves_what_it_promises_and_advises_the_smallest_error(app, tmp_path):
+    status, error = app("--run-dir", "run", *NARROW, draw=True)
+    assert status == 0, error
+    frame = pd.read_csv(tmp_path / "run" / "results.csv")
+    assert tuple(frame.columns) == frontier.EXPERIMENT.columns
+    # points × estimators × λ × splits × debias × MDPs
+    assert len(frame) == 2 * 3 * 2 * 2 * 2 * 3
+    assert np.isfinite(frame.select_dtypes("number").to_numpy()).all()
+    assert_close(frame["mse"].to_numpy(), (frame["bias_sq"] + frame["variance"]).to_numpy())
+    assert (frame["drawn"] <= 24).all()
+    plain, jackknife = (frame[frame["debias"] == name] for name in ("none", "jackknife"))
+    assert (plain["outer_size"].to_numpy() > jackknife["outer_size"].to_numpy()).all()
+    choice = ["estimator", "gae_lambda", "split", "debias"]
+    assert frame.groupby(choice)["mse"].mean().nunique() == len(frame[choice].drop_duplicates())
+    assert (tmp_path / "run" / "figures" / "frontier_k2.png").read_bytes().startswith(b"\x89PNG")
+    summary = pd.read_csv(tmp_path / "run" / "summary.csv").query("which == 'best'")
+    place = ["inner_steps", "updates"]
+    by_choice = frame.groupby([*place, "estimator", "gae_lambda", "split", "debias"])["mse"].mean()
+    unit = frame.groupby([*place, "mdp"])["truth_sq"].first().groupby(place).mean()
+    assert_close(summary["mse"].to_numpy(), (by_choice.groupby(place).min() / unit).to_numpy())
+
+
+def test_training_starts_alike_and_follows_the_exact_gradient_with_many_samples(app, tmp_path):
+    wanted = ["--figure", "training", "--updates", "3", "--estimators", "loaded_dice", "--concentration", "1"]
+    status, error = app(
+        "--run-dir", "run", *wanted, "--sample-sizes", "4000", "--horizon", "40", "--discount", "0.5", draw=True
+    )
+    assert status == 0, error
+    frame = pd.read_csv(tmp_path / "run" / "results.csv")
+    table = frame.pivot_table(index=["updates", "mdp"], columns=["estimator", "debias"], values="value")
+    assert table.shape == (4 * 3, 3)
+    assert table.loc[0].nunique(axis=1).eq(1).all()
+    gain = table["exact", "none"].loc[3] - table["exact", "none"].loc[0]
+    assert (gain > 0).all()
+    assert table.sub(table["exact", "none"], axis=0).abs().loc[3].max(axis=1).lt(0.1 * gain).all()
+    assert (tmp_path / "run" / "figures" / "training.png").exists()
+
+
+def test_a_run_that_lost_cells_ends_with_the_same_bytes(app, tmp_path):
+    few = [*NARROW, "--estimators", "lvc", "--gae-lambdas", "1"]
+    app("--run-dir", "run", *few)
+    results = tmp_path / "run" / "results.csv"
+    before = results.read_bytes()
+    lost = sorted((tmp_path / "run" / "cells").glob("*.json"))[::2]
+    kept = {cell: cell.stat().st_mtime_ns for cell in (tmp_path / "run" / "cells").glob("*.json") if cell not in lost}
+    for cell in lost:
+        cell.unlink()
+    results.unlink()
+    assert app("--run-dir", "run", *few)[0] == 0
+    assert results.read_bytes() == before
+    assert {cell: cell.stat().st_mtime_ns for cell in kept} == kept
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--figure fig1", "--figure: expected one of frontier, training, got 'fig1'"),
+        ("--splits 1:0:1", "--splits: expected a:b:c, or a:b for a batch that I and II share, got '1:0:1'"),
+        ("--splits 1", "--splits: expected a:b:c, or a:b for a batch that I and II share, got '1'"),
+        ("--splits 1:1 1:1", "--splits: expected different values, got ['1:1', '1:1']"),
+        ("--sample-sizes 4", "--sample-sizes: expected enough for the split 1:1:1 at K = 1, got 4"),
+        ("--gae-lambdas 1.5", "--gae-lambdas: expected numbers from 0 to 1, got 1.5"),
+        ("--debias bootstrap", "--debias: expected none or a jackknife, got 'bootstrap'"),
+        ("--debias learnt+jackknife1", "--debias: expected none or a jackknife"),
+        ("--estimators lvc+jackknife", "--estimators: expected plain ones beside --debias, got 'lvc+jackknife'"),
+        ("--points -1", "--points: expected integers of at least 0, got (-1,)"),
+        ("--points 2 2", "--points: expected different values, got [2, 2]"),
+        ("--meta-lr 0", "--meta-lr: expected a positive number, got 0"),
+        ("--updates 0", "--updates: expected an integer of at least 1, got 0"),
+        ("--samples shared", "--samples: expected independent, since --splits says what is shared, got shared"),
+        ("--permutations SSE", "--permutations: expected SSS, since every role draws samples"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(app, arguments, message):
+    status, error = app(*arguments.split())
+    assert status == 2
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_users_estimator_takes_part(app, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "my_estimators.py").write_text("from gm_estimators import ad as mine\n")
+    status, error = app("--run-dir", "run", *NARROW, "--points", "0", "--estimators", "ad", "my_estimators:mine")
+    assert status == 0, error
+    frame = pd.read_csv(tmp_path / "run" / "results.csv")
+    mine, ours = (frame[frame["estimator"] == name] for name in ("my_estimators:mine", "ad"))
+    assert_close(mine["mse"].to_numpy(), ours["mse"].to_numpy())
+
+
+class Counted(SplitProblem):
+    """A split problem that notes how many different trajectories every role read at every step."""
+
+    seen: dict
+
+    def draw(self, role, step, params, size):
+        drawn = super().draw(role, step, params, size)
+        source = "inner" if self.shared and role == "hessian" else role
+        parts = params.shape[0] if params.dim() == 5 else 1
+        count = drawn.sample.cell.shape[-2]
+        # at θ⁰ parts are parts of one sample; later each parts' axis is a policy of its own
+        self.seen.setdefault((source, step), {})[parts, count] = count * (parts if step else 1)
+        return drawn
+
+    def parts(self, numbers):
+        part = super().parts(numbers)
+        counted = Counted(part.problems, part.block, shared=part.shared)
+        counted.seen = self.seen
+        return counted
+
+    @property
+    def total(self):
+        return sum(sum(of.values()) if step else max(of.values()) for (_, step), of in self.seen.items())
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("split", ["1:1:1", "1:2:3", "1:3"])
+@pytest.mark.parametrize("name", ["lvc", "lvc+jackknife", "lvc+jackknife3.2"])
+def test_the_budget_is_used_and_never_exceeded(problems, name, split, steps):
+    estimator = gm_estimators.load(name)
+    allocation = allocate(BUDGET, split_of(split), estimator.debias, steps)
+    problem = Counted(dict.fromkeys(ROLES, problems[1.0]), allocation.block, shared=split_of(split).shared)
+    problem.seen = {}
+    terms = {"inner_steps": steps, "inner_lr": 3.0, "permutations": ["SSS"], "sample_sizes": [allocation.blocks]}
+    gm_estimators.decompose(problem, [estimator], **terms)
+    assert problem.total == allocation.drawn
+    assert 0.5 * BUDGET < allocation.drawn <= BUDGET
+
+
+@pytest.mark.parametrize("name", ["ad", "lvc+jackknife", "loaded_dice+jackknife3"])
+@pytest.mark.parametrize("gae_lambda", [1.0, 0.5])
+def test_equal_shares_are_the_plain_problem(problems, name, gae_lambda):
+    estimator, problem = gm_estimators.load(name), problems[gae_lambda]
+    blocks = 1 if estimator.debias is None else estimator.debias.blocks
+    split = SplitProblem(dict.fromkeys(ROLES, problem), dict.fromkeys(ROLES, 4), shared=False)
+    found = gm_estimators.decompose(split, [estimator], sample_sizes=[blocks], **TERMS)
+    plain = gm_estimators.decompose(problem, [estimator], sample_sizes=[4 * blocks], **TERMS)
+    for (_, permutation, _), estimate in found.items():
+        assert_close(estimate, plain[estimator.name, permutation, 4 * blocks])
+
+
+def test_a_shared_batch_is_the_inner_one(problems):
+    lvc = gm_estimators.load("lvc")
+    shared = SplitProblem(dict.fromkeys(ROLES, problems[1.0]), dict.fromkeys(ROLES, 6), shared=True)
+    sample = shared.draw("hessian", 0, shared.params, 1).sample
+    assert torch.equal(sample.cell, shared.draw("inner", 0, shared.params, 1).sample.cell)
+    apart = SplitProblem(shared.problems, shared.block, shared=False)
+    assert not torch.equal(sample.cell, apart.draw("hessian", 0, shared.params, 1).sample.cell)
+    found = [gm_estimators.decompose(p, [lvc], sample_sizes=[1], **TERMS)["lvc", "ESS", 1] for p in (shared, apart)]
+    assert not torch.equal(*found)
+
+
+def test_advice_held_out_is_that_of_the_other_mdps():
+    table = pd.DataFrame({0: [1.0, 2.0], 1: [9.0, 3.0], 2: [1.0, 3.0]}, index=["a", "b"])
+    # without MDP 1 "a" is the best, without one of the others "b"
+    assert frontier_report.held_out(table).tolist() == [2.0, 9.0, 3.0]
