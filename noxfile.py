@@ -84,7 +84,8 @@ def lowest(session: nox.Session, package: str) -> None:
 def apps(session: nox.Session) -> None:
     """What crosses packages: layering, claims, the apps end to end."""
     sync(session)
-    pytest(session, "tests")
+    # most of these tests wait for processes of their own
+    pytest(session, "tests", "--numprocesses=2", "--dist=loadfile")
 
 
 @nox.session(tags=["ci"])

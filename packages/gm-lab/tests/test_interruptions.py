@@ -110,7 +110,7 @@ def test_sigterm_lets_every_worker_write_its_checkpoint(start, until, tmp_path, 
     path = tmp_path / "run"
     program = start(*arguments(path), *how, TOY_SLEEP=60, TOY_TRACE=tmp_path)
     at_once = 1 if "--workers" in how else 2
-    until(lambda: len(list(path.glob("cells/*.claim"))) == at_once)
+    until(lambda: len(list(tmp_path.glob("begun *"))) == at_once)
     (os.killpg if whole_group else os.kill)(program.process.pid, signal.SIGTERM)
     assert program.process.wait(timeout=5) == 143
     assert len(list(tmp_path.glob("checkpoint *"))) == at_once

@@ -45,11 +45,14 @@ def cells(settings):
 def run_cell(cell):
     if "TOY_STUBBORN" in os.environ:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    trace = os.environ.get("TOY_TRACE")
     try:
+        if trace:
+            Path(trace, f"begun {cell.estimator} {cell.mdp}").touch()
         time.sleep(float(os.environ.get("TOY_SLEEP", "0")))
     except BaseException:
         # as a trainer writes its checkpoint, which takes a moment
-        if trace := os.environ.get("TOY_TRACE"):
+        if trace:
             time.sleep(0.5)
             Path(trace, f"checkpoint {cell.estimator} {cell.mdp}").touch()
         raise
