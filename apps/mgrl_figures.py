@@ -135,7 +135,7 @@ def _time(rows: "pd.DataFrame") -> "Figure":
         done = done + shares[column]
     axes.invert_yaxis()
     axes.set_xlabel("share of the wall time, per cent")
-    gm_lab.shared_legend(figure)
+    gm_lab.shared_legend(figure, columns=3)
     return figure
 
 

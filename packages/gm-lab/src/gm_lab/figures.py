@@ -181,7 +181,7 @@ def lines(
         axes.set_ylabel(y if y_label is None else y_label)
 
 
-def shared_legend(figure: "Figure", title: str | None = None) -> None:
+def shared_legend(figure: "Figure", title: str | None = None, columns: int = 8) -> None:
     """One legend for all panels, beneath them, where it hides no data."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:
@@ -189,8 +189,8 @@ def shared_legend(figure: "Figure", title: str | None = None) -> None:
             entries.setdefault(label, handle)
     if entries:
         figure.legend(
-            list(entries.values()), list(entries), title=title, loc="outside lower center", ncols=min(len(entries), 8),
-            frameon=False, handlelength=3.2, fontsize=9,
+            list(entries.values()), list(entries), title=title, loc="outside lower center",
+            ncols=min(len(entries), columns), frameon=False, handlelength=3.2, fontsize=9,
         )  # fmt: skip
 
 
