@@ -107,7 +107,7 @@ def cells(settings: Settings) -> list[Cell]:
     game = Game(**{field.name: getattr(settings, field.name) for field in fields(Game)})
     try:
         game.matrix_game()
-        estimators.load(game.estimator)
+        estimators.load(game.estimator, suffixes=False)
     except ValueError as error:
         flag = "" if str(error).startswith(("game:", "payoffs:")) else "estimator: "
         raise gm_lab.BadInput(f"--{flag}{error}") from error

@@ -56,7 +56,7 @@ class Training:
         self.reward = payoffs.flatten(-2)
         self._payoffs = payoffs
         self.views, _ = learners_view(payoffs, torch.zeros(2, 5, dtype=F64))
-        self.estimator = estimators.load(game.estimator)
+        self.estimator = estimators.load(game.estimator, suffixes=False)
         self.params = torch.zeros(seeds, 2, 5, dtype=F64)
         self.values = torch.zeros(seeds, 2, 5, dtype=F64)
         self.mask = torch.tensor([[1.0], [0.0]], dtype=F64) if game.learners == "first" else None

@@ -73,7 +73,7 @@ class TinyProblem:
 
     def inner(self, name: str) -> Inner:
         """The rule's update under the name of an estimator."""
-        estimator = estimators.load("ad" if name == CORRECTED else name)
+        estimator = estimators.load("ad" if name == CORRECTED else name, suffixes=False)
         return Inner(self.tiny.discount, self.tiny.prediction_weight, estimator, correction=name == CORRECTED)
 
     def expected(self, name: str, weights: Weights, agent: Agent) -> Tensor:

@@ -113,7 +113,7 @@ def cells(settings: Settings) -> list[Cell]:
         for name in names:
             try:
                 if flag == "estimator" or name != lpg_study.CORRECTED:
-                    estimators.load(name)
+                    estimators.load(name, suffixes=False)
             except estimators.EstimatorError as error:
                 raise gm_lab.BadInput(f"--{flag}: {error}") from error
     lpg = Lpg(**{field.name: getattr(settings, field.name) for field in fields(Lpg)})

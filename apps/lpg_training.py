@@ -63,7 +63,7 @@ class Lpg:
 
     def inner(self) -> Inner:
         """The rule as an inner objective."""
-        return Inner(self.discount, self.prediction_weight, estimators.load(self.estimator))
+        return Inner(self.discount, self.prediction_weight, estimators.load(self.estimator, suffixes=False))
 
 
 class MetaTraining:

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+import gm_lab
+
 with jaxtyping.install_import_hook(["gm_envs_tabular", "gm_estimators", "gm_exact"], "beartype.beartype"):
     from gm_envs_tabular import Rollout, Successors, random_mdp, rollout, successors, uniforms
     from gm_estimators import TabularProblem
@@ -81,6 +83,18 @@ class Wiring:
             reward=self.mdp.reward,
             discount=self.mdp.discount,
         )
+
+
+@pytest.fixture
+def run_app(capsys, tmp_path, monkeypatch) -> Callable[..., tuple[int, str]]:
+    """Runs an app in this process, in an empty folder, with one worker: exit status, and what it wrote to stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(experiment: gm_lab.Experiment, *arguments: object) -> tuple[int, str]:
+        status = gm_lab.main(experiment, ["--workers", "1", *map(str, arguments)])
+        return status, capsys.readouterr().err
+
+    return run
 
 
 @pytest.fixture(scope="session")

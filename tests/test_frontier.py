@@ -13,7 +13,6 @@ import frontier
 import frontier_problem
 import frontier_report
 import gm_estimators
-import gm_lab
 import tabular
 from frontier_problem import ROLES, SplitProblem, allocate, maml_at, split_of
 
@@ -27,14 +26,12 @@ TERMS = {"inner_steps": 2, "inner_lr": 3.0}
 
 
 @pytest.fixture
-def app(capsys, tmp_path, monkeypatch):
-    """Runs the app in this process, one worker; returns exit status and what it wrote to stderr."""
-    monkeypatch.chdir(tmp_path)
+def app(run_app):
+    """Runs the app, without drawing unless asked."""
 
     def run(*arguments, draw=False):
         experiment = frontier.EXPERIMENT if draw else replace(frontier.EXPERIMENT, figures=lambda *_: {})
-        status = gm_lab.main(experiment, ["--workers", "1", *SMALL, *arguments])
-        return status, capsys.readouterr().err
+        return run_app(experiment, *SMALL, *arguments)
 
     return run
 
@@ -57,7 +54,9 @@ def test_a_run_leaves_what_it_promises_and_advises_the_smallest_error(app, tmp_p
     # points × estimators × λ × splits × debias × MDPs
     assert len(frame) == 2 * 3 * 2 * 2 * 2 * 3
     assert np.isfinite(frame.select_dtypes("number").to_numpy()).all()
-    assert_close(frame["mse"].to_numpy(), (frame["bias_sq"] + frame["variance"]).to_numpy())
+    np.testing.assert_allclose(
+        frame["mse"].to_numpy(), (frame["bias_sq"] + frame["variance"]).to_numpy(), rtol=1e-7, atol=1e-7
+    )
     assert (frame["drawn"] <= 24).all()
     plain, jackknife = (frame[frame["debias"] == name] for name in ("none", "jackknife"))
     assert (plain["outer_size"].to_numpy() > jackknife["outer_size"].to_numpy()).all()
@@ -68,7 +67,9 @@ def test_a_run_leaves_what_it_promises_and_advises_the_smallest_error(app, tmp_p
     place = ["inner_steps", "updates"]
     by_choice = frame.groupby([*place, "estimator", "gae_lambda", "split", "debias"])["mse"].mean()
     unit = frame.groupby([*place, "mdp"])["truth_sq"].first().groupby(place).mean()
-    assert_close(summary["mse"].to_numpy(), (by_choice.groupby(place).min() / unit).to_numpy())
+    np.testing.assert_allclose(
+        summary["mse"].to_numpy(), (by_choice.groupby(place).min() / unit).to_numpy(), rtol=1e-7, atol=1e-7
+    )
 
 
 def test_training_starts_alike_and_follows_the_exact_gradient_with_many_samples(app, tmp_path):
@@ -136,7 +137,7 @@ def test_a_users_estimator_takes_part(app, tmp_path, monkeypatch):
     assert status == 0, error
     frame = pd.read_csv(tmp_path / "run" / "results.csv")
     mine, ours = (frame[frame["estimator"] == name] for name in ("my_estimators:mine", "ad"))
-    assert_close(mine["mse"].to_numpy(), ours["mse"].to_numpy())
+    np.testing.assert_allclose(mine["mse"].to_numpy(), ours["mse"].to_numpy(), rtol=1e-7, atol=1e-7)
 
 
 class Counted(SplitProblem):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,23 +19,11 @@ NARROW = ["--sample-sizes", "4", "16", "--inner-steps", "1", "2"]
 METRICS = ["accuracy", "correlation", "variance", "std_sum", "bias_sq"]
 
 
-@pytest.fixture(autouse=True)
-def apps_on_the_path(monkeypatch):
-    monkeypatch.syspath_prepend(APPS)
-
-
 @pytest.fixture
-def app(capsys, tmp_path, monkeypatch):
-    """Runs the app in this process, one worker; returns exit status and what it wrote to stderr."""
-    monkeypatch.chdir(tmp_path)
-    import gm_lab
+def app(run_app):
     import lirpg_tabular
 
-    def run(*arguments):
-        status = gm_lab.main(lirpg_tabular.EXPERIMENT, ["--workers", "1", *SMALL, *arguments])
-        return status, capsys.readouterr().err
-
-    return run
+    return partial(run_app, lirpg_tabular.EXPERIMENT, *SMALL)
 
 
 def results(path):

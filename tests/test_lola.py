@@ -278,6 +278,7 @@ def test_the_app_end_to_end(tmp_path):
         (["--game", "poker"], "--game: expected one of ipd, stag-hunt"),
         (["--payoffs", "1", "2", "3"], "--payoffs: expected 8 numbers, R¹ and R² row by row, got 3"),
         (["--estimator", "nonsense"], "--estimator: expected one of"),
+        (["--estimator", "lvc+learnt"], "--estimator: expected an estimator without +learnt, which only the tabular"),
         (["--curves", "inner=7"], "--curves: expected some of inner=128 outer=128, "),
         (["--replay-capacity", "64"], "--replay-capacity: expected at least 128 trajectories, got 64"),
         (["--clip", "0"], "--clip: expected a number above 0, got 0.0"),

@@ -1,7 +1,5 @@
 """LPG's update rule and its meta-gradient: by hand, against central differences, and against every trajectory."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,13 +10,7 @@ from gm_estimators import CATALOGUE, Estimator, EstimatorError, meta_gradient
 from gm_exact import evaluate
 
 F64 = torch.float64
-APPS = Path(__file__).parents[1] / "apps"
 TASKS, STATES, ACTIONS, PREDICTIONS, HIDDEN, SIZE, HORIZON = 2, 3, 2, 3, 4, 5, 4
-
-
-@pytest.fixture(autouse=True)
-def apps_on_the_path(monkeypatch):
-    monkeypatch.syspath_prepend(APPS)
 
 
 @pytest.fixture

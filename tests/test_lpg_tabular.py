@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,23 +21,11 @@ QUICK = "--inner-lrs 1 3 --critic-lrs 1 --gae-lambdas 0.9 --mdps 2 --repeats 2 -
 SMALL = [*TINY.split(), *QUICK.split(), "--horizon", "8", "--wandb", "disabled"]
 
 
-@pytest.fixture(autouse=True)
-def apps_on_the_path(monkeypatch):
-    monkeypatch.syspath_prepend(APPS)
-
-
 @pytest.fixture
-def app(capsys, tmp_path, monkeypatch):
-    """Runs the app in this process, one worker; returns exit status and what it wrote to stderr."""
-    monkeypatch.chdir(tmp_path)
-    import gm_lab
+def app(run_app):
     import lpg_tabular
 
-    def run(*arguments):
-        status = gm_lab.main(lpg_tabular.EXPERIMENT, ["--workers", "1", *SMALL, *arguments])
-        return status, capsys.readouterr().err
-
-    return run
+    return partial(run_app, lpg_tabular.EXPERIMENT, *SMALL)
 
 
 def small(**changes):
@@ -197,6 +186,7 @@ def test_a_users_estimator_joins_study_and_training(app, plug_in, tmp_path):
         ("--trajectories 0", "--trajectories: expected an integer of at least 1, got 0"),
         ("--inner-lrs 1 0", "--inner-lrs: expected numbers above 0, got (1.0, 0.0)"),
         ("--estimator corrected", "--estimator: expected one of ad,"),
+        ("--estimators ad lvc+jackknife", "--estimators: expected an estimator without +jackknife, which only"),
         ("--estimators ad none", "--estimators: expected one of ad,"),
         ("--device cuda", "--device: expected auto or cpu, got 'cuda'"),
         ("--figure gradient --estimators my_lpg:wrong", "estimator my_lpg:wrong: surrogate: expected one number"),

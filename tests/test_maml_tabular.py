@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -26,15 +27,8 @@ LETTERS = ("SSS", "SES", "ESS", "EES", "SSE", "SEE", "ESE")
 
 
 @pytest.fixture
-def app(capsys, tmp_path, monkeypatch):
-    """Runs the app in this process, one worker; returns exit status and what it wrote to stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        status = gm_lab.main(maml_tabular.EXPERIMENT, ["--workers", "1", *SMALL, *arguments])
-        return status, capsys.readouterr().err
-
-    return run
+def app(run_app):
+    return partial(run_app, maml_tabular.EXPERIMENT, *SMALL)
 
 
 def started(run_dir, *arguments):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -27,18 +28,11 @@ SMALL = ["--wandb", "disabled", "--envs", "2", "--steps", "2"]
 
 
 @pytest.fixture
-def app(capsys, tmp_path, monkeypatch):
-    """Runs the app in this process, one worker; returns exit status and what it wrote to stderr."""
-    monkeypatch.chdir(tmp_path)
+def app(run_app, monkeypatch):
     monkeypatch.setattr(mgrl_atari, "THROUGHPUT_SECONDS", 0.01)
     # one thread: several wait for each other where the machine is shared
     monkeypatch.setattr(mgrl_atari, "usable_cores", lambda: 1)
-
-    def run(*arguments):
-        status = gm_lab.main(mgrl_atari.EXPERIMENT, ["--workers", "1", *SMALL, *arguments])
-        return status, capsys.readouterr().err
-
-    return run
+    return partial(run_app, mgrl_atari.EXPERIMENT, *SMALL)
 
 
 def test_a_run_leaves_what_it_promises(app, tmp_path):
@@ -149,6 +143,7 @@ def test_a_folder_without_rows_is_refused(tmp_path, capsys):
         ("--inner-lr 0", "--inner-lr: expected a finite number above 0, got 0"),
         ("--meta-lr nan", "--meta-lr: expected finite numbers, got nan"),
         ("--estimator dice", "--estimator: expected an estimator that uses advantages"),
+        ("--estimator lvc+learnt", "--estimator: expected an estimator without +learnt, which only the tabular"),
         ("--estimator nobody", "--estimator: expected one of ad, dice, loaded_dice, lvc or package.module:function"),
         ("--algorithm ppo", "--algorithm: expected one of a2c, mgrl, mgrl-lvc, got 'ppo'"),
         ("--gradient-points 2", "--gradient-points: expected numbers from 0 to 1, got (2.0,)"),

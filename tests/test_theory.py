@@ -1,7 +1,7 @@
 """`maml_tabular.py --figure theory` end to end, and that what it sets beside each other is what it says."""
 
 import json
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -11,27 +11,14 @@ from torch.testing import assert_close
 
 import gm_exact
 
-APPS = Path(__file__).parents[1] / "apps"
-SMALL = ["--mdps", "2", "--repeats", "4", "--states", "6", "--actions", "3", "--wandb", "disabled", "--workers", "1"]
-
-
-@pytest.fixture(autouse=True)
-def apps_on_the_path(monkeypatch):
-    monkeypatch.syspath_prepend(APPS)
+SMALL = ["--mdps", "2", "--repeats", "4", "--states", "6", "--actions", "3", "--wandb", "disabled"]
 
 
 @pytest.fixture
-def app(capsys, tmp_path, monkeypatch):
-    """Runs the app in this process, one worker; returns exit status and what it wrote to stderr."""
-    monkeypatch.chdir(tmp_path)
-    import gm_lab
+def app(run_app):
     import maml_tabular
 
-    def run(*arguments):
-        status = gm_lab.main(maml_tabular.EXPERIMENT, [*SMALL, *arguments])
-        return status, capsys.readouterr().err
-
-    return run
+    return partial(run_app, maml_tabular.EXPERIMENT, *SMALL)
 
 
 def test_a_run_leaves_what_it_promises(app, tmp_path):

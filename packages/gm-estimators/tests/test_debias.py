@@ -117,6 +117,9 @@ def test_a_name_may_ask_for_the_jackknife():
     }.items():
         with pytest.raises(EstimatorError, match=message):
             load(name)
+    assert load("lvc", suffixes=False) is CATALOGUE["lvc"]
+    with pytest.raises(EstimatorError, match=r"expected an estimator without \+jackknife, which only the tabular"):
+        load("lvc+jackknife", suffixes=False)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ FAMILY: dict[str, Estimator] = {
 """Estimators beside those that the paper compares."""
 
 
-def load(name: str) -> Estimator:
+def load(name: str, *, suffixes: bool = True) -> Estimator:
     """The estimator of a name: one of `CATALOGUE`, or `package.module:function` for a surrogate of one's own.
 
     Other names are in `FAMILY`; `loaded_dice@0.5` is Loaded DiCE with that λ. Each may end in `+learnt` for a critic
@@ -101,6 +101,7 @@ def load(name: str) -> Estimator:
 
     Args:
         name: the name.
+        suffixes: whether a name may end in `+…`; not where neither the critic nor the parts of a sample are at hand.
 
     Returns:
         The estimator.
@@ -109,6 +110,10 @@ def load(name: str) -> Estimator:
         EstimatorError: if there is none of that name, with what there is.
     """
     plain, plus, suffix = name.rpartition("+")
+    if plus and not suffixes:
+        raise EstimatorError(
+            f"expected an estimator without +{suffix}, which only the tabular problems have, got {name!r}"
+        )
     if plus:
         return _varied(load(plain), suffix, name)
     if name in CATALOGUE | FAMILY:

@@ -148,7 +148,7 @@ def policy_estimator(name: str) -> Estimator:
     Raises:
         EstimatorError: there is none, or it reads rewards where A2C has advantages, as DiCE does.
     """
-    estimator = load(name)
+    estimator = load(name, suffixes=False)
     if not estimator.critic:
         raise EstimatorError(
             f"expected an estimator that uses advantages, such as ad, lvc or loaded_dice, got {name!r}, which doesn't"
