@@ -89,15 +89,6 @@ def serial(tmp_path_factory):
     return (folder / "run" / "results.csv").read_bytes()
 
 
-def test_the_launcher_adds_little_to_cells_of_a_second(on_cluster, tmp_path):
-    driver = on_cluster(tmp_path / "run", "--cells", 15, "--seconds", 1)
-    assert driver.end()[0] == 0
-    written = sorted(path.stat().st_mtime for path in (tmp_path / "run" / "cells").glob("*.json"))
-    assert len(written) == 15
-    # after the first round, which includes the start of the workers, four are left
-    assert written[-1] - written[NODES - 1] <= 1.1 * 4
-
-
 def test_a_driver_that_is_killed_and_restarted(on_cluster, serial, tmp_path):
     flags = "--seconds", 0.1, "--trace", tmp_path
     first = on_cluster(tmp_path / "run", *flags)

@@ -258,7 +258,7 @@ def track(mode, path, expected_warnings=0):
     start = time.monotonic()
     tracker.start()
     tracker.progress(1, 0.5)
-    assert time.monotonic() - start < 0.2
+    assert time.monotonic() - start < 1.0  # and not the 10 s of a request
     time.sleep(0.5)
     tracker.finish(exit_code=1)
     tracker.finish(exit_code=1)
@@ -328,7 +328,7 @@ def test_a_process_that_does_not_read_does_not_hold_the_run_up(alone, tmp_path):
     start = time.monotonic()
     for step in range(20_000):
         tracker.progress(step, 0.1)
-    assert time.monotonic() - start < 1.0
+    assert time.monotonic() - start < 5.0
     tracker._stop()
 
 
