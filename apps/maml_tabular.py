@@ -120,6 +120,7 @@ EXPERIMENT = gm_lab.Experiment(
         tabular.curves("sample_size", "fig1", "fig4"),
         tabular.curves("inner_lr", "fig5"),
         tabular.curves("inner_steps", "fig6"),
+        *theory.CURVES,
     ),
 )
 

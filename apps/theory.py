@@ -37,6 +37,24 @@ COLUMNS = (
     *("bound_local", "bound_global", "tightness_local", "tightness_global"),
 )
 """What results.csv has for these studies behind the columns of all tabular apps; empty for other figures."""
+AXES = {
+    "theory_size": "sample_size",
+    "theory_steps": "inner_steps",
+    "theory_rate": "inner_lr",
+    "theory_split": "sample_size",
+    "theory_hessian": "hessian_error",
+}
+CURVES = tuple(
+    gm_lab.Curves(
+        by=(*(column for column in tabular.KEY if column not in (x, "mdp")), "quantity"),
+        x=x,
+        y=("measured", "bound_local", "bound_global"),
+        over="mdp",
+        figures=(study,),
+    )
+    for study, x in AXES.items()
+)
+"""What is measured and both its bounds along what each study varies."""
 
 
 @dataclass(frozen=True)

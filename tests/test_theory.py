@@ -56,6 +56,27 @@ def test_it_goes_with_other_figures_and_changes_none_of_their_numbers(app, tmp_p
     assert len(json.loads((tmp_path / "both" / "claims.json").read_text())) == 13 + 4
 
 
+def test_every_study_has_curves_with_both_bounds(app, tmp_path):
+    import maml_tabular
+    from gm_lab.curves import curves_of
+
+    assert app("--run-dir", "run", "--figure", "theory")[0] == 0
+    frame = pd.read_csv(tmp_path / "run" / "results.csv")
+    curves = list(curves_of(maml_tabular.EXPERIMENT.curves, frame))
+    assert len({curve.id for curve in curves}) == len(curves)
+    chosen = ["theory_steps", "lvc", "SEE", "distance"]
+    (curve,) = [
+        c for c in curves if [c.place[name] for name in ("figure", "estimator", "permutation", "quantity")] == chosen
+    ]
+    rows = frame[frame["figure"].eq(chosen[0]) & frame["estimator"].eq(chosen[1])].groupby("inner_steps")
+    for name in ("measured", "bound_local", "bound_global"):
+        assert {row["inner_steps"]: row[name] for row in curve.rows} == pytest.approx(rows[name].mean().to_dict())
+    of_errors = {c.place["inner_steps"]: c for c in curves if c.place["figure"] == "theory_hessian"}
+    assert [row["hessian_error"] for row in of_errors[5].rows] == sorted(frame["hessian_error"].dropna().unique())
+    points = sum(len(c.rows) for c in curves) * frame["mdp"].nunique()
+    assert points == len(frame)
+
+
 def test_shared_samples_are_refused(app):
     status, error = app("--figure", "theory", "--samples", "shared")
     assert status == 2

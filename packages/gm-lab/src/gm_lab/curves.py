@@ -96,13 +96,15 @@ def curves_of(kinds: Sequence[Curves], frame: "pd.DataFrame") -> Iterator[Curve]
         frame: results.csv.
 
     Raises:
-        ValueError: There is no such column.
+        ValueError: There is no such column, although there are rows of such curves.
     """
     for kind in kinds:
+        rows = frame[frame["figure"].isin(kind.figures)] if kind.figures else frame
+        if rows.empty:
+            continue
         columns = [*kind.by, kind.x, *kind.y, *([kind.over] if kind.over else [])]
         if missing := [column for column in columns if column not in frame.columns]:
             raise ValueError(f"expected columns among {', '.join(frame.columns)}; got {', '.join(missing)}")
-        rows = frame[frame["figure"].isin(kind.figures)] if kind.figures else frame
         for place, part in rows.groupby(list(kind.by), sort=False, dropna=False):
             plain = {column: _plain(value) for column, value in zip(kind.by, place, strict=True)}
             yield Curve(plain, kind, list(_points(kind, part)))
