@@ -3,6 +3,7 @@
 `uv run apps/mgrl_figures.py DIR` draws those of a run directory at any time, from finished and unfinished runs.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -153,13 +154,17 @@ def rows_of(run_dir: Path) -> "pd.DataFrame":
     frames += [pd.DataFrame(live, columns=list(COLUMNS))] if live else []
     if not frames:
         raise gm_lab.BadInput(f"expected a run directory of mgrl_atari, got {run_dir}, which has no rows")
+    if not {*KEY} <= {*frames[0].columns}:
+        raise gm_lab.BadInput(f"expected a run directory of mgrl_atari, got {run_dir}, which another app has written")
     return pd.concat(frames).drop_duplicates(list(KEY)).sort_values(list(KEY), ignore_index=True)
 
 
 def main(argv: Sequence[str]) -> int:
     """Draws the figures of run directories whose runs need not be finished: mgrl_figures.py DIR..."""
+    parser = argparse.ArgumentParser(prog="mgrl_figures", description=(main.__doc__ or "").partition(":")[0] + ".")
+    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="DIR", help="a run directory of mgrl_atari.py")
     try:
-        for run_dir in map(Path, argv):
+        for run_dir in parser.parse_args(argv).run_dirs:
             drawn = figures(rows_of(run_dir))
             make_folder(run_dir / "figures")
             for name, figure in drawn.items():

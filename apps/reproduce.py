@@ -34,6 +34,7 @@ class Stage:
         flags: What it is asked for.
         weight: Its share of the whole time, for the display: about the seconds it takes on two cores.
         hours: When to stop it, None for never.
+        drawn_by: What draws its figures if it is stopped.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Stage:
     flags: tuple[str, ...]
     weight: float
     hours: float | None = None
+    drawn_by: str | None = None
 
 
 STAGES = {
@@ -98,7 +100,7 @@ def stages(settings: Settings) -> list[Stage]:
                 f"--budget: expected some of tabular, ipd, atari and atari=HOURS, with commas between, got '{part}'"
             )
         if hours:
-            found.append(Stage("atari-paper", "mgrl_atari", PAPER, 3600 * float(hours), float(hours)))
+            found.append(Stage("atari-paper", "mgrl_atari", PAPER, 3600 * float(hours), float(hours), "mgrl_figures"))
         else:
             found += STAGES[name]
     return found
@@ -210,6 +212,9 @@ def run(stage: Stage, settings: Settings, update: Callable[[float], None]) -> in
             if process.poll() is None:  # asked twice
                 process.kill()
             raise
+        if stopped and stage.drawn_by:
+            drawing = [sys.executable, str(APPS / f"{stage.drawn_by}.py"), str(folder)]
+            subprocess.run(drawing, stdout=words, stderr=words, check=False)
         return 0 if stopped else process.returncode
 
 

@@ -2,6 +2,8 @@
 
 Every core is busy with cells, W&B starts at once instead of after 20 s, and each cell writes live rows. The order of
 the modes is turned in each round; the figure is the median over rounds of the ratio to `--wandb disabled` in it.
+
+    uv run benchmarks/wandb_cost.py 5
 """
 
 import contextlib
@@ -21,7 +23,7 @@ from gm_lab import tracking
 from gm_lab.provenance import sessions
 
 STAND_IN = Path(__file__).parents[1] / "packages" / "gm-lab" / "tests" / "standin.py"
-CELLS, LOOPS, LIVE = 24, 4_000_000, 20
+CELLS, LOOPS, LIVE = 24, 20_000_000, 20
 MODES = {"disabled": None, "unreachable": None, "slow": {"delay": 10.0}, "refusing": {"refuse": True}, "online": {}}
 
 

@@ -128,6 +128,8 @@ def test_a_stopped_grid_has_checkpoints_live_rows_and_figures(tmp_path, workers)
 
 def test_a_folder_without_rows_is_refused(tmp_path, capsys):
     assert mgrl_figures.main([str(tmp_path)]) == 2
+    (tmp_path / "results.csv").write_text("figure,mdp\n")
+    assert mgrl_figures.main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("mgrl_atari: expected a run directory of mgrl_atari, got ")
 
 

@@ -103,15 +103,19 @@ def test_budgets():
     (paper,) = reproduce.stages(reproduce.Settings("atari=1.5"))
     assert paper.hours == 1.5
     line = reproduce.command(paper, reproduce.Settings(device="cuda"))
+    assert paper.drawn_by == "mgrl_figures"
     assert line[1:15] == ["--games", *reproduce.GAMES, "--seeds", "5", "--env-steps", "40_000_000", "--device"]
 
 
 def test_hours_that_are_over_stop_an_app_which_keeps_what_it_has(tmp_path):
-    stage = reproduce.Stage("maml", "maml_tabular", ("--figure", "fig4", "--mdps", "2000"), 1.0, hours=12 / 3600)
+    flags = ("--figure", "fig4", "--mdps", "2000")
+    stage = reproduce.Stage("maml", "maml_tabular", flags, 1.0, hours=12 / 3600, drawn_by="mgrl_figures")
     settings = reproduce.Settings(run_dir=tmp_path, wandb="disabled")
     start = time.monotonic()
     assert reproduce.run(stage, settings, lambda _part: None) == 0
     assert time.monotonic() - start < 40
     assert not (tmp_path / "maml" / "claims.json").exists()
-    assert "interrupted" in (tmp_path / "maml.txt").read_text()
+    said = (tmp_path / "maml.txt").read_text()
+    assert "interrupted" in said
+    assert "which another app has written" in said  # so it was drawn, if by the wrong program
     assert (tmp_path / "maml" / "results.csv").exists()
