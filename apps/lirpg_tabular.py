@@ -51,7 +51,7 @@ class ExactValue:
 
     def __init__(self, mdp: gm_exact.TabularMDP, params: Tensor) -> None:
         self._evaluation = gm_exact.evaluate(mdp, params)
-        self.gradient = self._evaluation.gradient
+        self.value, self.gradient = self._evaluation.value, self._evaluation.gradient
 
     def vjp(self, cotangent: Tensor) -> tuple[Tensor, Tensor]:
         """Products with the Hessian and with the mixed derivative."""

@@ -42,18 +42,11 @@ class Settings(tabular.TabularSettings):
     theory sets Lemma 4.4 and Theorem 4.5 beside what they bound."""
 
 
-class ExactValue:
+class ExactValue(estimators.ExactObjective):
     """J(θ) of an MDP, as `gm_estimators.decompose` asks for exact objectives."""
 
-    meta_gradient = None
-
     def __init__(self, mdp: gm_exact.TabularMDP, params: Tensor) -> None:
-        self._evaluation = gm_exact.evaluate(mdp, params)
-        self.gradient = self._evaluation.gradient
-
-    def vjp(self, cotangent: Tensor) -> tuple[Tensor, None]:
-        """Hessian-vector products."""
-        return self._evaluation.hessian_vector_product(cotangent), None
+        super().__init__(gm_exact.evaluate(mdp, params))
 
 
 def maml_problem(cell: tabular.Cell, mdps: tabular.RandomMDPs) -> estimators.TabularProblem:

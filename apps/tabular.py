@@ -59,7 +59,8 @@ class TabularSettings(Tabular, gm_lab.RunSettings):
     """Flags of every tabular app."""
 
     estimators: tuple[str, ...] | None = None
-    """Instead of the figure's: ad, dice, loaded_dice, lvc, or your own as package.module:function."""
+    """Instead of the figure's: ad, dice, loaded_dice, lvc, tmaml, loaded_dice@λ, or your own as
+    package.module:function; each perhaps with +learnt, +jackknife or +correction."""
     permutations: tuple[str, ...] | None = None
     """Instead of the figure's: S (sampled) or E (exact) for the inner gradient, the Hessian and the outer gradient."""
     sample_sizes: tuple[int, ...] | None = None

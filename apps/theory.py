@@ -79,6 +79,8 @@ def rows(cell: tabular.Cell, mdps: tabular.RandomMDPs, problem: estimators.Tabul
     Raises:
         BadInput: if a user's estimator fails, or II is to be estimated from the trajectories of I.
     """
+    if not any(study in GRIDS for study, _ in cell.grids):
+        return []
     if cell.tabular.samples == "shared":
         raise gm_lab.BadInput(
             "--samples: expected independent with --figure theory, whose bounds need it, got 'shared'"

@@ -13,24 +13,11 @@ import gm_lab
 
 with jaxtyping.install_import_hook(["gm_envs_tabular", "gm_estimators", "gm_exact"], "beartype.beartype"):
     from gm_envs_tabular import Rollout, Successors, random_mdp, rollout, successors, uniforms
-    from gm_estimators import TabularProblem
+    from gm_estimators import ExactObjective, TabularProblem
     from gm_exact import PolicyEvaluation, TabularMDP, evaluate
 
 ROLES = ("inner", "hessian", "outer")
 Critic = Callable[[str, int, Tensor], Tensor]
-
-
-class ExactObjective:
-    """What gm-exact knows about one policy, as gm-estimators asks for it."""
-
-    meta_gradient = None
-
-    def __init__(self, evaluation: PolicyEvaluation) -> None:
-        self.gradient = evaluation.gradient
-        self._evaluation = evaluation
-
-    def vjp(self, cotangent: Tensor) -> tuple[Tensor, None]:
-        return self._evaluation.hessian_vector_product(cotangent), None
 
 
 @dataclass(frozen=True)

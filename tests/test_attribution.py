@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 with jaxtyping.install_import_hook(["gm_estimators", "gm_exact"], "beartype.beartype"):
     from gm_estimators import (
+        ExactObjective,
         TabularProblem,
         attribute,
         attribution,
@@ -34,17 +35,9 @@ POPULATION = {
 }
 
 
-class Exact:
+def exact(role, params) -> ExactObjective:
     """What gm-exact knows, to the horizon of the trajectories."""
-
-    meta_gradient = None
-
-    def __init__(self, params: Tensor) -> None:
-        self._evaluation = evaluate(MDP, params, HORIZON)
-        self.gradient = self._evaluation.gradient
-
-    def vjp(self, cotangent: Tensor) -> tuple[Tensor, None]:
-        return self._evaluation.hessian_vector_product(cotangent), None
+    return ExactObjective(evaluate(MDP, params, HORIZON))
 
 
 def problem(on: frozenset[str]) -> TabularProblem:
@@ -61,7 +54,7 @@ def problem(on: frozenset[str]) -> TabularProblem:
 
     return TabularProblem(
         params=torch.zeros(1, 512, 2, 2, dtype=F64),
-        exact=lambda role, params: Exact(params),
+        exact=exact,
         rollout=rollout,
         critic=lambda role, step, params: critic(role, step, params).unsqueeze(0),
         reward=MDP.reward,

@@ -13,6 +13,7 @@ with jaxtyping.install_import_hook(["gm_envs_ipd", "gm_estimators", "gm_exact"],
     from gm_envs_ipd import GAMES, log_policy, log_probs
     from gm_estimators import (
         CATALOGUE,
+        ExactObjective,
         Jackknife,
         Levels,
         TabularProblem,
@@ -38,17 +39,9 @@ EVERY = every_trajectory(MDP, HORIZON)
 SIZES = (1, 2, 3, 4)
 
 
-class Exact:
+def exact(role, params) -> ExactObjective:
     """What gm-exact knows, to the horizon of the trajectories."""
-
-    meta_gradient = None
-
-    def __init__(self, params: Tensor) -> None:
-        self._evaluation = evaluate(MDP, params, HORIZON)
-        self.gradient = self._evaluation.gradient
-
-    def vjp(self, cotangent: Tensor) -> tuple[Tensor, None]:
-        return self._evaluation.hessian_vector_product(cotangent), None
+    return ExactObjective(evaluate(MDP, params, HORIZON))
 
 
 def tuples(size: int) -> Tensor:
@@ -66,7 +59,7 @@ def problem(*batches: Tensor) -> TabularProblem:
 
     return TabularProblem(
         params=THETA.expand(*shape, 2, 2),
-        exact=lambda role, params: Exact(params),
+        exact=exact,
         rollout=rollout,
         critic=lambda role, step, params: params.new_zeros(params.shape[:-1]),
         reward=MDP.reward,
@@ -208,7 +201,7 @@ def test_where_the_composition_is_a_polynomial_nothing_is_left(name):
 
     def quadratic_outside(batch: Tensor) -> TabularProblem:
         found = problem(batch)
-        found.exact = lambda role, params: Quadratic(params) if role == "outer" else Exact(params)
+        found.exact = lambda role, params: Quadratic(params) if role == "outer" else exact(role, params)
         return found
 
     def bias(batch: Tensor, debias) -> Tensor:

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 with jaxtyping.install_import_hook(["gm_estimators", "gm_exact"], "beartype.beartype"):
     from gm_estimators import (
         CATALOGUE,
+        EstimatorError,
         OffPolicyTrajectories,
         TabularProblem,
         Trajectories,
@@ -18,10 +19,11 @@ with jaxtyping.install_import_hook(["gm_estimators", "gm_exact"], "beartype.bear
         load,
         mean_surrogate,
         meta_gradient,
+        off_policy,
         sampling_correction,
         vtrace,
     )
-    from gm_estimators.catalogue import FAMILY
+    from gm_estimators.catalogue import FAMILY, families
     from gm_estimators.returns import discounts, returns_to_go
     from gm_exact import TabularMDP, expectation, gradient, hessian, value
     from gm_exact import trajectories as every_trajectory
@@ -62,9 +64,13 @@ def scores() -> Tensor:
 
 def test_the_family_is_beside_the_catalogue():
     assert not set(FAMILY) & set(CATALOGUE)
+    assert {name: estimator.surrogate.__name__ for name, estimator in FAMILY.items()} == {
+        "tmaml": "tmaml",
+        "vtrace": "ad",
+    }
     for name, estimator in FAMILY.items():
         assert load(name) is estimator
-        assert (estimator.name, estimator.surrogate.__name__) == (name, name)
+        assert estimator.name == name
 
 
 @pytest.mark.claim("tmaml")
@@ -158,51 +164,81 @@ def test_a_critic_learnt_from_the_other_trajectories_biases_nothing(name):
     assert (biased.reshape(2, 2) - gradient(MDP, THETA, HORIZON)).abs().max() > 1e-2
 
 
-def off_policy_mean(estimator, **settings) -> Tensor:
-    """The expected gradient over the behaviour's trajectories."""
+def off_policy_mean(estimator) -> Tensor:
+    """The expected gradient of an off-policy estimator over the behaviour's trajectories."""
     theta = THETA.clone().requires_grad_()
     on = read(EVERY.log_probs(theta), EVERY)
     off = OffPolicyTrajectories(**vars(on), behaviour_log_prob=EVERY.log_probs(BEHAVIOUR))
-    values = vtrace(estimator, **settings).surrogate(off)
-    return torch.autograd.grad((EVERY.probability(BEHAVIOUR) * values).sum(), theta)[0]
+    return torch.autograd.grad((EVERY.probability(BEHAVIOUR) * estimator.surrogate(off)).sum(), theta)[0]
+
+
+def of_the_clipped_policy(ratio_clip: float, trace_clip: float, decay: float = 1.0) -> Tensor:
+    """Σ_t γᵗ Σ_s μ_t(s) Σ_a min(clip μ, π) ∇log π (r + γ v_{t+1}(s') − V), by dynamic programming."""
+    policy, behaviour = THETA.softmax(-1), BEHAVIOUR.softmax(-1)
+    clipped = torch.minimum(ratio_clip * behaviour, policy)
+    trace = decay * torch.minimum(trace_clip * behaviour, policy)
+    target = [CRITIC]  # v_T … v_0
+    for _ in range(HORIZON):
+        difference = MDP.reward + GAMMA * MDP.transition @ CRITIC - CRITIC.unsqueeze(-1)
+        ahead = GAMMA * MDP.transition @ (target[-1] - CRITIC)
+        target.append(CRITIC + (clipped * difference + trace * ahead).sum(-1))
+    found, visits = torch.zeros(2, 2, dtype=F64), MDP.start_distribution
+    for t in range(HORIZON):
+        after = target[HORIZON - t - 1]
+        advantage = MDP.reward + GAMMA * MDP.transition @ after - CRITIC.unsqueeze(-1)
+        share = visits.unsqueeze(-1) * clipped * advantage
+        found += GAMMA**t * (share - policy * share.sum(-1, keepdim=True))
+        visits = torch.einsum("s,sa,sax->x", visits, behaviour, MDP.transition)
+    return found
 
 
 @pytest.mark.claim("v-trace")
 @pytest.mark.parametrize("name", ["ad", "lvc", "loaded_dice"])
 def test_v_trace_has_the_gradient_of_its_clipped_policy_in_the_states_of_the_behaviour(name):
-    """Σ_t γᵗ Σ_s μ_t(s) Σ_a min(clip μ, π) ∇log π (r + γ v_{t+1}(s') − V), by dynamic programming."""
-    policy, behaviour = THETA.softmax(-1), BEHAVIOUR.softmax(-1)
     for ratio_clip, trace_clip, decay in ((float("inf"), float("inf"), 1.0), (1.0, 0.8, 0.9), (1.2, 1.2, 1.0)):
-        clipped = torch.minimum(ratio_clip * behaviour, policy)
-        trace = decay * torch.minimum(trace_clip * behaviour, policy)
-        target = [CRITIC]  # v_T … v_0
-        for _ in range(HORIZON):
-            difference = MDP.reward + GAMMA * MDP.transition @ CRITIC - CRITIC.unsqueeze(-1)
-            ahead = GAMMA * MDP.transition @ (target[-1] - CRITIC)
-            target.append(CRITIC + (clipped * difference + trace * ahead).sum(-1))
-        truth, visits = torch.zeros(2, 2, dtype=F64), MDP.start_distribution
-        for t in range(HORIZON):
-            after = target[HORIZON - t - 1]
-            advantage = MDP.reward + GAMMA * MDP.transition @ after - CRITIC.unsqueeze(-1)
-            share = visits.unsqueeze(-1) * clipped * advantage
-            truth += GAMMA**t * (share - policy * share.sum(-1, keepdim=True))
-            visits = torch.einsum("s,sa,sax->x", visits, behaviour, MDP.transition)
         settings = {"ratio_clip": ratio_clip, "trace_clip": trace_clip, "decay": decay}
-        assert_close(off_policy_mean(load(name), **settings), truth, rtol=0, atol=1e-10)
-        wrong = off_policy_mean(load(name), **(settings | {"ratio_clip": 0.8}))
+        truth = of_the_clipped_policy(**settings)
+        assert_close(off_policy_mean(vtrace(load(name), **settings)), truth, rtol=0, atol=1e-10)
+        wrong = off_policy_mean(vtrace(load(name), **(settings | {"ratio_clip": 0.8})))
         assert (wrong - truth).abs().max() > 1e-3  # the control
+
+
+@pytest.mark.claim("v-trace")
+@pytest.mark.parametrize(
+    ("name", "bound"),
+    [("vtrace", 1.0), ("lvc+vtrace", 1.0), ("loaded_dice+vtrace@1.2", 1.2), ("vtrace+vtrace@0.8", 0.8)],
+)
+def test_a_name_with_v_trace_has_it_off_policy(name, bound):
+    truth = of_the_clipped_policy(bound, bound)
+    assert_close(off_policy_mean(off_policy(load(name))), truth, rtol=0, atol=1e-10)
+    assert load(name, suffixes=False) == load(name)
+    for control in (load("lvc"), load(f"lvc+vtrace@{bound + 0.1}")):  # cumulative ratios, another bound
+        assert (off_policy_mean(off_policy(control)) - truth).abs().max() > 1e-3
 
 
 def test_v_trace_on_policy_is_the_estimator_itself():
     log_prob = EVERY.log_probs(THETA)
     off = OffPolicyTrajectories(**vars(read(log_prob, EVERY)), behaviour_log_prob=log_prob)
+    direction = torch.randn(log_prob.shape, generator=torch.Generator().manual_seed(0), dtype=F64)
     for name in ("ad", "lvc", "loaded_dice"):
-        found, on = vtrace(load(name)).derivatives(off), load(name).derivatives(read(log_prob, EVERY))
-        assert_close(found.first, on.first, rtol=0, atol=1e-12)
+        on = load(name).derivatives(read(log_prob, EVERY))
+        for found in (vtrace(load(name)).derivatives(off), load(f"{name}+vtrace").derivatives(read(log_prob, EVERY))):
+            assert_close(found.first, on.first, rtol=0, atol=1e-12)
+            for one, other in ((found.diagonal, on.diagonal), (found.product, on.product)):
+                assert (one is None) == (other is None)
+            if on.product is not None:
+                assert_close(found.product(direction), on.product(direction), rtol=0, atol=1e-12)
+    assert families([load("ad"), load("vtrace")]) == [[load("ad"), load("vtrace")]]  # one inner path for both
     with pytest.raises(ValueError, match=r"ratio_clip, trace_clip: expected positive numbers, got 0\.0 and 1\.0"):
         vtrace(load("ad"), ratio_clip=0.0)
     with pytest.raises(TypeError, match="expected OffPolicyTrajectories, got Trajectories"):
         vtrace(load("ad")).derivatives(read(log_prob, EVERY))
+    for controls in ({"clip": 2.0}, {"self_normalise": True}):
+        with pytest.raises(EstimatorError, match="V-trace has bounds of its own, expected neither clip nor self_norm"):
+            vtrace(load("ad")).derivatives(replace(off, **controls))
+    for name in ("dice", "tmaml"):
+        with pytest.raises(EstimatorError, match=f"estimator {name}: V-trace weighs advantages, expected an estimator"):
+            vtrace(load(name))
 
 
 @pytest.mark.claim("sampling-correction")

@@ -77,6 +77,13 @@ def test_every_study_has_curves_with_both_bounds(app, tmp_path):
     assert points == len(frame)
 
 
+def test_other_figures_take_shared_samples_and_a_sampling_correction(app, tmp_path):
+    small = ["--sample-sizes", "2", "--permutations", "SSE", "--estimators", "ad", "ad+correction"]
+    assert app("--run-dir", "run", "--figure", "fig4", "--samples", "shared", *small)[0] == 0
+    frame = pd.read_csv(tmp_path / "run" / "results.csv").set_index(["estimator", "mdp"])["variance"]
+    assert (frame["ad+correction"] > frame["ad"]).all()
+
+
 def test_shared_samples_are_refused(app):
     status, error = app("--figure", "theory", "--samples", "shared")
     assert status == 2

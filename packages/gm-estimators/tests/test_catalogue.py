@@ -56,6 +56,48 @@ def test_names_lead_to_the_papers_estimators():
         assert estimator.critic is (name != "dice")
 
 
+def test_suffixes_say_what_is_added():
+    assert load("ad").correction == 0
+    assert load("ad").ratio_clip is None
+    assert load("ad+correction").correction == 1
+    assert load("lvc+learnt+correction@0.25").correction == 0.25
+    assert load("lvc+correction+jackknife").correction == 1
+    assert load("vtrace").ratio_clip == load("loaded_dice@0.5+vtrace").ratio_clip == 1
+    assert load("lvc+vtrace@2.5").ratio_clip == 2.5
+    assert load("lvc+vtrace").surrogate is CATALOGUE["lvc"].surrogate
+    same = [load(name) for name in ("ad", "ad+correction", "lvc+vtrace", "vtrace")]
+    assert families(same) == [same]  # their inner steps are shared
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ad+correct", r"expected \+learnt, .*\+correction\[@c\] or \+vtrace\[@clip\] at the end, got 'ad\+correct'"),
+        ("ad+correction@", r"expected \+correction@c with a finite c of at least 0, got 'ad\+correction@'"),
+        ("ad+correction@-1", r"expected \+correction@c with a finite c of at least 0, got 'ad\+correction@-1'"),
+        ("ad+correction@inf", r"expected \+correction@c with a finite c of at least 0, got 'ad\+correction@inf'"),
+        ("lvc+vtrace@0", r"expected \+vtrace@clip with a bound above 0, got 'lvc\+vtrace@0'"),
+        ("lvc+vtrace@x", r"expected \+vtrace@clip with a bound above 0, got 'lvc\+vtrace@x'"),
+        (
+            "dice+vtrace",
+            "estimator dice: V-trace weighs advantages, expected an estimator that reads these, as ad, lvc",
+        ),
+    ],
+)
+def test_a_suffix_that_makes_no_sense_is_refused(name, message):
+    with pytest.raises(EstimatorError, match=message):
+        load(name)
+
+
+@pytest.mark.parametrize("name", ["ad+correction", "lvc+learnt+vtrace", "lvc+vtrace+jackknife"])
+def test_without_a_critic_and_parts_only_v_trace_is_to_be_had(name):
+    assert load("lvc+vtrace@2", suffixes=False) == load("lvc+vtrace@2")
+    with pytest.raises(
+        EstimatorError, match=r"expected an estimator without \+.*, which only the tabular problems have"
+    ):
+        load(name, suffixes=False)
+
+
 def test_estimators_with_one_gradient_form_a_family():
     groups = families(CATALOGUE.values())
     assert [[estimator.name for estimator in group] for group in groups] == [["ad", "loaded_dice", "lvc"], ["dice"]]

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from gm_estimators import CATALOGUE, FAMILY, load
+from gm_estimators.corrections import credit
 from gm_estimators.derivatives import LogProbDerivatives, automatic_derivatives
 
 NAMES = [*CATALOGUE, *FAMILY, "loaded_dice@0.3"]
@@ -35,6 +36,22 @@ def test_closed_forms_are_the_automatic_derivatives(make_trajectories, name, dty
     assert closed.first.dtype == dtype
     assert_close(closed.first, automatic.first, **tolerance)
     assert_close(apply(closed, direction), apply(automatic, direction), **tolerance)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_credit_of_each_trajectory_has_a_baseline_of_the_others(make_trajectories, size):
+    read, outer = make_trajectories(2, size, 4), torch.tensor([1.5, -0.5], dtype=torch.float64)
+    estimator = credit(load("dice+correction@0.7"), outer)
+    closed, automatic = estimator.derivatives(read), automatic_derivatives(estimator.surrogate, read)
+    assert_close(closed.first, automatic.first)
+    assert automatic.diagonal.count_nonzero() == closed.diagonal.count_nonzero() == 0
+    returns = (read.discount[:-1] * read.reward).sum(-1) + read.discount[-1] * read.value[..., -1]
+    for batch in range(2):
+        for i in range(size):
+            others = [returns[batch, j] for j in range(size) if j != i]
+            baseline = sum(others) / max(len(others), 1)
+            expected = 0.7 * size * (outer[batch] - baseline)
+            assert_close(closed.first[batch, i], expected.expand(4), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["dice", "loaded_dice", "loaded_dice@0.3", "tmaml"])

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gm_estimators import CATALOGUE, TabularProblem, Trajectories, gae, lvc, mean_surrogate
+from gm_estimators import CATALOGUE, ExactObjective, TabularProblem, Trajectories, gae, lvc, mean_surrogate
 from gm_estimators.catalogue import Estimator
+from gm_estimators.problem import Objective
 from gm_estimators.returns import discounts
 
 F64 = torch.float64
@@ -106,6 +107,31 @@ def test_the_rollout_gets_the_policy():
     setting = Setting(2)
     setting.objective(CATALOGUE["ad"])
     assert_close(setting.policies[0], setting.params.softmax(-1))
+
+
+def test_an_exact_objective_is_what_is_known_of_its_policy():
+    class Known:
+        value, gradient = torch.tensor(2.0), torch.tensor([1.0, -1.0])
+
+        def hessian_vector_product(self, vector):
+            return 3 * vector
+
+    found = ExactObjective(Known())
+    assert isinstance(found, Objective)
+    assert (found.value, found.meta_gradient) == (2.0, None)
+    assert found.gradient.tolist() == [1, -1]
+    product, mixed = found.vjp(torch.ones(1, 2))
+    assert (product.tolist(), mixed) == ([[3, 3]], None)
+
+
+@pytest.mark.parametrize("name", ["dice", "lvc"])
+def test_the_value_is_the_mean_return_bootstrapped_with_the_critic(name):
+    setting = Setting(2, 3)
+    reward, value = setting.reward[setting.state[..., :-1], setting.action], torch.zeros(2, 3, SIZE, dtype=F64)
+    if name == "lvc":
+        value = setting.value.unsqueeze(-2).expand(2, 3, SIZE, STATES).gather(-1, setting.state[..., -1:]).squeeze(-1)
+    expected = ((discounts(GAMMA, HORIZON) * reward).sum(-1) + GAMMA**HORIZON * value).mean(-1)
+    assert_close(setting.objective(CATALOGUE[name]).value, expected, rtol=0, atol=1e-12)
 
 
 def test_a_users_critic_attribute_decides():

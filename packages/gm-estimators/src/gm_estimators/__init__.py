@@ -29,6 +29,7 @@ from gm_estimators.off_policy import (
     vtrace,
 )
 from gm_estimators.operators import decomposed_step, likelihood_ratio, magic_box
+from gm_estimators.problem import ExactObjective
 from gm_estimators.returns import gae, lambda_returns, returns_to_go
 from gm_estimators.study import Grid, measure
 from gm_estimators.surrogates import Trajectories, ad, dice, loaded_dice, lvc, mean_surrogate, tmaml
@@ -41,6 +42,7 @@ __all__ = [
     "Debias",
     "Estimator",
     "EstimatorError",
+    "ExactObjective",
     "Grid",
     "Jackknife",
     "Levels",

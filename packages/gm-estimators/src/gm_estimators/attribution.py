@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from gm_estimators.catalogue import Estimator
-from gm_estimators.decomposition import PERMUTATIONS, Problem, SampleT, decompose, exact_meta_gradient
+from gm_estimators.decomposition import PERMUTATIONS, decompose, exact_meta_gradient
 from gm_estimators.metrics import bias_sq, variance
+from gm_estimators.problem import Problem, SampleT
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 ROLES = ("composition", "hessian", "outer")

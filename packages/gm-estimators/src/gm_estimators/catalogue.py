@@ -34,6 +34,10 @@ class Estimator:
         closed_form: its derivatives in the log-probabilities; found by automatic differentiation if `None`.
         source: where it comes from.
         debias: what `decompose` does against the bias of composition; `None` for the plain estimate.
+        correction: the coefficient c of the sampling correction (`corrections.sampling_correction`) that `decompose`
+            adds where I and II are sampled; 0 for none.
+        ratio_clip: the bounds ρ̄ = c̄ of the V-trace that its off-policy form is (`off_policy.vtrace`); `None` if that
+            weighs with cumulative ratios.
     """
 
     name: str
@@ -43,6 +47,8 @@ class Estimator:
     closed_form: DerivativesFunction | None
     source: str
     debias: Debias | None = None
+    correction: float = 0.0
+    ratio_clip: float | None = None
 
     def derivatives(self, trajectories: Trajectories) -> LogProbDerivatives:
         """∂f/∂ℓ and ∂²f/∂ℓ² at the given trajectories.
@@ -84,6 +90,7 @@ FAMILY: dict[str, Estimator] = {
         Estimator(
             "tmaml", surrogates.tmaml, True, "tmaml", derivatives.tmaml_derivatives, "Liu, Socher and Xiong 2019"
         ),
+        replace(CATALOGUE["ad"], name="vtrace", source="Espeholt et al. 2018", ratio_clip=1.0),
     )
 }
 """Estimators beside those that the paper compares."""
@@ -92,16 +99,22 @@ FAMILY: dict[str, Estimator] = {
 def load(name: str, *, suffixes: bool = True) -> Estimator:
     """The estimator of a name: one of `CATALOGUE`, or `package.module:function` for a surrogate of one's own.
 
-    Other names are in `FAMILY`; `loaded_dice@0.5` is Loaded DiCE with that λ. Each may end in `+learnt` for a critic
-    learnt from the same sample (`critics.learnt_values`), and in `+jackknife`, `+jackknifeB` or `+jackknifeB.p` for
-    `debias.Jackknife` of B blocks (2) and order p (1).
+    Other names are in `FAMILY`; `loaded_dice@0.5` is Loaded DiCE with that λ. Each may end in
+
+    - `+learnt` for a critic learnt from the same sample (`critics.learnt_values`);
+    - `+jackknife`, `+jackknifeB` or `+jackknifeB.p` for `debias.Jackknife` of B blocks (2) and order p (1);
+    - `+correction` or `+correction@c` for E-MAML's sampling correction with the coefficient c (1), see
+      `corrections.sampling_correction`: `ad+correction` estimates the gain of adapting with n trajectories;
+    - `+vtrace` or `+vtrace@clip` for an off-policy form with V-trace's ratios, clipped at that bound (1), see
+      `off_policy.vtrace`; on-policy nothing changes. `vtrace` is `ad+vtrace`.
 
     Modules are looked for on the Python path and in the working directory. The function may carry the attribute
     `critic = False` to be given values of zero, as DiCE is.
 
     Args:
         name: the name.
-        suffixes: whether a name may end in `+…`; not where neither the critic nor the parts of a sample are at hand.
+        suffixes: whether a name may end in any `+…`; where neither the critic nor the parts of a sample are at hand,
+            only in `+vtrace`.
 
     Returns:
         The estimator.
@@ -110,12 +123,12 @@ def load(name: str, *, suffixes: bool = True) -> Estimator:
         EstimatorError: if there is none of that name, with what there is.
     """
     plain, plus, suffix = name.rpartition("+")
-    if plus and not suffixes:
+    if plus and not suffixes and not suffix.startswith("vtrace"):
         raise EstimatorError(
             f"expected an estimator without +{suffix}, which only the tabular problems have, got {name!r}"
         )
     if plus:
-        return _varied(load(plain), suffix, name)
+        return _varied(load(plain, suffixes=suffixes), suffix, name)
     if name in CATALOGUE | FAMILY:
         return (CATALOGUE | FAMILY)[name]
     if name.startswith("loaded_dice@"):
@@ -141,20 +154,52 @@ def load(name: str, *, suffixes: bool = True) -> Estimator:
 def _varied(estimator: Estimator, suffix: str, name: str) -> Estimator:
     if suffix == "learnt":
         return replace(estimator, name=name, critic="learnt", gradient_family=f"{estimator.gradient_family} learnt")
+    kind, at, given = suffix.partition("@")
+    number = _number(given) if at else 1.0
+    if kind == "correction":
+        if not 0 <= number < math.inf:
+            raise EstimatorError(f"expected +correction@c with a finite c of at least 0, got {name!r}")
+        return replace(estimator, name=name, correction=number)
+    if kind == "vtrace":
+        if not number > 0:
+            raise EstimatorError(f"expected +vtrace@clip with a bound above 0, got {name!r}")
+        return replace(reads_advantages(estimator), name=name, ratio_clip=number)
     found = re.fullmatch(r"jackknife(?:(\d+)(?:\.(\d+))?)?", suffix)
     if found is None:
-        raise EstimatorError(f"expected +learnt, +jackknife, +jackknifeB or +jackknifeB.p at the end, got {name!r}")
+        raise EstimatorError(
+            "expected +learnt, +jackknife, +jackknifeB, +jackknifeB.p, +correction[@c] or +vtrace[@clip] "
+            f"at the end, got {name!r}"
+        )
     try:
         return replace(estimator, name=name, debias=Jackknife(*(int(x) for x in found.groups() if x is not None)))
     except ValueError as error:
         raise EstimatorError(f"estimator {name}: {error}") from error
 
 
-def _loaded_dice(name: str) -> Estimator:
+def reads_advantages(estimator: Estimator) -> Estimator:
+    """The estimator itself.
+
+    Raises:
+        EstimatorError: if it reads rewards, for which V-trace has no weights.
+    """
+    if estimator.surrogate in (surrogates.dice, surrogates.tmaml):
+        raise EstimatorError(
+            f"estimator {estimator.name}: V-trace weighs advantages, expected an estimator that reads these, "
+            "as ad, lvc and loaded_dice do"
+        )
+    return estimator
+
+
+def _number(text: str) -> float:
+    """NaN if it is none."""
     try:
-        decay = float(name.partition("@")[2])
+        return float(text)
     except ValueError:
-        decay = math.nan
+        return math.nan
+
+
+def _loaded_dice(name: str) -> Estimator:
+    decay = _number(name.partition("@")[2])
     if not 0 <= decay <= 1:
         raise EstimatorError(f"expected loaded_dice@λ with a λ between 0 and 1, got {name!r}")
     return replace(

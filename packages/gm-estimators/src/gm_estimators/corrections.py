@@ -1,7 +1,14 @@
 """Terms of a meta-gradient that are no derivative of the inner steps."""
 
+from dataclasses import replace
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from gm_estimators.catalogue import Estimator
+from gm_estimators.derivatives import LogProbDerivatives
+from gm_estimators.surrogates import Trajectories, discounted_return
 
 
 def sampling_correction(
@@ -18,10 +25,12 @@ def sampling_correction(
         ∇φ E_τ[J(θ¹(φ, τ))] = E_τ[∇φ θ¹(φ, τ) ∇J(θ¹)] + E_τ[J(θ¹) Σ_n Σ_t ∇φ log π]
 
     whose second term is this one at c = 1 (Stadie et al. 2018, "Some considerations on learning to explore via
-    meta-reinforcement learning"; Al-Shedivat et al. 2018, "Continuous adaptation via meta-learning"). It is unbiased
+    meta-reinforcement learning"; Al-Shedivat et al. 2018, "Continuous adaptation via meta-learning …"). It is unbiased
     with the derivative of the step that was taken, that of `ad`: correcting the Hessian as well, as DiCE does, counts
-    twice. c trades the bias of c = 0 against a variance that grows with n (Vuorio et al. 2021; arXiv 2209.11303). What
-    is estimated is the gain of adapting with n trajectories, not the limit of many that the exact meta-gradient is.
+    twice. c trades the bias of c = 0 against a variance that grows with n (Vuorio et al. 2021, "No DICE: An
+    investigation of the bias-variance tradeoff in meta-gradients"; paper, Appendix B). What is estimated is the gain of
+    adapting with n trajectories, not the limit of many that the exact meta-gradient is. For `decompose` it is
+    had by name, `ad+correction`.
 
     Args:
         log_prob: of the inner trajectories under the parameters that drew them, differentiable in φ; for K steps, add
@@ -35,3 +44,36 @@ def sampling_correction(
     """
     score = (log_prob - log_prob.detach()).sum((-2, -1))
     return coefficient * (outer_value.detach() - baseline) * score
+
+
+def credit(estimator: Estimator, outer_value: Float[Tensor, "*batch"]) -> Estimator:
+    """The estimator whose gradient is the sampling correction of `estimator`, read from the batch of an inner step.
+
+        f_j = c n (J_Out − b_j) Σ_t log π_t,   b_j = Σ_{i≠j} R_i / (n − 1),   R = Σ_t d_t r_t + d_T V(s_T)
+
+    Without its own return a trajectory's baseline is independent of its actions; one trajectory alone has none.
+
+    Args:
+        estimator: whose `correction` is c.
+        outer_value: J_Out(θᴷ).
+
+    Returns:
+        An estimator that reads what `estimator` does.
+    """
+
+    def weight(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"]:
+        found = discounted_return(trajectories)
+        size = found.shape[-1]
+        baseline = (found.sum(-1, keepdim=True) - found) / max(size - 1, 1)
+        return estimator.correction * size * (outer_value.unsqueeze(-1) - baseline)
+
+    def derivatives(trajectories: Trajectories) -> LogProbDerivatives:
+        first = weight(trajectories).unsqueeze(-1).expand_as(trajectories.log_prob)
+        return LogProbDerivatives(first, torch.zeros_like(first))
+
+    return replace(
+        estimator,
+        surrogate=lambda trajectories: weight(trajectories) * trajectories.log_prob.sum(-1),
+        gradient_family=f"credit {estimator.gradient_family}",
+        closed_form=derivatives,
+    )

@@ -8,88 +8,37 @@ right to left):
     λ_K = ∇θ J_Out(φ, θᴷ),   λ_i = λ_{i+1} + α ∇²θ J_In(φ, θ^i) λ_{i+1},
     ∇φ Jᴷ = ∇φ J_Out(φ, θᴷ) + α Σ_i ∇φ∇θ J_In(φ, θ^i) λ_{i+1}  [+ λ_0 if φ = θ⁰]
 
-so that nothing is differentiated that two permutations share.
+so that nothing is differentiated that two permutations share. The sampling correction of an estimator that has one adds
+c (J_Out(θᴷ) − b) Σ_n Σ_t ∇ log π of the batch that moved θ^i to λ_i, and its ∇φ to ∇φ Jᴷ, see `decompose`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gm_estimators.catalogue import Estimator, EstimatorError, families
+from gm_estimators.corrections import credit
 from gm_estimators.debias import Debias
+from gm_estimators.problem import Objective, Problem, Role, Sample, SampleT, Splits
 
-Role = Literal["inner", "hessian", "outer"]
-
-SelfT = TypeVar("SelfT")
+__all__ = [
+    "PERMUTATIONS",
+    "Objective",
+    "Problem",
+    "Role",
+    "Sample",
+    "SampleT",
+    "Splits",
+    "check_permutation",
+    "decompose",
+    "exact_meta_gradient",
+]
 
 PERMUTATIONS = ("SSS", "SES", "ESS", "EES", "SSE", "SEE", "ESE")
 """The seven permutations that estimate anything; EEE is the truth."""
-
-
-@runtime_checkable
-class Objective(Protocol):
-    """J(φ, θ), exact or estimated, at one point."""
-
-    @property
-    def gradient(self) -> Tensor:
-        """∇θ J, of the shape of θ."""
-
-    @property
-    def meta_gradient(self) -> Tensor | None:
-        """∇φ J, of the shape of φ; `None` if J does not depend on φ directly, or φ = θ."""
-
-    def vjp(self, cotangent: Tensor, /) -> tuple[Tensor, Tensor | None]:
-        """(∇²θ J λ, ∇φ∇θ J λ) for every λ along the cotangent's extra leading axis; the second `None` as above."""
-
-
-@runtime_checkable
-class Sample(Protocol):
-    """Trajectories of which a smaller sample is a part.
-
-    For an estimator with `debias` it also has `select(numbers)`, the sample of the trajectories of those numbers.
-    """
-
-    def first(self: SelfT, size: int, /) -> SelfT:
-        """The first `size` trajectories."""
-
-
-SampleT = TypeVar("SampleT", bound=Sample)
-
-
-@runtime_checkable
-class Problem(Protocol[SampleT]):
-    """A two-level problem (paper, Eq. 2): exact objectives, a sampler, and objectives estimated from samples."""
-
-    @property
-    def params(self) -> Tensor:
-        """θ⁰, shape `[*batch, *shape]`."""
-
-    @property
-    def meta_is_params(self) -> bool:
-        """Whether φ = θ⁰, as in MAML."""
-
-    def exact(self, role: Role, params: Tensor, /) -> Objective:
-        """The exact objective of a role at θ."""
-
-    def draw(self, role: Role, step: int, params: Tensor, size: int, /) -> SampleT:
-        """`size` trajectories at θ; the same (role, step) always gets the same random numbers."""
-
-    def sampled(self, role: Role, estimator: Estimator, sample: SampleT, params: Tensor, /) -> Objective:
-        """The objective of a role at θ as the estimator sees it in a sample."""
-
-
-@runtime_checkable
-class Splits(Protocol[SampleT]):
-    """A problem that gives parts of its samples a batch axis of their own; others are asked part by part."""
-
-    def parts(self, numbers: Tensor, /) -> "Problem[SampleT] | None":
-        """The problem with a new first batch axis: role, step and θ of part i read `draw(…).select(numbers[i])`.
-
-        `None` if that is not to be had.
-        """
 
 
 class _Part:
@@ -114,6 +63,8 @@ class _Path:
 
     def __init__(self, params: list[Tensor]) -> None:
         self.params = params
+        self.samples: list[Any] = []
+        """What moved it from each of its points to the next, where that is asked for."""
         self.objectives: dict[tuple[Role, int], Objective] = {}
 
     def exact(self, problem: Problem[SampleT], role: Role, step: int) -> Objective:
@@ -152,6 +103,11 @@ def decompose(
 ) -> dict[tuple[str, str, int], Tensor]:
     """Meta-gradient estimates of every estimator, permutation and sample size, on common random numbers (paper, G.1.2).
 
+    An estimator with `correction` gets that term where I and II are sampled: it makes up for what the derivative of the
+    sampled step lacks, that an exact Hessian has. With c = 1, the Hessian of `ad`, a critic that does not change with θ
+    and one batch for I and II, the estimate is unbiased for ∇φ E_τ[J_Out(θᴷ(φ, τ))] over the K inner batches τ of n
+    trajectories, for φ = θ⁰ or not. That differs by O(1/n) from `exact_meta_gradient`, which takes exact steps.
+
     Args:
         problem: the two-level problem; its batch axes are independent repeats.
         estimators: what estimates I, II and III where they are sampled; with `debias`, each part of a sample runs
@@ -166,7 +122,8 @@ def decompose(
 
     Raises:
         ValueError: for an unknown permutation, or a size or number of steps below one.
-        EstimatorError: if a user's estimator fails, or the sample size does not suit its `debias`.
+        EstimatorError: if a user's estimator fails, the sample size does not suit its `debias`, or its `correction`
+            meets outer objectives without a value.
     """
     estimators = list(estimators)
     for permutation in permutations:
@@ -191,14 +148,12 @@ def decompose(
         return drawn[role, step].first(size)
 
     for family in families(estimators):
-        leader = family[0]
         for size in sample_sizes:
             for composition in compositions:
                 wanted = [p for p in permutations if p[0] == composition]
                 path = exact_path
                 if composition == "S":
-                    first = problem.sampled("inner", leader, shared_draw("inner", 0, size), exact_path.params[0])
-                    path = _sampled_path(problem, leader, first, size, inner_steps, inner_lr)
+                    path = _sampled_path(problem, family, shared_draw("inner", 0, size), size, inner_steps, inner_lr)
                     path.objectives.update({k: v for k, v in exact_path.objectives.items() if k[1] == 0})
 
                 def draw(role: Role, step: int, path: _Path = path, size: int = size) -> SampleT:
@@ -269,28 +224,64 @@ def _along(
                 problem.sampled("hessian", estimator, sample, theta)
                 for sample, theta in zip(samples, path.params, strict=False)
             ]
-            estimates = _backward(problem, steps, ends, inner_lr)
+            scores = _scores(problem, estimator, path, ends) if estimator.correction and path.samples else ()
+            estimates = _backward(problem, steps, ends, inner_lr, scores)
             results.update({(estimator.name, p, size): e for p, e in zip(wanted, estimates, strict=True)})
     return results
 
 
+def _scores(
+    problem: Problem[SampleT], estimator: Estimator, path: _Path, ends: Sequence[Objective]
+) -> list[list[Objective]]:
+    """The sampling correction of every inner step, for every outer objective."""
+    values = [getattr(end, "value", None) for end in ends]
+    for end, value in zip(ends, values, strict=True):
+        if value is None:
+            raise EstimatorError(
+                f"estimator {estimator.name}: expected outer objectives with a value, got {type(end).__name__} without"
+            )
+    credited = [credit(estimator, value) for value in values if value is not None]
+    return [
+        [problem.sampled("inner", each, sample, theta) for each in credited]
+        for sample, theta in zip(path.samples, path.params, strict=False)
+    ]
+
+
 def _backward(
-    problem: Problem[SampleT], steps: Sequence[Objective], ends: Sequence[Objective], inner_lr: float
+    problem: Problem[SampleT],
+    steps: Sequence[Objective],
+    ends: Sequence[Objective],
+    inner_lr: float,
+    scores: Sequence[Sequence[Objective]] = (),
 ) -> Tensor:
     """∇φ of several outer objectives through the same steps, shape `[len(ends), *batch, *meta shape]`."""
-    adjoint = torch.stack([end.gradient for end in ends])
-    direct = [end.meta_gradient for end in ends]
-    meta = torch.stack([d for d in direct if d is not None]) if all(d is not None for d in direct) else None
-    for step in reversed(steps):
+    adjoint, meta = _stacked(ends)
+    for i, step in reversed(list(enumerate(steps))):
         hessian_term, mixed_term = step.vjp(adjoint)
         if mixed_term is not None:
-            meta = inner_lr * mixed_term if meta is None else meta + inner_lr * mixed_term
+            meta = _plus(meta, inner_lr * mixed_term)
         adjoint = adjoint + inner_lr * hessian_term
+        if scores:
+            score, meta_score = _stacked(scores[i])
+            adjoint, meta = adjoint + score, _plus(meta, meta_score)
     if problem.meta_is_params:
         return adjoint if meta is None else adjoint + meta
     if meta is None:
         raise ValueError("problem: expected objectives that depend on the meta-parameters, got none")
     return meta
+
+
+def _stacked(objectives: Sequence[Objective]) -> tuple[Tensor, Tensor | None]:
+    """∇θ and ∇φ of several objectives, the second `None` unless all depend on φ directly."""
+    direct = [objective.meta_gradient for objective in objectives]
+    present = [each for each in direct if each is not None]
+    meta = torch.stack(present) if len(present) == len(direct) else None
+    return torch.stack([objective.gradient for objective in objectives]), meta
+
+
+def _plus(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+    """The sum of what there is."""
+    return y if x is None else x if y is None else x + y
 
 
 def _exact_path(problem: Problem[SampleT], inner_steps: int, inner_lr: float) -> _Path:
@@ -301,11 +292,14 @@ def _exact_path(problem: Problem[SampleT], inner_steps: int, inner_lr: float) ->
 
 
 def _sampled_path(
-    problem: Problem[SampleT], leader: Estimator, first: Objective, size: int, inner_steps: int, inner_lr: float
+    problem: Problem[SampleT], family: list[Estimator], first: SampleT, size: int, inner_steps: int, inner_lr: float
 ) -> _Path:
-    path = _Path([problem.params, problem.params + inner_lr * first.gradient])
-    for i in range(1, inner_steps):
+    path = _Path([problem.params])
+    for i in range(inner_steps):
         theta = path.params[i]
-        step = problem.sampled("inner", leader, problem.draw("inner", i, theta, size), theta)
+        sample = problem.draw("inner", i, theta, size) if i > 0 else first
+        step = problem.sampled("inner", family[0], sample, theta)
         path.params.append(theta + inner_lr * step.gradient)
+        if any(estimator.correction for estimator in family):
+            path.samples.append(sample)
     return path

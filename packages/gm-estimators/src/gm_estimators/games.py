@@ -10,7 +10,7 @@ in the log-probabilities enter through 20 numbers, one for each cell (s, o):
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Integer
@@ -22,6 +22,7 @@ from gm_estimators.returns import discounts, gae
 from gm_estimators.surrogates import Trajectories
 
 
+@runtime_checkable
 class CellSums(Protocol):
     """W and d ↦ U of a sample."""
 

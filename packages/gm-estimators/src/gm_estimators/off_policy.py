@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gm_estimators.catalogue import Estimator
+from gm_estimators.catalogue import Estimator, EstimatorError, reads_advantages
 from gm_estimators.derivatives import LogProbDerivatives
 from gm_estimators.returns import returns_to_go, reverse_cumsum
 from gm_estimators.surrogates import Trajectories, dice
@@ -46,9 +46,9 @@ def cumulative_ratio(trajectories: OffPolicyTrajectories) -> Float[Tensor, "*bat
         self-normalised: ρ_t / ((1/n) Σ_n ρ_t),   clipped: min(ρ_t, clip)
 
     Derivatives come from the surrogate's magic box: the weight of a trajectory is truncated, not its score (Espeholt
-    et al. 2018, "IMPALA", Section 4.1). Clipping lowers large weights: it is biased unless no ratio exceeds the
+    et al. 2018, "IMPALA"). Clipping lowers large weights: it is biased unless no ratio exceeds the
     bound, and more so the lower the bound. Self-normalisation is biased by O(1/n) and consistent (Owen 2013, "Monte
-    Carlo theory, methods and examples", Section 9.2); with one trajectory nothing is corrected at all.
+    Carlo theory, methods and examples"); with one trajectory nothing is corrected at all.
 
     Args:
         trajectories: the trajectories and their controls.
@@ -136,7 +136,8 @@ def off_policy(estimator: Estimator) -> Estimator:
     """The off-policy form of an estimator, one's own included, by importance-weighted trajectories.
 
     The derivatives of `dice` become those of `off_policy_dice`. `ad`, `lvc` and `loaded_dice` read the weighted
-    advantage, whose mean given the past is ρ_t times that of the on-policy one, at λ = 1.
+    advantage, whose mean given the past is ρ_t times that of the on-policy one, at λ = 1. An estimator with
+    `ratio_clip` (`vtrace`, `loaded_dice+vtrace`) gets its `vtrace` form with ρ̄ = c̄ = `ratio_clip` instead.
 
     Args:
         estimator: an on-policy estimator.
@@ -144,6 +145,8 @@ def off_policy(estimator: Estimator) -> Estimator:
     Returns:
         An estimator that reads `OffPolicyTrajectories`.
     """
+    if estimator.ratio_clip is not None:
+        return vtrace(estimator, ratio_clip=estimator.ratio_clip, trace_clip=estimator.ratio_clip)
 
     def surrogate(trajectories: Trajectories) -> Tensor:
         return estimator.surrogate(weighted(_require(trajectories)))
@@ -161,13 +164,14 @@ def off_policy(estimator: Estimator) -> Estimator:
 
 
 def vtrace(estimator: Estimator, *, ratio_clip: float = 1.0, trace_clip: float = 1.0, decay: float = 1.0) -> Estimator:
-    """An estimator that reads V-trace advantages (Espeholt et al. 2018, "IMPALA", Eq. 1 and Section 4.2).
+    """An estimator that reads V-trace advantages (Espeholt et al. 2018, "IMPALA", Eq. 1).
 
         v_t = V(s_t) + Σ_{u≥t} γ^{u−t} (Π_{t≤i<u} c_i) ρ̄_u δ_u,   δ_u = r_u + γ V(s_{u+1}) − V(s_u)
         A_t = ρ̄_t (r_t + γ v_{t+1} − V(s_t)),   ρ̄_t = min(clip, π_t/μ_t),   c_t = λ min(trace clip, π_t/μ_t)
 
     Only the ratio of step t weighs its score: states count as often as μ visits them, which is what keeps the variance
-    low and biases the gradient even without clipping. For estimators that read advantages: `ad`, `lvc`, `loaded_dice`.
+    low and biases the gradient even without clipping. On-policy A_t is the return to the horizon, bootstrapped with
+    V(s_T), minus V(s_t), if both bounds are at least 1. For estimators that read advantages, not `dice` or `tmaml`.
 
     Args:
         estimator: an on-policy estimator.
@@ -179,13 +183,21 @@ def vtrace(estimator: Estimator, *, ratio_clip: float = 1.0, trace_clip: float =
         An estimator that reads `OffPolicyTrajectories`.
 
     Raises:
-        ValueError: if a bound is not positive.
+        ValueError: if a bound is not positive, the estimator reads rewards, or the trajectories come with a clip or
+            self-normalisation, which are for cumulative ratios.
     """
+    reads_advantages(estimator)
     if not (ratio_clip > 0 and trace_clip > 0):
         raise ValueError(f"ratio_clip, trace_clip: expected positive numbers, got {ratio_clip} and {trace_clip}")
 
     def seen(trajectories: Trajectories) -> Trajectories:
-        return _vtrace(_require(trajectories), ratio_clip, trace_clip, decay)
+        found = _require(trajectories)
+        if found.clip < float("inf") or found.self_normalise:
+            raise EstimatorError(
+                f"estimator {estimator.name}: V-trace has bounds of its own, expected neither clip nor self_normalise, "
+                f"got {found.clip} and {found.self_normalise}"
+            )
+        return _vtrace(found, ratio_clip, trace_clip, decay)
 
     return replace(
         estimator,

@@ -8,7 +8,7 @@ from torch import Tensor
 def magic_box(log_prob: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """□(x) = exp(x − ⊥x) → 1, with ∇□(x) = □(x) ∇x.
 
-    Foerster et al. 2018, "DiCE: The Infinitely Differentiable Monte Carlo Estimator", Section 3.
+    Foerster et al. 2018, "DiCE: The Infinitely Differentiable Monte Carlo Estimator".
 
     Args:
         log_prob: x, a (sum of) log-probabilities.

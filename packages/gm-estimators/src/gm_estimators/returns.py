@@ -70,7 +70,7 @@ def gae(
     discount: float | Tensor,
     gae_lambda: float | Tensor = 1.0,
 ) -> Float[Tensor, "*batch time"]:
-    """Generalised advantage estimates (Schulman et al. 2016, "High-Dimensional Continuous Control …", Eq. 16).
+    """Generalised advantage estimates (Schulman et al. 2016, "High-Dimensional Continuous Control …").
 
         A_t = δ_t + γ_t λ A_{t+1},   δ_t = r_t + γ_t V(s_{t+1}) − V(s_t),   A_T = 0
 

@@ -54,7 +54,7 @@ def ad(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"]:
 
 
 def lvc(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"]:
-    """Low-variance curvature: Σ_t d_t A_t π_t / ⊥π_t (Rothfuss et al. 2019, "ProMP", Eq. 8).
+    """Low-variance curvature: Σ_t d_t A_t π_t / ⊥π_t (Rothfuss et al. 2019, "ProMP: Proximal Meta-Policy Search").
 
     Its Hessian lacks the products of scores at different times.
     """
@@ -62,7 +62,10 @@ def lvc(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"]:
 
 
 def loaded_dice(trajectories: Trajectories, decay: float = 1.0) -> Float[Tensor, "*batch trajectory"]:
-    """Loaded DiCE: Σ_t d_t A_t (□_{≤t} − □_{<t}) (Farquhar et al. 2019, "Loaded DiCE", Eqs. 11 and 14).
+    """Loaded DiCE: Σ_t d_t A_t (□_{≤t} − □_{<t}).
+
+    Farquhar, Whiteson and Foerster 2019, "Loaded DiCE: Trading off Bias and Variance in Any-Order Score Function
+    Estimators for Reinforcement Learning".
 
     λ < 1 discounts what earlier actions have to do with later advantages, □_{≤t} = □(Σ_{u≤t} λ^{t−u} log π_u) and
     □_{<t} the same without log π_t: products of scores at times u < t count λ^{t−u}. At λ = 1 all derivatives are
@@ -83,8 +86,8 @@ def loaded_dice(trajectories: Trajectories, decay: float = 1.0) -> Float[Tensor,
 def dice(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"]:
     """DiCE: Σ_t d_t r_t □_{≤t} + d_T V(s_T) □_{<T} + Σ_t d_t V(s_t) (1 − □_t), with □_t of step t alone.
 
-    Foerster et al. 2018, "DiCE", Eqs. 4 and 9; the middle term bootstraps at the horizon. With a critic of zeros
-    only the first term is left, whose derivatives are unbiased at any order.
+    Foerster et al. 2018, "DiCE: The Infinitely Differentiable Monte Carlo Estimator"; the middle term bootstraps at the
+    horizon. With a critic of zeros only the first term is left, whose derivatives are unbiased at any order.
     """
     discount, value = trajectories.discount, trajectories.value
     box = magic_box(trajectories.log_prob.cumsum(-1))
@@ -102,9 +105,9 @@ def decayed_cumsum(x: Float[Tensor, "*batch time"], decay: float) -> Float[Tenso
 def tmaml(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"]:
     """DiCE with a control variate for its Hessian, too: `dice` − Σ_t d_t V(s_t) (1 − □_{<t}) (1 − □_t).
 
-    Liu, Socher and Xiong 2019, "Taming MAML", Section 4; Mao et al. 2019, "A baseline for any order gradient
-    estimation", Eq. 7. Given the past, (1 − □_t) and its derivatives have mean zero, so that nothing is biased. All
-    terms together are
+    Liu, Socher and Xiong 2019, "Taming MAML: Efficient Unbiased Meta-Reinforcement Learning"; Mao et al. 2019, "A
+    Baseline for Any Order Gradient Estimation in Stochastic Computation Graphs". Given the past, (1 − □_t) and its
+    derivatives have mean zero, so that nothing is biased. All terms together are
 
         Σ_t d_t r_t □_{≤t} + d_T V(s_T) □_{<T} − Σ_t d_t V(s_t) (□_{≤t} − □_{<t})
 
@@ -114,6 +117,12 @@ def tmaml(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"]:
     before = trajectories.log_prob.cumsum(-1) - trajectories.log_prob
     control = (1 - magic_box(before)) * (1 - magic_box(trajectories.log_prob))
     return dice(trajectories) - (discount[..., :-1] * value[..., :-1] * control).sum(-1)
+
+
+def discounted_return(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"]:
+    """Σ_t d_t r_t + d_T V(s_T)."""
+    last = trajectories.discount[..., -1] * trajectories.value[..., -1]
+    return (trajectories.discount[..., :-1] * trajectories.reward).sum(-1) + last
 
 
 def reward_to_go(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory time"]:

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from gm_estimators.catalogue import Estimator
 from gm_estimators.critics import learnt_values
-from gm_estimators.decomposition import Objective, Role
 from gm_estimators.derivatives import LogProbDerivatives
+from gm_estimators.problem import Objective, Role
 from gm_estimators.returns import discounts, gae, gae_adjoint
-from gm_estimators.surrogates import Trajectories
+from gm_estimators.surrogates import Trajectories, discounted_return
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ class SoftmaxObjective:
         policy: π(a|s) at θ.
         cell: of the sample.
         derivatives: w and F of its trajectories.
+        trajectories: what they are derivatives at.
         mixed: d ↦ ∇φ ⟨w, d⟩ averaged over the trajectories; `None` if J does not depend on φ directly, or φ = θ.
     """
 
@@ -109,6 +110,7 @@ class SoftmaxObjective:
         policy: Float[Tensor, "*batch state action"],
         cell: Int[Tensor, "*batch trajectory time"],
         derivatives: LogProbDerivatives,
+        trajectories: Trajectories,
         mixed: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self._policy = policy
@@ -116,7 +118,13 @@ class SoftmaxObjective:
         self._cell = _flat(cell)
         self._like = cell
         self._derivatives = derivatives
+        self._trajectories = trajectories
         self._weight = self._table(derivatives.first)
+
+    @cached_property
+    def value(self) -> Float[Tensor, "*batch"]:
+        """J: the mean return, bootstrapped if there is a critic."""
+        return discounted_return(self._trajectories).mean(-1)
 
     @cached_property
     def gradient(self) -> Float[Tensor, "*batch state action"]:
@@ -269,11 +277,12 @@ class TabularProblem:
         critic = estimator.critic
         if self._critic_for == "none" or (self._critic_for == "all" and critic != "learnt"):
             critic = self._critic_for == "all"
-        derivatives = estimator.derivatives(sample.trajectories(critic))
+        trajectories = sample.trajectories(critic)
+        derivatives = estimator.derivatives(trajectories)
         mixed = None
         if role == "hessian" and self._intrinsic_reward is not None:
             mixed = partial(self._mixed, sample, derivatives, critic is True)
-        return SoftmaxObjective(params.softmax(-1), sample.cell, derivatives, mixed)
+        return SoftmaxObjective(params.softmax(-1), sample.cell, derivatives, trajectories, mixed)
 
     def _mixed(self, sample: TabularSample, derivatives: LogProbDerivatives, critic: bool, score: Tensor) -> Tensor:
         """(1/n) Σ ∇φ ⟨w, d⟩ over the trajectories."""
