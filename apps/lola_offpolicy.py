@@ -10,10 +10,10 @@ import torch
 import gm_estimators as estimators
 import gm_lab
 import lola_report
-from lola_problem import Curve, Game
+from lola_problem import Curve, Game, blocks_of, estimator_of
 from lola_training import Training
 
-Figure = Literal["fig2a", "fig2b", "fig2c", "fig2d", "fig8"]
+Figure = Literal["fig2a", "fig2b", "fig2c", "fig2d", "fig8", "debias"]
 
 CURVES: dict[str, tuple[Curve, ...]] = {
     "fig2a": (
@@ -38,8 +38,16 @@ CURVES: dict[str, tuple[Curve, ...]] = {
         Curve("comp=off hessian=on", replay_inner=True),
         Curve("comp=on hessian=off", replay_hessian=True),
     ),
+    "debias": (
+        Curve("plain 192 + 192", inner=192, hessian=192, outer=192, shared=True),
+        Curve("jackknife 128 + 256", shared=True, debias="+jackknife"),
+        Curve("plain 24 + 24", inner=24, hessian=24, outer=24, shared=True),
+        Curve("jackknife 16 + 32", inner=16, hessian=16, outer=16, shared=True, debias="+jackknife"),
+    ),
 }
-"""Figure 8 shows the same curves with the accuracy of their gradients."""
+"""Figure 8 shows the curves of Figure 2 with the accuracy of their gradients. A jackknife of two blocks draws an outer
+sample for all trajectories of the look-ahead and one half as large for each half, twice as many trajectories together:
+of the curves of `debias` each two have one budget."""
 
 STATES = ("start", "CC", "CD", "DC", "DD")
 POLICY = tuple(f"cooperate_{player}_{state}" for player in (1, 2) for state in STATES)
@@ -58,6 +66,9 @@ MEASURED = (
 )
 
 
+COLUMNS = (*KEY, *MEASURED, *POLICY)
+
+
 @dataclass(frozen=True)
 class Settings(Game, gm_lab.RunSettings):
     """Why does LOLA-DiCE fail to cooperate, and does replay with off-policy DiCE help?
@@ -67,7 +78,8 @@ class Settings(Game, gm_lab.RunSettings):
     """
 
     figure: tuple[Figure, ...] = ("fig2a", "fig2b", "fig2c", "fig2d", "fig8")
-    """Figures to reproduce; fig8 has the curves of all four parts of Figure 2."""
+    """Figures to reproduce; fig8 has the curves of all four parts of Figure 2. debias: whether a look-ahead without
+    most of its bias of composition cooperates more, at one budget of trajectories."""
     curves: tuple[str, ...] | None = None
     """Only these curves of the figures, e.g. "inner=128 outer=128"."""
     seeds: int = 10
@@ -86,6 +98,7 @@ class Cell:
     curve: Curve
     names: tuple[tuple[str, str], ...]
     game: Game
+    columns: tuple[str, ...]
 
 
 def cells(settings: Settings) -> list[Cell]:
@@ -107,11 +120,11 @@ def cells(settings: Settings) -> list[Cell]:
     game = Game(**{field.name: getattr(settings, field.name) for field in fields(Game)})
     try:
         game.matrix_game()
-        estimators.load(game.estimator, suffixes=False)
+        estimator_of(game, Curve(""))
     except ValueError as error:
         flag = "" if str(error).startswith(("game:", "payoffs:")) else "estimator: "
         raise gm_lab.BadInput(f"--{flag}{error}") from error
-    figures = tuple(CURVES) if "fig8" in settings.figure else tuple(dict.fromkeys(settings.figure))
+    figures = tuple(f for f in CURVES if f in settings.figure or ("fig8" in settings.figure and f != "debias"))
     known = [curve.name for figure in figures for curve in CURVES[figure]]
     if unknown := sorted(set(settings.curves or ()) - set(known)):
         raise gm_lab.BadInput(f"--curves: expected some of {', '.join(dict.fromkeys(known))}, got {', '.join(unknown)}")
@@ -126,9 +139,21 @@ def cells(settings: Settings) -> list[Cell]:
     ]
     most = max(fresh, default=1)
     gm_lab.require(settings, "replay_capacity", f"at least {most} trajectories", settings.replay_capacity >= most)
-    found = [Cell(settings.seed, settings.seeds, curve, tuple(named), game) for curve, named in names.items()]
+    for curve in names:
+        blocks = blocks_of(estimator_of(game, curve))
+        sizes = [size for size in (curve.inner, curve.hessian, curve.outer) if size is not None]
+        sizes += [settings.replay_capacity] if curve.replay_inner or curve.replay_hessian else []
+        if odd := [size for size in sizes if size % blocks]:
+            raise gm_lab.BadInput(f"--estimator: expected parts of {odd[0]} trajectories, got a jackknife of {blocks}")
+    columns = (*COLUMNS, *extra_columns(settings))
+    found = [Cell(settings.seed, settings.seeds, c, tuple(named), game, columns) for c, named in names.items()]
     # the longest first, so that no worker is left with one at the end
     return sorted(found, key=work, reverse=True)
+
+
+def extra_columns(settings: Settings) -> tuple[str, ...]:
+    """How often the players cooperate, where that is asked for."""
+    return ("cooperation",) if "debias" in settings.figure else ()
 
 
 def work(cell: Cell) -> int:
@@ -155,11 +180,11 @@ def run_cell(cell: Cell) -> list[gm_lab.Row]:
     order = [0, *(1 + 2 * own + other for own, other in ((c, c), (c, d), (d, c), (d, d)))]
     action_0 = measured.pop("action_0")[..., order].flatten(-2)
     policy = 1 - action_0 if c == 1 else action_0
-    table = torch.cat((torch.stack([measured[name] for name in MEASURED], -1), policy), -1)
+    more = [measured[name].unsqueeze(-1) for name in cell.columns[len(COLUMNS) :]]
+    table = torch.cat((torch.stack([measured[name] for name in MEASURED], -1), policy, *more), -1)
     rounded = (table * 1e7).round().div(1e7).tolist()
-    columns = (*KEY, *MEASURED, *POLICY)
     return [
-        dict(zip(columns, (figure, name, seed, update, *values), strict=True))
+        dict(zip(cell.columns, (figure, name, seed, update, *values), strict=True))
         for figure, name in cell.names
         for update, by_seed in enumerate(rounded, start=1)
         for seed, values in enumerate(by_seed)
@@ -176,12 +201,13 @@ def warm_up(settings: gm_lab.RunSettings) -> None:
 EXPERIMENT = gm_lab.Experiment(
     name="lola_offpolicy",
     settings=Settings,
-    columns=(*KEY, *MEASURED, *POLICY),
+    columns=COLUMNS,
     key=KEY,
     cells=cells,
     run_cell=run_cell,
     figures=lambda settings, frame: lola_report.figures(frame, settings.figure),
-    claims=lambda _settings, frame: lola_report.claims(frame),
+    claims=lambda settings, frame: [] if settings.figure == ("debias",) else lola_report.claims(frame),
+    extra_columns=extra_columns,
     summary=lambda _settings, frame: lola_report.summary(frame),
     warm_up=warm_up,
     curves=(gm_lab.Curves(by=("figure", "curve", "seed"), x="update", y=MEASURED),),

@@ -47,7 +47,7 @@ class Game:
     learners: Literal["both", "first"] = "both"
     """Who looks ahead: both players, or player 1 against a naive learner."""
     estimator: str = "dice"
-    """ad, dice, loaded_dice, lvc, or your own as package.module:function."""
+    """ad, dice, loaded_dice, lvc, or your own as package.module:function; each perhaps with +jackknife or +vtrace."""
     evaluation_size: int = 128
     """Trajectories from which the score is taken after every update."""
     replay_capacity: int = 1024
@@ -77,6 +77,7 @@ class Curve:
         replay_inner: whether I adds its trajectories to the ring and reads all of it.
         replay_hessian: the same for II.
         baseline: whether a look-ahead that does not replay has the critic's baseline.
+        debias: what the estimator's name has at its end.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Curve:
     replay_inner: bool = False
     replay_hessian: bool = False
     baseline: bool = True
+    debias: str = ""
 
     def permutation(self) -> str:
         """S or E for each of I, II, III."""
@@ -101,18 +103,54 @@ class Sample:
         outcome: joint outcomes, shape `[seed, learner, trajectory, time]`.
         behaviour: joint log μ of each group of trajectories in player 1's states; `None` on-policy.
         group: the group of each trajectory.
+        blocks: as how many equal parts it can be divided.
         objectives: what was made of it so far, by role.
+        parts: what was selected of it so far.
     """
 
     outcome: Tensor
     behaviour: Tensor | None = None
     group: Tensor | None = None
+    blocks: int = 1
     objectives: dict[bool, GameObjective] = field(default_factory=dict)
+    parts: dict[tuple[int, ...], "Sample"] = field(default_factory=dict)
     sums: DiceBlocks | StepSums | None = None
 
     def first(self, _size: int) -> "Sample":
         """Itself: a curve has one size for each role."""
         return self
+
+    def select(self, numbers: Tensor) -> "Sample":
+        """The blocks of these numbers: roles of different sizes have the same number of them."""
+        wanted = tuple(numbers.tolist())
+        if wanted == tuple(range(self.blocks)):
+            return self
+        if wanted not in self.parts:
+            size = self.outcome.shape[-2]
+            rows = torch.arange(size).reshape(self.blocks, -1)[numbers].flatten()
+            group = None if self.group is None else self.group[..., rows]
+            self.parts[wanted] = Sample(self.outcome[..., rows, :], self.behaviour, group)
+        return self.parts[wanted]
+
+
+def estimator_of(game: Game, curve: Curve) -> estimators.Estimator:
+    """The estimator that a curve has in a game.
+
+    Raises:
+        EstimatorError: there is none of that name, or it needs what only the tabular problems have.
+    """
+    found = estimators.load(game.estimator + curve.debias)
+    for asked, suffix in ((found.critic == "learnt", "+learnt"), (found.correction, "+correction")):
+        if asked:
+            raise estimators.EstimatorError(
+                f"expected an estimator without {suffix}, which only the tabular problems have, got {found.name!r}"
+            )
+    return found
+
+
+def blocks_of(estimator: estimators.Estimator) -> int:
+    """Into how many parts the estimator divides its samples."""
+    return estimator.debias.blocks if isinstance(estimator.debias, estimators.Jackknife) else 1
 
 
 class ExactObjective:
@@ -187,6 +225,7 @@ class LookAhead:
         self.meta_params = training.params
         self.params = training.params.flip(1)
         self._drawn: dict[tuple[Role, int], Sample] = {}
+        self._drawn_at: dict[tuple[Role, int], Tensor] = {}
         self._exact: dict[bool, ExactObjective] = {}
         self.outer_sample: Sample | None = None
         self.replayed: list[Sample] = []
@@ -207,11 +246,11 @@ class LookAhead:
         return objective if outer or self._t.mask is None else Silenced(objective, self._t.mask)
 
     def draw(self, role: Role, step: int, params: Tensor, _size: int) -> Sample:
-        """Trajectories at (φ, θ); those of I and II at one point share a time loop."""
-        curve = self._t.curve
+        """Trajectories at (φ, θ), new ones for every θ; those of I and II at one point share a time loop."""
+        curve, blocks = self._t.curve, self._t.blocks
         if role == "hessian" and curve.shared:
             role = "inner"
-        if (role, step) not in self._drawn:
+        if self._drawn_at.get((role, step)) is not params:
             sizes: dict[Role, int | None] = {"outer": curve.outer}
             if role != "outer":
                 sizes = {"inner": curve.inner, "hessian": None if curve.shared else curve.hessian}
@@ -221,11 +260,11 @@ class LookAhead:
             outcomes = self._t.play_now(lengths) if step == 0 else self._t.play(policies, lengths)
             for (name, _), outcome in zip(wanted.items(), outcomes, strict=True):
                 replay = {"inner": curve.replay_inner, "hessian": curve.replay_hessian, "outer": False}[name]
-                sample = self._t.replay(outcome, policies) if replay else Sample(outcome)
-                self._drawn[name, step] = sample
+                sample = self._t.replay(outcome, policies) if replay else Sample(outcome, blocks=blocks)
+                self._drawn[name, step], self._drawn_at[name, step] = sample, params
                 if replay:
                     self.replayed.append(sample)
-        if role == "outer":
+        if role == "outer" and self.outer_sample is None:  # the first is that of all trajectories
             self.outer_sample = self._drawn[role, step]
         return self._drawn[role, step]
 

@@ -21,6 +21,11 @@ ROWS = {
     "accuracy": "accuracy (cosine)",
     "accuracy_outer_exact": "accuracy, exact outer gradient",
 }
+DEBIAS = {
+    "cooperation": "share of cooperative actions",
+    "accuracy": "accuracy (cosine)",
+    "accuracy_outer_exact": "accuracy, exact outer gradient",
+}
 LAST = 50
 BIN = 10
 
@@ -31,12 +36,14 @@ def figures(frame: "pd.DataFrame", wanted: Sequence[str]) -> "dict[str, Figure]"
     drawn = {part: _page(frame, [part], {"score": ROWS["score"]}, 4.2) for part in parts if part in wanted}
     if "fig8" in wanted:
         drawn["fig8"] = _page(frame, parts, ROWS, 3.4)
+    if "debias" in wanted:
+        drawn["debias"] = _page(*_by_budget(frame), DEBIAS, 4.2)
     return drawn | {"policies": _policies(frame)}
 
 
 def _page(frame: "pd.DataFrame", parts: Sequence[str], rows: dict[str, str], width: float) -> "Figure":
     """A column for each part, a row for each measurement, a point for every ten updates."""
-    figure = gm_lab.panels([PARTS[part] for part in parts], width=width, height=2.6, rows=len(rows))
+    figure = gm_lab.panels([PARTS.get(part, part) for part in parts], width=width, height=2.6, rows=len(rows))
     binned = frame.assign(update=((frame["update"] - 1) // BIN + 0.5) * BIN)
     for index, axes in enumerate(figure.axes):
         measure, part = list(rows)[index // len(parts)], parts[index % len(parts)]
@@ -54,6 +61,19 @@ def _page(frame: "pd.DataFrame", parts: Sequence[str], rows: dict[str, str], wid
         if index // len(parts) == 0:
             axes.legend(fontsize=7, loc="best", handlelength=2.5)
     return figure
+
+
+def trajectories(curve: str) -> int:
+    """How many an update of a learner draws in a curve of the figure debias, from its name."""
+    return sum(int(size) for size in curve.split()[1::2])
+
+
+def _by_budget(frame: "pd.DataFrame") -> "tuple[pd.DataFrame, list[str]]":
+    """The curves of the figure debias with their budget for a figure, the largest first."""
+    rows = frame[frame["figure"] == "debias"]
+    budget = rows["curve"].map(trajectories)
+    titles = {size: f"{size} trajectories an update" for size in sorted(budget.unique(), reverse=True)}
+    return rows.assign(figure=budget.map(titles)), list(titles.values())
 
 
 def _policies(frame: "pd.DataFrame") -> "Figure":
@@ -97,6 +117,23 @@ def summary(frame: "pd.DataFrame") -> "pd.DataFrame":
         for column, name in (("accuracy", "accuracy"), ("accuracy_outer_exact", "outer exact")):
             line[name] = early[column].mean()
         lines.append(line | {"ESS": rows["effective_size"].mean()})
+    if (frame["figure"] == "debias").all():
+        accuracies = pd.DataFrame(lines)[["curve", "accuracy", "outer exact"]]
+        return _against_plain(_last(frame)).merge(accuracies, on="curve")
+    return pd.DataFrame(lines)
+
+
+def _against_plain(end: "pd.DataFrame") -> "pd.DataFrame":
+    """How often the players cooperate at the end, and how much more often than with the plain curve of one budget."""
+    import pandas as pd
+
+    rates = {curve: gm_lab.per_unit(end, "cooperation", "seed", curve=curve) for curve in end["curve"].unique()}
+    plain = {trajectories(curve): curve for curve in rates if curve.startswith("plain")}
+    lines = []
+    for curve, rate in rates.items():
+        other = plain.get(trajectories(curve), curve)
+        gain = "" if other == curve or len(rate) < 2 else str(gm_lab.paired_difference(rate, rates[other]))
+        lines.append({"curve": curve, "cooperation": str(gm_lab.mean_interval(rate)), "more than plain": gain})
     return pd.DataFrame(lines)
 
 

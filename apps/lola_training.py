@@ -12,7 +12,7 @@ import gm_exact
 from gm_estimators.blocks import DiceBlocks
 from gm_estimators.games import GameSignal, StepSums, joint_log_policy
 from gm_exact.lola import learners_view
-from lola_problem import F64, Curve, Game, LookAhead, Sample
+from lola_problem import F64, Curve, Game, LookAhead, Sample, blocks_of, estimator_of
 
 MEASURED_AT_ONCE = 100
 """Updates whose exact meta-gradients are found together, at a seventh of what they cost one by one."""
@@ -37,6 +37,12 @@ class Adam:
         return self._lr * mean / (square.sqrt() + self._eps)
 
 
+def cooperation(share: Tensor, cooperative: int) -> Tensor:
+    """How often the players cooperate, from the shares `[*batch, 4]` of the joint outcomes 2 a¹ + a²."""
+    how_many = [((outcome >> 1 == cooperative) + (outcome & 1 == cooperative)) / 2 for outcome in range(4)]
+    return share @ share.new_tensor(how_many)
+
+
 class Training:
     """Two players who learn by meta-gradients, all seeds at once.
 
@@ -56,7 +62,8 @@ class Training:
         self.reward = payoffs.flatten(-2)
         self._payoffs = payoffs
         self.views, _ = learners_view(payoffs, torch.zeros(2, 5, dtype=F64))
-        self.estimator = estimators.load(game.estimator, suffixes=False)
+        self.estimator = estimator_of(game, curve)
+        self.blocks = blocks_of(self.estimator)
         self.params = torch.zeros(seeds, 2, 5, dtype=F64)
         self.values = torch.zeros(seeds, 2, 5, dtype=F64)
         self.mask = torch.tensor([[1.0], [0.0]], dtype=F64) if game.learners == "first" else None
@@ -96,7 +103,8 @@ class Training:
             groups.append(group)
         most = max(table.shape[1] for table in tables)
         padded = [torch.nn.functional.pad(table, (0, 0, 0, 0, 0, most - table.shape[1])) for table in tables]
-        return Sample(torch.stack(outcomes, 2).movedim(0, -1), torch.stack(padded, 1), torch.stack(groups))
+        outcome = torch.stack(outcomes, 2).movedim(0, -1)
+        return Sample(outcome, torch.stack(padded, 1), torch.stack(groups), self.blocks)
 
     def signal(self, outer: bool, *, baseline: bool) -> GameSignal:
         """Rewards and critic of the learners, or of their opponents."""
@@ -168,14 +176,14 @@ class Training:
             problem,
             [self.estimator],
             permutations=wanted,
-            sample_sizes=(1,),
+            sample_sizes=(self.blocks,),
             inner_steps=game.inner_steps,
             inner_lr=game.inner_lr,
         )
-        estimate = found[self.estimator.name, permutation, 1]
+        estimate = found[self.estimator.name, permutation, self.blocks]
         known = {"estimate": estimate}
         if outer_exact != "EEE":
-            known["outer_exact"] = found[self.estimator.name, outer_exact, 1]
+            known["outer_exact"] = found[self.estimator.name, outer_exact, self.blocks]
         weights = [s.sums.weight for s in problem.replayed if s.sums is not None and s.sums.weight is not None]
         if weights:
             known["effective_size"] = estimators.effective_sample_size(weights[0].to(F64)).mean(-1)
@@ -218,6 +226,7 @@ class Training:
             "effective_size": seen.get("effective_size", nothing),
             "score": score.mean(-1),
             "scores": score,
+            "cooperation": cooperation(share, self.game.matrix_game().cooperative),
             "action_0": envs.joint_view(seen["after"]).sigmoid(),
         }
         for index in range(len(played)):
