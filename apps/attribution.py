@@ -4,27 +4,21 @@ import copy
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import attribution_report
+import attribution_sources
 import gm_estimators as estimators
 import gm_exact
 import gm_lab
 import tabular
+from attribution_sources import METRICS, SOURCES, Adam, Source
 from frontier_problem import maml_at
-from gm_estimators.attribution import MEASURES
 
-Source = Literal["composition", "hessian", "outer", "shared_batch", "critic", "clipping", "adam"]
-SOURCES: tuple[Source, ...] = ("composition", "hessian", "outer", "shared_batch", "critic", "clipping", "adam")
-ROLES = SOURCES[:3]
-DECAYS = (0.9, 0.999)
-KEY = (*tabular.KEY[:-1], "updates", "source", "mdp")
-METRICS = ("bias_sq", "variance", "truth_sq")
-ALL = "all"
-"""The row with the error itself, to which the shares sum."""
+KEY = (*attribution_sources.KEY, "mdp")
 GRID = estimators.Grid(
     estimators=("ad", "loaded_dice", "lvc"), permutations=("SSS",), sample_sizes=(64,), inner_steps=(2,)
 )
@@ -67,11 +61,7 @@ def cells(settings: Settings) -> list[Cell]:
     gm_lab.require(settings, "samples", "independent, since shared_batch is a source", independent)
     gm_lab.require(settings, "permutations", "SSS, since --sources says what is exact", settings.permutations is None)
     gm_lab.require(settings, "meta_lr", "a positive number", settings.meta_lr > 0)
-    gm_lab.require(settings, "clip_norm", "a positive number", settings.clip_norm > 0)
-    gm_lab.require(settings, "points", "integers of at least 0", min(settings.points) >= 0)
-    for name in ("points", "sources"):
-        values = getattr(settings, name)
-        gm_lab.require(settings, name, "different values", len(set(values)) == len(values))
+    attribution_sources.check(settings)
     return [
         Cell(
             cell.seed, cell.mdps, cell.inner_steps, cell.inner_lr, cell.grids, cell.tabular,
@@ -82,94 +72,40 @@ def cells(settings: Settings) -> list[Cell]:
     ]  # fmt: skip
 
 
-def clipped(x: Tensor, longest: Tensor) -> Tensor:
-    """Estimates no longer than c: x · min(1, c / ‖x‖) (Pascanu, Mikolov and Bengio 2013), along the last axis."""
-    short: Tensor = x * (longest / torch.linalg.vector_norm(x, dim=-1, keepdim=True)).clamp(max=1)
-    return short
-
-
-@dataclass(frozen=True)
-class Adam:
-    """What Adam makes of an error, its own step on the exact gradient y being the ideal (Kingma and Ba 2015).
-
-        x ↦ y + (d(x) − d(y)) ‖y‖ / ‖d(y)‖,   d(x) = m̂ / (√v̂ + ε),   m = β₁ m + (1 − β₁) x,   v = β₂ v + (1 − β₂) x²
-
-    Attributes:
-        first: m before this update, from exact meta-gradients, `[mdp, size]`.
-        second: v before this update, of the same shape.
-        count: number of updates with this one.
-        truth: y, the exact meta-gradient now, of the same shape.
-    """
-
-    first: Tensor
-    second: Tensor
-    count: int
-    truth: Tensor
-
-    def _direction(self, x: Tensor) -> Tensor:
-        (b1, b2), first, second = DECAYS, self.first.unsqueeze(-2), self.second.unsqueeze(-2)
-        mean = (b1 * first + (1 - b1) * x) / (1 - b1**self.count)
-        square = (b2 * second + (1 - b2) * x.square()) / (1 - b2**self.count)
-        return mean / (square.sqrt() + 1e-8)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """The estimates `[mdp, repeat, size]` as far from y as Adam's steps are, in the length of y."""
-        y = self.truth.unsqueeze(-2)
-        exact = self._direction(y)
-        unit = torch.linalg.vector_norm(y, dim=-1, keepdim=True) / torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
-        moved: Tensor = y + (self._direction(x) - exact) * unit
-        return moved
-
-
 def _trained(cell: Cell, mdps: tabular.RandomMDPs) -> tuple[Tensor, Adam]:
     """φ after exact meta-gradient ascent, `[mdp, 1, state, action]`, and Adam's state there."""
-    params = torch.zeros_like(mdps.reward)
-    first = second = torch.zeros_like(params)[:, 0].flatten(1)
+    params, followed = torch.zeros_like(mdps.reward), []
     for step in range(cell.updates + 1):
         exact = gm_exact.maml_meta_gradient(mdps.mdp, params, inner_steps=cell.inner_steps, inner_lr=cell.inner_lr)
         y = exact[:, 0].flatten(1)
-        if step == cell.updates:
-            break
-        params = params + cell.meta_lr * exact
-        first, second = (
-            b * old + (1 - b) * new for b, old, new in zip(DECAYS, (first, second), (y, y**2), strict=True)
+        if step < cell.updates:
+            params = params + cell.meta_lr * exact
+            followed.append(y)
+    return params, Adam.after(followed, y)
+
+
+def _sampled(
+    cell: Cell, mdps: tabular.RandomMDPs, params: Tensor, name: str, size: int
+) -> Callable[[frozenset[str]], dict[str, Tensor]]:
+    """What of critic and shared batch is as in practice ↦ the estimates `[mdp, repeat, size]` of each permutation."""
+    estimator, wanted = estimators.load(name), attribution_sources.permutations(cell.sources)
+
+    def sampled(practice: frozenset[str]) -> dict[str, Tensor]:
+        noise = cell.tabular.critic_noise if "critic" in practice else 0.0
+        samples: Any = "shared" if "shared_batch" in practice else "independent"
+        other = copy.copy(mdps)
+        other.tabular = replace(cell.tabular, critic_noise=noise, samples=samples)
+        found = estimators.decompose(
+            maml_at(other, params, other.tabular, (1.0,), size)[1.0],
+            [estimator],
+            permutations=wanted,
+            sample_sizes=[size],
+            inner_steps=cell.inner_steps,
+            inner_lr=cell.inner_lr,
         )
-    return params, Adam(first, second, cell.updates + 1, y)
+        return {permutation: estimate.flatten(2) for (_, permutation, _), estimate in found.items()}
 
-
-def _estimates(
-    cell: Cell, mdps: tabular.RandomMDPs, params: Tensor, adam: Adam, name: str, size: int
-) -> Callable[[frozenset[str]], Tensor]:
-    """S ↦ estimates `[mdp, repeat, size]` in which the sources S are as in practice."""
-    estimator, truth = estimators.load(name), adam.truth.unsqueeze(-2)
-    roles = [role for role in ROLES if role in cell.sources]
-    wanted = [p for p in estimators.PERMUTATIONS if all(p[i] == "E" or r in roles for i, r in enumerate(ROLES))]
-    found: dict[frozenset[str], dict[tuple[str, str, int], Tensor]] = {}
-
-    def sampled(permutation: str, problem: frozenset[str]) -> Tensor:
-        if problem not in found:
-            noise = cell.tabular.critic_noise if "critic" in problem else 0.0
-            samples: Any = "shared" if "shared_batch" in problem else "independent"
-            other = copy.copy(mdps)
-            other.tabular = replace(cell.tabular, critic_noise=noise, samples=samples)
-            found[problem] = estimators.decompose(
-                maml_at(other, params, other.tabular, (1.0,), size)[1.0],
-                [estimator],
-                permutations=wanted,
-                sample_sizes=[size],
-                inner_steps=cell.inner_steps,
-                inner_lr=cell.inner_lr,
-            )
-        return found[problem][name, permutation, size].flatten(2)
-
-    def estimate(some: frozenset[str]) -> Tensor:
-        permutation = "".join("S" if role in some else "E" for role in ROLES)
-        x = truth.expand(-1, 2, -1) if permutation == "EEE" else sampled(permutation, some & {"shared_batch", "critic"})
-        if "clipping" in some:
-            x = clipped(x, cell.clip_norm * torch.linalg.vector_norm(truth, dim=-1, keepdim=True))
-        return adam(x) if "adam" in some else x
-
-    return estimate
+    return sampled
 
 
 def run_cell(cell: Cell) -> list[gm_lab.Row]:
@@ -181,19 +117,13 @@ def run_cell(cell: Cell) -> list[gm_lab.Row]:
     rows: list[gm_lab.Row] = []
     for name in grid.estimators:
         for size in grid.sample_sizes:
+            estimate = attribution_sources.in_practice(_sampled(cell, mdps, params, name, size), adam, cell.clip_norm)
             with tabular.estimators_are_input():
-                estimate = _estimates(cell, mdps, params, adam, name, size)
-                shares = estimators.attribute(estimate, cell.sources, adam.truth)
-                whole = estimate(frozenset(cell.sources))
-            for measure, function in MEASURES.items():
-                shares[measure] = {**shares[measure], ALL: function(whole, adam.truth)}
-            unit = adam.truth.square().sum(-1)
-            for source in (*cell.sources, ALL):
-                for i, mdp in enumerate(cell.mdps):
-                    row: gm_lab.Row = {"figure": figure, "algorithm": "maml", "estimator": name, "permutation": "SSS"}
-                    row |= {"sample_size": size, "inner_steps": cell.inner_steps, "inner_lr": cell.inner_lr}
-                    row |= {"updates": cell.updates, "source": source, "mdp": mdp, "truth_sq": float(unit[i])}
-                    rows.append(row | {measure: float(shares[measure][source][i]) for measure in MEASURES})
+                rows += attribution_sources.rows(
+                    estimate, cell.sources, adam.truth, "mdp", cell.mdps,
+                    figure=figure, algorithm="maml", estimator=name, permutation="SSS", sample_size=size,
+                    inner_steps=cell.inner_steps, inner_lr=cell.inner_lr, updates=cell.updates,
+                )  # fmt: skip
     return rows
 
 
@@ -208,14 +138,7 @@ EXPERIMENT = gm_lab.Experiment(
     claims=lambda _settings, _frame: [],
     summary=lambda _settings, frame: attribution_report.summary(frame),
     warm_up=tabular.warm_up,
-    curves=(
-        gm_lab.Curves(
-            by=tuple(column for column in KEY if column not in ("updates", "mdp")),
-            x="updates",
-            y=("bias_sq", "variance"),
-            over="mdp",
-        ),
-    ),
+    curves=(attribution_sources.curves("mdp"),),
 )
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What apps/attribution.py makes of results.csv: shares of the error stacked over training, and the closing table."""
+"""What the attribution apps make of results.csv: shares of the error stacked over training, and the closing table."""
 
 from typing import TYPE_CHECKING
 
@@ -21,15 +21,24 @@ LABELS = {
     "clipping": "clipping",
     "adam": "Adam",
 }
+SHORT = LABELS | {"composition": "I", "hessian": "II", "outer": "III"}
 LOOKS = (*COLOURS[:6], "#8C8C8C")
 HATCHES = ("", "//", "", "..", "", "\\\\", "")
 MEASURES = {"bias_sq": "squared bias", "variance": "variance"}
+UNITS = {"mdp": "MDPs", "seed": "runs"}
+"""What the intervals are over, by column."""
+
+
+def unit_of(frame: "pd.DataFrame") -> str:
+    """The column of the independent units."""
+    return next(unit for unit in UNITS if unit in frame.columns)
 
 
 def shares(rows: "pd.DataFrame", measure: str) -> "pd.DataFrame":
-    """A measure per source (rows) and MDP (columns), in units of the mean ‖∇φ Jᴷ‖² of the MDPs."""
-    unit = rows.groupby("mdp")["truth_sq"].first().mean()
-    table: pd.DataFrame = rows.pivot_table(index="source", columns="mdp", values=measure) / unit
+    """A measure per source (rows) and unit (columns), in units of the mean ‖∇φ Jᴷ‖² of the units."""
+    unit = unit_of(rows)
+    size = rows.groupby(unit)["truth_sq"].first().mean()
+    table: pd.DataFrame = rows.pivot_table(index="source", columns=unit, values=measure) / size
     return table
 
 
@@ -45,7 +54,8 @@ def figures(frame: "pd.DataFrame") -> "dict[str, Figure]":
 
 def _stacked(rows: "pd.DataFrame", title: str) -> "Figure":
     names = list(dict.fromkeys(rows["estimator"]))
-    figure = gm_lab.panels([ESTIMATORS.get(name, name) for name in names], width=3.6, height=3.0, rows=len(MEASURES))
+    titles = [ESTIMATORS.get(name, name) for name in names]
+    figure = gm_lab.panels(titles, width=max(3.6, 7.6 / len(names)), height=3.0, rows=len(MEASURES))
     for i, (measure, label) in enumerate(MEASURES.items()):
         for j, name in enumerate(names):
             axes = figure.axes[i * len(names) + j]
@@ -53,8 +63,10 @@ def _stacked(rows: "pd.DataFrame", title: str) -> "Figure":
             if j == 0:
                 axes.set_ylabel(f"shares of the {label}")
             if i == len(MEASURES) - 1:
-                axes.set_xlabel("exact updates before")
-    gm_lab.shared_legend(figure, f"{title}; above each bar the whole, in units of the mean ‖∇φ J‖² of the MDPs")
+                axes.set_xlabel("updates before")
+    units = UNITS[unit_of(rows)]
+    whole = f"above each bar the whole, in units of the mean ‖∇φ J‖² of the {units}"
+    gm_lab.shared_legend(figure, f"{title};\n{whole}", columns=7 if len(names) > 2 else 4)
     return figure
 
 
@@ -80,18 +92,23 @@ def _bars(axes: "Axes", rows: "pd.DataFrame", measure: str) -> None:
 
 
 def summary(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """The error at each point with its interval over the MDPs, and every source's share."""
+    """Every source's share after some updates, and the whole with half the width of its interval, in % of ‖∇φ Jᴷ‖²."""
     import pandas as pd
 
     found = []
-    for (steps, rate, size, name, point), rows in frame.groupby([*PLACE, "estimator", "updates"], sort=True):
-        for measure, label in MEASURES.items():
-            table = shares(rows, measure)
-            whole = gm_lab.mean_interval(table.loc["all"].to_numpy())
-            mean = {source: table.loc[source].mean() for source in LABELS if source in table.index}
-            place = f"n {size:g}, K {steps:g}, α {rate:g}, {point:g} updates"
-            found.append(
-                {"at": place, "estimator": ESTIMATORS.get(str(name), name), "of": label}
-                | {"whole": whole.mean, "from": whole.low, "to": whole.high, **mean}
-            )
+    places = list(frame.groupby(PLACE, sort=True))
+    for (steps, rate, size), at in places:
+        place = {"at": f"K {steps:g}, α {rate:g}, n {size:g}"} if len(places) > 1 else {}
+        for name in dict.fromkeys(at["estimator"]):
+            for measure, label in MEASURES.items():
+                of = {"of": f"{ESTIMATORS.get(str(name), name)}, {label.replace('squared bias', 'bias²')}"}
+                lines: dict[str, dict[str, float]] = {source: {} for source in (*SHORT.values(), "whole", "whole ±")}
+                for point, rows in at[at["estimator"] == name].groupby("updates", sort=True):
+                    table = 100 * shares(rows, measure)
+                    whole = gm_lab.mean_interval(table.loc["all"].to_numpy())
+                    lines["whole"][f"{point:g}"] = round(whole.mean, 2)
+                    lines["whole ±"][f"{point:g}"] = round(whole.high - whole.mean, 2)
+                    for source in table.index.drop("all"):
+                        lines[SHORT[source]][f"{point:g}"] = round(float(table.loc[source].mean()), 2)
+                found += [place | of | {"% of ‖∇φJ‖²": source} | line for source, line in lines.items() if line]
     return pd.DataFrame(found)

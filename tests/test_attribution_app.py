@@ -11,7 +11,7 @@ from torch.testing import assert_close
 import attribution
 import gm_estimators
 import tabular
-from attribution import Adam, clipped
+from attribution_sources import Adam, clipped
 from frontier_problem import maml_at
 
 SMALL = ["--mdps", "3", "--repeats", "3", "--states", "4", "--actions", "2", "--horizon", "5", "--wandb", "disabled"]

@@ -287,6 +287,18 @@ def test_importing_is_light_and_disabled_touches_nothing_of_wandb(tmp_path):
     assert not (tmp_path / "run" / "wandb").exists()
 
 
+@pytest.mark.parametrize("flags", [["--help"], ["--wandb", "disabled", "--launcher", "threads"]])
+def test_output_that_nobody_reads_is_no_error(tmp_path, flags):
+    toy, reader = Path(__file__).with_name("toy.py"), "import os; os.close(0)"
+    command = [sys.executable, str(toy), *flags] + ([] if "--help" in flags else ["--run-dir", str(tmp_path / "run")])
+    with subprocess.Popen([sys.executable, "-c", reader], stdin=subprocess.PIPE) as head:
+        head.wait()
+        done = subprocess.run(command, stdout=head.stdin, stderr=subprocess.PIPE, check=False, text=True)
+    assert done.returncode == 1
+    assert "Error" not in done.stderr
+    assert "--help" in flags or (tmp_path / "run" / "results.csv").exists()
+
+
 def test_a_gpu_has_one_worker():
     from gm_lab import RunSettings
     from gm_lab.settings import worker_count

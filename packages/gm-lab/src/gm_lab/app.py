@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import os
+import select
 import sys
 import threading
 import traceback
@@ -32,9 +34,10 @@ def main(experiment: Experiment[SettingsT, CellT], argv: Sequence[str] | None = 
         argv: The arguments after the program's name; `sys.argv[1:]` if None.
 
     Returns:
-        The exit status: 0 done; 1 a cell failed; 2 bad input, or the file system refused; 130 after SIGINT, which
-        lets the cells in flight finish unless it comes twice, and 143 after SIGTERM, which lets cells write their
-        checkpoints; everything finished so far is kept. Whatever isn't 0 comes with a line on stderr that says why.
+        The exit status: 0 done; 1 a cell failed, or what reads our output has ended; 2 bad input, or the file system
+        refused; 130 after SIGINT, which lets the cells in flight finish unless it comes twice, and 143 after SIGTERM,
+        which lets cells write their checkpoints; everything finished so far is kept. Whatever isn't 0 comes with a line
+        on stderr that says why, if anything reads us.
     """
 
     def say(text: str) -> None:
@@ -60,11 +63,26 @@ def main(experiment: Experiment[SettingsT, CellT], argv: Sequence[str] | None = 
         # a library may have turned ours into a KeyboardInterrupt
         return interruption.status or (error.status if isinstance(error, Interrupted) else 130)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 1
         _log(where, traceback.format_exc())
         if not where:
             traceback.print_exc()
         say(f"{type(error).__name__}: {' '.join(str(error).split())}{_details(where)}")
         return 1
+
+
+def _nobody_reads() -> bool:
+    """Whether what reads our output, such as `head`, has ended; then nothing is written any more."""
+    out = select.poll()
+    try:
+        out.register(sys.stdout.fileno(), select.POLLERR)
+        gone = bool(out.poll(0))
+    except (OSError, ValueError):  # no file behind it
+        return False
+    if gone:  # else the interpreter complains when it flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone
 
 
 def _details(where: list[RunDirectory]) -> str:

@@ -1,0 +1,198 @@
+"""apps/lola_attribution.py end to end; its shares against direct measurement, its critic against known values."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.testing import assert_close
+
+import attribution_report
+import attribution_sources
+import gm_estimators as estimators
+import gm_exact
+import lola_attribution
+from attribution_sources import MEASURES, Adam
+from lola_problem import Curve, Game, LookAhead
+from lola_training import Training
+
+SMALL = [
+    "--estimators",
+    "dice",
+    "--horizon",
+    "6",
+    "--seeds",
+    "2",
+    "--repeats",
+    "3",
+    "--sample-sizes",
+    "4",
+    "--points",
+    "0",
+    "2",
+]
+
+
+@pytest.fixture
+def app(run_app):
+    """Runs the app, without drawing unless asked."""
+
+    def run(*arguments, draw=False):
+        experiment = (
+            lola_attribution.EXPERIMENT if draw else replace(lola_attribution.EXPERIMENT, figures=lambda *_: {})
+        )
+        return run_app(experiment, "--wandb", "disabled", *SMALL, *arguments)
+
+    return run
+
+
+@pytest.fixture
+def cell():
+    game = Game(horizon=6, updates=3, inner_lr=1.0)
+    return lola_attribution.Cell(0, (0, 1), game, ("dice",), (4,), "exact", ("composition",), 1.0, 5)
+
+
+def measured(cell, run):
+    """The estimates with everything in practice, and the truth."""
+    adam = Adam.after(run.followed, run.truth(run.params))
+    sampled = lola_attribution._sampled(cell, run, 4)
+    return attribution_sources.in_practice(sampled, adam, cell.clip_norm)(frozenset(cell.sources)), adam.truth
+
+
+@pytest.mark.parametrize("path", ["exact", "sampled"])
+def test_shares_sum_to_the_error_and_lost_cells_come_back(app, tmp_path, path):
+    status, error = app("--run-dir", "run", "--path", path, "--inner-steps", "2", draw=path == "exact")
+    assert status == 0, error
+    results = tmp_path / "run" / "results.csv"
+    frame = pd.read_csv(results)
+    assert tuple(frame.columns) == lola_attribution.EXPERIMENT.columns
+    assert len(frame) == 2 * 2 * (7 + 1)
+    assert np.isfinite(frame.select_dtypes("number").to_numpy()).all()
+    for measure in ("bias_sq", "variance"):
+        table = frame.pivot_table(index=["updates", "seed"], columns="source", values=measure)
+        assert table.abs().max().min() > 0
+        np.testing.assert_allclose(
+            table.drop(columns="all").sum(axis=1).to_numpy(), table["all"].to_numpy(), rtol=1e-7, atol=1e-7
+        )
+        closing = attribution_report.summary(frame).set_index(["of", "% of ‖∇φJ‖²"])
+        label = {"bias_sq": "DiCE, bias²", "variance": "DiCE, variance"}[measure]
+        for point, rows in frame[frame["source"] == "all"].groupby("updates"):
+            expected = 100 * rows[measure].mean() / rows["truth_sq"].mean()
+            assert closing.loc[(label, "whole"), f"{point}"] == pytest.approx(expected, abs=0.005)
+    if path == "exact":
+        assert (tmp_path / "run" / "figures" / "attribution.png").read_bytes().startswith(b"\x89PNG")
+
+    before = results.read_bytes()
+    for kept in sorted((tmp_path / "run" / "cells").glob("*.json"))[::2]:
+        kept.unlink()
+    results.unlink()
+    assert app("--run-dir", "run", "--path", path, "--inner-steps", "2")[0] == 0
+    assert results.read_bytes() == before
+
+
+def test_a_single_source_has_the_error_that_is_measured_directly(cell):
+    """composition alone: exact derivatives along the step that the trajectories make, by gm-exact alone."""
+    run = lola_attribution.trained(cell, "dice", 4)
+    estimates, truth = measured(cell, run)
+    training = Training(cell.game, Curve(""), 10, cell.generator())
+    training.params, training.values = (x.repeat_interleave(5, 0) for x in (run.params, state_values(run)))
+    problem = lola_attribution.CommonNumbers(training, 4, lambda *at: cell.generator(3, *at))
+    sample = problem.draw("inner", 0, problem.params, 4)
+    theta = problem.params + problem.sampled("inner", run.estimator, sample, problem.params).gradient
+    inner, outer = problem.exact("inner", problem.params), problem.exact("outer", theta)
+    expected = outer.meta_gradient + inner.vjp(outer.gradient.unsqueeze(0))[1][0]
+    assert_close(estimates, expected.reshape(2, 5, 2, 5).transpose(1, 2))
+
+    found = pd.DataFrame(lola_attribution.run_cell(cell)).set_index(["source", "seed"])
+    for name, measure in MEASURES.items():
+        direct = measure(estimates, truth).mean(-1).tolist()
+        np.testing.assert_allclose(found.loc["composition"][name], direct, rtol=1e-9)
+        np.testing.assert_allclose(found.loc["all"][name], direct, rtol=1e-9)
+    assert (found["variance"] > 0).all()
+
+
+def test_everything_in_practice_is_the_estimate_of_training_itself(cell):
+    """With independent batches and no clipping or Adam: `decompose` of a look-ahead on the same trajectories."""
+    cell = replace(cell, sources=("composition", "hessian", "outer", "critic"))
+    run = lola_attribution.trained(cell, "dice", 4)
+    estimates, _ = measured(cell, run)
+    training = Training(cell.game, Curve("", inner=4, hessian=4, outer=4), 10, cell.generator())
+    training.params, training.values = (x.repeat_interleave(5, 0) for x in (run.params, run.values))
+    common = lola_attribution.CommonNumbers(training, 4, lambda *at: cell.generator(3, *at))
+    theirs = LookAhead(training)
+    theirs.draw = lambda *at: common.draw(*at)
+    settings = {"permutations": ["SSS"], "sample_sizes": [1], "inner_steps": 1, "inner_lr": 1.0}
+    (expected,) = estimators.decompose(theirs, [run.estimator], **settings).values()
+    assert_close(estimates, expected.reshape(2, 5, 2, 5).transpose(1, 2))
+    assert run.values.abs().min() > 0
+
+
+def test_what_is_exact_has_no_error_and_a_shared_batch_alone_neither(cell):
+    for only in ("shared_batch", "critic"):
+        found = pd.DataFrame(lola_attribution.run_cell(replace(cell, sources=(only,))))
+        assert len(found) == 2 * 2
+        assert found[["bias_sq", "variance"]].abs().to_numpy().max() < 1e-12
+
+
+def test_adam_alone_leaves_the_exact_gradient_where_it_is(cell):
+    found = pd.DataFrame(lola_attribution.run_cell(replace(cell, sources=("clipping", "adam"))))
+    assert found[["bias_sq", "variance"]].abs().to_numpy().max() < 1e-9
+
+
+def test_the_exact_path_follows_the_truth_and_the_sampled_one_its_estimates(cell):
+    run = lola_attribution.trained(cell, "dice", 4)
+    assert len(run.followed) == 3
+    assert_close(run.followed[0], run.truth(torch.zeros_like(run.params)))
+    assert_close(run.params[0], run.params[1])
+    sampled = lola_attribution.trained(replace(cell, path="sampled"), "dice", 4)
+    assert (sampled.params[0] - sampled.params[1]).abs().max() > 1e-3
+
+
+def state_values(run):
+    return lola_attribution.state_values(run.game, run.params)
+
+
+def test_the_ideal_critic_knows_the_value_of_every_state():
+    """At the start the game's own value; after (own, other) the reward to come, by one step of Bellman's equation."""
+    torch.manual_seed(0)
+    game, params = Game(game="chicken"), torch.randn(3, 2, 5, dtype=torch.float64)
+    found = lola_attribution.state_values(game, params)
+    payoffs = game.matrix_game().tensor()
+    own = torch.stack((params[:, 0], params[:, 1][:, [0, 1, 3, 2, 4]]), 1)  # player 2 calls (1, 0) what is (0, 1) to 1
+    assert_close(found[..., 0], gm_exact.game_value(payoffs, own, discount=game.discount))
+    first, second = (torch.stack((p.sigmoid(), (-p).sigmoid()), -1) for p in params.unbind(1))
+    joint = torch.einsum("nsa,nsb->nsab", first, second).flatten(-2)
+    backed_up = torch.einsum("nso,npo->nps", joint, payoffs.flatten(-2) + game.discount * found[..., 1:])
+    assert_close(found, backed_up)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--sources noise", "--sources: expected one of composition, hessian, outer, shared_batch"),
+        ("--points -2", "--points: expected integers of at least 0"),
+        ("--points 1 1", "--points: expected different values"),
+        ("--clip-norm 0", "--clip-norm: expected a positive number"),
+        ("--inner-lr -1", "--inner-lr: expected a positive number"),
+        ("--repeats 1", "--repeats: expected an integer of at least 2"),
+        ("--sample-sizes 0", "--sample-sizes: expected integers of at least 1"),
+        ("--discount 1", "--discount: expected 0 ≤ γ < 1"),
+        ("--game go", "--game: expected one of"),
+        ("--estimators nobody", "--estimators: expected one of ad, dice"),
+        ("--estimators dice dice", "--estimators: expected different values"),
+        ("--device tpu", "--device: expected auto or cpu"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(app, arguments, message):
+    status, error = app(*arguments.split())
+    assert status == 2
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_help_names_the_flags(app, capsys):
+    with pytest.raises(SystemExit) as stop:
+        app("--help")
+    assert stop.value.code == 0
+    assert all(flag in capsys.readouterr().out for flag in ("--path",))
