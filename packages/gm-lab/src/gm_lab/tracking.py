@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gm_lab.curves import Curves
+from gm_lab.priority import give_way
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 FINISH_SECONDS = 60.0
@@ -84,6 +85,7 @@ class Tracker:
                 start_new_session=True,  # Ctrl-C is for the run
             )
             assert self._process.stdin is not None
+            give_way(self._process.pid)
             self._process.stdin.write(json.dumps(self._spec) + "\n")
             self._process.stdin.flush()
             os.set_blocking(self._process.stdin.fileno(), False)

@@ -23,11 +23,11 @@ from gm_lab.connection import chosen_mode
 from gm_lab.curves import Curve, Curves, curve_of, curves_of, steps, thinned
 from gm_lab.ledger import Ledger
 from gm_lab.live import FOLDER, Tail
+from gm_lab.priority import children_give_way
 from gm_lab.tables import headline, read_results
 
 POLL_SECONDS = 1.0
 INIT_SECONDS = 20.0
-LOWEST = 19  # niceness
 AT_ONCE = {True: 1, False: 4}  # curves sent in parallel, by whether the run is offline, where there is nothing to await
 Tell = Callable[[dict[str, Any]], None]
 
@@ -72,7 +72,8 @@ class Uploader:
                     latest = messages.get_nowait()
             over = "exit" in latest
             if self._run is None and (latest.get("exit") == 0 or time.monotonic() - begun > self._spec["quiet"]):
-                self._begin()
+                with children_give_way():  # W&B's own service has a session of its own
+                    self._begin()
             if self._run is not None:
                 if latest.get("cells_done", 0) > done:
                     done = latest["cells_done"]
@@ -102,8 +103,6 @@ class Uploader:
             del self._ledger
             wandb.teardown()  # it takes the run's id for used
             self._run = self._init(name, self._run_dir.name, "experiment", [], self._spec["config"])
-        for process in children():  # W&B's own service, which has a session of its own
-            give_way(process)
         self._run.define_metric("cells_done")
         self._run.define_metric("cell_seconds", step_metric="cells_done")
         if self._mode == "offline":
@@ -274,31 +273,8 @@ def received(lines: Iterable[str], messages: "queue.SimpleQueue[dict[str, Any]]"
     os._exit(1)
 
 
-def give_way(process: str = "self") -> None:
-    """Lets a process use what others leave of the cores.
-
-    Where Linux gives each session its share (sched_autogroup), its niceness counts against the others, the
-    processes' own ones only within it.
-    """
-    if process == "self":
-        os.nice(LOWEST)
-    with contextlib.suppress(OSError):  # elsewhere, or it is gone
-        session = Path("/proc", process, "autogroup")
-        for _ in range(5):  # one change in a tenth of a second, whoever asks
-            with contextlib.suppress(BlockingIOError):
-                session.write_text(str(LOWEST))
-                return
-            time.sleep(0.1)
-
-
-def children() -> list[str]:
-    """The numbers of the processes that this one has started, on Linux."""
-    return [number for thread in Path("/proc/self/task").glob("*/children") for number in thread.read_text().split()]
-
-
 def main() -> None:
     """Runs as `python -m gm_lab.uploading`; stdin and stdout belong to the driver."""
-    give_way()
     out = os.fdopen(os.dup(1), "w", buffering=1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)  # W&B may print
