@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+import frontier_map
 import frontier_report
 import gm_estimators as estimators
 import gm_exact
@@ -20,7 +21,7 @@ from frontier_problem import ROLES, SplitProblem, allocate, maml_at, split_of, t
 if TYPE_CHECKING:
     import pandas as pd
 
-Figure = Literal["frontier", "training"]
+Figure = Literal["frontier", "budgets", "training"]
 METRICS = ("bias_sq", "variance", "mse", "accuracy", "truth_sq", "value")
 KEY = (*tabular.KEY[:-1], "updates", "gae_lambda", "split", "debias", "mdp")
 SIZES = ("inner_size", "hessian_size", "outer_size", "drawn")
@@ -39,10 +40,17 @@ GRIDS: dict[Figure, estimators.Grid] = {
     "frontier": estimators.Grid(
         estimators=("ad", "loaded_dice", "lvc"), permutations=("SSS",), sample_sizes=(256,), inner_steps=(1, 3)
     ),
+    "budgets": estimators.Grid(
+        estimators=("ad", "loaded_dice", "lvc"),
+        permutations=("SSS",),
+        sample_sizes=(16, 64, 256, 1024),
+        inner_lrs=(3.0, 10.0, 30.0),
+    ),
     "training": estimators.Grid(estimators=("loaded_dice", "lvc"), permutations=("SSS",), sample_sizes=(256,)),
 }
 CHOICES: dict[Figure, Choices] = {
     "frontier": Choices(),
+    "budgets": Choices(gae_lambdas=(1.0, 0.7), splits=("1:1:1", "1:1", "1:3")),
     "training": Choices(gae_lambdas=(1.0,), splits=("1:1",)),
 }
 
@@ -55,9 +63,10 @@ class Settings(tabular.TabularSettings):
     """
 
     figure: tuple[Figure, ...] = ("frontier",)
-    """frontier: bias and variance of every choice; training: what a lower bias is worth in MAML training."""
+    """frontier: bias and variance of every choice; budgets: the best choice for each budget and α; training: what a
+    lower bias is worth in MAML training."""
     sample_sizes: tuple[int, ...] | None = None
-    """Instead of 256: trajectories for one meta-gradient, those of all roles and steps together."""
+    """Instead of the figure's: trajectories for one meta-gradient, those of all roles and steps together."""
     gae_lambdas: tuple[float, ...] | None = None
     """Instead of the figure's: λ of the advantages."""
     splits: tuple[str, ...] | None = None
@@ -65,7 +74,7 @@ class Settings(tabular.TabularSettings):
     debias: tuple[str, ...] | None = None
     """Instead of the figure's: none, jackknife, jackknifeB or jackknifeB.p for B blocks and order p."""
     points: tuple[int, ...] = (0, 10, 50)
-    """frontier: after how many exact meta-gradient steps to measure."""
+    """frontier, budgets: after how many exact meta-gradient steps to measure."""
     meta_lr: float = 1.0
     """Size of a meta-gradient step."""
     updates: int = 50
@@ -74,7 +83,7 @@ class Settings(tabular.TabularSettings):
 
 @dataclass(frozen=True)
 class Cell(tabular.Cell):
-    """Some MDPs at one K, α and budget: at one point for frontier, all of the training for training."""
+    """Some MDPs at one K, α and budget: at one point, or all of the training for training."""
 
     choices: Choices = Choices()
     updates: int = 0
@@ -97,7 +106,7 @@ def cells(settings: Settings) -> list[Cell]:
     found: list[Cell] = []
     for figure in dict.fromkeys(settings.figure):
         chosen = _chosen(settings, figure)
-        points = settings.points if figure == "frontier" else (settings.updates,)
+        points = (settings.updates,) if figure == "training" else settings.points
         for cell in tabular.cells(settings, {figure: GRIDS[figure]}):
             grid = dict(cell.grids)[figure]
             for name in grid.estimators:
@@ -195,7 +204,7 @@ def _rows(
 def run_cell(cell: Cell) -> list[gm_lab.Row]:
     """The rows of results.csv of some MDPs at one K, α and budget."""
     mdps = tabular.RandomMDPs(cell, torch.get_default_device())
-    return _frontier(cell, mdps) if cell.grids[0][0] == "frontier" else _training(cell, mdps)
+    return _training(cell, mdps) if cell.grids[0][0] == "training" else _frontier(cell, mdps)
 
 
 def _frontier(cell: Cell, mdps: tabular.RandomMDPs) -> list[gm_lab.Row]:
@@ -237,8 +246,16 @@ def _curves(x: str, y: tuple[str, ...], figure: Figure) -> gm_lab.Curves:
 
 
 def figures(_settings: Settings, frame: "pd.DataFrame") -> dict[str, Any]:
-    """One frontier for each K, α and budget, and the training curves."""
-    return frontier_report.figures(frame)
+    """One frontier for each K, α and budget, a map of the best choices, and the training curves."""
+    maps = frame[frame["figure"] == "budgets"]
+    return frontier_report.figures(frame) | (frontier_map.figures(maps) if len(maps) else {})
+
+
+def summary(_settings: Settings, frame: "pd.DataFrame") -> "pd.DataFrame":
+    """The closing table: of the map if that is all there is."""
+    if (frame["figure"] == "budgets").all():
+        return frontier_map.summary(frame)
+    return frontier_report.summary(frame)
 
 
 EXPERIMENT = gm_lab.Experiment(
@@ -250,10 +267,11 @@ EXPERIMENT = gm_lab.Experiment(
     run_cell=run_cell,
     figures=figures,
     claims=lambda _settings, _frame: [],
-    summary=lambda _settings, frame: frontier_report.summary(frame),
+    summary=summary,
     warm_up=tabular.warm_up,
     curves=(
         _curves("updates", ("bias_sq", "variance", "mse", "accuracy"), "frontier"),
+        _curves("sample_size", ("bias_sq", "variance", "mse", "accuracy"), "budgets"),
         _curves("updates", ("value",), "training"),
     ),
 )

@@ -138,7 +138,7 @@ def _pareto(first: "pd.Series[float]", second: "pd.Series[float]") -> list[Any]:
 def _ranking(axes: "Axes", rows: "pd.DataFrame") -> None:
     """The best choices, then the best of every estimator, and the usual one."""
     table = ranked(rows)
-    shown = list(dict.fromkeys([*table.index[:SHOWN], *_beside(table).values()]))
+    shown = list(dict.fromkeys([*table.index[:SHOWN], *beside(table).values()]))
     shown.sort(key=list(table.index).index)
     looks = styles(list(dict.fromkeys(rows["estimator"])))
     best = table.mean(axis=1).iloc[0]
@@ -158,7 +158,7 @@ def _ranking(axes: "Axes", rows: "pd.DataFrame") -> None:
     axes.set_xlabel("mean squared error")
 
 
-def _beside(table: "pd.DataFrame") -> dict[str, Any]:
+def beside(table: "pd.DataFrame") -> dict[str, Any]:
     """The best choice, the usual one, and the best of every kind that the best is not of."""
     order = list(table.index)
     best = order[0]
@@ -212,14 +212,14 @@ def summary(frame: "pd.DataFrame") -> "pd.DataFrame":
 
     measured = frame[frame["figure"] == "frontier"]
     if not len(measured):
-        return _trained(frame)
+        return _trained(frame[frame["figure"] == "training"])
     found = []
     for (steps, rate, budget, point), rows in measured.groupby([*PLACE, "updates"], sort=True):
         table = ranked(rows)
         best = table.index[0]
         place = f"n {budget:g}, K {steps:g}, α {rate:g}, {point:g} updates"
         bias, variance = (scores(rows, metric).mean(axis=1) for metric in ("bias_sq", "variance"))
-        values = {label: (name_of(c), table.loc[c], bias[c], variance[c]) for label, c in _beside(table).items()}
+        values = {label: (name_of(c), table.loc[c], bias[c], variance[c]) for label, c in beside(table).items()}
         values["chosen on other MDPs"] = ("", held_out(table), np.nan, np.nan)
         for label, (name, each, *parts) in values.items():
             mse, more = gm_lab.mean_interval(each), gm_lab.paired_difference(each, table.loc[best])

@@ -27,7 +27,7 @@ from gm_lab import tracking
 from gm_lab.provenance import sessions
 
 STAND_IN = Path(__file__).parents[1] / "packages" / "gm-lab" / "tests" / "standin.py"
-CELLS, LOOPS, LIVE = 24, 20_000_000, 20
+CELLS, LOOPS, LIVE = 24, 60_000_000, 20
 MODES = {"disabled": None, "unreachable": None, "slow": {"delay": 10.0}, "refusing": {"refuse": True}, "online": {}}
 
 

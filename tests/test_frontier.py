@@ -10,6 +10,7 @@ import torch
 from torch.testing import assert_close
 
 import frontier
+import frontier_map
 import frontier_problem
 import frontier_report
 import gm_estimators
@@ -72,6 +73,32 @@ def test_a_run_leaves_what_it_promises_and_advises_the_smallest_error(app, tmp_p
     )
 
 
+def test_the_map_has_the_choice_of_the_smallest_error_for_each_budget_and_step(app, tmp_path):
+    flags = ["--figure", "budgets", "--sample-sizes", "16", "40", "--inner-lrs", "3", "10", "--points", "0", "2"]
+    status, error = app("--run-dir", "run", *flags, draw=True)
+    assert status == 0, error
+    frame = pd.read_csv(tmp_path / "run" / "results.csv")
+    # points × α × budgets × estimators × λ × splits × debias × MDPs
+    assert len(frame) == 2 * 2 * 2 * 3 * 2 * 3 * 2 * 3
+    assert (frame["drawn"] <= frame["sample_size"]).all()
+    place = ["updates", "inner_lr", "sample_size"]
+    found = frontier_map.best_choices(frame).set_index(place)
+    assert len(found) == 8
+    for at, rows in frame.groupby(place):
+        error = rows.groupby(["estimator", "gae_lambda", "split", "debias"])["mse"].mean()
+        unit = rows.groupby("mdp")["truth_sq"].first().mean()
+        assert found.loc[at, "best"] == frontier_report.name_of(error.idxmin())
+        assert found.loc[at, "mse"] == pytest.approx(error.min() / unit)
+        assert found.loc[at, "usual"] == pytest.approx(error["ad", 1.0, "1:1", "none"] / error.min())
+        kinds = error.index.to_frame()
+        apart, jackknife = kinds["split"] == "1:1:1", kinds["debias"] != "none"
+        assert found.loc[at, "apart"] == pytest.approx(error[apart].min() / error.min())
+        assert found.loc[at, "jackknife"] == pytest.approx(error[jackknife].min() / error.min())
+    assert (found["unseen"] >= 1).all()
+    assert (tmp_path / "run" / "figures" / "budgets.png").read_bytes().startswith(b"\x89PNG")
+    assert len(pd.read_csv(tmp_path / "run" / "summary.csv")) == 8
+
+
 def test_training_starts_alike_and_follows_the_exact_gradient_with_many_samples(app, tmp_path):
     wanted = ["--figure", "training", "--updates", "3", "--estimators", "loaded_dice", "--concentration", "1"]
     status, error = app(
@@ -106,7 +133,7 @@ def test_a_run_that_lost_cells_ends_with_the_same_bytes(app, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--figure fig1", "--figure: expected one of frontier, training, got 'fig1'"),
+        ("--figure fig1", "--figure: expected one of frontier, budgets, training, got 'fig1'"),
         ("--splits 1:0:1", "--splits: expected a:b:c, or a:b for a batch that I and II share, got '1:0:1'"),
         ("--splits 1", "--splits: expected a:b:c, or a:b for a batch that I and II share, got '1'"),
         ("--splits 1:1 1:1", "--splits: expected different values, got ['1:1', '1:1']"),

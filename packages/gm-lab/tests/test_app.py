@@ -1,10 +1,12 @@
 """The life of an app: flags, launchers, run directories, refusals, exit statuses."""
 
+import dataclasses
 import errno
 import json
 import os
 import re
 import resource
+import runpy
 import shutil
 import socket
 import subprocess
@@ -285,6 +287,21 @@ def test_importing_is_light_and_disabled_touches_nothing_of_wandb(tmp_path):
     done = subprocess.run([sys.executable, "-c", script, toy, *flags], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "run" / "wandb").exists()
+
+
+def test_nothing_is_drawn_while_a_thread_still_imports(tmp_path, monkeypatch):
+    """Two threads that import matplotlib from different ends find it half-made, as where all cells were done before."""
+    toy, ready = runpy.run_path(str(Path(__file__).with_name("toy.py"))), []
+
+    def slowly():
+        time.sleep(0.3)
+        ready.append(True)
+
+    monkeypatch.setattr("gm_lab.app._import_what_reports_need", slowly)
+    experiment = dataclasses.replace(toy["EXPERIMENT"], figures=lambda *_: ready.append("drawn") or {})
+    flags = ["--run-dir", str(tmp_path / "run"), "--wandb", "disabled", "--launcher", "threads"]
+    assert gm_lab.main(experiment, flags) == 0
+    assert ready == [True, "drawn"]
 
 
 @pytest.mark.parametrize("flags", [["--help"], ["--wandb", "disabled", "--launcher", "threads"]])

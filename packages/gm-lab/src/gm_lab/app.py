@@ -159,12 +159,15 @@ def _compute(
     with interruption.computing(), _launched(experiment, settings, store, pending, warn, interruption) as finished:
         # from here on threads may start: the workers are forked
         tracker.start()
-        threading.Thread(target=_import_what_reports_need, daemon=True).start()
+        importing = threading.Thread(target=_import_what_reports_need, daemon=True)
+        importing.start()
         with progress(experiment.name, done, len(cells)) as advance, provenance.timed(store.path, len(cells)) as count:
             for step, seconds in enumerate(finished, start=done + 1):
                 advance()
                 count()
                 tracker.progress(step, seconds)
+        # two threads that import one package from different ends find it half-made
+        importing.join()
 
 
 @contextlib.contextmanager
