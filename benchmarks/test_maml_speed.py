@@ -84,8 +84,8 @@ def test_the_batched_path_is_3000_times_faster_than_the_plain_loop():
     """At equal work and on one core each."""
     problems = 200
     batched()()
-    fast = best_of(7, batched())
-    slow = best_of(2, plain())
+    fast = best_of(15, batched())
+    slow = best_of(4, plain())
     ratio = slow * problems / fast
     steps = 3 * 256 * 20
     print(f"\nSSS, LVC, 256 trajectories, K = 1, 20 states, one core; {problems} problems (10 MDPs × 20 repeats)")

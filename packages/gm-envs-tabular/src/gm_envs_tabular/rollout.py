@@ -141,14 +141,13 @@ def rollout(
     numbers = uniform.movedim((-1, -2), (0, 1)).reshape(horizon, -1)
     base = ((problem_row.reshape(1, -1) + start) * row).expand(size, -1).reshape(-1).to(index)
     places = torch.empty(horizon + 1, base.numel(), dtype=index, device=policy.device)
-    look, bound = torch.empty_like(base), torch.empty_like(base, dtype=table.dtype)
-    above = torch.empty_like(base, dtype=torch.bool)
+    bound, above = torch.empty_like(base, dtype=table.dtype), torch.empty_like(base)
+    # the table from 2ˡ − 1 on for each level l, so that a place needs no sum before it is looked up
+    halves = [(1 << level, table[(1 << level) - 1 :]) for level in reversed(range(levels))]
     for t in range(horizon):
         place = places[t].copy_(base)
-        for level in reversed(range(levels)):
-            step = 1 << level
-            torch.add(place, step - 1, out=look)
-            torch.index_select(table, 0, look, out=bound)
+        for step, half in halves:
+            torch.index_select(half, 0, place, out=bound)
             torch.ge(numbers[t], bound, out=above)
             place.add_(above, alpha=step)
         torch.index_select(next_row, 0, place, out=base)
@@ -160,5 +159,5 @@ def rollout(
     # shifts and look-ups, because an integer division costs as much as half the loop
     action = torch.arange(row, device=policy.device).div(width, rounding_mode="floor")
     chosen = action.index_select(0, (places[:horizon] & (row - 1)).reshape(-1)).reshape(horizon, -1)
-    rows = (places >> levels).to(torch.int64).reshape(horizon + 1, size, problems) - problem_row.reshape(-1)
-    return Rollout(trajectory_axes(rows.reshape(horizon + 1, -1)), trajectory_axes(chosen))
+    rows = (places >> levels).reshape(horizon + 1, size, problems).sub_(problem_row.reshape(-1).to(index))
+    return Rollout(trajectory_axes(rows.reshape(horizon + 1, -1).to(torch.int64)), trajectory_axes(chosen))

@@ -254,7 +254,7 @@ class TabularProblem:
         problems = log_policy.numel() // (states * actions)
         row = torch.arange(problems, device=params.device).mul_(states).reshape(*batch, 1, 1)
         place = state + row
-        cell = place[..., :-1] * actions + action
+        cell = torch.add(action, place[..., :-1], alpha=actions)
         table = self._outer_reward if role == "outer" else self._inner_reward
         reward, log_prob = _look_up(table, cell), _look_up(log_policy.reshape(-1), cell)
         discount = discounts(self._discount, cell.shape[-1] + 1).to(params)
