@@ -27,10 +27,13 @@ def command(process):
 
 
 def niceness(process):
-    """Of a process among those of its session, and of its session, where Linux shares the cores between sessions."""
+    """Of a process among those of its session, and of its session, where Linux shares the cores between sessions.
+
+    Neither file nor text: the process belongs to no session that has a share of its own.
+    """
     session = Path(f"/proc/{process}/autogroup")
-    shared = session.read_text().split()[-1] if session.exists() else "19"
-    return os.getpriority(os.PRIO_PROCESS, process), int(shared)
+    share = session.read_text().split() if session.exists() else []
+    return os.getpriority(os.PRIO_PROCESS, process), int(share[-1]) if share else 19
 
 
 def test_every_process_of_wandb_has_the_lowest_priority(tmp_path, monkeypatch, until):
