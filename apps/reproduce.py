@@ -235,7 +235,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = parsed_line(Settings, NAME, argv)
         found = stages(settings)
         failed = False
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in (signal.SIGINT, signal.SIGTERM):  # a script's background would have the first one ignored
+            signal.signal(number, signal.default_int_handler)
         lines = []
         with display(found) as update:
             for index, stage in enumerate(found):

@@ -56,7 +56,9 @@ def test_the_results_are_those_of_the_single_apps_and_a_second_call_computes_not
 def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process_behind(tmp_path):
     program = Path(reproduce.__file__)
     flags = ["--budget", "tabular", "--run-dir", str(tmp_path), "--mdps", "500", "--wandb", "disabled"]
-    process = subprocess.Popen([sys.executable, str(program), *flags], stderr=subprocess.PIPE, text=True)
+    background = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]  # SIGINT ignored, as behind &
+    command = [*background, sys.executable, str(program), *flags]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60
     while not list(tmp_path.glob("maml/cells/*.claim")):
         assert time.monotonic() < end

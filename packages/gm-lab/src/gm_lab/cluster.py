@@ -241,6 +241,9 @@ def _stop(ray: Any, flying: list[Any], seconds: float) -> None:
 
 def compute(job: bytes, index: int, cell: bytes) -> Outcome:
     """The task: one cell, in a worker process of the cluster."""
+    # where Ray was started in the background of a script, its workers ignore what `ray.cancel` interrupts them with
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def work(content: bytes) -> list[Row]:
         prepared = _prepared(job)
