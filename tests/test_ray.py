@@ -105,15 +105,16 @@ def test_a_driver_that_is_killed_and_restarted(on_cluster, serial, tmp_path):
 
 
 def test_one_ctrl_c_finishes_what_is_in_flight(on_cluster, tmp_path):
-    driver = on_cluster(tmp_path / "run", "--cells", 12, "--seconds", 1.5, "--trace", tmp_path)
+    driver = on_cluster(tmp_path / "run", "--cells", 60, "--seconds", 1.5, "--trace", tmp_path)
     begun = tmp_path / "begun"
-    driver.until(lambda: begun.exists() and len(begun.read_text().split()) == NODES)
+    driver.until(lambda: begun.exists() and len(begun.read_text().split()) >= NODES)
     os.killpg(driver.process.pid, signal.SIGINT)
     status, error = driver.end()
     assert status == 130
     assert error[0] == "ray_app: finishing the cells in flight; Ctrl-C again stops now"
     assert error[-1].startswith("ray_app: interrupted, every finished cell is kept; to go on: --run-dir")
-    assert driver.finished() == len(begun.read_text().split()) == NODES
+    # on a busy machine a cell may end, and another begin, before the signal arrives
+    assert NODES <= driver.finished() == len(begun.read_text().split()) < 30
     assert not (tmp_path / "checkpoint").exists()
 
 
