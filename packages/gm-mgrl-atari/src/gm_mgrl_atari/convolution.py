@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, linear
 
 
 def convolution(
@@ -19,6 +19,7 @@ def convolution(
     stride: int,
     *,
     first_order: bool = False,
+    known: Float[Tensor, "batch out height_out width_out"] | None = None,
 ) -> Float[Tensor, "batch out height_out width_out"]:
     """The map (x, w, b) → x ∗ w + b, without padding.
 
@@ -33,8 +34,29 @@ def convolution(
         stride: of both axes.
         first_order: whether the derivatives g ∗ᵀ w and g ⋆ x count w and x as constants. That is right if nothing but g
             depends on what they are differentiated by next, and saves half of the second derivative.
+        known: the result, where it has been computed before; it isn't computed again.
     """
-    y: Tensor = _Convolution.apply(x, weight, bias, stride, first_order)
+    y: Tensor = _Convolution.apply(x, weight, bias, stride, first_order, known)
+    return y
+
+
+def dense(
+    x: Float[Tensor, "batch in"],
+    weight: Float[Tensor, "out in"],
+    bias: Float[Tensor, "out"],
+    known: Float[Tensor, "batch out"] | None = None,
+) -> Float[Tensor, "batch out"]:
+    """The map (x, W, b) → W x + b.
+
+    Args:
+        x: features.
+        weight: W.
+        bias: b.
+        known: the result, where it has been computed before; it isn't computed again.
+    """
+    if known is None:
+        return linear(x, weight, bias)
+    y: Tensor = _KnownLinear.apply(x, weight, bias, known)
     return y
 
 
@@ -50,10 +72,18 @@ class _Convolution(torch.autograd.Function):
     """x ∗ w + b."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, first_order: bool) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: int,
+        first_order: bool = False,
+        known: Tensor | None = None,
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.first_order = stride, first_order
-        return conv2d(x, weight, bias, stride)
+        return conv2d(x, weight, bias, stride) if known is None else known.view_as(known)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -62,7 +92,7 @@ class _Convolution(torch.autograd.Function):
             x, weight = x.detach(), weight.detach()
         by_x = _ByImages.apply(g, weight, x.detach(), ctx.stride) if ctx.needs_input_grad[0] else None
         by_weight, by_bias = _ByFilters.apply(g, x, weight.detach(), ctx.stride)
-        return by_x, by_weight, by_bias if ctx.needs_input_grad[2] else None, None, None
+        return by_x, by_weight, by_bias if ctx.needs_input_grad[2] else None, None, None, None
 
 
 class _ByImages(torch.autograd.Function):
@@ -78,7 +108,7 @@ class _ByImages(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (h,), (g, weight) = grads, ctx.saved_tensors
-        by_g = _Convolution.apply(h, weight, None, ctx.stride, False) if ctx.needs_input_grad[0] else None
+        by_g = _Convolution.apply(h, weight, None, ctx.stride) if ctx.needs_input_grad[0] else None
         by_weight = _ByFilters.apply(g, h, weight.detach(), ctx.stride)[0] if ctx.needs_input_grad[1] else None
         return by_g, by_weight, None, None
 
@@ -96,6 +126,21 @@ class _ByFilters(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (h, by_sum), (g, x) = grads, ctx.saved_tensors
-        by_g = _Convolution.apply(x, h, by_sum, ctx.stride, False) if ctx.needs_input_grad[0] else None
+        by_g = _Convolution.apply(x, h, by_sum, ctx.stride) if ctx.needs_input_grad[0] else None
         by_x = _ByImages.apply(g, h, x.detach(), ctx.stride) if ctx.needs_input_grad[1] else None
         return by_g, by_x, None, None
+
+
+class _KnownLinear(torch.autograd.Function):
+    """W x + b, of which the value is given."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, _bias: Tensor, known: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return known.view_as(known)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (g,), (x, weight) = grads, ctx.saved_tensors
+        by_x = g @ weight if ctx.needs_input_grad[0] else None
+        return by_x, g.mT @ x, g.sum(0), None

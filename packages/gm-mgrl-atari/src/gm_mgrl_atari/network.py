@@ -1,18 +1,48 @@
 """Actor and critic on stacked frames, as a function of a dictionary of tensors."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import linear
 
-from gm_mgrl_atari.convolution import convolution
+from gm_mgrl_atari.convolution import convolution, dense
 
 Params = dict[str, Tensor]
 ATARI_LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 GAIN = math.sqrt(2)
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What acting computed of the shared layers, which learning at the same θ needs again.
+
+    Attributes:
+        params: θ.
+        layers: outputs of every shared layer, each of shape `[env, time, …]`.
+    """
+
+    params: Params
+    layers: tuple[Tensor, ...]
+    _versions: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_versions", [tensor._version for tensor in self.params.values()])
+
+    def at(self, params: Params) -> tuple[Tensor, ...] | None:
+        """The layers with one axis for all states, if the parameters are still those of acting; else `None`.
+
+        They are if they lie at the same place in memory, where no others can have come as `params` holds them, and
+        haven't been written to.
+        """
+        if self._versions != [tensor._version for tensor in self.params.values()]:
+            return None
+        if any(params[name].data_ptr() != tensor.data_ptr() for name, tensor in self.params.items()):
+            return None
+        return tuple(layer.flatten(0, 1) for layer in self.layers)
 
 
 @dataclass(frozen=True)
@@ -82,7 +112,11 @@ class Network:
         return params
 
     def __call__(
-        self, params: Params, observation: UInt8[Tensor, "*batch frames side side"], discount: Tensor
+        self,
+        params: Params,
+        observation: UInt8[Tensor, "*batch frames side side"],
+        discount: Tensor,
+        known: Sequence[Tensor] | None = None,
     ) -> tuple[Float[Tensor, "*batch actions"], Float[Tensor, "*batch"]]:
         """(log π(·|s), V(s; ⊥γ)).
 
@@ -90,31 +124,54 @@ class Network:
             params: θ.
             observation: s, grey levels.
             discount: γ, a scalar; no gradient flows through it.
+            known: outputs of the shared layers, where they have been computed before.
         """
-        features = self._features(params, observation)
+        features = self._features(params, observation, known)
         log_prob = _linear(params, "policy", features).log_softmax(-1)
         if self.conditioned:
             features = self._critic_features(params, features, discount.detach())
         return log_prob, _linear(params, "value", features).squeeze(-1)
 
     def policy(
-        self, params: Params, observation: UInt8[Tensor, "*batch frames side side"]
+        self,
+        params: Params,
+        observation: UInt8[Tensor, "*batch frames side side"],
+        keep: list[Tensor] | None = None,
     ) -> Float[Tensor, "*batch actions"]:
-        """The actor alone: log π(·|s)."""
-        return _linear(params, "policy", self._features(params, observation)).log_softmax(-1)
+        """The actor alone: log π(·|s).
 
-    def _features(self, params: Params, observation: Tensor) -> Tensor:
+        Args:
+            params: θ.
+            observation: s, grey levels.
+            keep: the outputs of the shared layers are appended here.
+        """
+        return _linear(params, "policy", self._features(params, observation, None, keep)).log_softmax(-1)
+
+    def _features(
+        self,
+        params: Params,
+        observation: Tensor,
+        known: Sequence[Tensor] | None = None,
+        keep: list[Tensor] | None = None,
+    ) -> Tensor:
         """The shared hidden layer, f."""
+        given = [None] * (len(self.layers) + 1) if known is None else known
+        outputs = [] if keep is None else keep
         last = _channels_last(params["conv0.weight"])
         x = _scaled(observation, params["conv0.weight"].dtype, last)
         for i, (_, _, stride) in enumerate(self.layers):
             weight, bias = params[f"conv{i}.weight"], params[f"conv{i}.bias"]
-            x = convolution(x, weight, bias, stride, first_order=self.first_order).relu_()
+            x = convolution(x, weight, bias, stride, first_order=self.first_order, known=given[i])
+            # what is known has been through it: a second time leaves it as it is, and gives it the derivative
+            x = x.relu_() if known is None else x.relu()
+            outputs.append(x)
         # in the order of memory, so that neither images nor weights are moved
         flat, weight = (
             t.permute(0, 2, 3, 1).flatten(1) if last else t.flatten(1) for t in (x, params["hidden.weight"])
         )
-        return linear(flat, weight, params["hidden.bias"]).relu().reshape(*observation.shape[:-3], self.hidden)
+        f = dense(flat, weight, params["hidden.bias"], given[-1]).relu()
+        outputs.append(f)
+        return f.reshape(*observation.shape[:-3], self.hidden)
 
     def _critic_features(self, params: Params, features: Tensor, discount: Tensor) -> Tensor:
         """relu(W_c [f, e]); the part of e is the same for every state, so it joins the bias."""

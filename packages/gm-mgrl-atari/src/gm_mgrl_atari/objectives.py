@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Integer, UInt8
 from torch import Tensor
 
 from gm_estimators import Estimator, EstimatorError, Trajectories, gae, load, mean_surrogate
-from gm_mgrl_atari.network import Network, Params
+from gm_mgrl_atari.network import Activations, Network, Params
 
 NAMES = ("gamma", "gae_lambda", "value_coef", "entropy_coef")
 INITIAL_LOGITS = (4.6, 2.944, 0.0, -4.6)
@@ -55,6 +55,7 @@ class Batch:
         terminated: whether step t ends the episode for learning, so that nothing follows.
         truncated: whether step t ends it by a time limit, so that V(s_{t+1}) follows.
         valid: whether the action was carried out; false where an environment was being reset.
+        activations: what the network computed at s_0 … s_{T−1} when it acted, if that was kept.
     """
 
     observation: UInt8[Tensor, "env time_plus_1 frames side side"]
@@ -63,6 +64,7 @@ class Batch:
     terminated: Bool[Tensor, "env time"]
     truncated: Bool[Tensor, "env time"]
     valid: Bool[Tensor, "env time"]
+    activations: Activations | None = None
 
 
 class Terms(NamedTuple):
@@ -112,7 +114,8 @@ def terms(network: Network, params: Params, batch: Batch, coefficients: Coeffici
     Returns:
         The three terms, to be maximised, minimised and maximised.
     """
-    log_probs, value = network(params, batch.observation[:, :-1], coefficients.discount)
+    known = None if batch.activations is None else batch.activations.at(params)
+    log_probs, value = network(params, batch.observation[:, :-1], coefficients.discount, known)
     with torch.no_grad():
         _, last = network(params, batch.observation[:, -1], coefficients.discount)
     values = torch.cat([value.detach(), last.unsqueeze(-1)], dim=-1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gm_mgrl_atari.games import Games, Step
 from gm_mgrl_atari.laps import Laps
-from gm_mgrl_atari.network import Network, Params
+from gm_mgrl_atari.network import Activations, Network, Params
 from gm_mgrl_atari.objectives import Batch
 
 
@@ -27,6 +27,7 @@ class Collector:
         device: where batches go.
         memory_format: of frames, best that of the network's filters.
         lap: told when a part of the work is done.
+        keep_activations: whether batches have what the network computed, so that learning needn't do it again.
     """
 
     def __init__(
@@ -38,10 +39,12 @@ class Collector:
         device: torch.device | str = "cpu",
         memory_format: torch.memory_format = torch.channels_last,
         lap: Laps | None = None,
+        keep_activations: bool = True,
     ) -> None:
         self._groups, self._network, self._steps = groups, network, steps
         self._generator, self._device = generator, torch.device(device)
         self._lap = lap or Laps()
+        self._keep_activations = keep_activations
         self._channels_last = memory_format == torch.channels_last
         self._observation = [self._frames(group.reset()) for group in groups]
         self.emulated = 0
@@ -56,10 +59,10 @@ class Collector:
         frames = self._to_device(array)
         return frames.contiguous(memory_format=torch.channels_last) if self._channels_last else frames
 
-    def _stacked(self, seen: list[Tensor]) -> Tensor:
-        """s_0 … s_T; the memory format is kept."""
-        if not self._channels_last:
-            return torch.stack(seen, dim=1)
+    def _stacked(self, seen: Sequence[Tensor]) -> Tensor:
+        """Images, or features, of successive steps; the memory format is kept."""
+        if not self._channels_last or seen[0].dim() < 4:
+            return torch.stack(list(seen), dim=1)
         return torch.stack([frames.permute(0, 2, 3, 1) for frames in seen], dim=1).movedim(-1, -3)
 
     def collect(self, params: Params) -> Batch:
@@ -67,16 +70,18 @@ class Collector:
         observations = [[observation] for observation in self._observation]
         actions: list[list[Tensor]] = [[] for _ in self._groups]
         steps: list[list[Step]] = [[] for _ in self._groups]
-        for group, observation, taken in zip(self._groups, self._observation, actions, strict=True):
-            self._act(group, params, observation, taken)
+        layers: list[list[list[Tensor]]] = [[] for _ in self._groups]
+        for group, observation, taken, computed in zip(self._groups, self._observation, actions, layers, strict=True):
+            self._act(group, params, observation, taken, computed)
         for t in range(self._steps):
-            for group, seen, taken, answers in zip(self._groups, observations, actions, steps, strict=True):
+            everything = zip(self._groups, observations, actions, steps, layers, strict=True)
+            for group, seen, taken, answers, computed in everything:
                 self._lap("policy inference")
                 answers.append(group.receive())
                 self._lap("emulation")
                 seen.append(self._frames(answers[-1].observation))
                 if t < self._steps - 1:
-                    self._act(group, params, seen[-1], taken)
+                    self._act(group, params, seen[-1], taken, computed)
         self._observation = [seen[-1] for seen in observations]
         self._count(steps)
         batches = [
@@ -87,17 +92,27 @@ class Collector:
                     name: self._to_device(np.stack([getattr(answer, name) for answer in answers], axis=1))
                     for name in ("reward", "terminated", "truncated", "valid")
                 },
+                activations=self._activations(params, computed),
             )
-            for seen, taken, answers in zip(observations, actions, steps, strict=True)
+            for seen, taken, answers, computed in zip(observations, actions, steps, layers, strict=True)
         ]
         self._lap("policy inference")
         return batches[0] if len(batches) == 1 else joined(batches)
 
-    def _act(self, group: Games, params: Params, observation: Tensor, taken: list[Tensor]) -> None:
+    def _activations(self, params: Params, computed: Sequence[Sequence[Tensor]]) -> Activations | None:
+        if not self._keep_activations:
+            return None
+        return Activations(params, tuple(self._stacked(layer) for layer in zip(*computed, strict=True)))
+
+    def _act(
+        self, group: Games, params: Params, observation: Tensor, taken: list[Tensor], computed: list[list[Tensor]]
+    ) -> None:
         with torch.no_grad():
-            log_prob = self._network.policy(params, observation)
+            outputs: list[Tensor] = []
+            log_prob = self._network.policy(params, observation, outputs)
             action = torch.multinomial(log_prob.exp(), 1, generator=self._generator).squeeze(-1)
         taken.append(action)
+        computed.append(outputs)
         chosen = action.cpu().numpy()
         self._lap("policy inference")
         group.send(chosen)
@@ -119,4 +134,12 @@ class Collector:
 
 def joined(batches: Sequence[Batch]) -> Batch:
     """One batch of all environments."""
-    return Batch(*(torch.cat([getattr(batch, field.name) for batch in batches]) for field in fields(Batch)))
+    parts = [batch.activations for batch in batches]
+    kept = [part for part in parts if part is not None]
+    activations = None
+    if len(kept) == len(parts):
+        layers = zip(*(part.layers for part in kept), strict=True)
+        activations = Activations(kept[0].params, tuple(torch.cat(layer) for layer in layers))
+    names = [field.name for field in fields(Batch) if field.name != "activations"]
+    tensors = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in names}
+    return Batch(**tensors, activations=activations)

@@ -1,7 +1,7 @@
 """How good the meta-gradient of one window is: bias, variance and direction beside a many-window average."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -147,7 +147,8 @@ def _draw(learner: Learner, point: Point, logits: Tensor, collector: Collector, 
     def batch_at(params: Params, _step: int) -> Batch:
         return collector.collect(params)
 
-    return learner.window(point, logits, batch_at, inner_steps).batches
+    # without what was computed on the way, which is a hundred times as large
+    return [replace(batch, activations=None) for batch in learner.window(point, logits, batch_at, inner_steps).batches]
 
 
 def _learner(variant: Variant, training: Training, network: Network) -> Learner:

@@ -62,9 +62,11 @@ def learner_rate(
     *,
     device: torch.device | str = "cpu",
     memory_format: torch.memory_format = torch.channels_last,
+    keep_activations: bool = True,
 ) -> float:
     """Environment steps per second of all but the emulation: acting and updating, in environments that take no time."""
-    trainer = Trainer(training, [Still(training.envs, actions)], device=device, memory_format=memory_format)
+    groups = [Still(training.envs, actions)]
+    trainer = Trainer(training, groups, device=device, memory_format=memory_format, keep_activations=keep_activations)
 
     def steps() -> int:
         before = trainer.progress.emulated

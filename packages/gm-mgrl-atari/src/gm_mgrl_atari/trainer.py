@@ -60,6 +60,7 @@ class Trainer:
         folder: for checkpoints and log.csv; nothing is written if `None`.
         memory_format: of the network's convolutions.
         warn: shows a line.
+        keep_activations: whether learning uses what acting computed at the same θ, or computes it again.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Trainer:
         folder: Path | None = None,
         memory_format: torch.memory_format = torch.channels_last,
         warn: Callable[[str], None] = print,
+        keep_activations: bool = True,
     ) -> None:
         training.check()
         if (envs := sum(group.envs for group in groups)) != training.envs:
@@ -90,7 +92,14 @@ class Trainer:
             self.progress = self._restored(record)
             self._generator.set_state(record["generator"])
         self._collector = Collector(
-            groups, self.network, training.steps, self._generator, device, memory_format=memory_format, lap=self.lap
+            groups,
+            self.network,
+            training.steps,
+            self._generator,
+            device,
+            memory_format=memory_format,
+            lap=self.lap,
+            keep_activations=keep_activations,
         )
         self._next_batch: Batch | None = None
         self._kept: dict[int, Progress] = {}
