@@ -16,7 +16,7 @@ from gm_estimators import (
     summary,
     variance,
 )
-from gm_estimators.metrics import student_t_quantile
+from gm_estimators.metrics import relative_bias, student_t_quantile
 
 F64 = torch.float64
 X = torch.tensor([[1.0, 2.0], [3.0, 6.0]], dtype=F64)  # two repeats of two entries
@@ -145,3 +145,39 @@ def test_what_makes_no_sense_is_refused():
         student_t_quantile(0.4, 3)
     with pytest.raises(ValueError, match=r"got 0.9 and 0"):
         student_t_quantile(0.9, 0)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e-160, 1e160, 1e300])
+def test_very_small_and_large_vectors_have_the_same_direction(scale):
+    expected = torch.tensor([0.8, 0.8], dtype=F64)
+    assert_close(accuracy(scale * X, Y), expected)
+    assert_close(accuracy(X, scale * Y), expected)
+    assert_close(accuracy(scale * X, scale * Y), expected)
+    assert_close(correlation(scale * X, scale * Y), torch.tensor([-1.0, -1.0], dtype=F64))
+    # (1·2 + 2·1) / 5 − 1 and (3·2 + 6·1) / 5 − 1
+    assert_close(relative_bias(scale * X, scale * Y), torch.tensor([-0.2, 1.4], dtype=F64))
+
+
+def test_ordinary_vectors_have_the_accuracy_of_the_formula_to_the_last_bit():
+    x, y = torch.randn(2, 1000, 5, generator=torch.Generator().manual_seed(0), dtype=F64)
+    assert torch.equal(accuracy(x, y), (x * y).sum(-1) / (x.square().sum(-1).sqrt() * y.square().sum(-1).sqrt()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_the_smallest_numbers_have_a_direction_and_zero_has_none(dtype):
+    least = torch.finfo(dtype).smallest_normal
+    x = torch.tensor([least, -least], dtype=dtype)
+    assert_close(accuracy(x, x), torch.tensor(1.0, dtype=dtype))
+    for metric in (accuracy, correlation, relative_bias):
+        assert metric(x, 0 * x).isnan()
+    assert accuracy(0 * x, x).isnan()
+    assert relative_bias(0 * x, x).item() == -1
+
+
+def test_the_relative_bias_of_noisy_estimates_is_that_of_their_mean():
+    """Within four standard errors of one estimate each of 20,000 truths; the length's bias is not."""
+    draw = torch.Generator().manual_seed(3)
+    truth = 1 + torch.rand(20_000, 3, generator=draw, dtype=F64)
+    x = 0.7 * truth + torch.randn(20_000, 3, generator=draw, dtype=F64)
+    assert z_score(relative_bias(x, truth), -0.3) < 4
+    assert z_score(x.norm(dim=-1) / truth.norm(dim=-1) - 1, -0.3) > 4

@@ -28,6 +28,8 @@ class Interval(NamedTuple):
 def accuracy(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "*shape2 size"]) -> Tensor:
     """Acc(x, y) = xᵀy / (√xᵀx √yᵀy), the cosine (paper, Eq. 63); NaN if one of the two is zero.
 
+    Both are scaled first, so that squares of very small or large entries neither vanish nor overflow.
+
     Args:
         estimate: x.
         truth: y, broadcasts to x.
@@ -35,12 +37,31 @@ def accuracy(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "*shap
     Returns:
         The accuracy of every estimate.
     """
+    estimate, truth = estimate / _scale(estimate), truth / _scale(truth)
     return (estimate * truth).sum(-1) / (estimate.square().sum(-1).sqrt() * truth.square().sum(-1).sqrt())
 
 
 def correlation(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "*shape2 size"]) -> Tensor:
     """Pearson's correlation over the gradient's entries: the accuracy of the centred vectors."""
     return accuracy(estimate - estimate.mean(-1, keepdim=True), truth - truth.mean(-1, keepdim=True))
+
+
+def relative_bias(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "*shape2 size"]) -> Tensor:
+    """(x − y)ᵀy / yᵀy, how much too long x is along y, in units of y's length; NaN if y is zero.
+
+    Linear in x: its mean over estimates estimates the same of E[x] without bias, even from one estimate of each truth.
+    −1 is an estimate without any share of the truth, −2 one of the same length in the opposite direction.
+
+    Args:
+        estimate: x.
+        truth: y, broadcasts to x.
+
+    Returns:
+        The relative error along the truth of every estimate.
+    """
+    scale = _scale(truth)
+    truth, error = truth / scale, (estimate - truth) / scale
+    return (error * truth).sum(-1) / truth.square().sum(-1)
 
 
 def variance(estimates: Float[Tensor, "*batch repeat size"]) -> Float[Tensor, "*batch"]:
@@ -159,6 +180,12 @@ def student_t_quantile(probability: float, degrees: int) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if central(middle) < 2 * probability - 1 else (low, middle)
     return float(degrees**0.5 * torch.tensor(low, dtype=torch.float64).tan())
+
+
+def _scale(vectors: Tensor) -> Tensor:
+    """The power of two below each vector's largest entry, by which dividing loses nothing; zero for a zero vector."""
+    largest = vectors.detach().abs().amax(-1, keepdim=True)
+    return largest / (2 * torch.frexp(largest).mantissa.where(largest > 0, 1.0))
 
 
 def _variances(estimates: Tensor) -> Tensor:
