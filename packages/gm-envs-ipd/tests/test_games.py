@@ -1,6 +1,8 @@
+import inspect
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -109,6 +111,33 @@ def test_a_game_from_a_list_of_payoffs():
 def test_payoffs_of_another_shape_are_refused(bad):
     with pytest.raises(ValueError, match="payoffs: expected two tables of 2×2 numbers"):
         MatrixGame("bad", bad)
+
+
+@pytest.mark.parametrize(
+    "payoffs",
+    [
+        np.array(IPD.payoffs),
+        np.array(IPD.payoffs, dtype=np.float32),
+        np.array(IPD.payoffs, dtype=np.int64),
+        IPD.tensor(),
+        [[[-2, 0], [-3, -1]], [[-2, -3], [0, -1]]],
+        tuple(tuple(tuple(np.float32(entry) for entry in row) for row in table) for table in IPD.payoffs),
+        tuple(np.array(IPD.payoffs)),
+    ],
+    ids=["float64", "float32", "int64", "tensor", "lists", "scalars", "tables"],
+)
+def test_payoffs_may_be_arrays_tensors_and_lists(payoffs):
+    found, expected = MatrixGame("mine", payoffs), MatrixGame("mine", IPD.payoffs)
+    assert found == expected
+    assert hash(found) == hash(expected)
+    assert torch.equal(found.tensor(), IPD.tensor())
+
+
+@pytest.mark.parametrize("horizon", [0, -1, -3, 1.5, True])
+def test_values_to_a_horizon_that_is_none_are_refused(horizon):
+    unchecked = inspect.unwrap(strategy_values)  # beartype has its own words for 1.5
+    with pytest.raises(ValueError, match=f"horizon: expected a positive integer or None, got {horizon}"):
+        unchecked(IPD, "TFT", "ALLD", discount=0.9, horizon=horizon)
 
 
 def test_other_bad_input_is_refused():

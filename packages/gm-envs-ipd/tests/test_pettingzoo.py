@@ -38,8 +38,9 @@ def test_an_episode_by_hand():
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(ValueError, match="horizon: expected at least 1, got 0"):
-        IteratedGameEnv(horizon=0)
+    for horizon in (0, 1.5, True):
+        with pytest.raises(ValueError, match=f"horizon: expected a positive integer, got {horizon}"):
+            IteratedGameEnv(horizon=horizon)
     env = IteratedGameEnv()
     env.reset()
     with pytest.raises(ValueError, match="player_2: expected action 0 or 1, got 2"):

@@ -1,3 +1,4 @@
+import inspect
 import io
 
 import numpy as np
@@ -88,6 +89,12 @@ def test_bad_input_is_refused(ring):
         ring.add(*sample(0, size=11))
     with pytest.raises(ValueError, match=r"expected batch and horizon \(3, 6\)"):
         ring.add(*sample(0, horizon=5))
+    outcome, params = sample(0)
+    params[2, 1, 3] = torch.nan
+    with pytest.raises(ValueError, match="params: expected log-odds, got NaN"):
+        ring.add(outcome, params)
+    with pytest.raises(ValueError, match=r"params: expected shape \(3, 2, 5\), got \(2, 5\)"):
+        inspect.unwrap(ReplayRing.add)(ring, outcome, sample(0)[1][0])
     with pytest.raises(ValueError, match=r"expected a ring that is not empty and max_age ≥ 0, got 0 and None"):
         ring.replay()
     ring.add(*sample(0))

@@ -5,8 +5,10 @@ each and (0, 0) pays −2 each, so that action 1 cooperates although the paper's
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,13 +18,13 @@ Payoffs = tuple[tuple[float, ...], ...]
 """A table of 2×2 numbers, row by row."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class MatrixGame:
     """A game of two players with two actions each.
 
     Args:
         name: what it is called.
-        payoffs: R¹ and R², each indexed `[a¹][a²]`.
+        payoffs: R¹ and R², each indexed `[a¹][a²]`: nested tuples or lists, an array or a tensor; kept as tuples.
         actions: names of action 0 and 1.
         cooperative: the action that the known strategies call cooperation.
 
@@ -32,16 +34,21 @@ class MatrixGame:
 
     name: str
     payoffs: tuple[Payoffs, ...]
-    actions: tuple[str, str] = ("0", "1")
-    cooperative: int = 1
+    actions: tuple[str, str]
+    cooperative: int
 
-    def __post_init__(self) -> None:
-        if _shape(self.payoffs) != (2, 2, 2):
-            raise ValueError(f"payoffs: expected two tables of 2×2 numbers, got {self.payoffs!r}")
-        if not all(math.isfinite(entry) for table in self.payoffs for row in table for entry in row):
-            raise ValueError(f"payoffs: expected finite numbers, got {self.payoffs!r}")
-        if self.cooperative not in (0, 1):
-            raise ValueError(f"cooperative: expected action 0 or 1, got {self.cooperative!r}")
+    def __init__(
+        self, name: str, payoffs: Iterable[Any], actions: tuple[str, str] = ("0", "1"), cooperative: int = 1
+    ) -> None:
+        tables: Any = _plain(payoffs)
+        if _shape(tables) != (2, 2, 2):
+            raise ValueError(f"payoffs: expected two tables of 2×2 numbers, got {payoffs!r}")
+        if not all(math.isfinite(entry) for table in tables for row in table for entry in row):
+            raise ValueError(f"payoffs: expected finite numbers, got {payoffs!r}")
+        if cooperative not in (0, 1):
+            raise ValueError(f"cooperative: expected action 0 or 1, got {cooperative!r}")
+        for field, value in (("name", name), ("payoffs", tables), ("actions", actions), ("cooperative", cooperative)):
+            object.__setattr__(self, field, value)  # frozen
 
     def tensor(
         self, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
@@ -73,11 +80,19 @@ def _symmetric(table: Payoffs) -> tuple[Payoffs, Payoffs]:
     return table, ((a, c), (b, d))
 
 
+def _plain(nested: object) -> object:
+    """Nested tuples and lists, arrays and tensors as nested tuples, their numbers as floats; the rest as it is."""
+    nested = nested.tolist() if hasattr(nested, "tolist") else nested
+    if isinstance(nested, tuple | list):
+        return tuple(_plain(item) for item in nested)
+    return float(nested) if isinstance(nested, Real) and not isinstance(nested, bool) else nested
+
+
 def _shape(nested: object) -> tuple[int, ...]:
-    """The shape of nested tuples or lists of numbers; a ragged or foreign object has the shape (−1,)."""
-    if isinstance(nested, int | float) and not isinstance(nested, bool):
+    """The shape of nested tuples of floats; a ragged or foreign object has the shape (−1,)."""
+    if isinstance(nested, float):
         return ()
-    if not isinstance(nested, tuple | list):
+    if not isinstance(nested, tuple):
         return (-1,)
     inner = {_shape(item) for item in nested}
     return (len(nested), *inner.pop()) if len(inner) == 1 else (-1,)

@@ -18,15 +18,15 @@ class IteratedGameEnv(ParallelEnv):  # type: ignore[misc]
         horizon: rounds per episode, after which both agents are truncated.
 
     Raises:
-        ValueError: if the horizon is below one.
+        ValueError: if the horizon is no positive integer.
     """
 
     metadata = {"name": "iterated_matrix_game_v0", "render_modes": []}  # noqa: RUF012 - PettingZoo's own type
     render_mode = None
 
     def __init__(self, game: MatrixGame = GAMES["ipd"], horizon: int = 100) -> None:
-        if horizon < 1:
-            raise ValueError(f"horizon: expected at least 1, got {horizon}")
+        if isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1:
+            raise ValueError(f"horizon: expected a positive integer, got {horizon!r}")
         self.game, self.horizon = game, horizon
         self.possible_agents = ["player_1", "player_2"]
         self.agents: list[str] = []

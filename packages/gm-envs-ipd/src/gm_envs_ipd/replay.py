@@ -106,7 +106,7 @@ class ReplayRing:
             params: θ¹ and θ² of the policies that drew them.
 
         Raises:
-            ValueError: if they are more than the ring holds, or of another batch or horizon.
+            ValueError: if they are more than the ring holds, of another batch or horizon, or a parameter is NaN.
         """
         *batch, size, horizon = outcome.shape
         expected = (*self._outcome.shape[1:-1], self._outcome.shape[0])
@@ -115,6 +115,10 @@ class ReplayRing:
                 f"outcome: expected batch and horizon {expected} and at most {self.capacity} trajectories, "
                 f"got {(*batch, horizon)} and {size}"
             )
+        if params.shape != (*batch, 2, 5):
+            raise ValueError(f"params: expected shape {(*batch, 2, 5)}, got {tuple(params.shape)}")
+        if bool(params.isnan().any()):
+            raise ValueError("params: expected log-odds, got NaN")
         table = log_policy(params).to(self._behaviour).unsqueeze(-4)
         rows = outcome.movedim(-1, 0)
         done = 0

@@ -94,8 +94,10 @@ def strategy_values(
         Player 1's and player 2's value.
 
     Raises:
-        ValueError: if there is no such strategy, or γ does not allow the horizon.
+        ValueError: if there is no such strategy, the horizon is no positive integer, or γ does not allow it.
     """
+    if horizon is not None and (isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1):
+        raise ValueError(f"horizon: expected a positive integer or None, got {horizon!r}")
     if not 0 <= discount <= 1 or (horizon is None and discount == 1):
         raise ValueError(f"discount: expected 0 ≤ γ ≤ 1, and γ < 1 for the infinite horizon, got {discount}")
     before, cycle = path(game, first, second)
