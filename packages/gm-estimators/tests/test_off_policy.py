@@ -63,6 +63,14 @@ def test_controls_by_hand():
     assert_close(cumulative_ratio(two_steps(self_normalise=True, clip=1.65)), normal.clamp(max=1.65))
 
 
+def test_normalised_ratios_have_the_mean_one_to_double_precision():
+    """With three trajectories, whose log isn't a float32."""
+    ratio = torch.tensor([[0.5], [2.0], [3.0]], dtype=F64)
+    read = Trajectories(torch.zeros(3, 1, dtype=F64), ratio, torch.zeros(3, 2, dtype=F64), ratio, torch.ones(2))
+    found = cumulative_ratio(OffPolicyTrajectories(**vars(read), behaviour_log_prob=-ratio.log(), self_normalise=True))
+    assert_close(found, ratio / ratio.mean(), rtol=0, atol=1e-14)
+
+
 @pytest.mark.parametrize("controls", CONTROLS, ids=str)
 @pytest.mark.parametrize("name", CATALOGUE)
 @settings(max_examples=10, deadline=None, derandomize=True)

@@ -9,6 +9,7 @@ then carries that step's ratio, too. `weighted` does this to the trajectories, `
 becomes off-policy DiCE, and the derivatives of AD, LVC and Loaded-DiCE keep the means that they have on-policy.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -61,7 +62,7 @@ def cumulative_ratio(trajectories: OffPolicyTrajectories) -> Float[Tensor, "*bat
     """
     log_ratio = _log_ratio(trajectories).cumsum(-1)
     if trajectories.self_normalise:  # before exp, so that no weight overflows
-        log_ratio = log_ratio.log_softmax(-2) + torch.tensor(float(log_ratio.shape[-2])).log()
+        log_ratio = log_ratio.log_softmax(-2) + math.log(log_ratio.shape[-2])
     ratio = log_ratio.exp().clamp(max=trajectories.clip)
     if not bool(ratio.isfinite().all()):
         raise ValueError(
