@@ -1,6 +1,6 @@
 """One budget of trajectories split between inner gradient, Hessian and outer gradient, at a point of a training run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -110,6 +110,11 @@ class Blocks:
     sample: TabularSample
     block: int
 
+    @property
+    def size(self) -> int:
+        """How many blocks."""
+        return self.sample.cell.shape[-2] // self.block
+
     def first(self, size: int) -> "Blocks":
         """The first `size` blocks."""
         return Blocks(self.sample.first(size * self.block), self.block)
@@ -129,6 +134,8 @@ class SplitProblem:
     def __init__(self, problems: Mapping[Role, TabularProblem], block: Mapping[Role, int], *, shared: bool) -> None:
         self.problems, self.block, self.shared = problems, block, shared
         self.params = problems["outer"].params
+        # what I has drawn, II need not draw again
+        self._latest: dict[tuple[Role, int], tuple[Tensor, Blocks]] = {}
 
     def exact(self, role: Role, params: Tensor) -> Objective:
         """The exact objective."""
@@ -137,21 +144,28 @@ class SplitProblem:
     def draw(self, role: Role, step: int, params: Tensor, size: int) -> Blocks:
         """That many blocks."""
         source: Role = "inner" if self.shared and role == "hessian" else role
-        return Blocks(self.problems[source].draw(source, step, params, size * self.block[source]), self.block[source])
+        at, blocks = self._latest.get((source, step), (None, None))
+        if blocks is None or at is not params or blocks.size != size:
+            drawn = self.problems[source].draw(source, step, params, size * self.block[source])
+            blocks = Blocks(drawn, self.block[source])
+            self._latest[source, step] = params, blocks
+        return blocks
 
     def sampled(self, role: Role, estimator: estimators.Estimator, sample: Blocks, params: Tensor) -> Objective:
         """The estimated objective."""
         return self.problems[role].sampled(role, estimator, sample.sample, params)
 
-    def parts(self, numbers: Tensor) -> "SplitProblem":
+    def parts(self, numbers: Sequence[Tensor]) -> "list[SplitProblem]":
         """The problem with those blocks of its samples along a new first axis."""
-        problems: dict[Role, TabularProblem] = {}
+        found: list[dict[Role, TabularProblem]] = [{} for _ in numbers]
         for role, problem in self.problems.items():
-            within = torch.arange(self.block[role], device=numbers.device)
-            part = problem.parts((numbers.unsqueeze(-1) * self.block[role] + within).flatten(-2))
-            assert part is not None  # only an intrinsic reward forbids it
-            problems[role] = part
-        return SplitProblem(problems, self.block, shared=self.shared)
+            within = torch.arange(self.block[role], device=numbers[0].device)
+            rows = [(some.unsqueeze(-1) * self.block[role] + within).flatten(-2) for some in numbers]
+            parts = problem.parts(rows)
+            assert parts is not None  # only an intrinsic reward forbids it
+            for problems, part in zip(found, parts, strict=True):
+                problems[role] = part
+        return [SplitProblem(problems, self.block, shared=self.shared) for problems in found]
 
 
 def maml_at(
@@ -168,12 +182,12 @@ def maml_at(
     """
     start: dict[str, Rollout] = {}
 
-    def rollout(role: str, step: int, policy: Tensor, count: int) -> Rollout:
+    def rollout(role: str, step: int, policy: Tensor, rows: slice | Tensor) -> Rollout:
         if step > 0:
-            return mdps.rollout(role, step, policy, count)
+            return mdps.rollout(role, step, policy, rows)
         if role not in start:
-            start[role] = mdps.rollout(role, step, policy, most)
-        return start[role].first(count)
+            start[role] = mdps.rollout(role, step, policy, slice(most))
+        return Rollout(*(x[..., rows, :] for x in start[role]))
 
     def critic(role: str, step: int, at: Tensor) -> Tensor:
         value = gm_exact.state_values(mdps.mdp, at)

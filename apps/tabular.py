@@ -184,9 +184,9 @@ class RandomMDPs:
     def _stream(self, role: str) -> str:
         return "inner" if role == "hessian" and self.tabular.samples == "shared" else role
 
-    def rollout(self, role: str, step: int, policy: Tensor, count: int) -> envs.Rollout:
-        """Trajectories of one role at one step."""
-        return envs.rollout(policy, self._next_states, self._noise.uniform(self._stream(role), step)[..., :count, :])
+    def rollout(self, role: str, step: int, policy: Tensor, rows: slice | Tensor) -> envs.Rollout:
+        """The trajectories of one role at one step that have those numbers."""
+        return envs.rollout(policy, self._next_states, self._noise.uniform(self._stream(role), step)[..., rows, :])
 
     def critic_error(self, role: str, step: int, value: Tensor) -> Tensor:
         """What the critic of one role and step is off by: a normal error of the size that the flags say."""

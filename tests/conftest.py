@@ -43,8 +43,8 @@ class Wiring:
     def evaluation(self, params: Tensor) -> PolicyEvaluation:
         return evaluate(self.mdp, params, self.exact_horizon, self.terminal_value)
 
-    def rollout(self, role: str, step: int, policy: Tensor, size: int) -> Rollout:
-        return rollout(policy, self.next_states, self.uniforms(role, step)[..., :size, :])
+    def rollout(self, role: str, step: int, policy: Tensor, rows: slice | Tensor) -> Rollout:
+        return rollout(policy, self.next_states, self.uniforms(role, step)[..., rows, :])
 
     def critic(self, role: str, step: int, params: Tensor) -> Tensor:
         if self.own_critic is not None:

@@ -45,8 +45,8 @@ def problem(on: frozenset[str]) -> TabularProblem:
     pair = torch.cartesian_prod(*[torch.arange(4)] * 4).repeat(2, 1)
     error = torch.cat((torch.ones(256), -torch.ones(256))).to(F64)
 
-    def rollout(role, step, policy, size):
-        chosen = (pair[:, :2] if role == "inner" or "shared" in on else pair[:, 2:]).unsqueeze(0)
+    def rollout(role, step, policy, rows):
+        chosen = (pair[:, :2] if role == "inner" or "shared" in on else pair[:, 2:])[:, rows].unsqueeze(0)
         return EVERY.states[chosen], EVERY.actions[chosen]
 
     def critic(role, step, params):

@@ -82,8 +82,8 @@ def mean(
     def axis_of(role: str, step: int) -> int:
         return axes - 1 if role == "outer" else step + (role == "hessian" and not shared)
 
-    def rollout(role, step, policy, count):
-        chosen = along(axis_of(role, step))[..., :count]
+    def rollout(role, step, policy, rows):
+        chosen = along(axis_of(role, step))[..., rows]
         return EVERY.states[chosen], EVERY.actions[chosen]
 
     shape = [len(batch)] * axes

@@ -1,16 +1,21 @@
 """Debiased composition by enumeration of whole batches: every tuple of n trajectories of a tiny MDP, n = 1 … 4."""
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 from functools import cache
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-with jaxtyping.install_import_hook(["gm_envs_ipd", "gm_estimators", "gm_exact"], "beartype.beartype"):
+with jaxtyping.install_import_hook(
+    ["gm_envs_ipd", "gm_envs_tabular", "gm_estimators", "gm_exact"], "beartype.beartype"
+):
     from gm_envs_ipd import GAMES, log_policy, log_probs
+    from gm_envs_tabular import rollout, successors, uniforms
     from gm_estimators import (
         CATALOGUE,
         ExactObjective,
@@ -24,6 +29,7 @@ with jaxtyping.install_import_hook(["gm_envs_ipd", "gm_estimators", "gm_exact"],
         mean_surrogate,
         meta_gradient,
     )
+    from gm_estimators.debias import Term, trajectories_drawn
     from gm_estimators.decomposition import Splits
     from gm_estimators.returns import discounts
     from gm_estimators.surrogates import dice
@@ -53,8 +59,8 @@ def problem(*batches: Tensor) -> TabularProblem:
     """Inner step i reads the given trajectories, which estimate the Hessian, too; the outer gradient is exact."""
     shape = torch.broadcast_shapes(*(batch.shape[:-1] for batch in batches))
 
-    def rollout(role, step, policy, size):
-        chosen = batches[step].expand(*shape, -1)[..., :size]
+    def rollout(role, step, policy, rows):
+        chosen = batches[step].expand(*shape, -1)[..., rows]
         return EVERY.states[chosen], EVERY.actions[chosen]
 
     return TabularProblem(
@@ -288,8 +294,9 @@ def test_multilevel_without_an_end_has_no_bias():
         assert (bandit_mean(size) - bandit_limit()).norm() > 1e-2 / size
 
 
+@pytest.mark.claim("multilevel-variance")
 def test_antithetic_halves_keep_the_variance_finite():
-    """E|Δ_l|² falls by four with each level, so that it stays summable over p_l ∝ 2^{−1.5 l}."""
+    """E|Δ_l|² falls by four with each level where the parts share all trajectories."""
 
     def second_moment(level: int, antithetic: bool) -> float:
         half, found = bandit(2 ** (level - 1))
@@ -301,6 +308,64 @@ def test_antithetic_halves_keep_the_variance_finite():
 
     assert 3.5 < second_moment(5, True) / second_moment(6, True) < 4.5
     assert 1.8 < second_moment(5, False) / second_moment(6, False) < 2.2  # the control
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Δ_l alone."""
+
+    def terms(self, size: int) -> list[Term]:
+        return [Term(1.0, torch.arange(size).reshape(1, -1)), Term(-1.0, torch.arange(size).reshape(2, -1))]
+
+
+def decay(make_mdp, permutation: str, inner_steps: int, *, common: bool = True) -> tuple[float, float]:
+    """The exponent b of E|Δ_l|² ∝ 2^{−b l} between l = 3 and 7, and its standard error, of what `decompose` does."""
+    mdp = make_mdp(states=2, actions=2, concentration=0.5, discount=0.8, seed=0)
+    transition, repeats, sizes = successors(mdp.transition), 3000, (8, 128)
+    estimator, log_mean, error = replace(CATALOGUE["dice"], debias=Difference()), [], 0.0
+    for size in sizes:
+        fresh = np.random.default_rng(size)
+
+        def numbers(role: str, step: int, rows: slice | Tensor, size=size, fresh=fresh) -> Tensor:
+            if common or step == 0:
+                return uniforms(np.random.default_rng([size, len(role), step]), (repeats,), size, HORIZON)[..., rows, :]
+            return uniforms(fresh, (repeats,), size, HORIZON)[..., rows, :]
+
+        problem = TabularProblem(
+            params=THETA.expand(repeats, 2, 2),
+            exact=lambda role, params: ExactObjective(evaluate(mdp, params, HORIZON)),
+            rollout=lambda role, step, policy, rows, of=numbers: rollout(policy, transition, of(role, step, rows)),
+            critic=lambda role, step, params: params.new_zeros(params.shape[:-1]),
+            reward=mdp.reward,
+            discount=GAMMA,
+            critic_for="none",
+        )
+        settings = {"permutations": [permutation], "inner_steps": inner_steps, "inner_lr": INNER_LR}
+        (found,) = decompose(problem, [estimator], sample_sizes=[size], **settings).values()
+        squares = found.square().sum((-2, -1))
+        log_mean.append(squares.mean().log2())
+        error += float(squares.var() / squares.mean().square() / repeats)
+    levels = math.log2(sizes[1] / sizes[0])
+    return float(log_mean[0] - log_mean[1]) / levels, error**0.5 / math.log(2) / levels
+
+
+@pytest.mark.claim("multilevel-variance")
+@pytest.mark.parametrize(("permutation", "inner_steps"), [("SSS", 1), ("SSE", 2), ("SSS", 2)])
+def test_what_is_drawn_later_slows_the_decay_of_the_differences(make_mdp, permutation, inner_steps):
+    """Within four standard errors: faster than the default rate on common random numbers, but not twice as fast as n."""
+    found, error = decay(make_mdp, permutation, inner_steps)
+    assert Levels().rate < found - 4 * error
+    assert abs(found - 1.5) < 0.15 + 4 * error
+    assert found + 4 * error < decay(make_mdp, "SSE", 1)[0]  # where all trajectories are shared
+    found, error = decay(make_mdp, permutation, inner_steps, common=False)  # the control: no rate above 1 will do
+    assert found + 4 * error < Levels().rate
+    assert abs(found - 1) < 0.15 + 4 * error
+
+
+def test_the_default_rate_has_finite_cost_and_variance_on_common_random_numbers():
+    """Σ 2^{(1 − ra) l} and Σ 2^{(ra − 3/2) l} converge."""
+    assert 1 < Levels().rate < 1.5
+    assert Levels().expected_size == pytest.approx((1 - 2**-1.25) / (1 - 2**-0.25))
 
 
 @pytest.mark.claim("jackknife-bias")
@@ -361,6 +426,41 @@ def test_the_jackknife_of_a_problem_is_that_of_its_parts(make_mdp, wire, inner_s
         assert_close(part_by_part[key], one, rtol=0, atol=1e-9)
     with pytest.raises(ValueError, match=r"estimator lvc: sample size: expected a multiple of .* 3 blocks, got 4"):
         decompose(wiring.problem, chosen, sample_sizes=[4], **settings)
+
+
+@pytest.mark.parametrize("intrinsic", [False, True])
+@pytest.mark.parametrize("debias", [None, Jackknife(), Jackknife(4, 2), Levels(base=3).at(2)])
+def test_no_more_is_rolled_out_than_a_sample_costs(make_mdp, wire, debias, intrinsic):
+    """MAML's parts in one go and LIRPG's one by one: n at θ⁰, later what `trajectories_drawn` says."""
+    mdp = make_mdp(states=3, actions=2, concentration=0.5, discount=0.8, seed=3)
+    wiring = wire(mdp, torch.zeros(2, 3, 2, dtype=F64), horizon=4, size=12, seed=1)
+    counts: dict = {}
+
+    def counted(role, step, policy, rows):
+        found = wiring.rollout(role, step, policy, rows)
+        counts[role, step] = counts.get((role, step), 0) + found.action.shape[-2]
+        return found
+
+    phi = torch.zeros(2, 3, 2, dtype=F64, requires_grad=True) if intrinsic else None
+    problem = TabularProblem(
+        params=wiring.params,
+        exact=wiring.problem.exact,
+        rollout=counted,
+        critic=wiring.critic,
+        reward=mdp.reward,
+        discount=mdp.discount,
+        intrinsic_reward=phi,
+    )
+    estimator = replace(CATALOGUE["lvc"], debias=debias)
+    decompose(problem, [estimator], permutations=["SSS"], sample_sizes=[12], inner_steps=2, inner_lr=2.0)
+    start, later = trajectories_drawn(debias, 12)
+    assert counts == {
+        ("inner", 0): start,
+        ("hessian", 0): start,
+        ("inner", 1): later,
+        ("hessian", 1): later,
+        ("outer", 2): later,
+    }
 
 
 @pytest.mark.claim("jackknife-bias")

@@ -50,7 +50,7 @@ def objective(wiring, role: str, letter: str, estimator: Estimator, size: int):
 
     def sampled(_phi: Tensor, theta: Tensor, step: int) -> Tensor:
         at, (*batch, _, _) = theta.detach(), theta.shape
-        state, action = wiring.rollout(role, step, at.softmax(-1), size)
+        state, action = wiring.rollout(role, step, at.softmax(-1), slice(size))
         index = [axis[..., None, None] for axis in torch.meshgrid(*map(torch.arange, batch), indexing="ij")]
         reward = wiring.mdp.reward.expand(theta.shape)[(*index, state[..., :-1], action)]
         critic = wiring.critic(role, step, at) * estimator.critic

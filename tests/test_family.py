@@ -125,7 +125,7 @@ def tabular(batch: Tensor, theta: Tensor = THETA) -> TabularProblem:
     return TabularProblem(
         params=theta.expand(len(batch), 2, 2),
         exact=lambda role, params: None,
-        rollout=lambda role, step, policy, size: (EVERY.states[batch], EVERY.actions[batch]),
+        rollout=lambda role, step, policy, rows: (EVERY.states[batch[:, rows]], EVERY.actions[batch[:, rows]]),
         critic=lambda role, step, params: CRITIC.expand(params.shape[:-1]),
         reward=MDP.reward,
         discount=GAMMA,

@@ -182,10 +182,10 @@ class Counted(SplitProblem):
         return drawn
 
     def parts(self, numbers):
-        part = super().parts(numbers)
-        counted = Counted(part.problems, part.block, shared=part.shared)
-        counted.seen = self.seen
-        return counted
+        found = [Counted(part.problems, part.block, shared=part.shared) for part in super().parts(numbers)]
+        for counted in found:
+            counted.seen = self.seen
+        return found
 
     @property
     def total(self):

@@ -76,7 +76,7 @@ class Lirpg:
         if letter == "E":
             return evaluate(mdp, theta).value
         at, (*batch, _, _) = theta.detach(), theta.shape
-        state, action = self.wiring.rollout(role, step, at.softmax(-1), SIZE)
+        state, action = self.wiring.rollout(role, step, at.softmax(-1), slice(SIZE))
         index = [axis[..., None, None] for axis in torch.meshgrid(*map(torch.arange, batch), indexing="ij")]
         reward = mdp.reward.expand(theta.shape)[(*index, state[..., :-1], action)]
         value = self.critic(role, step, at, phi)[(*index, state)] * estimator.critic

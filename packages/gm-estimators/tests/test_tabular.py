@@ -40,9 +40,9 @@ class Setting:
             critic_for=critic_for,
         )
 
-    def rollout(self, role, step, policy, size):
+    def rollout(self, role, step, policy, rows):
         self.policies.append(policy)
-        return self.state[..., :size, :], self.action[..., :size, :]
+        return self.state[..., rows, :], self.action[..., rows, :]
 
     def objective(self, estimator, size=SIZE):
         sample = self.problem.draw("inner", 0, self.params, size)

@@ -92,8 +92,19 @@ class Levels:
 
     with n = m₀ 2^l and P(l) = p_l ∝ 2^{−ra l}: the expectations of Δ_l telescope to g_∞ − E g_{m₀}. Rhee and Glynn
     2015, "Unbiased estimation with square root convergence for SDE models"; antithetic halves as in Blanchet and Glynn
-    2015, "Unbiased Monte Carlo for optimization and functions of expectations": E|Δ_l|² = O(4^{−l}), so that the
-    variance is finite for ra < 2 and the expected number of trajectories for ra > 1.
+    2015, "Unbiased Monte Carlo for optimization and functions of expectations". The expected number of trajectories is
+    finite for ra > 1, the variance where Σ_l E|Δ_l|² 2^{ra l} is. How fast E|Δ_l|² falls depends on what else the parts
+    share than θ⁰:
+
+    - K = 1 and an exact outer gradient: they share all trajectories, g is smooth in their means and what is left is of
+      second order, E|Δ_l|² = O(4^{−l}). ra < 2.
+    - K > 1 or a sampled outer gradient, on common random numbers (as a `TabularProblem` has): θ¹ of the parts differ by
+      O(2^{−l/2}), and with a probability of that order a later trajectory of one part is another one in the other.
+      Such jumps do not cancel; their mean over n trajectories has E|Δ_l|² = O(2^{−l/2} / 2^l) = O(2^{−3l/2}). ra < 3/2.
+    - new random numbers for each part: the noise of their later trajectories is all there, E|Δ_l|² = O(2^{−l}). That
+      takes ra < 1, so that variance and cost are not finite at once.
+
+    The default suits the first two.
 
     Attributes:
         base: m₀, trajectories at level 0.
@@ -102,7 +113,7 @@ class Levels:
     """
 
     base: int = 1
-    rate: float = 1.5
+    rate: float = 1.25
     highest: int | None = None
 
     def __post_init__(self) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from gm_estimators.catalogue import Estimator, EstimatorError, families
 from gm_estimators.corrections import credit
 from gm_estimators.debias import Debias
-from gm_estimators.problem import Objective, Problem, Role, Sample, SampleT, Splits
+from gm_estimators.problem import DrawsParts, Objective, Problem, Role, Sample, SampleT, Splits
 
 __all__ = [
     "PERMUTATIONS",
@@ -51,6 +51,8 @@ class _Part:
 
     def draw(self, role: Role, step: int, params: Tensor, _size: int) -> Any:
         """Its part of what the original draws; at θ⁰ all parts share one draw."""
+        if step > 0 and isinstance(self._problem, DrawsParts):
+            return self._problem.draw_part(role, step, params, self._numbers)
         if step > 0:
             return self._problem.draw(role, step, params, self._size).select(self._numbers)
         if role not in self._drawn:
@@ -178,9 +180,9 @@ def _debiased(
         raise EstimatorError(f"estimator {estimators[0].name}: {error}") from error
     results: dict[tuple[str, str, int], Tensor] = {}
     drawn: dict[Role, Any] = {}
-    for weight, parts in terms:
-        split = problem.parts(parts) if isinstance(problem, Splits) else None
-        chosen: list[Problem[Any]] = [_Part(problem, part, size, drawn) for part in parts] if split is None else [split]
+    split = problem.parts([parts for _, parts in terms]) if isinstance(problem, Splits) else None
+    for i, (weight, parts) in enumerate(terms):
+        chosen: Sequence[Problem[Any]] = [split[i]] if split else [_Part(problem, part, size, drawn) for part in parts]
         for part in chosen:
             found = decompose(part, plain, sample_sizes=[parts.shape[-1]], **settings)
             for (name, permutation, _), estimate in found.items():

@@ -1,5 +1,6 @@
 """What `decomposition` asks of a two-level problem."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
@@ -86,6 +87,7 @@ class Sample(Protocol):
 
 
 SampleT = TypeVar("SampleT", bound=Sample)
+SampleT_co = TypeVar("SampleT_co", bound=Sample, covariant=True)
 
 
 @runtime_checkable
@@ -114,8 +116,17 @@ class Problem(Protocol[SampleT]):
 class Splits(Protocol[SampleT]):
     """A problem that gives parts of its samples a batch axis of their own; others are asked part by part."""
 
-    def parts(self, numbers: Tensor, /) -> "Problem[SampleT] | None":
-        """The problem with a new first batch axis: role, step and θ of part i read `draw(…).select(numbers[i])`.
+    def parts(self, numbers: Sequence[Tensor], /) -> "Sequence[Problem[SampleT]] | None":
+        """A problem for each of several `[part, trajectory]`, with a new first batch axis.
 
-        `None` if that is not to be had.
+        There role, step and θ of part i read `draw(…).select(numbers[i])`; at θ⁰ all of them read one draw. `None` if
+        that is not to be had.
         """
+
+
+@runtime_checkable
+class DrawsParts(Protocol[SampleT_co]):
+    """A problem that can draw some trajectories without the others; others draw all and select."""
+
+    def draw_part(self, role: Role, step: int, params: Tensor, numbers: Tensor, /) -> SampleT_co:
+        """`draw(…).select(numbers)`."""

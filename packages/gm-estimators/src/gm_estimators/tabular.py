@@ -5,7 +5,7 @@ s, so that a sample enters a gradient through Σ_t w_t [c_t = c], one number per
 through one more.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Literal
@@ -20,6 +20,9 @@ from gm_estimators.derivatives import LogProbDerivatives
 from gm_estimators.problem import Objective, Role
 from gm_estimators.returns import discounts, gae, gae_adjoint
 from gm_estimators.surrogates import Trajectories, discounted_return
+
+Rows = slice | Tensor
+"""The numbers of some trajectories."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +182,8 @@ class TabularProblem:
     Args:
         params: θ⁰, shape `[*batch, state, action]`.
         exact: the exact objective of a role at θ.
-        rollout: (role, step, π, n) ↦ states `[*batch, n, T + 1]` and actions `[*batch, n, T]`.
+        rollout: (role, step, π, rows) ↦ states `[*batch, n, T + 1]` and actions `[*batch, n, T]` of those rows of the
+            trajectories that it has random numbers for: the first n as `slice(n)`, or any n as a tensor.
         critic: (role, step, θ) ↦ the critic's V, shape `[*batch, state]`; where it is differentiable in the intrinsic
             reward, the meta-gradient takes that into account.
         reward: r(s, a), shape `[*batch, state, action]` or broadcastable to it.
@@ -195,7 +199,7 @@ class TabularProblem:
         *,
         params: Float[Tensor, "*batch state action"],
         exact: Callable[[Role, Tensor], Objective],
-        rollout: Callable[[Role, int, Tensor, int], tuple[Tensor, Tensor]],
+        rollout: Callable[[Role, int, Tensor, Rows], tuple[Tensor, Tensor]],
         critic: Callable[[Role, int, Tensor], Tensor],
         reward: Tensor,
         discount: float,
@@ -215,42 +219,53 @@ class TabularProblem:
             self._inner_reward = self._outer_reward + intrinsic_reward.detach().reshape(-1)
         self._discount, self._gae_lambda, self._critic_for = discount, gae_lambda, critic_for
 
-    def parts(self, numbers: Int[Tensor, "part trajectory"]) -> "TabularProblem | None":
-        """The problem with parts of its samples along a new first axis; `None` with an intrinsic reward.
+    def parts(self, numbers: Sequence[Tensor]) -> "list[TabularProblem] | None":
+        """The problem with parts of its samples along a new first axis, for each of several `[part, trajectory]`.
 
-        At θ⁰ all parts read one set of trajectories, later each has some of its own on the same random numbers.
+        `None` with an intrinsic reward. At θ⁰ all parts read one set of trajectories, later each draws its own, on the
+        random numbers of those numbers.
         """
         if self._intrinsic_reward is not None:
             return None
-        total = int(numbers.max()) + 1
+        total = 1 + max(int(some.max()) for some in numbers)
+        start: dict[Role, tuple[Tensor, Tensor]] = {}
 
-        def rollout(role: Role, step: int, policy: Tensor, _size: int) -> tuple[Tensor, Tensor]:
+        def rollout(some: Tensor, role: Role, step: int, policy: Tensor, _rows: Rows) -> tuple[Tensor, Tensor]:
             if step == 0:
-                state, action = self._rollout(role, step, policy[0], total)
-                return state[..., numbers, :].movedim(-3, 0), action[..., numbers, :].movedim(-3, 0)
-            drawn = [self._rollout(role, step, at, total) for at in policy]
-            state, action = (
-                torch.stack([x[..., one, :] for x, one in zip(xs, numbers, strict=True)])
-                for xs in zip(*drawn, strict=True)
-            )
+                if role not in start:
+                    start[role] = self._rollout(role, step, policy[0], slice(total))
+                state, action = start[role]
+                return state[..., some, :].movedim(-3, 0), action[..., some, :].movedim(-3, 0)
+            drawn = [self._rollout(role, step, at, rows) for at, rows in zip(policy, some, strict=True)]
+            state, action = (torch.stack(each) for each in zip(*drawn, strict=True))
             return state, action
 
-        return TabularProblem(
-            params=self.params.expand(len(numbers), *self.params.shape),
-            exact=self.exact,
-            rollout=rollout,
-            critic=self._critic,
-            reward=self._reward,
-            discount=self._discount,
-            gae_lambda=self._gae_lambda,
-            critic_for=self._critic_for,
-        )
+        return [
+            TabularProblem(
+                params=self.params.expand(len(some), *self.params.shape),
+                exact=self.exact,
+                rollout=partial(rollout, some),
+                critic=self._critic,
+                reward=self._reward,
+                discount=self._discount,
+                gae_lambda=self._gae_lambda,
+                critic_for=self._critic_for,
+            )
+            for some in numbers
+        ]
 
     def draw(self, role: Role, step: int, params: Tensor, size: int) -> TabularSample:
         """`size` trajectories at θ, read by every estimator."""
+        return self._drawn(role, step, params, slice(size))
+
+    def draw_part(self, role: Role, step: int, params: Tensor, numbers: Int[Tensor, "trajectory"]) -> TabularSample:
+        """The trajectories of those numbers, without drawing others."""
+        return self._drawn(role, step, params, numbers)
+
+    def _drawn(self, role: Role, step: int, params: Tensor, rows: Rows) -> TabularSample:
         *batch, states, actions = params.shape
         log_policy = params.log_softmax(-1)
-        state, action = self._rollout(role, step, log_policy.exp(), size)
+        state, action = self._rollout(role, step, log_policy.exp(), rows)
         problems = log_policy.numel() // (states * actions)
         row = torch.arange(problems, device=params.device).mul_(states).reshape(*batch, 1, 1)
         place = state + row
