@@ -15,8 +15,9 @@ import gm_estimators as estimators
 import gm_exact
 import gm_lab
 import tabular
-from attribution_sources import METRICS, SOURCES, Adam, Source
+from attribution_sources import METRICS, SOURCES, Source
 from frontier_problem import maml_at
+from gm_estimators import Adam
 
 KEY = (*attribution_sources.KEY, "mdp")
 GRID = estimators.Grid(
@@ -73,7 +74,11 @@ def cells(settings: Settings) -> list[Cell]:
 
 
 def _trained(cell: Cell, mdps: tabular.RandomMDPs) -> tuple[Tensor, Adam]:
-    """φ after exact meta-gradient ascent, `[mdp, 1, state, action]`, and Adam's state there."""
+    """φ after exact meta-gradient ascent, `[mdp, 1, state, action]`, and Adam's state there.
+
+    Raises:
+        BadInput: if the exact meta-gradient is zero there, or not finite.
+    """
     params, followed = torch.zeros_like(mdps.reward), []
     for step in range(cell.updates + 1):
         exact = gm_exact.maml_meta_gradient(mdps.mdp, params, inner_steps=cell.inner_steps, inner_lr=cell.inner_lr)
@@ -81,6 +86,7 @@ def _trained(cell: Cell, mdps: tabular.RandomMDPs) -> tuple[Tensor, Adam]:
         if step < cell.updates:
             params = params + cell.meta_lr * exact
             followed.append(y)
+    tabular.require_truth(y, "MDP", cell.mdps, cell.updates)
     return params, Adam.after(followed, y)
 
 
@@ -92,12 +98,14 @@ def _sampled(
 
     def sampled(practice: frozenset[str]) -> dict[str, Tensor]:
         noise = cell.tabular.critic_noise if "critic" in practice else 0.0
+        # ideal is the exact critic for those, too, that learn one
+        learns = estimator.critic == "learnt" and "critic" not in practice
         samples: Any = "shared" if "shared_batch" in practice else "independent"
         other = copy.copy(mdps)
         other.tabular = replace(cell.tabular, critic_noise=noise, samples=samples)
         found = estimators.decompose(
             maml_at(other, params, other.tabular, (1.0,), size)[1.0],
-            [estimator],
+            [replace(estimator, critic=True) if learns else estimator],
             permutations=wanted,
             sample_sizes=[size],
             inner_steps=cell.inner_steps,

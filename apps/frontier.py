@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
@@ -101,8 +101,10 @@ def cells(settings: Settings) -> list[Cell]:
     gm_lab.require(settings, "permutations", "SSS, since every role draws samples", settings.permutations is None)
     gm_lab.require(settings, "meta_lr", "a positive number", settings.meta_lr > 0)
     gm_lab.require(settings, "updates", "an integer of at least 1", settings.updates >= 1)
+    most = tabular.MOST_UPDATES
+    gm_lab.require(settings, "updates", f"at most {most} updates", settings.updates <= most)
     _distinct("points", settings.points)
-    gm_lab.require(settings, "points", "integers of at least 0", min(settings.points) >= 0)
+    tabular.require_points(settings)
     found: list[Cell] = []
     for figure in dict.fromkeys(settings.figure):
         chosen = _chosen(settings, figure)
@@ -134,19 +136,33 @@ def _chosen(settings: Settings, figure: Figure) -> Choices:
     for value in chosen.gae_lambdas:
         if not 0 <= value <= 1:
             raise gm_lab.BadInput(f"--gae-lambdas: expected numbers from 0 to 1, got {value}")
-    for name in chosen.debias:
-        try:
-            _load("lvc", name)
-        except ValueError as error:
-            raise gm_lab.BadInput(f"--debias: expected none or a jackknife, got {name!r}: {error}") from error
-    for name in chosen.splits:
-        split_of(name)
+    _different("debias", {name: _debias(name) for name in chosen.debias})
+    _different("splits", {name: split_of(name).shares for name in chosen.splits})
     return chosen
+
+
+def _debias(name: str) -> estimators.Debias | None:
+    try:
+        found = _load("lvc", name)
+    except ValueError as error:
+        raise gm_lab.BadInput(f"--debias: expected none or a jackknife, got {name!r}: {error}") from error
+    if found != replace(estimators.load("lvc"), name=found.name, source=found.source, debias=found.debias):
+        raise gm_lab.BadInput(f"--debias: expected none or a jackknife, got {name!r}")
+    return found.debias
 
 
 def _distinct(name: str, values: tuple[object, ...]) -> None:
     if len(set(values)) < len(values):
         raise gm_lab.BadInput(f"--{name.replace('_', '-')}: expected different values, got {list(values)}")
+
+
+def _different(flag: str, meanings: Mapping[str, object]) -> None:
+    """Names that mean the same would be measured twice."""
+    first: dict[object, str] = {}
+    for name, meaning in meanings.items():
+        if meaning in first:
+            raise gm_lab.BadInput(f"--{flag}: expected different values, got {first[meaning]} and {name}")
+        first[meaning] = name
 
 
 def _load(name: str, debias: str) -> estimators.Estimator:
@@ -213,11 +229,13 @@ def _frontier(cell: Cell, mdps: tabular.RandomMDPs) -> list[gm_lab.Row]:
     at = trained(mdps, cell.updates, cell.meta_lr, **terms)
     params = at.expand(mdps.shape).contiguous()
     truth = gm_exact.maml_meta_gradient(mdps.mdp, at, **terms)[:, 0].flatten(1)
+    tabular.require_truth(truth, "MDP", cell.mdps, cell.updates)
     fixed = {"truth_sq": truth.square().sum(-1), "value": _adapted(cell, mdps, at)[:, 0]}
     rows: list[gm_lab.Row] = []
     for choice, sizes, estimate in _estimates(cell, mdps, params):
         numbers = estimators.summary(estimate.flatten(2), truth) | {"mse": estimators.mse(estimate.flatten(2), truth)}
         rows += _rows(cell, choice, cell.updates, sizes, numbers | fixed)
+    tabular.require_finite(rows, ("bias_sq", "variance", "mse", "truth_sq", "value"))
     return rows
 
 
@@ -237,6 +255,7 @@ def _training(cell: Cell, mdps: tabular.RandomMDPs) -> list[gm_lab.Row]:
             ((choice, sizes, estimate),) = _estimates(one, mdps.fresh("update", update), params)
             rows += _rows(cell, choice, update, sizes, {"value": value})
             params = params + cell.meta_lr * estimate
+    tabular.require_finite(rows, ("value",))
     return rows
 
 

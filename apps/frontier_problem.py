@@ -1,5 +1,6 @@
 """One budget of trajectories split between inner gradient, Hessian and outer gradient, at a point of a training run."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,11 @@ class Split:
 
     name: str
     weights: tuple[int, ...]
+
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """The weights without a common factor."""
+        return tuple(weight // math.gcd(*self.weights) for weight in self.weights)
 
     @property
     def shared(self) -> bool:

@@ -17,7 +17,8 @@ import gm_estimators as estimators
 import gm_exact
 import gm_lab
 import tabular
-from attribution_sources import METRICS, SOURCES, Adam, Source
+from attribution_sources import METRICS, SOURCES, Source
+from gm_estimators import Adam
 from gm_estimators.decomposition import Role
 from gm_estimators.games import joint_log_policy
 from lola_offpolicy import warm_up
@@ -207,13 +208,19 @@ def _sampled(cell: Cell, run: Run, size: int) -> Callable[[frozenset[str]], dict
 
 
 def run_cell(cell: Cell) -> list[gm_lab.Row]:
-    """The rows of results.csv of some runs at one point of training."""
+    """The rows of results.csv of some runs at one point of training.
+
+    Raises:
+        BadInput: if a user's estimator fails, or there is no exact meta-gradient to measure by.
+    """
     rows: list[gm_lab.Row] = []
     for name in cell.estimators:
         for size in cell.sample_sizes:
             with tabular.estimators_are_input():
                 run = trained(cell, name, size)
-                adam = Adam.after(run.followed, run.truth(run.params))
+                truth = run.truth(run.params)
+                tabular.require_truth(truth, "seed", cell.runs, cell.game.updates)
+                adam = Adam.after(run.followed, truth)
                 estimate = attribution_sources.in_practice(_sampled(cell, run, size), adam, cell.clip_norm)
                 rows += attribution_sources.rows(
                     estimate, cell.sources, adam.truth, "seed", cell.runs,

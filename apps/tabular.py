@@ -3,10 +3,10 @@
 import contextlib
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,10 @@ BLOCK = 5
 KEY = ("figure", "algorithm", "estimator", "permutation", "sample_size", "inner_steps", "inner_lr", "mdp")
 METRICS = ("accuracy", "correlation", "variance", "std_sum", "bias_sq")
 COLUMNS = (*KEY, *METRICS)
+MOST_UPDATES = 100_000
+"""Of a training run along which something is measured."""
+ROUNDING = 1e-12
+"""Shorter meta-gradients are zero: rewards are of order one."""
 
 
 def curves(x: str, *figures: str) -> gm_lab.Curves:
@@ -139,6 +143,45 @@ def estimators_are_input() -> Iterator[None]:
         yield
     except estimators.EstimatorError as error:
         raise gm_lab.BadInput(str(error)) from error
+
+
+def require_points(settings: Any) -> None:
+    """`--points`, the updates after which to measure.
+
+    Raises:
+        BadInput: if one is negative or out of reach.
+    """
+    gm_lab.require(settings, "points", "integers of at least 0", min(settings.points) >= 0)
+    gm_lab.require(settings, "points", f"at most {MOST_UPDATES} updates", max(settings.points) <= MOST_UPDATES)
+
+
+def require_truth(truth: Tensor, unit: str, numbers: Sequence[int], updates: int) -> None:
+    """The exact meta-gradients `[unit, *, size]`, whose length errors are measured in.
+
+    Raises:
+        BadInput: if one is zero up to rounding, or not finite.
+    """
+    length = torch.linalg.vector_norm(truth, dim=-1).reshape(len(numbers), -1)
+    for number, of_unit in zip(numbers, length.tolist(), strict=True):
+        for found in of_unit:
+            if not ROUNDING < found < math.inf:
+                raise gm_lab.BadInput(
+                    f"{unit} {number} after {updates} updates: expected an exact meta-gradient that is finite and not "
+                    f"zero, got one of length {found:.3g}; there is nothing to measure errors by"
+                )
+
+
+def require_finite(rows: Sequence[gm_lab.Row], columns: Sequence[str]) -> None:
+    """What was measured in those columns.
+
+    Raises:
+        BadInput: if a number is infinite or NaN.
+    """
+    for row in rows:
+        for column in columns:
+            if not math.isfinite(float(row[column])):
+                where = ", ".join(f"{name} {row[name]}" for name in ("estimator", "inner_lr", "updates"))
+                raise gm_lab.BadInput(f"expected finite measurements, got {column} {row[column]} at {where}")
 
 
 class RandomMDPs:

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 with jaxtyping.install_import_hook(["gm_estimators", "gm_exact"], "beartype.beartype"):
     from gm_estimators import (
         ExactObjective,
+        SharedBatch,
         TabularProblem,
         attribute,
         attribution,
@@ -151,6 +152,20 @@ def test_a_shared_batch_has_the_share_that_the_covariance_has():
     found = shares("dice", "shared")["bias_sq"]["shared"]
     assert_close(found, (measured[0] - measured[1]) / 3, rtol=0, atol=1e-12)
     assert found.abs() > 1e-4
+
+
+@pytest.mark.claim("attribution")
+@pytest.mark.parametrize("name", ["dice", "loaded_dice", "dice+jackknife"])
+def test_any_problem_can_be_made_to_share_its_batch(name):
+    """Against one that does so itself; the control draws apart."""
+    settings = {"permutations": ["SSE", "ESE"], "sample_sizes": [2], "inner_steps": 1, "inner_lr": INNER_LR}
+    own, wrapped, apart = (
+        decompose(of, [load(name)], **settings)
+        for of in (problem(frozenset({"shared"})), SharedBatch(problem(frozenset())), problem(frozenset()))
+    )
+    for key, estimate in own.items():
+        assert_close(wrapped[key], estimate, rtol=0, atol=1e-12)
+        assert (apart[key] - estimate).abs().max() > 1e-3
 
 
 def test_clipping_and_adam_in_a_loop_of_ones_own():

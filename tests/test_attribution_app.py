@@ -6,12 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch.testing import assert_close
 
 import attribution
 import gm_estimators
 import tabular
-from attribution_sources import Adam, clipped
 from frontier_problem import maml_at
 
 SMALL = ["--mdps", "3", "--repeats", "3", "--states", "4", "--actions", "2", "--horizon", "5", "--wandb", "disabled"]
@@ -65,6 +63,13 @@ def test_shares_sum_to_the_error_and_lost_cells_come_back(app, tmp_path):
         ("--samples shared", "--samples: expected independent, since shared_batch is a source"),
         ("--permutations SSE", "--permutations: expected SSS, since --sources says what is exact"),
         ("--estimators nobody", "--estimators: expected one of ad, dice"),
+        ("--points 1000000000000", "--points: expected at most 100000 updates"),
+        (
+            "--points 0 --actions 1",
+            "MDP 0 after 0 updates: expected an exact meta-gradient that is finite and not zero",
+        ),
+        ("--points 2 --meta-lr 1e300", "MDP 0 after 2 updates: expected an exact meta-gradient that is finite and not"),
+        ("--points 0 --inner-lrs 1e200", "finite and not zero, got one of length inf"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(app, arguments, message):
@@ -102,30 +107,17 @@ def test_without_clipping_and_adam_the_shares_are_those_of_the_library(cell):
             )
 
 
-def test_clipping_shortens_what_is_too_long_and_nothing_else():
-    x = torch.tensor([[3.0, 4.0], [0.3, 0.4]], dtype=torch.float64)
-    assert_close(clipped(x, torch.tensor(1.0, dtype=torch.float64)), torch.tensor([[0.6, 0.8], [0.3, 0.4]]).double())
+def test_the_ideal_of_a_learnt_critic_is_the_exact_one(cell):
+    """Its share is that of learning; with the exact critic a name with and without +learnt is the same estimator."""
+    mdps = tabular.RandomMDPs(cell, torch.device("cpu"))
+    params, _ = attribution._trained(cell, mdps)
+    at = params.expand(mdps.shape).contiguous()
+    learnt, given = (attribution._sampled(cell, mdps, at, name, 6) for name in ("lvc+learnt", "lvc"))
+    ideal, practice = learnt(frozenset()), learnt(frozenset({"critic"}))
+    for permutation, estimate in given(frozenset()).items():
+        assert torch.equal(ideal[permutation], estimate)
+    assert (ideal["ESE"] - practice["ESE"]).abs().max() > 1e-3
 
-
-def test_adam_leaves_the_exact_gradient_and_is_torchs_adam():
-    torch.manual_seed(0)
-    past, truth = torch.randn(4, 2, 3, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
-    x = torch.randn(2, 5, 3, dtype=torch.float64)
-    first = second = torch.zeros(2, 3, dtype=torch.float64)
-    for y in past:
-        first, second = 0.9 * first + 0.1 * y, 0.999 * second + 0.001 * y**2
-    adam = Adam(first, second, 5, truth)
-    assert_close(adam(truth.unsqueeze(-2)), truth.unsqueeze(-2))
-
-    def step(last):
-        params = torch.zeros(3, dtype=torch.float64)
-        optimiser = torch.optim.Adam([params], lr=1.0, maximize=True)
-        for gradient in (*past[:, 0], last):
-            before, params.grad = params.clone(), gradient
-            optimiser.step()
-        return params - before
-
-    exact = step(truth[0])
-    for repeat in range(5):
-        expected = truth[0] + (step(x[0, repeat]) - exact) * truth[0].norm() / exact.norm()
-        assert_close(adam(x)[0, repeat], expected, rtol=1e-5, atol=1e-6)
+    grid = replace(cell.grids[0][1], estimators=("lvc+learnt",))
+    found = pd.DataFrame(attribution.run_cell(replace(cell, grids=(("attribution", grid),))))
+    assert found[found["source"] == "critic"][["bias_sq", "variance"]].abs().to_numpy().min() > 1e-6

@@ -352,7 +352,7 @@ def decay(make_mdp, permutation: str, inner_steps: int, *, common: bool = True) 
 @pytest.mark.claim("multilevel-variance")
 @pytest.mark.parametrize(("permutation", "inner_steps"), [("SSS", 1), ("SSE", 2), ("SSS", 2)])
 def test_what_is_drawn_later_slows_the_decay_of_the_differences(make_mdp, permutation, inner_steps):
-    """Within four standard errors: faster than the default rate on common random numbers, but not twice as fast as n."""
+    """By four standard errors: faster than the default rate, slower than where all trajectories are shared."""
     found, error = decay(make_mdp, permutation, inner_steps)
     assert Levels().rate < found - 4 * error
     assert abs(found - 1.5) < 0.15 + 4 * error

@@ -13,7 +13,8 @@ import attribution_sources
 import gm_estimators as estimators
 import gm_exact
 import lola_attribution
-from attribution_sources import MEASURES, Adam
+from attribution_sources import MEASURES
+from gm_estimators import Adam
 from lola_problem import Curve, Game, LookAhead
 from lola_training import Training
 
@@ -182,6 +183,12 @@ def test_the_ideal_critic_knows_the_value_of_every_state():
         ("--estimators nobody", "--estimators: expected one of ad, dice"),
         ("--estimators dice dice", "--estimators: expected different values"),
         ("--device tpu", "--device: expected auto or cpu"),
+        ("--points 1000000000000", "--points: expected at most 100000 updates"),
+        (
+            "--game matching-pennies --points 0",
+            "seed 0 after 0 updates: expected an exact meta-gradient that is finite",
+        ),
+        ("--inner-lr 1e300 --points 0", "expected finite measurements, got bias_sq"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(app, arguments, message):

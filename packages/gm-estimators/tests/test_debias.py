@@ -128,6 +128,11 @@ def test_a_name_may_ask_for_the_jackknife():
         (lambda: Jackknife(1), "blocks: expected at least 2, got 1"),
         (lambda: Jackknife(3, 3), "order: expected 1 to 2, less than the blocks, got 3"),
         (lambda: Jackknife(3).terms(4), "sample size: expected a multiple of the jackknife's 3 blocks, got 4"),
+        (
+            lambda: Jackknife(24, 12),
+            "blocks, order: expected at most 100000 parts, got more with 24 blocks and order 12",
+        ),
+        (lambda: Jackknife(10**9), "blocks, order: expected at most 100000 parts, got more with 1000000000 blocks"),
         (lambda: Levels(base=0), "base: expected at least 1 trajectory, got 0"),
         (lambda: Levels(rate=2.0), "rate: expected a number between 1 and 2, got 2.0"),
         (lambda: Levels(highest=-1), "highest: expected a level of at least 0, got -1"),

@@ -1,6 +1,6 @@
 """Score-function surrogates and K-step meta-gradient estimators for reinforcement learning."""
 
-from gm_estimators.attribution import attribute, attribution, shapley
+from gm_estimators.attribution import Adam, SharedBatch, attribute, attribution, clipped, shapley
 from gm_estimators.catalogue import CATALOGUE, FAMILY, Estimator, EstimatorError, load
 from gm_estimators.corrections import sampling_correction
 from gm_estimators.critics import learnt_values
@@ -39,6 +39,7 @@ __all__ = [
     "CATALOGUE",
     "FAMILY",
     "PERMUTATIONS",
+    "Adam",
     "Debias",
     "Estimator",
     "EstimatorError",
@@ -47,6 +48,7 @@ __all__ = [
     "Jackknife",
     "Levels",
     "OffPolicyTrajectories",
+    "SharedBatch",
     "TabularProblem",
     "Trajectories",
     "accuracy",
@@ -56,6 +58,7 @@ __all__ = [
     "attribution",
     "bias_sq",
     "bias_sq_interval",
+    "clipped",
     "combine",
     "correlation",
     "cumulative_ratio",

@@ -13,8 +13,10 @@ sum to v of all sources. One can be negative: a source may hide another's error.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain, combinations
 from math import factorial
+from typing import Generic
 
 import torch
 from torch import Tensor
@@ -22,11 +24,12 @@ from torch import Tensor
 from gm_estimators.catalogue import Estimator
 from gm_estimators.decomposition import PERMUTATIONS, decompose, exact_meta_gradient
 from gm_estimators.metrics import bias_sq, variance
-from gm_estimators.problem import Problem, SampleT
+from gm_estimators.problem import Problem, Role, SampleT
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 ROLES = ("composition", "hessian", "outer")
 """Sources that every `Problem` has: the estimators I, II and III."""
+_DECAYS = (0.9, 0.999)
 MEASURES: dict[str, Measure] = {"bias_sq": bias_sq, "variance": lambda estimates, _truth: variance(estimates)}
 
 
@@ -142,6 +145,80 @@ def attribution(
         return found[extra][estimator.name, permutation, sample_size].flatten(2)
 
     return attribute(estimate, (*roles, *extras), truth, measures)
+
+
+class SharedBatch(Generic[SampleT]):
+    """A problem whose Hessian reads the trajectories of its inner gradient, the source of their covariance.
+
+    Args:
+        problem: which draws them apart, if at all.
+    """
+
+    def __init__(self, problem: Problem[SampleT]) -> None:
+        self._problem = problem
+        self.params, self.meta_is_params = problem.params, problem.meta_is_params
+        self.exact, self.sampled = problem.exact, problem.sampled
+
+    def draw(self, role: Role, step: int, params: Tensor, size: int) -> SampleT:
+        """Trajectories at θ; those of I for II."""
+        return self._problem.draw("inner" if role == "hessian" else role, step, params, size)
+
+
+def clipped(x: Tensor, longest: Tensor) -> Tensor:
+    """Estimates no longer than c: x · min(1, c / ‖x‖) (Pascanu, Mikolov and Bengio 2013), along the last axis."""
+    short: Tensor = x * (longest / torch.linalg.vector_norm(x, dim=-1, keepdim=True)).clamp(max=1)
+    return short
+
+
+@dataclass(frozen=True)
+class Adam:
+    """What Adam makes of an error, its own step on the exact gradient y being the ideal (Kingma and Ba 2015).
+
+        x ↦ y + (d(x) − d(y)) ‖y‖ / ‖d(y)‖,   d(x) = m̂ / (√v̂ + ε),   m = β₁ m + (1 − β₁) x,   v = β₂ v + (1 − β₂) x²
+
+    Attributes:
+        first: m before this update, `[*unit, size]`.
+        second: v before this update, of the same shape.
+        count: number of updates with this one.
+        truth: y, the exact meta-gradient now, of the same shape.
+
+    Raises:
+        ValueError: if y is zero or not finite: its length is the unit of Adam's steps.
+    """
+
+    first: Tensor
+    second: Tensor
+    count: int
+    truth: Tensor
+
+    def __post_init__(self) -> None:
+        length = torch.linalg.vector_norm(self.truth, dim=-1)
+        if not bool((length.isfinite() & (length > 0)).all()):
+            raise ValueError(f"truth: expected finite vectors other than zero, got lengths {length.tolist()}")
+
+    @classmethod
+    def after(cls, gradients: Sequence[Tensor], truth: Tensor) -> "Adam":
+        """Its state when those gradients were followed."""
+        first = second = torch.zeros_like(truth)
+        for y in gradients:
+            first, second = (
+                b * old + (1 - b) * new for b, old, new in zip(_DECAYS, (first, second), (y, y**2), strict=True)
+            )
+        return cls(first, second, len(gradients) + 1, truth)
+
+    def _direction(self, x: Tensor) -> Tensor:
+        (b1, b2), first, second = _DECAYS, self.first.unsqueeze(-2), self.second.unsqueeze(-2)
+        mean = (b1 * first + (1 - b1) * x) / (1 - b1**self.count)
+        square = (b2 * second + (1 - b2) * x.square()) / (1 - b2**self.count)
+        return mean / (square.sqrt() + 1e-8)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The estimates `[*unit, repeat, size]` as far from y as Adam's steps are, in the length of y."""
+        y = self.truth.unsqueeze(-2)
+        exact = self._direction(y)
+        unit = torch.linalg.vector_norm(y, dim=-1, keepdim=True) / torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
+        moved: Tensor = y + (self._direction(x) - exact) * unit
+        return moved
 
 
 def subsets(sources: Sequence[str]) -> list[frozenset[str]]:

@@ -21,6 +21,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+MOST_PARTS = 100_000
+"""Of a jackknife: each is a meta-gradient of its own."""
+
 
 class Term(NamedTuple):
     """A weight times the mean of g over some parts of a sample.
@@ -56,6 +59,9 @@ class Jackknife:
     Attributes:
         blocks: B, at least 2; has to divide the number of trajectories.
         order: p, from 1 to B − 1.
+
+    Raises:
+        ValueError: if they are out of range, or there are more than `MOST_PARTS` parts, Σ_j B! / (j! (B − j)!).
     """
 
     blocks: int = 2
@@ -66,6 +72,14 @@ class Jackknife:
             raise ValueError(f"blocks: expected at least 2, got {self.blocks}")
         if not 1 <= self.order < self.blocks:
             raise ValueError(f"order: expected 1 to {self.blocks - 1}, less than the blocks, got {self.order}")
+        parts = 0
+        for out in range(self.order + 1):
+            parts += math.comb(self.blocks, out)
+            if parts > MOST_PARTS:
+                raise ValueError(
+                    f"blocks, order: expected at most {MOST_PARTS} parts, got more with {self.blocks} blocks and order "
+                    f"{self.order}"
+                )
 
     def terms(self, size: int) -> list[Term]:
         """The combination for n trajectories.
