@@ -9,9 +9,10 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from ale_py import roms
 from gymnasium.wrappers import AtariPreprocessing
 
-from gm_mgrl_atari import PAPER_GAMES, AtariGames, Collector, Network, rom_name
+from gm_mgrl_atari import PAPER_GAMES, AtariGames, Collector, Network, game_name, rom_name
 
 gymnasium.register_envs(ale_py)
 
@@ -132,6 +133,18 @@ def test_names():
     assert rom_name("ms_pacman") == rom_name("MsPacman") == rom_name("ms pacman") == "ms_pacman"
     with pytest.raises(ValueError, match=r"expected Asteroids, .* or another of ALE's \d+ games, got 'Chess'"):
         rom_name("Chess")
+    for spelt in ("../../Qbert", "Qbert/..", "Qbert\n", ".qbert"):
+        with pytest.raises(ValueError, match="games, got "):
+            rom_name(spelt)
+
+
+def test_one_name_for_a_game():
+    """However it is asked for, so that its folder and its seeds are the same."""
+    assert [game_name(rom_name(game)) for game in PAPER_GAMES] == [*PAPER_GAMES]
+    assert {game_name(spelt) for spelt in ("qbert", "Qbert", "QBERT", "Q-bert")} == {"Qbert"}
+    assert game_name("beam rider") == AtariGames("beam_rider", 1, 0, threads=1).game == "BeamRider"
+    everything = roms.get_all_rom_ids()
+    assert len({game_name(rom) for rom in everything}) == len(everything)
 
 
 def test_a_batch_is_what_the_environments_answered(which_side):

@@ -1,7 +1,7 @@
 """A2C and meta-gradient reinforcement learning on Atari with low-variance-curvature correction."""
 
 from gm_mgrl_atari.checkpoints import CheckpointError
-from gm_mgrl_atari.games import PAPER_GAMES, AtariGames, Games, Step, rom_name
+from gm_mgrl_atari.games import PAPER_GAMES, AtariGames, Games, Step, game_name, rom_name
 from gm_mgrl_atari.laps import PARTS, Laps
 from gm_mgrl_atari.learner import Learner, NotFiniteError, Point, Window
 from gm_mgrl_atari.network import Network
@@ -55,6 +55,7 @@ __all__ = [
     "combined",
     "constant",
     "fixed_coefficients",
+    "game_name",
     "linear_decay",
     "policy_estimator",
     "rom_name",

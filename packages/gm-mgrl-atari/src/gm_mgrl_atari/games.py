@@ -66,11 +66,20 @@ def rom_name(game: str) -> str:
         ValueError: ALE has no such game.
     """
     known = set(roms.get_all_rom_ids())
-    asked = re.sub(r"[^a-z0-9]", "", game.lower())
+    asked = re.sub(r"[ _-]", "", game.lower())
     found = {name.replace("_", ""): name for name in known}.get(asked)
     if found is None:
         raise ValueError(f"expected {', '.join(PAPER_GAMES)} or another of ALE's {len(known)} games, got {game!r}")
     return found
+
+
+def game_name(game: str) -> str:
+    """The one way to write a game: beam_rider, BEAMRIDER and "Beam Rider" are all BeamRider, as in `PAPER_GAMES`.
+
+    Raises:
+        ValueError: ALE has no such game.
+    """
+    return "".join(word.capitalize() for word in rom_name(game).split("_"))
 
 
 class AtariGames:
@@ -101,7 +110,7 @@ class AtariGames:
             reward_clipping=False,
             max_num_frames_per_episode=108_000,
         )
-        self._seed = seed
+        self.game, self._seed = game_name(game), seed
         self.envs, self.actions = envs, len(self._env.ale.get_action_set())
         self._ended = np.zeros(envs, dtype=bool)
         self._frame = np.zeros(envs, dtype=np.int64)
