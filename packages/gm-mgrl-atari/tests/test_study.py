@@ -73,6 +73,10 @@ def test_rates_of_the_emulator_and_of_the_learner():
     learner = throughput.learner_rate(training, 6, seconds=0.2)
     assert 10 < emulator < 1e6
     assert 1 < learner < 1e6
+    # the probe goes on after the run's last update
+    online = Training(schedule="online", envs=1, steps=1, inner_steps=2, updates=2)
+    assert throughput.learner_rate(online, 3, seconds=0.2) > 0
+    assert math.isnan(throughput.learner_rate(Training(envs=1, steps=1, inner_lr=1e30), 3, seconds=0.2))
     still = throughput.Still(2, 6)
     assert np.array_equal(still.reset(), still.receive().observation)
     assert not math.isnan(still.receive().reward.sum())

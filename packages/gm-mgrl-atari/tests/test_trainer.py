@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from gm_mgrl_atari import NAMES, AtariGames, Learner, NotFiniteError, Trainer, Training
-from gm_mgrl_atari.checkpoints import CheckpointError
 
 SMALL = Training(algorithm="a2c", envs=2, steps=3, updates=6)
 
@@ -143,7 +142,7 @@ def test_an_interrupted_run_goes_on_where_it_was(trainer, tmp_path, monkeypatch,
     interrupted(first, 3, StopError(), monkeypatch)
     with (tmp_path / "log.csv").open("a") as file:
         file.write("4,12,12,")  # as a kill in the middle of a line leaves it
-    second = trainer(tmp_path, algorithm=algorithm, seed=5)
+    second = trainer(tmp_path, algorithm=algorithm)
     assert same(first.progress.point, second.progress.point)
     assert torch.equal(first.progress.logits, second.progress.logits)
     assert same(*(type(first.progress.point)({}, t.progress.meta) for t in (first, second)))
@@ -187,69 +186,18 @@ def test_checkpoints_by_the_clock_and_copies_for_good(trainer, tmp_path):
     ]
 
 
-class Malicious:
-    """Pickles to a command."""
-
-    def __reduce__(self):
-        return (print, ("this must never be printed",))
-
-
-def spoil(how, path):
-    record = torch.load(path, weights_only=True)
-    if how == "truncated":
-        path.write_bytes(path.read_bytes()[:-1000])
-    elif how == "empty":
-        path.write_bytes(b"")
-    elif how == "malicious":
-        torch.save(record | {"rows": Malicious()}, path)
-    elif how == "foreign":
-        torch.save({"state_dict": {}}, path)
-    elif how == "shape":
-        record["params"]["policy.bias"] = torch.zeros(7)
-        torch.save(record, path)
-    elif how == "nan":
-        record["adam"]["first"]["policy.bias"][0] = math.nan
-        torch.save(record, path)
-    elif how == "settings":
-        record["settings"]["inner_lr"] = 1.0
-        torch.save(record, path)
-
-
-@pytest.mark.parametrize(
-    ("how", "message"),
-    [
-        ("truncated", "expected a complete checkpoint, got RuntimeError"),
-        ("empty", "expected a complete checkpoint, got EOFError"),
-        ("malicious", "expected tensors and numbers only, got"),
-        ("foreign", "expected format 'gm-mgrl-atari 2', got None"),
-        ("shape", "params policy.bias: expected torch.float32 of shape (3,), got torch.float32 of shape (7,)"),
-        ("nan", "adam first policy.bias: expected finite numbers, got NaN or infinity"),
-        ("settings", "settings inner_lr: expected 0.0007, got 1.0"),
-    ],
-)
-def test_a_bad_checkpoint_is_refused_and_the_one_before_used(trainer, tmp_path, capsys, how, message):
-    trainer(tmp_path).run(checkpoint_seconds=0.0)
-    newest = tmp_path / "checkpoint-000000006.pt"
-    spoil(how, newest)
-    warnings = []
-    assert trainer(tmp_path, warn=warnings.append).progress.updates == 5
-    (warning,) = warnings
-    assert warning.startswith(f"refused {newest}: {message}")
-    assert "\n" not in warning
-    spoil(how, tmp_path / "checkpoint-000000005.pt")
-    with pytest.raises(CheckpointError, match=r"no usable checkpoint in .*; move them away to begin anew"):
-        trainer(tmp_path)
-    assert capsys.readouterr().out.count("must never") == 0
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"inner_steps": 0}, "inner_steps: expected an integer of at least 1, got 0"),
         ({"updates": -1}, "updates: expected an integer of at least 1, got -1"),
         ({"algorithm": "ppo"}, "algorithm: expected one of a2c, mgrl, mgrl-lvc, got 'ppo'"),
-        ({"inner_lr": math.nan}, "inner_lr: expected a finite number above 0, got nan"),
-        ({"meta_lr": -0.1}, "meta_lr: expected a finite number of at least 0, got -0.1"),
+        ({"inner_lr": math.nan}, "inner_lr: expected a finite number above 0, also in float32, got nan"),
+        ({"meta_lr": -0.1}, "meta_lr: expected a finite number of at least 0, also in float32, got -0.1"),
+        ({"adam_eps": 1e-50}, "adam_eps: expected a finite number above 0, also in float32, got 1e-50"),
+        ({"adam_eps": 1e-37}, "adam_eps: expected a finite number above 0, also in float32, got 1e-37"),
+        ({"inner_lr": 1e39}, "inner_lr: expected a finite number above 0, also in float32, got 1e\\+39"),
+        ({"meta_lr": 1e39}, "meta_lr: expected a finite number of at least 0, also in float32, got 1e\\+39"),
         ({"estimator": "dice"}, "expected an estimator that uses advantages"),
     ],
 )

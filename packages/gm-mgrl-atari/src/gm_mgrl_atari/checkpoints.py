@@ -3,15 +3,15 @@
 import contextlib
 import os
 import pickle
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-FORMAT = "gm-mgrl-atari 2"
+FORMAT = "gm-mgrl-atari 3"
 KEPT = 2
+Restored = TypeVar("Restored")
 
 
 class CheckpointError(ValueError):
@@ -24,7 +24,7 @@ def file_of(folder: Path, updates: int, prefix: str = "checkpoint") -> Path:
 
 
 def save(folder: Path, record: dict[str, Any], updates: int, *, prefix: str = "checkpoint") -> Path:
-    """Writes a checkpoint that is, at every moment, either absent or complete, and keeps the last two.
+    """Writes a checkpoint that is, at every moment, either absent or complete, and keeps it and the one before.
 
     Args:
         folder: where; created if absent.
@@ -47,38 +47,48 @@ def save(folder: Path, record: dict[str, Any], updates: int, *, prefix: str = "c
     finally:
         temporary.unlink(missing_ok=True)
     if prefix == "checkpoint":
-        for old in sorted(folder.glob("checkpoint-*.pt"))[:-KEPT]:
+        for old in sorted(file for file in folder.glob("checkpoint-*.pt") if file < path)[: 1 - KEPT]:
             old.unlink(missing_ok=True)
     return path
 
 
-def load(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
+def load(path: Path, expected: dict[str, Any], restored: Callable[[dict[str, Any]], Restored]) -> Restored:
     """Reads a checkpoint without running any code that it may contain.
 
     Args:
         path: the file.
         expected: a record of the same run at its beginning, whose settings and tensors' shapes it must have.
+        restored: makes of a record what is wanted; whatever it raises is a reason to refuse the file.
 
     Raises:
-        CheckpointError: it is truncated, of another kind, of other settings, or holds more than data.
+        CheckpointError: it is truncated, of another kind, of another run, or holds more than data.
     """
     try:
         record = torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         held = str(error).partition("\n")[0][:120]
         raise CheckpointError(f"{path}: expected tensors and numbers only, got {held}") from None
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:
         raise CheckpointError(f"{path}: expected a complete checkpoint, got {type(error).__name__}") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else type(record).__name__
         raise CheckpointError(f"{path}: expected format {FORMAT!r}, got {found!r}")
-    if reason := difference(expected, record):
-        raise CheckpointError(f"{path}: {reason}")
-    return record
+    try:
+        if reason := difference(expected, record):
+            raise CheckpointError(reason)
+        return restored(record)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    except Exception as error:
+        held = " ".join(str(error).split())[:120]
+        raise CheckpointError(f"{path}: expected a record of training, got {type(error).__name__}: {held}") from None
+
+
+SAME = ("settings", "game", "seed")
 
 
 def difference(expected: Any, found: Any, name: str = "") -> str | None:
-    """Where a record isn't of the form of another: settings are equal, tensors finite and of the same shape and type.
+    """Where a record isn't of the form of another: `SAME` are equal, tensors finite and of the same shape and type.
 
     Args:
         expected: the form.
@@ -89,11 +99,10 @@ def difference(expected: Any, found: Any, name: str = "") -> str | None:
         What was expected and what came, or `None`.
     """
     if isinstance(expected, torch.Tensor):
-        want = f"{expected.dtype} of shape {tuple(expected.shape)}"
         if not isinstance(found, torch.Tensor):
-            return f"{name}: expected {want}, got {type(found).__name__}"
-        if found.shape != expected.shape or found.dtype != expected.dtype:
-            return f"{name}: expected {want}, got {found.dtype} of shape {tuple(found.shape)}"
+            return f"{name}: expected {_form(expected)}, got {type(found).__name__}"
+        if _form(found) != _form(expected):
+            return f"{name}: expected {_form(expected)}, got {_form(found)}"
         if found.is_floating_point() and not bool(found.isfinite().all()):
             return f"{name}: expected finite numbers, got NaN or infinity"
         return None
@@ -105,19 +114,33 @@ def difference(expected: Any, found: Any, name: str = "") -> str | None:
             (d for key, value in expected.items() if (d := difference(value, found[key], f"{name} {key}".strip()))),
             None,
         )
-    if name.startswith("settings") and expected != found:
+    if name.startswith(SAME) and expected != found:
         return f"{name}: expected {expected!r}, got {found!r}"
     if type(expected) is not type(found):
         return f"{name}: expected {type(expected).__name__}, got {type(found).__name__}"
     return None
 
 
-def latest(folder: Path, expected: dict[str, Any], warn: Callable[[str], None]) -> dict[str, Any] | None:
+def _form(tensor: torch.Tensor) -> str:
+    notes = [] if tensor.layout == torch.strided else [f"{tensor.layout}"]
+    notes += ["without data"] if tensor.is_meta else []
+    return ", ".join([f"{tensor.dtype} of shape {tuple(tensor.shape)}", *notes])
+
+
+def latest(
+    folder: Path,
+    expected: dict[str, Any],
+    restored: Callable[[dict[str, Any]], Restored],
+    warn: Callable[[str], None],
+) -> Restored | None:
     """The newest checkpoint that can be used, or `None` if there is none at all.
+
+    Newer ones that can't be used are renamed to *.refused if there is an older one that can.
 
     Args:
         folder: where to look.
         expected: as in `load`.
+        restored: as in `load`.
         warn: shows why a newer one was refused.
 
     Raises:
@@ -126,13 +149,20 @@ def latest(folder: Path, expected: dict[str, Any], warn: Callable[[str], None]) 
     for leftover in folder.glob("*.tmp"):
         with contextlib.suppress(OSError):
             leftover.unlink()
-    refused = None
+    refused: dict[Path, CheckpointError] = {}
     for path in sorted(folder.glob("checkpoint-*.pt"), reverse=True):
         try:
-            return load(path, expected)
+            found = load(path, expected, restored)
         except CheckpointError as error:
-            warn(f"refused {error}; going on with the one before")
-            refused = error
-    if refused is not None:
-        raise CheckpointError(f"no usable checkpoint in {folder}: {refused}; move them away to begin anew")
+            warn(f"refused {error}; trying the one before")
+            refused[path] = error
+            continue
+        for newer in refused:
+            # so that it isn't taken for the newest again
+            with contextlib.suppress(OSError):
+                newer.rename(newer.with_name(f"{newer.name}.refused"))
+        return found
+    if refused:
+        last = list(refused.values())[-1]
+        raise CheckpointError(f"no usable checkpoint in {folder}: {last}; move them away to begin anew")
     return None

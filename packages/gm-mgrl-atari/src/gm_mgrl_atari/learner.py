@@ -75,15 +75,15 @@ class Learner:
         """One A2C update, θ′ = rule(θ, ∇θ J(θ)).
 
         Raises:
-            NotFiniteError: the objective or a gradient is NaN or infinite.
+            NotFiniteError: the objective, a gradient or a new parameter is NaN or infinite.
         """
         leaves = {name: value.detach().requires_grad_() for name, value in point.params.items()}
         parts = terms(self.network, leaves, batch, fixed, self.estimator)
         grads = gradient(combined(parts, fixed), leaves)
-        require_finite(_named(parts), grads)
         self.lap("inner losses and gradients")
         with torch.no_grad():
             params, state = self.rule(point.params, grads, point.optimiser)
+        require_finite(_named(parts), grads, params)
         self.lap("optimisers")
         return Point(params, state), Terms(*(part.detach() for part in parts))
 
@@ -101,7 +101,7 @@ class Learner:
             inner_steps: K.
 
         Raises:
-            NotFiniteError: an objective, a gradient or the meta-gradient is NaN or infinite.
+            NotFiniteError: an objective, a gradient, a parameter or the meta-gradient is NaN or infinite.
         """
         batches: list[Batch] = []
         seen: list[Terms] = []
@@ -125,9 +125,10 @@ class Learner:
             return combined(parts, self.outer)
 
         def recorded(params: Params, grads: Params, state: object) -> tuple[Params, object]:
-            require_finite(_named(seen[-1]), detached(grads))
             self.lap("inner losses and gradients")
+            slopes = detached(grads)
             params, state = self.rule(params, grads, state)
+            require_finite(_named(seen[-1]), slopes, detached(params))
             kept = state.detached() if isinstance(state, AdamState) else state
             path.append(Point(detached(params), kept))
             self.lap("optimisers")
@@ -143,23 +144,32 @@ class Learner:
             state=point.optimiser,
         )
         meta = as_dict(found)[""]
-        require_finite({"meta-gradient": meta}, {})
+        require_finite({"meta-gradient": meta})
         self.lap("outer loss and meta-gradient")
         return Window(meta, path, seen[0], batches)
 
 
-def require_finite(values: dict[str, Tensor], gradients: Params) -> None:
+def require_finite(values: dict[str, Tensor], gradients: Params | None = None, params: Params | None = None) -> None:
     """Stops at NaN or infinity; one transfer from the device where all is well.
+
+    Args:
+        values: tensors by name.
+        gradients: of parameters, by the parameters' names; their common norm must be finite, too.
+        params: more tensors by name.
 
     Raises:
         NotFiniteError: with the names of the tensors.
     """
-    norm = [global_norm(gradients)] if gradients else []
-    if math.isfinite(float(torch.stack([x.sum() for x in (*values.values(), *norm)]).sum())):
+    norm = {"the gradient norm": global_norm(gradients)} if gradients else {}
+    quick = (*values.values(), *norm.values(), *(params or {}).values())
+    if math.isfinite(float(torch.stack([x.sum() for x in quick]).sum())):
         return
-    named = {**values, **{f"gradient of {name}": g for name, g in gradients.items()}}
+    slopes = {f"gradient of {name}": g for name, g in (gradients or {}).items()}
+    named = {**values, **slopes, **(params or {})}
+    # a sum may overflow where no entry does
     bad = [name for name, tensor in named.items() if not bool(tensor.isfinite().all())]
-    raise NotFiniteError(f"expected finite numbers, got NaN or infinity in {', '.join(bad or ['the gradient norm'])}")
+    if bad := bad or [name for name, tensor in norm.items() if not bool(tensor.isfinite())]:
+        raise NotFiniteError(f"expected finite numbers, got NaN or infinity in {', '.join(bad)}")
 
 
 def _named(parts: Terms) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gm_mgrl_atari.games import Games, Step
 from gm_mgrl_atari.laps import Laps
+from gm_mgrl_atari.learner import NotFiniteError
 from gm_mgrl_atari.network import Activations, Network, Params
 from gm_mgrl_atari.objectives import Batch
 
@@ -66,7 +67,11 @@ class Collector:
         return torch.stack([frames.permute(0, 2, 3, 1) for frames in seen], dim=1).movedim(-1, -3)
 
     def collect(self, params: Params) -> Batch:
-        """T steps of every environment with π_θ."""
+        """T steps of every environment with π_θ.
+
+        Raises:
+            NotFiniteError: a probability is NaN.
+        """
         observations = [[observation] for observation in self._observation]
         actions: list[list[Tensor]] = [[] for _ in self._groups]
         steps: list[list[Step]] = [[] for _ in self._groups]
@@ -109,11 +114,16 @@ class Collector:
     ) -> None:
         with torch.no_grad():
             outputs: list[Tensor] = []
-            log_prob = self._network.policy(params, observation, outputs)
-            action = torch.multinomial(log_prob.exp(), 1, generator=self._generator).squeeze(-1)
+            probability = self._network.policy(params, observation, outputs).exp()
+            # on a GPU `multinomial` would end the process; marked, NaN is told by the one transfer that there is
+            finite = probability.isfinite().all(-1)
+            drawn = torch.multinomial(probability.where(finite.unsqueeze(-1), 1), 1, generator=self._generator)
+            action = drawn.squeeze(-1).where(finite, -1)
         taken.append(action)
         computed.append(outputs)
         chosen = action.cpu().numpy()
+        if (chosen < 0).any():
+            raise NotFiniteError("expected finite numbers, got NaN or infinity in the policy's probabilities")
         self._lap("policy inference")
         group.send(chosen)
         self._lap("emulation")

@@ -1,8 +1,9 @@
 """What a training run's numbers depend on."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
+
+import torch
 
 from gm_estimators import EstimatorError
 from gm_mgrl_atari.laps import Laps
@@ -13,6 +14,9 @@ from gm_mgrl_atari.optimiser import adam, linear_decay
 
 ALGORITHMS: dict[str, str] = {"a2c": "ad", "mgrl": "ad", "mgrl-lvc": "lvc"}
 """Each with the estimator of its policy term; A2C's first derivatives are the same for all."""
+FLOAT32 = torch.finfo(torch.float32)
+LEAST = FLOAT32.tiny / 0.03
+"""Adam multiplies ε by √(1 − 0.999ⁱ) ≥ 0.03: below this it is no float32 number any more, and a step is 0 / 0."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,12 @@ class Training:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected an integer of at least 1, got {getattr(self, name)}")
         for name in ("inner_lr", "max_grad_norm", "adam_eps"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: expected a finite number above 0, got {getattr(self, name)}")
-        if not 0 <= self.meta_lr < math.inf:
-            raise ValueError(f"meta_lr: expected a finite number of at least 0, got {self.meta_lr}")
+            if not LEAST <= getattr(self, name) <= FLOAT32.max:
+                raise ValueError(
+                    f"{name}: expected a finite number above 0, also in float32, got {getattr(self, name)}"
+                )
+        if not 0 <= self.meta_lr <= FLOAT32.max:
+            raise ValueError(f"meta_lr: expected a finite number of at least 0, also in float32, got {self.meta_lr}")
         if self.estimator is not None:
             try:
                 policy_estimator(self.estimator)

@@ -1,7 +1,9 @@
 """Steps per second of the emulator alone and of the learner alone."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,8 +11,11 @@ from jaxtyping import Int, UInt8
 from numpy import ndarray
 
 from gm_mgrl_atari.games import Games, Step
+from gm_mgrl_atari.learner import NotFiniteError
 from gm_mgrl_atari.settings import Training
 from gm_mgrl_atari.trainer import Trainer
+
+ENDLESS = 10**12
 
 
 class Still:
@@ -64,7 +69,12 @@ def learner_rate(
     memory_format: torch.memory_format = torch.channels_last,
     keep_activations: bool = True,
 ) -> float:
-    """Environment steps per second of all but the emulation: acting and updating, in environments that take no time."""
+    """Environment steps per second of all but the emulation: acting and updating, in environments that take no time.
+
+    NaN if numbers aren't finite there, so that training may tell why.
+    """
+    # however fast, it doesn't come to an end
+    training = replace(training, updates=ENDLESS)
     groups = [Still(training.envs, actions)]
     trainer = Trainer(training, groups, device=device, memory_format=memory_format, keep_activations=keep_activations)
 
@@ -73,7 +83,10 @@ def learner_rate(
         trainer.step()
         return trainer.progress.emulated - before
 
-    return _rate(steps, seconds)
+    try:
+        return _rate(steps, seconds)
+    except NotFiniteError:
+        return math.nan
 
 
 def _rate(steps: Callable[[], int], seconds: float) -> float:

@@ -4,18 +4,19 @@ import csv
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gm_mgrl_atari import checkpoints
 from gm_mgrl_atari.games import Games
 from gm_mgrl_atari.laps import Laps
-from gm_mgrl_atari.learner import NotFiniteError, Point
+from gm_mgrl_atari.learner import NotFiniteError, Point, require_finite
 from gm_mgrl_atari.network import Network, Params
 from gm_mgrl_atari.objectives import INITIAL_LOGITS, NAMES, Batch, Terms, coefficients
 from gm_mgrl_atari.optimiser import AdamState, adam, adam_state, constant
@@ -23,6 +24,13 @@ from gm_mgrl_atari.rollouts import Collector
 from gm_mgrl_atari.settings import Training
 
 Row = dict[str, int | float]
+COLUMNS = (
+    *("updates", "env_steps", "emulated_steps", "episode_return", "episode_length", "episodes"),
+    *NAMES,
+    *(f"{name}_term" for name in Terms._fields),
+    "steps_per_second",
+)
+"""Of the log."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,8 @@ class Trainer:
     """A run; `run` goes on from the last checkpoint in its folder.
 
     A resumed run has the parameters, both optimisers, meta-parameters, schedules, counters, log and random stream of
-    the checkpoint; environments begin new games, and a game's unfinished return is lost.
+    the checkpoint; environments begin new games, and a game's unfinished return is lost. On another kind of device than
+    the checkpoint's the random stream is another, too.
 
     Args:
         training: the settings.
@@ -78,7 +87,8 @@ class Trainer:
         training.check()
         if (envs := sum(group.envs for group in groups)) != training.envs:
             raise ValueError(f"groups: expected {training.envs} environments in all, got {envs}")
-        self.training, self.folder, self._device = training, folder, torch.device(device)
+        self.training, self.folder, self._device, self._seed = training, folder, torch.device(device), seed
+        self._game, self._warn = getattr(groups[0], "game", ""), warn
         self.network = Network(groups[0].actions, conditioned=training.conditioned)
         self.lap = Laps()
         self.learner = training.learner(self.network, self.lap)
@@ -88,9 +98,9 @@ class Trainer:
         params = self.network.init(drawn, device=device, memory_format=memory_format)
         logits = torch.tensor(INITIAL_LOGITS, device=device)
         self.progress = Progress(Point(params, adam_state(params)), logits, adam_state({"": logits}), 0, 0, ())
-        if folder is not None and (record := checkpoints.latest(folder, self.record(), warn)) is not None:
-            self.progress = self._restored(record)
-            self._generator.set_state(record["generator"])
+        if folder is not None:
+            found = checkpoints.latest(folder, self._form(), self._restored, warn)
+            self.progress, self._generator = found or (self.progress, self._generator)
         self._collector = Collector(
             groups,
             self.network,
@@ -110,28 +120,42 @@ class Trainer:
         assert isinstance(state, AdamState)
         return {
             "settings": dataclasses.asdict(self.training),
+            "game": self._game,
+            "seed": self._seed,
             "params": now.point.params,
             "adam": dataclasses.asdict(state),
             "logits": now.logits,
             "meta_adam": dataclasses.asdict(now.meta),
             "updates": now.updates,
             "emulated": now.emulated,
+            "device": self._device.type,
             "generator": self._generator.get_state(),
             "rows": list(now.rows),
         }
 
-    def _restored(self, record: dict[str, Any]) -> Progress:
+    def _form(self) -> dict[str, Any]:
+        """What a checkpoint must look like; a generator's state differs from device to device."""
+        return {name: value for name, value in self.record().items() if name != "generator"}
+
+    def _restored(self, record: dict[str, Any]) -> tuple[Progress, torch.Generator]:
+        """What a checkpoint of the right form holds.
+
+        Raises:
+            CheckpointError: it can't be of this run.
+        """
+        if reason := _impossible(record, self.training):
+            raise checkpoints.CheckpointError(reason)
         like = self.progress.point.params
 
         def moved(tensors: Params, form: Params) -> Params:
             # copied into place, so that the memory format is ours
-            return {name: torch.empty_like(value).copy_(tensors[name]) for name, value in form.items()}
+            return {name: torch.empty_like(value).copy_(tensors[name].detach()) for name, value in form.items()}
 
         def state(saved: dict[str, Any], form: Params) -> AdamState:
             return AdamState(saved["step"], moved(saved["first"], form), moved(saved["second"], form))
 
-        logits = record["logits"].to(self._device)
-        return Progress(
+        logits = record["logits"].detach().to(self._device)
+        progress = Progress(
             Point(moved(record["params"], like), state(record["adam"], like)),
             logits,
             state(record["meta_adam"], {"": logits}),
@@ -139,16 +163,41 @@ class Trainer:
             record["emulated"],
             tuple(record["rows"]),
         )
+        generator = torch.Generator(self._device)
+        if record["device"] == self._device.type:
+            generator.set_state(record["generator"])
+        else:
+            mixed = np.random.SeedSequence([self._seed % 2**64, progress.updates])
+            generator.manual_seed(int(mixed.generate_state(1)[0]))
+        return progress, generator
 
     def save(self) -> None:
-        """Writes a checkpoint, if there is a folder."""
-        if self.folder is not None:
-            checkpoints.save(self.folder, self.record(), self.progress.updates)
+        """Writes a checkpoint, if there is a folder.
+
+        Raises:
+            NotFiniteError: there is NaN or infinity in it; nothing is written.
+        """
+        self._save(self.progress.updates, "checkpoint")
+
+    def _save(self, updates: int, prefix: str) -> None:
+        if self.folder is None:
+            return
+        record = self.record()
+        require_finite(dict(_tensors({name: record[name] for name in ("params", "adam", "logits", "meta_adam")})))
+        checkpoints.save(self.folder, record, updates, prefix=prefix)
 
     def _keep(self, at: int) -> None:
+        self._save(at, "point")
         self._kept[at] = self.progress
-        if self.folder is not None:
-            checkpoints.save(self.folder, self.record(), at, prefix="point")
+
+    def _has(self, at: int) -> bool:
+        return at in self._kept or (self.folder is not None and checkpoints.file_of(self.folder, at, "point").exists())
+
+    @property
+    def _kept_at_once(self) -> int:
+        """Updates that a step keeps."""
+        online = self.training.schedule == "online" and self.training.algorithm != "a2c"
+        return self.training.inner_steps if online else 1
 
     def kept(self, at: int) -> Progress:
         """The copy that `run` was asked to keep at a number of updates, now or before it was resumed.
@@ -159,8 +208,8 @@ class Trainer:
         if at not in self._kept:
             if self.folder is None:
                 raise checkpoints.CheckpointError(f"expected one of the updates kept, {sorted(self._kept)}, got {at}")
-            record = checkpoints.load(checkpoints.file_of(self.folder, at, "point"), self.record())
-            self._kept[at] = self._restored(record)
+            path = checkpoints.file_of(self.folder, at, "point")
+            self._kept[at], _ = checkpoints.load(path, self._form(), self._restored)
         return self._kept[at]
 
     def run(
@@ -183,15 +232,18 @@ class Trainer:
             The log.
 
         Raises:
-            NotFiniteError: a loss or gradient is NaN or infinite; the last checkpoint is left as it is.
+            NotFiniteError: a loss, gradient or parameter is NaN or infinite; the last checkpoint is left as it is.
         """
         self._write_log()
         self.lap.start()
         saved = clock = time.perf_counter()
         emulated = self.progress.emulated
+        whole = self.progress  # has all rows of its updates
         try:
-            if 0 in keep_at and self.progress.updates == 0:
-                self._keep(0)
+            for at in keep_at:
+                # also what an interruption kept from being written
+                if at <= self.progress.updates < at + self._kept_at_once and not self._has(at):
+                    self._keep(at)
             while self.progress.updates < self.training.updates:
                 before = self.progress.updates
                 parts = self.step()
@@ -203,6 +255,7 @@ class Trainer:
                     self.progress = dataclasses.replace(self.progress, rows=(*self.progress.rows, row))
                     self._write_log(row)
                     on_row(row)
+                whole = self.progress
                 for at in keep_at:
                     if before < at <= now:
                         self._keep(at)
@@ -213,13 +266,20 @@ class Trainer:
         except NotFiniteError:
             raise
         except BaseException:
+            self.progress = whole
             self.save()
             raise
         self.save()
         return list(self.progress.rows)
 
     def step(self) -> Terms:
-        """One kept update of A2C or of discarding MGRL, or a window of K kept ones; the terms before it."""
+        """One kept update of A2C or of discarding MGRL, or a window of K kept ones; the terms before it.
+
+        Raises:
+            ValueError: training has come to its end.
+        """
+        if self.progress.updates >= self.training.updates:
+            raise ValueError(f"updates: expected fewer than {self.training.updates} so far, when all are done")
         now, emulated = self.progress, self._collector.emulated
         if self.training.algorithm == "a2c":
             point, parts = self.learner.update(
@@ -246,6 +306,7 @@ class Trainer:
         window = self.learner.window(now.point, now.logits, batch_at, inner_steps)
         with torch.no_grad():
             moved, meta = self._meta_rule({"": now.logits}, {"": window.meta_gradient}, now.meta)
+        require_finite({"meta-parameters": moved[""]})
         self.lap("optimisers")
         assert isinstance(meta, AdamState)
         if online:
@@ -281,3 +342,37 @@ class Trainer:
             if row is None or len(self.progress.rows) == 1:
                 table.writerows([names] if names else [])
             table.writerows([list(r.values()) for r in rows])
+
+
+def _tensors(record: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a nested dictionary, each named by its keys."""
+    if isinstance(record, Tensor):
+        yield name, record
+    elif isinstance(record, dict):
+        for key, value in record.items():
+            yield from _tensors(value, f"{name} {key}".strip())
+
+
+def _impossible(record: dict[str, Any], training: Training) -> str | None:
+    """What in a record of the right form no training with these settings can have led to, if anything."""
+    updates, meta_steps = record["updates"], record["meta_adam"]["step"]
+    least = updates * training.envs * training.steps
+    for name, expected, got, holds in (
+        ("updates", f"0 to {training.updates}", updates, 0 <= updates <= training.updates),
+        ("adam step", f"{updates}, the number of updates", (step := record["adam"]["step"]), step == updates),
+        ("meta_adam step", f"0 to {updates}", meta_steps, 0 <= meta_steps <= updates),
+        ("emulated", f"at least {least}", record["emulated"], record["emulated"] >= least),
+    ):
+        if not holds:
+            return f"{name}: expected {expected}, got {got}"
+    for name, second in _tensors({f"{key} second": record[key]["second"] for key in ("adam", "meta_adam")}):
+        if bool((second < 0).any()):
+            return f"{name}: expected numbers of at least 0 as second moments, got some below"
+    before = 0
+    for row in record["rows"]:
+        if not isinstance(row, dict) or tuple(row) != COLUMNS or {*map(type, row.values())} - {int, float}:
+            return f"rows: expected numbers for {', '.join(COLUMNS)}, got {str(row)[:60]}"
+        if not before < row["updates"] <= updates:
+            return f"rows: expected growing numbers of updates up to {updates}, got {row['updates']} after {before}"
+        before = row["updates"]
+    return None
