@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ import gm_lab
 import lola_report
 from lola_problem import Curve, Game, blocks_of, estimator_of
 from lola_training import Training
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Figure = Literal["fig2a", "fig2b", "fig2c", "fig2d", "fig8", "debias"]
 
@@ -49,6 +52,9 @@ CURVES: dict[str, tuple[Curve, ...]] = {
 sample for all trajectories of the look-ahead and one half as large for each half, twice as many trajectories together:
 of the curves of `debias` each two have one budget."""
 
+LARGEST = 1e30
+"""Of payoffs and learning rates: what is computed for every trajectory has single precision, up to 3e38."""
+
 STATES = ("start", "CC", "CD", "DC", "DD")
 POLICY = tuple(f"cooperate_{player}_{state}" for player in (1, 2) for state in STATES)
 KEY = ("figure", "curve", "seed", "update")
@@ -63,6 +69,8 @@ MEASURED = (
     "error_sq",
     "truth_sq",
     "effective_size",
+    "bias",
+    "bias_outer_exact",
 )
 
 
@@ -113,17 +121,29 @@ def cells(settings: Settings) -> list[Cell]:
     for name in ("horizon", "updates", "inner_steps", "evaluation_size", "replay_capacity", "seeds"):
         gm_lab.require(settings, name, "an integer of at least 1", getattr(settings, name) >= 1)
     for name in ("inner_lr", "outer_lr", "critic_lr"):
-        gm_lab.require(settings, name, "a finite number above 0", 0 < getattr(settings, name) < float("inf"))
-    gm_lab.require(settings, "discount", "0 ≤ γ < 1", 0 <= settings.discount < 1)
+        gm_lab.require(settings, name, "a number above 0 and up to 1e30", 0 < getattr(settings, name) <= LARGEST)
+    discounted = settings.discount >= 0 and 1 - settings.discount >= 1e-12
+    gm_lab.require(settings, "discount", "0 ≤ γ ≤ 1 − 1e-12", discounted)
+    bounded = all(abs(payoff) <= LARGEST for payoff in settings.payoffs or ())
+    gm_lab.require(settings, "payoffs", "numbers from −1e30 to 1e30", bounded)
+    alone = settings.payoffs is None or settings.game == Game.game
+    gm_lab.require(settings, "game", "no --payoffs beside it", alone)
+    meant = settings.cooperative is None or settings.payoffs is not None
+    gm_lab.require(settings, "cooperative", "--payoffs beside it, since a known game has its own", meant)
+    on_the_cpu(settings)
     gm_lab.require(settings, "clip", "a number above 0", settings.clip is None or settings.clip > 0)
     gm_lab.require(settings, "max_age", "an integer of at least 0", settings.max_age is None or settings.max_age >= 0)
-    game = Game(**{field.name: getattr(settings, field.name) for field in fields(Game)})
+    game = settings_game(settings)
     try:
         game.matrix_game()
         estimator_of(game, Curve(""))
     except ValueError as error:
         flag = "" if str(error).startswith(("game:", "payoffs:")) else "estimator: "
         raise gm_lab.BadInput(f"--{flag}{error}") from error
+    if "debias" in settings.figure and blocks_of(estimator_of(game, Curve(""))) > 1:
+        raise gm_lab.BadInput(
+            f"--estimator: expected one without +jackknife, which --figure debias adds, got {settings.estimator!r}"
+        )
     figures = tuple(f for f in CURVES if f in settings.figure or ("fig8" in settings.figure and f != "debias"))
     known = [curve.name for figure in figures for curve in CURVES[figure]]
     if unknown := sorted(set(settings.curves or ()) - set(known)):
@@ -151,6 +171,11 @@ def cells(settings: Settings) -> list[Cell]:
     return sorted(found, key=work, reverse=True)
 
 
+def settings_game(settings: Settings) -> Game:
+    """The part of the settings that says what is played and how it is learnt."""
+    return Game(**{field.name: getattr(settings, field.name) for field in fields(Game)})
+
+
 def extra_columns(settings: Settings) -> tuple[str, ...]:
     """How often the players cooperate, where that is asked for."""
     return ("cooperation",) if "debias" in settings.figure else ()
@@ -171,9 +196,13 @@ def run_cell(cell: Cell) -> list[gm_lab.Row]:
     # the same stream for every curve: what two have in common, they draw alike
     rng = np.random.Generator(np.random.SFC64(gm_lab.seed_of(cell.seed, "lola", cell.seeds)))
     try:
-        updates = list(Training(cell.game, cell.curve, cell.seeds, rng).updates())
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused
+            updates = list(Training(cell.game, cell.curve, cell.seeds, rng).updates())
     except estimators.EstimatorError as error:
         raise gm_lab.BadInput(str(error)) from error
+    except ValueError as error:
+        advice = "smaller payoffs or learning rates, or a --clip, keep numbers finite"
+        raise gm_lab.BadInput(f"{cell.names[0][1]}: {error} ({advice})") from error
     measured = {name: torch.stack([update[name] for update in updates]) for name in updates[0]}
     measured["score_1"], measured["score_2"] = measured.pop("scores").unbind(-1)
     c, d = cell.game.matrix_game().cooperative, 1 - cell.game.matrix_game().cooperative
@@ -182,7 +211,7 @@ def run_cell(cell: Cell) -> list[gm_lab.Row]:
     policy = 1 - action_0 if c == 1 else action_0
     more = [measured[name].unsqueeze(-1) for name in cell.columns[len(COLUMNS) :]]
     table = torch.cat((torch.stack([measured[name] for name in MEASURED], -1), policy, *more), -1)
-    rounded = (table * 1e7).round().div(1e7).tolist()
+    rounded = significant(table).tolist()
     return [
         dict(zip(cell.columns, (figure, name, seed, update, *values), strict=True))
         for figure, name in cell.names
@@ -191,11 +220,41 @@ def run_cell(cell: Cell) -> list[gm_lab.Row]:
     ]
 
 
+def significant(values: torch.Tensor, digits: int = 8) -> torch.Tensor:
+    """Numbers rounded to that many significant digits, so that small ones keep theirs; the rest as it is."""
+    places = digits - 1 - values.abs().log10().floor()
+    power = torch.tensor([10.0**n for n in range(301)], dtype=values.dtype)  # whole powers are exact up to 10²²
+    up, down = (power[n.nan_to_num().clamp(0, 300).long()] for n in (places, -places))
+    return ((values * up / down).round() * down / up).where(places.abs() <= 300, values)
+
+
+def on_the_cpu(settings: gm_lab.RunSettings) -> None:
+    """Refuses any other device.
+
+    Raises:
+        BadInput: another one was asked for.
+    """
+    cpu = settings.device in ("auto", "cpu")
+    gm_lab.require(settings, "device", "auto or cpu, since this app computes on the CPU", cpu)
+
+
 def warm_up(settings: gm_lab.RunSettings) -> None:
     """One thread for each worker, since the workers fill the cores."""
     torch.set_num_threads(1)
-    if settings.device not in ("auto", "cpu"):
-        raise gm_lab.BadInput(f"--device: expected auto or cpu, got {settings.device!r}")
+    on_the_cpu(settings)
+
+
+def claims(settings: Settings, frame: "pd.DataFrame") -> list[gm_lab.Verdict]:
+    """The verdicts on the paper's claims, which are about its own prisoner's dilemma."""
+    its_game = settings_game(settings).matrix_game().payoffs == Game().matrix_game().payoffs
+    return lola_report.claims(frame) if its_game and settings.figure != ("debias",) else []
+
+
+def summary(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """The closing table, under a line about what could not be measured."""
+    if missing := lola_report.undefined(frame):
+        print(missing)
+    return lola_report.summary(frame)
 
 
 EXPERIMENT = gm_lab.Experiment(
@@ -206,9 +265,9 @@ EXPERIMENT = gm_lab.Experiment(
     cells=cells,
     run_cell=run_cell,
     figures=lambda settings, frame: lola_report.figures(frame, settings.figure),
-    claims=lambda settings, frame: [] if settings.figure == ("debias",) else lola_report.claims(frame),
+    claims=claims,
     extra_columns=extra_columns,
-    summary=lambda _settings, frame: lola_report.summary(frame),
+    summary=lambda _settings, frame: summary(frame),
     warm_up=warm_up,
     curves=(gm_lab.Curves(by=("figure", "curve", "seed"), x="update", y=MEASURED),),
 )

@@ -27,7 +27,9 @@ class Game:
     game: str = "ipd"
     """ipd, stag-hunt, chicken, matching-pennies or battle-of-the-sexes."""
     payoffs: tuple[float, ...] | None = None
-    """Instead of a known game: 8 numbers, R¹ row by row (own action 0 first), then R²."""
+    """Instead of a known game: 8 numbers, R¹[a¹][a²] row by row (action 0 first), then R²[a¹][a²]."""
+    cooperative: Literal[0, 1] | None = None
+    """With --payoffs: the action that columns and figures call cooperation (default: 1)."""
     horizon: int = 100
     """T, rounds of a trajectory; the truth has an infinite horizon."""
     discount: float = 0.96
@@ -47,7 +49,9 @@ class Game:
     learners: Literal["both", "first"] = "both"
     """Who looks ahead: both players, or player 1 against a naive learner."""
     estimator: str = "dice"
-    """ad, dice, loaded_dice, lvc, or your own as package.module:function; each perhaps with +jackknife or +vtrace."""
+    """ad, dice, loaded_dice, loaded_dice@λ, lvc, tmaml, vtrace, or your own as package.module:function; each perhaps
+    with +jackknife, those that read advantages with +vtrace or +vtrace@clip. Your own may carry critic = False to be
+    given values of zero."""
     evaluation_size: int = 128
     """Trajectories from which the score is taken after every update."""
     replay_capacity: int = 1024
@@ -60,8 +64,14 @@ class Game:
     """Divide the importance ratios by their mean."""
 
     def matrix_game(self) -> envs.MatrixGame:
-        """The game that is meant."""
-        return envs.game(self.game) if self.payoffs is None else envs.game_from_payoffs(self.payoffs)
+        """The game that is meant.
+
+        Raises:
+            ValueError: there is no such game, or its payoffs are not eight finite numbers.
+        """
+        if self.payoffs is None:
+            return envs.game(self.game)
+        return envs.game_from_payoffs(self.payoffs, cooperative=1 if self.cooperative is None else self.cooperative)
 
 
 @dataclass(frozen=True)
@@ -151,6 +161,14 @@ def estimator_of(game: Game, curve: Curve) -> estimators.Estimator:
 def blocks_of(estimator: estimators.Estimator) -> int:
     """Into how many parts the estimator divides its samples."""
     return estimator.debias.blocks if isinstance(estimator.debias, estimators.Jackknife) else 1
+
+
+def reads_critic(estimator: estimators.Estimator) -> bool:
+    """Whether it is given the critics' values: those of the catalogue all are, a user's own unless it asks not to be.
+
+    The catalogue's `critic` is that of the tabular experiments, where DiCE has none.
+    """
+    return ":" not in estimator.name or bool(estimator.critic)
 
 
 class ExactObjective:
@@ -273,7 +291,8 @@ class LookAhead:
         outer = role == "outer"
         if outer not in sample.objectives:
             t = self._t
-            signal = t.signal(outer, baseline=outer or sample.behaviour is not None or t.curve.baseline)
+            baseline = outer or sample.behaviour is not None or t.curve.baseline
+            signal = t.signal(outer, baseline=baseline and reads_critic(estimator))
             sample.sums = t.sums(estimator, sample, pairs(self.meta_params, params), signal)
             sample.objectives[outer] = GameObjective(
                 self.meta_params, params, LEARNERS.expand(params.shape[:-1]), sample.sums

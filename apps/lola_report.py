@@ -1,7 +1,10 @@
 """What apps/lola_offpolicy.py makes of results.csv: figures, verdicts on LOLA-1 to LOLA-6, and the closing table."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 import gm_lab
 from gm_lab import above, at_least, at_most, decided
@@ -20,6 +23,7 @@ ROWS = {
     "score": "reward per round",
     "accuracy": "accuracy (cosine)",
     "accuracy_outer_exact": "accuracy, exact outer gradient",
+    "bias": "bias along the truth",
 }
 DEBIAS = {
     "cooperation": "share of cooperative actions",
@@ -58,6 +62,8 @@ def _page(frame: "pd.DataFrame", parts: Sequence[str], rows: dict[str, str], wid
             y_label=rows[measure],
             marks=False,
         )
+        if measure == "bias":  # single updates with a short truth would hide all others
+            axes.set_ylim(-2, 2)
         if index // len(parts) == 0:
             axes.legend(fontsize=7, loc="best", handlelength=2.5)
     return figure
@@ -105,20 +111,33 @@ def _last(frame: "pd.DataFrame") -> "pd.DataFrame":
     return rows
 
 
+def undefined(frame: "pd.DataFrame") -> str:
+    """How many rows lack an accuracy, and why; empty if none does."""
+    count = int(frame["accuracy"].isna().sum())
+    reason = "the estimate or the exact meta-gradient of a player is zero"
+    return f"accuracy is undefined (nan) in {count:,} of {len(frame):,} rows, where {reason}" if count else ""
+
+
 def summary(frame: "pd.DataFrame") -> "pd.DataFrame":
     """Each curve's score at the end, with its interval and its spread, and how good its gradients were."""
     import pandas as pd
 
     lines = []
+    replays = frame["effective_size"].notna().any()
     for curve, rows in frame.drop_duplicates(["curve", "seed", "update"]).groupby("curve", sort=False):
         score = gm_lab.per_unit(_last(rows), "score", "seed")
         line = {"curve": curve, "score": score.mean(), "worst": score.min(), "best": score.max()}
         early = rows[rows["update"] <= 100]
-        for column, name in (("accuracy", "accuracy"), ("accuracy_outer_exact", "outer exact")):
+        for column, name in (("accuracy", "cosine"), ("accuracy_outer_exact", "outer exact")):
             line[name] = early[column].mean()
-        lines.append(line | {"ESS": rows["effective_size"].mean()})
+        if replays:
+            size = rows["effective_size"].mean()
+            line["ESS"] = "" if np.isnan(size) else f"{size:.0f}"
+        else:  # beside the effective sizes there is no room for it in 80 columns
+            line["Pearson"] = early["correlation"].mean()
+        lines.append(line)
     if (frame["figure"] == "debias").all():
-        accuracies = pd.DataFrame(lines)[["curve", "accuracy", "outer exact"]]
+        accuracies = pd.DataFrame(lines)[["curve", "cosine", "outer exact"]]
         return _against_plain(_last(frame)).merge(accuracies, on="curve")
     return pd.DataFrame(lines)
 
@@ -138,7 +157,19 @@ def _against_plain(end: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def claims(frame: "pd.DataFrame") -> list[gm_lab.Verdict]:
-    """The verdicts on LOLA-1 to LOLA-6, as docs/claims.toml says they are decided."""
+    """The verdicts on LOLA-1 to LOLA-6, as docs/claims.toml says they are decided; none before the last updates are in.
+
+    They are about the prisoner's dilemma with the paper's payoffs.
+    """
+    if frame["update"].max() < LAST:
+        return [
+            replace(verdict, measured=f"{frame['update'].max()} updates, expected at least {LAST}")
+            for verdict in _verdicts(frame.iloc[:0])
+        ]
+    return _verdicts(frame)
+
+
+def _verdicts(frame: "pd.DataFrame") -> list[gm_lab.Verdict]:
     end = _last(frame)
 
     def score(curve: str) -> "pd.Series[float]":

@@ -11,6 +11,7 @@ import gm_estimators as estimators
 import gm_exact
 from gm_estimators.blocks import DiceBlocks
 from gm_estimators.games import GameSignal, StepSums, joint_log_policy
+from gm_estimators.metrics import relative_bias
 from gm_exact.lola import learners_view
 from lola_problem import F64, Curve, Game, LookAhead, Sample, blocks_of, estimator_of
 
@@ -72,8 +73,22 @@ class Training:
         if curve.replay_inner or curve.replay_hessian:
             self._ring = envs.ReplayRing(game.replay_capacity, (seeds,), game.horizon)
             start = envs.draws(rng, (seeds,), game.replay_capacity, game.horizon)
-            self._ring.add(envs.rollout(self.params, start), self.params)
+            outcome = envs.rollout(self.params, start)
+            for some in torch.split(outcome, self._initial_additions(), -2):
+                self._ring.add(some, self.params)
         self._scored: Tensor | None = None
+
+    def _initial_additions(self) -> list[int]:
+        """The initial trajectories in parts, the remainder first: with a maximum age as large as all additions to come.
+
+        Both learners then leave out equally many, however old these are.
+        """
+        game, curve = self.game, self.curve
+        fresh = curve.inner if curve.replay_inner else curve.hessian
+        if game.max_age is None or fresh is None:
+            return [game.replay_capacity]
+        whole, rest = divmod(game.replay_capacity, fresh)
+        return [rest] * (rest > 0) + [fresh] * whole
 
     def play(self, policies: Tensor, sizes: list[int]) -> list[Tensor]:
         """Joint outcomes of each size, `[seed, learner, trajectory, time]`, in one time loop."""
@@ -181,6 +196,8 @@ class Training:
             inner_lr=game.inner_lr,
         )
         estimate = found[self.estimator.name, permutation, self.blocks]
+        if not bool(estimate.isfinite().all()):
+            raise ValueError("expected a finite meta-gradient, got infinity or NaN")
         known = {"estimate": estimate}
         if outer_exact != "EEE":
             known["outer_exact"] = found[self.estimator.name, outer_exact, self.blocks]
@@ -224,6 +241,8 @@ class Training:
             "error_sq": (estimate - truth).square().sum(-1).mean(-1),
             "truth_sq": truth.square().sum(-1).mean(-1),
             "effective_size": seen.get("effective_size", nothing),
+            "bias": relative_bias(estimate, truth).mean(-1),
+            "bias_outer_exact": relative_bias(outer_exact, truth).mean(-1),
             "score": score.mean(-1),
             "scores": score,
             "cooperation": cooperation(share, self.game.matrix_game().cooperative),

@@ -1,5 +1,6 @@
 """LOLA end to end: the batched learner against the plain loop and gm-exact, and the app."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import plain_lola
 import pytest
 import torch
+from rich.console import Console
 from torch.testing import assert_close
 
 import gm_envs_ipd
@@ -223,6 +225,34 @@ def test_effective_sizes_start_at_the_size_of_the_ring():
     assert (rows[-1]["effective_size"] < 50).all()
 
 
+@pytest.mark.parametrize("capacity", [32, 35])
+@pytest.mark.parametrize("inner_steps", [1, 2])
+@pytest.mark.parametrize("max_age", range(9))
+def test_a_maximum_age_leaves_both_learners_equally_many(monkeypatch, max_age, inner_steps, capacity):
+    seen = []
+    replay = Training.replay
+    monkeypatch.setattr(Training, "replay", lambda *args: seen.append(replay(*args)) or seen[-1])
+    game = replace(SMALL, max_age=max_age, inner_steps=inner_steps, replay_capacity=capacity)
+    for name in ("replay", "replay inner", "replay hessian"):
+        curve = replace(CURVES[name], inner=4, hessian=4)
+        rows = list(Training(game, curve, 2, np.random.default_rng(0)).updates())
+        assert all(bool(row["error_sq"].isfinite().all()) for row in rows)
+        assert len(seen) == 3 * inner_steps
+        assert {sample.outcome.shape[-2] for sample in seen} == {min(4 * (max_age + 1), capacity)}
+        seen.clear()
+
+
+def test_what_is_left_out_changes_no_draw():
+    """With room for all, a maximum age above all ages gives what none gives."""
+    plain = list(Training(SMALL, CURVES["replay"], 2, np.random.default_rng(0), dtype=F64).updates())
+    aged = replace(SMALL, max_age=8)
+    for before, after in zip(
+        plain, Training(aged, CURVES["replay"], 2, np.random.default_rng(0), dtype=F64).updates(), strict=True
+    ):
+        for name in before:
+            assert_close(after[name], before[name], equal_nan=True)
+
+
 @pytest.mark.parametrize("change", [{"clip": 1.0}, {"self_normalise": True}, {"max_age": 0}])
 def test_controls_of_off_policyness_change_the_estimate(change):
     plain, controlled = (
@@ -274,7 +304,18 @@ def test_the_app_end_to_end(tmp_path):
     ("flags", "message"),
     [
         (["--updates", "0"], "--updates: expected an integer of at least 1, got 0"),
-        (["--discount", "1"], "--discount: expected 0 ≤ γ < 1, got 1.0"),
+        (["--discount", "1"], "--discount: expected 0 ≤ γ ≤ 1 − 1e-12, got 1.0"),
+        (["--discount", "0.9999999999999999"], "--discount: expected 0 ≤ γ ≤ 1 − 1e-12, got 0.9999999999999999"),
+        (["--payoffs", *["1e31"] * 8], "--payoffs: expected numbers from −1e30 to 1e30, got (1e+31, "),
+        (["--game", "chicken", "--payoffs", *["1"] * 8], "--game: expected no --payoffs beside it, got chicken"),
+        (["--cooperative", "1"], "--cooperative: expected --payoffs beside it, since a known game has its own, got 1"),
+        (["--cooperative", "2"], "--cooperative: expected one of "),
+        (["--critic-lr", "1e300"], "--critic-lr: expected a number above 0 and up to 1e30, got 1e+300"),
+        (["--device", "cuda"], "--device: expected auto or cpu, since this app computes on the CPU, got cuda"),
+        (
+            ["--figure", "debias", "--estimator", "dice+jackknife"],
+            "--estimator: expected one without +jackknife, which",
+        ),
         (["--game", "poker"], "--game: expected one of ipd, stag-hunt"),
         (["--payoffs", "1", "2", "3"], "--payoffs: expected 8 numbers, R¹ and R² row by row, got 3"),
         (["--estimator", "nonsense"], "--estimator: expected one of"),
@@ -283,8 +324,8 @@ def test_the_app_end_to_end(tmp_path):
         (["--replay-capacity", "64"], "--replay-capacity: expected at least 128 trajectories, got 64"),
         (["--clip", "0"], "--clip: expected a number above 0, got 0.0"),
         (["--max-age", "-1"], "--max-age: expected an integer of at least 0, got -1"),
-        (["--outer-lr", "0"], "--outer-lr: expected a finite number above 0, got 0.0"),
-        (["--device", "tpu"], "--device: expected auto or cpu, got 'tpu'"),
+        (["--outer-lr", "0"], "--outer-lr: expected a number above 0 and up to 1e30, got 0.0"),
+        (["--device", "tpu"], "--device: expected auto or cpu, since this app computes on the CPU, got tpu"),
     ],
 )
 def test_bad_flags_are_one_line_and_status_2(tmp_path, capsys, flags, message):
@@ -292,6 +333,138 @@ def test_bad_flags_are_one_line_and_status_2(tmp_path, capsys, flags, message):
     err = capsys.readouterr().err
     assert message in err
     assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_numbers_that_grow_too_large_are_one_line_and_status_2(tmp_path, capsys):
+    flags = ("--inner-lr", "1e30", "--inner-steps", "2", "--horizon", "100", "--curves", "comp=off hessian=off")
+    assert run(tmp_path, *flags) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "elapsed" not in line]
+    assert line.startswith("lola_offpolicy: comp=off hessian=off: payoffs, params: expected finite payoffs and")
+    assert line.endswith("(smaller payoffs or learning rates, or a --clip, keep numbers finite)")
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid")
+def test_a_meta_gradient_that_is_not_finite_is_refused():
+    t = Training(replace(SMALL, critic_lr=1e300), Curve("", None, None, 3), 1, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="expected a finite meta-gradient, got infinity or NaN"):
+        list(t.updates())
+
+
+def test_small_payoffs_keep_their_digits_and_large_ones_are_finite(tmp_path):
+    flags = ("--curves", "inner=128 outer=128", "--figure", "fig2a", "--payoffs")
+    for index, scale in enumerate((1e-9, 1e28)):
+        payoffs = [str(scale * entry) for entry in (-2, 0, -3, -1, -2, -3, 0, -1)]
+        assert run(tmp_path / str(index), *flags, *payoffs) == 0
+        frame = pd.read_csv(tmp_path / str(index) / "run" / "results.csv")
+        for column in ("score", "error_sq", "truth_sq"):
+            assert ((frame[column].abs() > 0) & (frame[column].abs() < np.inf)).all()
+            digits = frame[column].map(lambda value: len(f"{value:.12e}".split("e")[0].strip("-0").replace(".", "")))
+            assert digits.max() in (7, 8), column
+        assert frame["accuracy"].between(-1, 1).all()
+
+
+def test_numbers_are_rounded_to_eight_significant_digits():
+    values = torch.tensor([0.0, 123456789.0, -1.23456789e-12, 9.99999999, 1e-300, -4.5e250, torch.nan, -torch.inf])
+    values = values.to(F64).clone()
+    values[1:6] = torch.tensor([123456789.0, -1.23456789e-12, 9.99999999, 1e-300, -4.5e250], dtype=F64)
+    found = lola_offpolicy.significant(values)
+    expected = [0.0, 123456790.0, -1.2345679e-12, 10.0, 1e-300, -4.5e250, torch.nan, -torch.inf]
+    assert_close(found, torch.tensor(expected, dtype=F64), rtol=1e-14, atol=0, equal_nan=True)
+    draw = torch.Generator().manual_seed(0)
+    many = torch.randn(1000, generator=draw, dtype=F64) * 10 ** (10 * torch.randn(1000, generator=draw, dtype=F64))
+    expected = torch.tensor([float(f"{value:.8g}") for value in many.tolist()], dtype=F64)
+    assert_close(lola_offpolicy.significant(many), expected, rtol=1e-14, atol=0)
+    assert all(len(repr(value)) <= 11 for value in lola_offpolicy.significant(torch.rand(999, dtype=F64) + 1).tolist())
+
+
+def test_ones_own_game_says_what_cooperation_is(tmp_path):
+    flags = ("--curves", "inner=exact outer=exact", "--payoffs", *"40324302", "--cooperative")  # the stag hunt
+    frames = {}
+    for action in ("0", "1"):
+        assert run(tmp_path / action, *flags, action) == 0
+        frames[action] = pd.read_csv(tmp_path / action / "run" / "results.csv")
+    swapped = {"start": "start", "CC": "DD", "CD": "DC", "DC": "CD", "DD": "CC"}
+    for state, other in swapped.items():
+        hunt, hare = frames["0"][f"cooperate_1_{state}"], frames["1"][f"cooperate_1_{other}"]
+        np.testing.assert_allclose(hunt, 1 - hare, atol=1e-7)
+    known = ("--curves", "inner=exact outer=exact", "--game", "stag-hunt")
+    assert run(tmp_path / "known", *known) == 0
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "known" / "run" / "results.csv"), frames["0"])
+
+
+def test_an_estimator_without_a_critic_is_given_none(tmp_path, monkeypatch):
+    (tmp_path / "own_dice.py").write_text(
+        "import gm_estimators\n"
+        "def with_it(seen): return gm_estimators.dice(seen)\n"
+        "def without(seen):\n"
+        "    assert not bool(seen.value.any())\n"
+        "    return gm_estimators.dice(seen)\n"
+        "without.critic = False\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def estimated(name: str, curve: str = "shared", **more: str) -> torch.Tensor:
+        return estimate(training(replace(SMALL, estimator=name, **more), CURVES[curve]))[1]
+
+    for curve in ("shared", "replay"):
+        without = estimated("own_dice:without", curve)
+        assert_close(without, estimated("dice", curve, critic="none"), rtol=1e-10, atol=1e-10)
+        assert_close(estimated("own_dice:with_it", curve), estimated("dice", curve), rtol=1e-10, atol=1e-10)
+        assert (without - estimated("dice", curve)).abs().max() > 1e-3
+
+
+def test_the_bias_of_each_update_is_along_the_truth():
+    t = Training(SMALL, CURVES["shared"], 3, np.random.default_rng(0))
+    at = torch.randn(3, 2, 5, generator=torch.Generator().manual_seed(0), dtype=F64)
+    truth = t.truth(at)
+    across = torch.randn(3, 2, 5, generator=torch.Generator().manual_seed(1), dtype=F64)
+    across -= truth * (across * truth).sum(-1, keepdim=True) / truth.square().sum(-1, keepdim=True)
+    factor = torch.tensor([[0.7], [1.5]], dtype=F64)
+    played = {"at": at, "estimate": factor * truth + across, "outer_exact": -truth + across, "after": at}
+    (row,) = t._measure([played | {"played": torch.ones(3, 4, dtype=torch.int32)}])
+    assert_close(row["bias"], torch.full((3,), (-0.3 + 0.5) / 2, dtype=F64))
+    assert_close(row["bias_outer_exact"], torch.full((3,), -2.0, dtype=F64))
+
+
+def test_without_a_truth_there_is_no_bias_and_no_accuracy_and_a_line_says_so(tmp_path, capsys):
+    assert run(tmp_path, "--figure", "fig2a", "--curves", "inner=128 outer=128", "--payoffs", *"00000000") == 0
+    frame = pd.read_csv(tmp_path / "run" / "results.csv")
+    assert frame[["accuracy", "bias", "bias_outer_exact"]].isna().all(axis=None)
+    assert (frame[["error_sq", "truth_sq"]] == 0).all(axis=None)
+    line = (
+        "accuracy is undefined (nan) in 9 of 9 rows, where the estimate or the exact meta-gradient of a player is zero"
+    )
+    assert line in capsys.readouterr().out.splitlines()
+    assert lola_report.undefined(results().assign(accuracy=0.5)) == ""
+
+
+def printed(table: pd.DataFrame) -> list[str]:
+    """What an 80-column terminal shows."""
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(gm_lab.tables.summary_table(table))
+    return console.export_text().splitlines()
+
+
+def test_the_closing_table_fits_80_columns_and_leaves_empty_what_there_is_not(tmp_path):
+    assert run(tmp_path) == 0
+    frame = pd.read_csv(tmp_path / "run" / "results.csv")
+    table = lola_report.summary(frame).set_index("curve")
+    assert table.loc["comp=on hessian=on", "ESS"] == ""
+    assert int(table.loc["comp=off hessian=off", "ESS"]) == round(
+        frame.loc[frame["curve"] == "comp=off hessian=off", "effective_size"].mean()
+    )
+    on_policy = frame[frame["figure"] == "fig2a"]
+    early = lola_report.summary(on_policy).set_index("curve")
+    assert "ESS" not in early
+    for curve, rows in on_policy.groupby("curve"):
+        assert early.loc[curve, "Pearson"] == pytest.approx(rows["correlation"].mean())
+    for frame, lines in ((table.reset_index(), 13), (early.reset_index(), 4)):
+        shown = printed(frame)
+        assert not any("nan" in line or "…" in line for line in shown)
+        assert sum("hessian" in line or "outer=" in line for line in shown) == lines
+        assert all(any(name in line for line in shown) for name in (column.split()[-1] for column in frame.columns))
 
 
 def results(**scores: float) -> pd.DataFrame:
@@ -354,3 +527,26 @@ def test_a_claim_that_does_not_hold_is_reported(curve, score, claim):
     assert verdicts[claim].holds is False
     missing = {v.id: v for v in lola_report.claims(results()[lambda f: f["figure"] == "fig2b"])}
     assert missing["LOLA-1"].holds is None
+
+
+def test_a_run_that_is_too_short_decides_no_claim():
+    frame = results(**AS_THE_PAPER_SAYS)
+    for verdict in lola_report.claims(frame.replace({"update": {100: 49}})):
+        assert verdict.holds is None
+        assert verdict.measured == "49 updates, expected at least 50"
+    assert all(v.holds for v in lola_report.claims(frame.replace({"update": {100: 50}})))
+
+
+@pytest.mark.parametrize(
+    ("more", "count"),
+    [
+        ({}, 6),
+        ({"payoffs": (-2.0, 0.0, -3.0, -1.0, -2.0, -3.0, 0.0, -1.0)}, 6),
+        ({"payoffs": (-2.0, 0.0, -3.0, -1.0, -2.0, -3.0, 0.0, -2.0)}, 0),
+        ({"game": "chicken"}, 0),
+        ({"figure": ("debias",)}, 0),
+    ],
+    ids=str,
+)
+def test_the_claims_are_about_the_papers_game(more, count):
+    assert len(lola_offpolicy.claims(lola_offpolicy.Settings(**more), results())) == count
