@@ -122,8 +122,7 @@ def cells(settings: Settings) -> list[Cell]:
         gm_lab.require(settings, name, "an integer of at least 1", getattr(settings, name) >= 1)
     for name in ("inner_lr", "outer_lr", "critic_lr"):
         gm_lab.require(settings, name, "a number above 0 and up to 1e30", 0 < getattr(settings, name) <= LARGEST)
-    discounted = settings.discount >= 0 and 1 - settings.discount >= 1e-12
-    gm_lab.require(settings, "discount", "0 ≤ γ ≤ 1 − 1e-12", discounted)
+    gm_lab.require(settings, "discount", "0 ≤ γ ≤ 1 − 1e-12", 0 <= settings.discount <= 1 - 1e-12)
     bounded = all(abs(payoff) <= LARGEST for payoff in settings.payoffs or ())
     gm_lab.require(settings, "payoffs", "numbers from −1e30 to 1e30", bounded)
     alone = settings.payoffs is None or settings.game == Game.game

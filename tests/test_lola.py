@@ -440,6 +440,13 @@ def test_without_a_truth_there_is_no_bias_and_no_accuracy_and_a_line_says_so(tmp
     assert lola_report.undefined(results().assign(accuracy=0.5)) == ""
 
 
+@pytest.mark.parametrize("discount", [0.0, 0.999999999999])
+def test_the_least_and_the_largest_discount_are_taken(tmp_path, discount):
+    assert run(tmp_path, "--curves", "inner=128 outer=128", "--discount", str(discount)) == 0
+    frame = pd.read_csv(tmp_path / "run" / "results.csv").drop(columns="effective_size")
+    assert np.isfinite(frame.select_dtypes("number")).all(axis=None)
+
+
 def printed(table: pd.DataFrame) -> list[str]:
     """What an 80-column terminal shows."""
     console = Console(width=80, record=True, file=io.StringIO())
