@@ -12,9 +12,11 @@ with jaxtyping.install_import_hook(["gm_estimators", "gm_exact"], "beartype.bear
     from gm_estimators import (
         CATALOGUE,
         EstimatorError,
+        ExactObjective,
         OffPolicyTrajectories,
         TabularProblem,
         Trajectories,
+        decompose,
         gae,
         load,
         mean_surrogate,
@@ -24,8 +26,9 @@ with jaxtyping.install_import_hook(["gm_estimators", "gm_exact"], "beartype.bear
         vtrace,
     )
     from gm_estimators.catalogue import FAMILY, families
+    from gm_estimators.games import GameSignal, StepSums
     from gm_estimators.returns import discounts, returns_to_go
-    from gm_exact import TabularMDP, expectation, gradient, hessian, value
+    from gm_exact import TabularMDP, evaluate, expectation, gradient, hessian, value
     from gm_exact import trajectories as every_trajectory
 
 F64 = torch.float64
@@ -121,7 +124,7 @@ def tuples(size: int) -> Tensor:
     return torch.cartesian_prod(*[torch.arange(len(EVERY.actions))] * size).reshape(-1, size)
 
 
-def tabular(batch: Tensor, theta: Tensor = THETA) -> TabularProblem:
+def tabular(batch: Tensor, theta: Tensor = THETA, **settings) -> TabularProblem:
     return TabularProblem(
         params=theta.expand(len(batch), 2, 2),
         exact=lambda role, params: None,
@@ -129,7 +132,130 @@ def tabular(batch: Tensor, theta: Tensor = THETA) -> TabularProblem:
         critic=lambda role, step, params: CRITIC.expand(params.shape[:-1]),
         reward=MDP.reward,
         discount=GAMMA,
+        **settings,
     )
+
+
+def with_tau(tau: float) -> tuple[Tensor, Tensor]:
+    """x_t(s, a) = r + γ E V(s') − V(s) + γ τ E x_{t+1}(s', a') by dynamic programming: E[Σ γᵗ x_t ∇log π], and x."""
+    policy, ahead, found = THETA.softmax(-1), torch.zeros(2, 2, dtype=F64), []
+    for _ in range(HORIZON):
+        later = (policy * ahead).sum(-1)
+        ahead = MDP.reward + GAMMA * MDP.transition @ (CRITIC + tau * later) - CRITIC.unsqueeze(-1)
+        found.insert(0, ahead)
+    slope, visits = torch.zeros(2, 2, dtype=F64), MDP.start_distribution
+    for t, x in enumerate(found):
+        share = visits.unsqueeze(-1) * policy * x
+        slope += GAMMA**t * (share - policy * share.sum(-1, keepdim=True))
+        visits = torch.einsum("s,sa,sax->x", visits, policy, MDP.transition)
+    return slope, torch.stack(found)
+
+
+@pytest.mark.claim("loaded-dice-tau")
+@pytest.mark.parametrize("decay", [0.3, 1.0])
+@pytest.mark.parametrize("tau", [0.0, 0.6, 1.0])
+def test_loaded_dice_reads_advantages_of_its_own_tau(decay, tau):
+    """Gradient and Hessian over every trajectory, in a problem of another λ; at τ = λ = 1 nothing is biased."""
+    batch, weight = tuples(1), EVERY.probability(THETA)
+    problem = tabular(batch, gae_lambda=0.2)
+    sample = problem.draw("inner", 0, problem.params, 1)
+    found = problem.sampled("inner", load(f"loaded_dice@{decay},{tau}"), sample, problem.params)
+    directions = torch.eye(4, dtype=F64).reshape(4, 1, 2, 2).expand(4, len(batch), 2, 2)
+    slope = torch.einsum("n,nsa->sa", weight, found.gradient)
+    curvature = torch.einsum("n,dnsa->dsa", weight, found.vjp(directions)[0]).reshape(2, 2, 2, 2)
+    expected_slope, advantage = with_tau(tau)
+    assert_close(slope, expected_slope, rtol=0, atol=1e-10)
+
+    # products of scores as `test_loaded_dice_weighs_products_of_scores_by_lambda` has them, and the mean of A ∇²log π
+    score, before = scores(), torch.zeros(len(EVERY.actions), 2, 2, dtype=F64)
+    policy, truth = THETA.softmax(-1), torch.zeros(2, 2, 2, 2, dtype=F64)
+    fisher = torch.diag_embed(policy) - policy.unsqueeze(-1) * policy.unsqueeze(-2)
+    for t in range(HORIZON):
+        state = EVERY.states[:, t]
+        share = weight * GAMMA**t * advantage[t][state, EVERY.actions[:, t]]
+        cross = torch.einsum("n,nsa,nxb->saxb", share, score[:, t], before)
+        truth += cross + cross.permute(2, 3, 0, 1) + torch.einsum("n,nsa,nxb->saxb", share, score[:, t], score[:, t])
+        for s in range(2):
+            truth[s, :, s] -= share[state == s].sum() * fisher[s]
+        before = decay * (before + score[:, t])
+    assert_close(curvature, truth, rtol=0, atol=1e-10)
+    unbiased = (slope - gradient(MDP, THETA, HORIZON, CRITIC)).abs().max() < 1e-10
+    assert unbiased == (tau == 1)
+    if decay == 1:
+        assert ((curvature - hessian(MDP, THETA, HORIZON, CRITIC)).abs().max() < 1e-10) == (tau == 1)
+
+
+@pytest.mark.claim("loaded-dice-tau")
+def test_tau_is_the_lambda_of_the_problem_for_one_estimator():
+    """Mixed derivatives in an intrinsic reward, too, beside an estimator that has the problem's."""
+    batch, names = tuples(2), ("lvc", "loaded_dice@0.5,0.7", "loaded_dice@0.5", "loaded_dice@0.5,0.7+jackknife")
+
+    def estimates(gae_lambda: float) -> dict:
+        phi = torch.zeros(len(batch), 2, 2, dtype=F64, requires_grad=True)
+        problem = tabular(batch, gae_lambda=gae_lambda, intrinsic_reward=phi)
+        problem.exact = lambda role, params: ExactObjective(evaluate(MDP, params, HORIZON))
+        chosen = [load(name) for name in names]
+        found = decompose(problem, chosen, permutations=["SSE"], sample_sizes=[2], inner_steps=1, inner_lr=0.8)
+        return {name: found[name, "SSE", 2] for name in names}
+
+    one, other = estimates(1.0), estimates(0.7)
+    assert_close(one["loaded_dice@0.5,0.7"], other["loaded_dice@0.5"], rtol=0, atol=1e-12)
+    assert_close(one["loaded_dice@0.5,0.7"], other["loaded_dice@0.5,0.7"], rtol=0, atol=1e-12)
+    assert_close(one["loaded_dice@0.5,0.7+jackknife"], other["loaded_dice@0.5,0.7+jackknife"], rtol=0, atol=1e-12)
+    for name in ("lvc", "loaded_dice@0.5"):  # the control
+        assert (one[name] - other[name]).abs().max() > 1e-2
+
+
+def test_tau_is_refused_where_advantages_have_one_of_their_own():
+    with pytest.raises(EstimatorError, match=r"estimator loaded_dice@1,0.5: expected advantages without a τ"):
+        off_policy(load("loaded_dice@1,0.5"))
+    signal = GameSignal(torch.zeros(1, 4), torch.zeros(1, 5), 0.9)
+    with pytest.raises(EstimatorError, match=r"estimator loaded_dice@1,0.5: expected one without τ, which only the"):
+        StepSums(load("loaded_dice@1,0.5"), torch.zeros(1, 2, 3, dtype=torch.uint8), torch.zeros(1, 5, 4), signal)
+
+
+@pytest.mark.claim("self-normalised")
+@pytest.mark.parametrize("name", ["dice", "lvc", "loaded_dice"])
+def test_self_normalised_ratios_have_a_bias_that_falls_with_n(name):
+    """The gradient over every batch of n trajectories of the behaviour."""
+    every = every_trajectory(MDP, 2)
+    values = CRITIC[every.states]
+    judged = Trajectories(every.rewards, every.rewards, values, every.rewards, discounts(GAMMA, 3))  # advantages unread
+
+    def mean(estimator, size: int) -> Tensor:
+        batch = torch.cartesian_prod(*[torch.arange(len(every.actions))] * size).reshape(-1, size)
+        theta = THETA.clone().requires_grad_()
+        signals = {part: getattr(judged, part)[batch] for part in ("reward", "value", "advantage")}
+        behaviour = every.log_probs(BEHAVIOUR)[batch]
+        read = replace(judged, log_prob=every.log_probs(theta)[batch], **signals)
+        of_batch = mean_surrogate(
+            off_policy(estimator).surrogate, OffPolicyTrajectories(**vars(read), behaviour_log_prob=behaviour)
+        )
+        return torch.autograd.grad(every.probability(BEHAVIOUR)[batch].prod(-1) @ of_batch, theta)[0]
+
+    truth = gradient(MDP, THETA, 2, CRITIC)
+    bias = [(mean(load(f"{name}+selfnorm"), size) - truth).norm() for size in (1, 2, 4)]
+    assert bias[0] > 0.1 * truth.norm()
+    assert 1.2 < bias[0] / bias[1] < 3
+    assert 1.6 < bias[1] / bias[2] < 2.5  # O(1/n)
+    for size in (1, 2):  # the control
+        assert_close(mean(load(name), size), truth, rtol=0, atol=1e-10)
+
+
+def test_a_game_reads_normalised_ratios_by_name():
+    """As with the switch of the trajectories themselves; the control does without."""
+    draw = torch.Generator().manual_seed(0)
+    outcome = torch.randint(4, (1, 6, 3), generator=draw, dtype=torch.uint8)
+    policy, behaviour = (torch.randn(1, *shape, 5, 4, generator=draw).log_softmax(-1) for shape in ((), (6,)))
+    signal = GameSignal(torch.randn(1, 4, generator=draw), torch.randn(1, 5, generator=draw), 0.9)
+    for name in ("dice", "lvc"):
+        plain = StepSums(load(name), outcome, policy, signal, behaviour)
+        switched = StepSums(load(name), outcome, policy, signal, behaviour, self_normalise=True)
+        named = StepSums(load(f"{name}+selfnorm"), outcome, policy, signal, behaviour)
+        assert_close(named.first(), switched.first())
+        assert_close(named.weight, switched.weight)
+        assert (named.first() - plain.first()).abs().max() > 1e-2
+    assert load("dice+selfnorm").surrogate is not load("dice").surrogate  # of which games have unnormalised sums
 
 
 @pytest.mark.claim("learnt-critic")
@@ -206,7 +332,7 @@ def test_v_trace_has_the_gradient_of_its_clipped_policy_in_the_states_of_the_beh
 @pytest.mark.claim("v-trace")
 @pytest.mark.parametrize(
     ("name", "bound"),
-    [("vtrace", 1.0), ("lvc+vtrace", 1.0), ("loaded_dice+vtrace@1.2", 1.2), ("vtrace+vtrace@0.8", 0.8)],
+    [("vtrace", 1.0), ("lvc+vtrace", 1.0), ("loaded_dice+vtrace@1.2", 1.2), ("ad+vtrace@0.8", 0.8)],
 )
 def test_a_name_with_v_trace_has_it_off_policy(name, bound):
     truth = of_the_clipped_policy(bound, bound)
@@ -285,7 +411,12 @@ def test_the_sampling_correction_gives_the_gradient_of_adapting_with_n_trajector
         assert (mean(*wrong) - truth).abs().max() > 2e-3
 
 
-@pytest.mark.parametrize("name", ["loaded_dice@1.5", "loaded_dice@", "loaded_dice@x"])
+@pytest.mark.parametrize(
+    "name",
+    ["loaded_dice@1.5", "loaded_dice@", "loaded_dice@x", "loaded_dice@1,2", "loaded_dice@1,", "loaded_dice@1,1,1"],
+)
 def test_a_lambda_out_of_range_is_refused(name):
-    with pytest.raises(ValueError, match=rf"expected loaded_dice@λ with a λ between 0 and 1, got '{name}'"):
+    with pytest.raises(
+        ValueError, match=rf"expected loaded_dice@λ or loaded_dice@λ,τ, both between 0 and 1, got '{name}'"
+    ):
         load(name)

@@ -72,7 +72,9 @@ def test_suffixes_say_what_is_added():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ad+correct", r"expected \+learnt, .*\+correction\[@c\] or \+vtrace\[@clip\] at the end, got 'ad\+correct'"),
+        ("ad+correct", r"expected one of \+learnt, .*\+correction\[@c\], .* at the end, got 'ad\+correct'"),
+        ("ad+vtrace2", r"expected one of \+learnt, .* at the end, got 'ad\+vtrace2'"),
+        ("ad+learnt@2", r"expected one of \+learnt, .* at the end, got 'ad\+learnt@2'"),
         ("ad+correction@", r"expected \+correction@c with a finite c of at least 0, got 'ad\+correction@'"),
         ("ad+correction@-1", r"expected \+correction@c with a finite c of at least 0, got 'ad\+correction@-1'"),
         ("ad+correction@inf", r"expected \+correction@c with a finite c of at least 0, got 'ad\+correction@inf'"),
@@ -89,9 +91,49 @@ def test_a_suffix_that_makes_no_sense_is_refused(name, message):
         load(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("lvc+jackknife+jackknife3", "jackknife"),
+        ("lvc+learnt+learnt", "learnt"),
+        ("lvc+jackknife+learnt+jackknife", "jackknife"),
+        ("ad+correction@0.1+correction", "correction"),
+        ("vtrace+vtrace@0.8", "vtrace"),
+        ("dice+selfnorm+selfnorm", "selfnorm"),
+    ],
+)
+def test_an_ending_is_not_repeated(name, kind):
+    with pytest.raises(EstimatorError) as caught:
+        load(name)
+    assert str(caught.value) == f"expected every ending at most once, got more than one +{kind} in '{name}'"
+
+
+@pytest.mark.parametrize("name", ["lvc+vtrace+selfnorm", "lvc+selfnorm+vtrace", "vtrace+selfnorm"])
+def test_v_trace_is_not_self_normalised(name):
+    with pytest.raises(EstimatorError, match=r"expected \+vtrace, with ratios of single steps, or \+selfnorm, .* both"):
+        load(name)
+
+
+def test_a_source_is_that_of_the_name_and_its_endings():
+    assert load("ad").source == "Finn et al. 2017"
+    assert load("ad+correction").source == "Finn et al. 2017; Stadie et al. 2018"
+    assert load("vtrace").source == load("ad+vtrace").source == "Finn et al. 2017; Espeholt et al. 2018"
+    assert load("loaded_dice@0.5,0.9").source == "Farquhar et al. 2019"
+    found = load("lvc+learnt+jackknife3+selfnorm")
+    assert found.source == ("Rothfuss et al. 2019; Sutton and Barto 2018; Schucany, Gray and Owen 1971; Owen 2013")
+    assert found.name == "lvc+learnt+jackknife3+selfnorm"
+
+
 @pytest.mark.parametrize("name", ["ad+correction", "lvc+learnt+vtrace", "lvc+vtrace+jackknife"])
-def test_without_a_critic_and_parts_only_v_trace_is_to_be_had(name):
+def test_without_a_critic_and_parts_only_off_policy_forms_are_to_be_had(name):
     assert load("lvc+vtrace@2", suffixes=False) == load("lvc+vtrace@2")
+    assert load("lvc+selfnorm", suffixes=False).self_normalise
+    with pytest.raises(EstimatorError, match="expected loaded_dice@λ without τ, which only the tabular problems have"):
+        load("loaded_dice@1,0.5", suffixes=False)
+    with pytest.raises(
+        EstimatorError, match=r"loaded_dice@λ, each perhaps with \+vtrace\[@clip\], \+selfnorm, got 'x'"
+    ):
+        load("x", suffixes=False)
     with pytest.raises(
         EstimatorError, match=r"expected an estimator without \+.*, which only the tabular problems have"
     ):
@@ -114,7 +156,12 @@ def test_a_users_function_is_an_estimator(users, make_trajectories):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("lvcc", "expected one of ad, dice, loaded_dice, lvc or package.module:function, got 'lvcc'"),
+        (
+            "lvcc",
+            "expected one of ad, dice, loaded_dice, lvc or package.module:function, or of tmaml, vtrace, "
+            r"loaded_dice@λ, loaded_dice@λ,τ, each perhaps with \+learnt, \+jackknife\[B\[.p\]\], \+correction\[@c\], "
+            r"\+vtrace\[@clip\], \+selfnorm, got 'lvcc'$",
+        ),
         ("users_module:", "expected one of .* got 'users_module:'"),
         ("users_nowhere:f", "cannot import 'users_nowhere' of 'users_nowhere:f': ModuleNotFoundError: No module named"),
         ("users_broken:f", "cannot import 'users_broken' of 'users_broken:f': ZeroDivisionError: division by zero"),

@@ -38,6 +38,8 @@ class Estimator:
             adds where I and II are sampled; 0 for none.
         ratio_clip: the bounds ρ̄ = c̄ of the V-trace that its off-policy form is (`off_policy.vtrace`); `None` if that
             weighs with cumulative ratios.
+        self_normalise: whether its off-policy form divides cumulative ratios by their mean over the trajectories.
+        gae_lambda: λ of the advantages that it reads in a `TabularProblem`; `None` for the problem's.
     """
 
     name: str
@@ -49,6 +51,8 @@ class Estimator:
     debias: Debias | None = None
     correction: float = 0.0
     ratio_clip: float | None = None
+    self_normalise: bool = False
+    gae_lambda: float | None = None
 
     def derivatives(self, trajectories: Trajectories) -> LogProbDerivatives:
         """∂f/∂ℓ and ∂²f/∂ℓ² at the given trajectories.
@@ -90,31 +94,45 @@ FAMILY: dict[str, Estimator] = {
         Estimator(
             "tmaml", surrogates.tmaml, True, "tmaml", derivatives.tmaml_derivatives, "Liu, Socher and Xiong 2019"
         ),
-        replace(CATALOGUE["ad"], name="vtrace", source="Espeholt et al. 2018", ratio_clip=1.0),
+        replace(CATALOGUE["ad"], name="vtrace", source="Finn et al. 2017; Espeholt et al. 2018", ratio_clip=1.0),
     )
 }
 """Estimators beside those that the paper compares."""
+
+_ENDINGS = {
+    "learnt": ("+learnt", "Sutton and Barto 2018"),
+    "jackknife": ("+jackknife[B[.p]]", "Schucany, Gray and Owen 1971"),
+    "correction": ("+correction[@c]", "Stadie et al. 2018"),
+    "vtrace": ("+vtrace[@clip]", "Espeholt et al. 2018"),
+    "selfnorm": ("+selfnorm", "Owen 2013"),
+}
+"""What a name may end in: how it is written, and where it comes from."""
+_OFF_POLICY = ("vtrace", "selfnorm")
 
 
 def load(name: str, *, suffixes: bool = True) -> Estimator:
     """The estimator of a name: one of `CATALOGUE`, or `package.module:function` for a surrogate of one's own.
 
-    Other names are in `FAMILY`; `loaded_dice@0.5` is Loaded DiCE with that λ. Each may end in
+    Other names are in `FAMILY`; `loaded_dice@0.5` is Loaded DiCE with that λ, `loaded_dice@0.5,0.9` with advantages of
+    τ = 0.9, too, the λ of `returns.gae`, whatever the problem has for other estimators (Farquhar et al. 2019). Each may
+    end in these, once each:
 
     - `+learnt` for a critic learnt from the same sample (`critics.learnt_values`);
     - `+jackknife`, `+jackknifeB` or `+jackknifeB.p` for `debias.Jackknife` of B blocks (2) and order p (1);
     - `+correction` or `+correction@c` for E-MAML's sampling correction with the coefficient c (1), see
       `corrections.sampling_correction`: `ad+correction` estimates the gain of adapting with n trajectories;
     - `+vtrace` or `+vtrace@clip` for an off-policy form with V-trace's ratios, clipped at that bound (1), see
-      `off_policy.vtrace`; on-policy nothing changes. `vtrace` is `ad+vtrace`.
+      `off_policy.vtrace`; on-policy nothing changes. `vtrace` is `ad+vtrace`;
+    - `+selfnorm` for an off-policy form with cumulative ratios that are divided by their mean, see
+      `off_policy.cumulative_ratio`; on-policy nothing changes.
 
     Modules are looked for on the Python path and in the working directory. The function may carry the attribute
     `critic = False` to be given values of zero, as DiCE is.
 
     Args:
         name: the name.
-        suffixes: whether a name may end in any `+…`; where neither the critic nor the parts of a sample are at hand,
-            only in `+vtrace`.
+        suffixes: whether a name may have a τ and end in any `+…`; where neither the critic nor the parts of a sample
+            are at hand, only in `+vtrace` or `+selfnorm`.
 
     Returns:
         The estimator.
@@ -122,20 +140,40 @@ def load(name: str, *, suffixes: bool = True) -> Estimator:
     Raises:
         EstimatorError: if there is none of that name, with what there is.
     """
-    plain, plus, suffix = name.rpartition("+")
-    if plus and not suffixes and not suffix.startswith("vtrace"):
+    plain, *endings = name.split("+")
+    kinds = [_kind(ending) for ending in endings]
+    if not suffixes and (tabular := [e for e, kind in zip(endings, kinds, strict=True) if kind not in _OFF_POLICY]):
         raise EstimatorError(
-            f"expected an estimator without +{suffix}, which only the tabular problems have, got {name!r}"
+            f"expected an estimator without +{tabular[-1]}, which only the tabular problems have, got {name!r}"
         )
-    if plus:
-        return _varied(load(plain, suffixes=suffixes), suffix, name)
+    found = _plain(plain, suffixes)
+    for ending, kind in zip(endings, kinds, strict=True):
+        if kinds.count(kind) > 1 or (kind == "vtrace" and plain == "vtrace"):
+            raise EstimatorError(f"expected every ending at most once, got more than one +{kind} in {name!r}")
+        varied = _varied(found, kind, ending, name)
+        found = replace(varied, name=name, source=f"{found.source}; {_ENDINGS[kind][1]}")
+    return found
+
+
+def _kind(ending: str) -> str:
+    """What kind of ending it is, without its numbers."""
+    return "jackknife" if ending.startswith("jackknife") else ending.partition("@")[0]
+
+
+def _plain(name: str, suffixes: bool) -> Estimator:
+    """The estimator of a name without its endings."""
     if name in CATALOGUE | FAMILY:
         return (CATALOGUE | FAMILY)[name]
     if name.startswith("loaded_dice@"):
-        return _loaded_dice(name)
+        return _loaded_dice(name, suffixes)
     module_name, colon, function_name = name.partition(":")
     if not (colon and module_name and function_name):
-        raise EstimatorError(f"expected one of {', '.join(CATALOGUE)} or package.module:function, got {name!r}")
+        others = ", ".join((*FAMILY, "loaded_dice@λ", *(["loaded_dice@λ,τ"] if suffixes else [])))
+        endings = ", ".join(usage for kind, (usage, _) in _ENDINGS.items() if suffixes or kind in _OFF_POLICY)
+        raise EstimatorError(
+            f"expected one of {', '.join(CATALOGUE)} or package.module:function, or of {others}, "
+            f"each perhaps with {endings}, got {name!r}"
+        )
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
@@ -148,30 +186,36 @@ def load(name: str, *, suffixes: bool = True) -> Estimator:
     if not callable(function):
         found = "nothing" if function is None else f"a {type(function).__name__}"
         raise EstimatorError(f"expected a function {function_name!r} in module {module_name!r}, got {found}")
-    return Estimator(name, function, bool(getattr(function, "critic", True)), name, None, f"{module_name}")
+    return Estimator(name, function, bool(getattr(function, "critic", True)), name, None, module_name)
 
 
-def _varied(estimator: Estimator, suffix: str, name: str) -> Estimator:
-    if suffix == "learnt":
-        return replace(estimator, name=name, critic="learnt", gradient_family=f"{estimator.gradient_family} learnt")
-    kind, at, given = suffix.partition("@")
+def _varied(estimator: Estimator, kind: str, ending: str, name: str) -> Estimator:
+    """The estimator with what an ending says."""
+    if ending == "learnt":
+        return replace(estimator, critic="learnt", gradient_family=f"{estimator.gradient_family} learnt")
+    if kind in _OFF_POLICY and (estimator.self_normalise or estimator.ratio_clip is not None):
+        raise EstimatorError(
+            f"expected +vtrace, with ratios of single steps, or +selfnorm, with cumulative ones, got both in {name!r}"
+        )
+    if ending == "selfnorm":
+        # no longer the very function `dice`, of which games have sums with ratios that are not normalised
+        return replace(estimator, surrogate=partial(estimator.surrogate), self_normalise=True)
+    _, at, given = ending.partition("@")
     number = _number(given) if at else 1.0
     if kind == "correction":
         if not 0 <= number < math.inf:
             raise EstimatorError(f"expected +correction@c with a finite c of at least 0, got {name!r}")
-        return replace(estimator, name=name, correction=number)
+        return replace(estimator, correction=number)
     if kind == "vtrace":
         if not number > 0:
             raise EstimatorError(f"expected +vtrace@clip with a bound above 0, got {name!r}")
-        return replace(reads_advantages(estimator), name=name, ratio_clip=number)
-    found = re.fullmatch(r"jackknife(?:(\d+)(?:\.(\d+))?)?", suffix)
+        return replace(reads_advantages(estimator), ratio_clip=number)
+    found = re.fullmatch(r"jackknife(?:(\d+)(?:\.(\d+))?)?", ending)
     if found is None:
-        raise EstimatorError(
-            "expected +learnt, +jackknife, +jackknifeB, +jackknifeB.p, +correction[@c] or +vtrace[@clip] "
-            f"at the end, got {name!r}"
-        )
+        usages = ", ".join(usage for usage, _ in _ENDINGS.values())
+        raise EstimatorError(f"expected one of {usages} at the end, got {name!r}")
     try:
-        return replace(estimator, name=name, debias=Jackknife(*(int(x) for x in found.groups() if x is not None)))
+        return replace(estimator, debias=Jackknife(*(int(x) for x in found.groups() if x is not None)))
     except ValueError as error:
         raise EstimatorError(f"estimator {name}: {error}") from error
 
@@ -198,16 +242,20 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _loaded_dice(name: str) -> Estimator:
-    decay = _number(name.partition("@")[2])
-    if not 0 <= decay <= 1:
-        raise EstimatorError(f"expected loaded_dice@λ with a λ between 0 and 1, got {name!r}")
-    return replace(
+def _loaded_dice(name: str, suffixes: bool) -> Estimator:
+    """Loaded DiCE with a λ, perhaps with a τ."""
+    decay, *tau = (_number(given) for given in name.partition("@")[2].split(","))
+    if len(tau) > 1 or not all(0 <= number <= 1 for number in (decay, *tau)):
+        raise EstimatorError(f"expected loaded_dice@λ or loaded_dice@λ,τ, both between 0 and 1, got {name!r}")
+    if tau and not suffixes:
+        raise EstimatorError(f"expected loaded_dice@λ without τ, which only the tabular problems have, got {name!r}")
+    found = replace(
         CATALOGUE["loaded_dice"],
         name=name,
         surrogate=partial(surrogates.loaded_dice, decay=decay),
         closed_form=partial(derivatives.loaded_dice_derivatives, decay=decay),
     )
+    return replace(found, gae_lambda=tau[0], gradient_family=f"actor-critic τ {tau[0]}") if tau else found
 
 
 def families(estimators: Iterable[Estimator]) -> list[list[Estimator]]:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from gm_estimators.catalogue import Estimator
+from gm_estimators.catalogue import Estimator, EstimatorError
 from gm_estimators.off_policy import OffPolicyTrajectories, cumulative_ratio, off_policy
 from gm_estimators.returns import discounts, gae
 from gm_estimators.surrogates import Trajectories
@@ -108,6 +108,9 @@ class StepSums:
         behaviour: joint log μ¹μ²(o | s) of every trajectory.
         clip: as `OffPolicyTrajectories`.
         self_normalise: as `OffPolicyTrajectories`.
+
+    Raises:
+        EstimatorError: if the estimator has a τ of its own.
     """
 
     def __init__(
@@ -121,6 +124,10 @@ class StepSums:
         clip: float = float("inf"),
         self_normalise: bool = False,
     ) -> None:
+        if estimator.gae_lambda is not None:
+            raise EstimatorError(
+                f"estimator {estimator.name}: expected one without τ, which only the tabular problems have"
+            )
         outcome = outcome.long()
         state = torch.nn.functional.pad(outcome[..., :-1] + 1, (1, 0))
         self._cell = 4 * state + outcome
@@ -131,7 +138,7 @@ class StepSums:
                 **vars(trajectories),
                 behaviour_log_prob=behaviour.flatten(-2).gather(-1, self._cell),
                 clip=clip,
-                self_normalise=self_normalise,
+                self_normalise=self_normalise or estimator.self_normalise,
             )
             estimator = off_policy(estimator)
             self.weight: Tensor | None = cumulative_ratio(trajectories)[..., -1]

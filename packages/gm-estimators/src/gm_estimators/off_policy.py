@@ -138,28 +138,45 @@ def off_policy(estimator: Estimator) -> Estimator:
 
     The derivatives of `dice` become those of `off_policy_dice`. `ad`, `lvc` and `loaded_dice` read the weighted
     advantage, whose mean given the past is ρ_t times that of the on-policy one, at λ = 1. An estimator with
-    `ratio_clip` (`vtrace`, `loaded_dice+vtrace`) gets its `vtrace` form with ρ̄ = c̄ = `ratio_clip` instead.
+    `ratio_clip` (`vtrace`, `loaded_dice+vtrace`) gets its `vtrace` form with ρ̄ = c̄ = `ratio_clip` instead, one with
+    `self_normalise` (`dice+selfnorm`) divides ratios by their mean whatever the trajectories say.
 
     Args:
         estimator: an on-policy estimator.
 
     Returns:
         An estimator that reads `OffPolicyTrajectories`.
+
+    Raises:
+        EstimatorError: if it has a τ of its own.
     """
+    if estimator.gae_lambda is not None:
+        raise EstimatorError(
+            f"estimator {estimator.name}: expected advantages without a τ, which have λ = 1 off-policy"
+        )
     if estimator.ratio_clip is not None:
         return vtrace(estimator, ratio_clip=estimator.ratio_clip, trace_clip=estimator.ratio_clip)
 
+    of_dice = getattr(estimator.surrogate, "func", estimator.surrogate) is dice
+    kind = "self-normalised off-policy" if estimator.self_normalise else "off-policy"
+
+    def seen(trajectories: Trajectories) -> OffPolicyTrajectories:
+        found = _require(trajectories)
+        return replace(found, self_normalise=found.self_normalise or estimator.self_normalise)
+
     def surrogate(trajectories: Trajectories) -> Tensor:
-        return estimator.surrogate(weighted(_require(trajectories)))
+        if of_dice:
+            return off_policy_dice(seen(trajectories))
+        return estimator.surrogate(weighted(seen(trajectories)))
 
     def derivatives(trajectories: Trajectories) -> LogProbDerivatives:
-        return estimator.derivatives(weighted(_require(trajectories)))
+        return estimator.derivatives(weighted(seen(trajectories)))
 
     return replace(
         estimator,
         name=f"off-policy {estimator.name}",
-        surrogate=off_policy_dice if estimator.surrogate is dice else surrogate,
-        gradient_family=f"off-policy {estimator.gradient_family}",
+        surrogate=surrogate,
+        gradient_family=f"{kind} {estimator.gradient_family}",
         closed_form=derivatives,
     )
 

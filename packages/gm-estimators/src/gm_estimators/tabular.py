@@ -292,14 +292,20 @@ class TabularProblem:
         critic = estimator.critic
         if self._critic_for == "none" or (self._critic_for == "all" and critic != "learnt"):
             critic = self._critic_for == "all"
-        trajectories = sample.trajectories(critic)
+        trajectories, gae_lambda = sample.trajectories(critic), self._gae_lambda
+        if estimator.gae_lambda is not None:
+            gae_lambda = estimator.gae_lambda
+            advantage = gae(trajectories.reward, trajectories.value, self._discount, gae_lambda)
+            trajectories = replace(trajectories, advantage=advantage)
         derivatives = estimator.derivatives(trajectories)
         mixed = None
         if role == "hessian" and self._intrinsic_reward is not None:
-            mixed = partial(self._mixed, sample, derivatives, critic is True)
+            mixed = partial(self._mixed, sample, derivatives, critic is True, gae_lambda)
         return SoftmaxObjective(params.softmax(-1), sample.cell, derivatives, trajectories, mixed)
 
-    def _mixed(self, sample: TabularSample, derivatives: LogProbDerivatives, critic: bool, score: Tensor) -> Tensor:
+    def _mixed(
+        self, sample: TabularSample, derivatives: LogProbDerivatives, critic: bool, gae_lambda: float, score: Tensor
+    ) -> Tensor:
         """(1/n) Σ ∇φ ⟨w, d⟩ over the trajectories."""
         assert derivatives.mixed is not None  # set by every estimator of the catalogue
         assert self._intrinsic_reward is not None
@@ -307,7 +313,7 @@ class TabularProblem:
         rewards = [cotangents.reward] if cotangents.reward is not None else []
         values = [cotangents.value] if cotangents.value is not None else []
         if cotangents.advantage is not None:
-            reward, value = gae_adjoint(cotangents.advantage, self._discount, self._gae_lambda)
+            reward, value = gae_adjoint(cotangents.advantage, self._discount, gae_lambda)
             rewards.append(reward)
             values.append(value)
         phi, table = self._intrinsic_reward, torch.zeros_like(self._intrinsic_reward)
