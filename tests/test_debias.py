@@ -55,8 +55,8 @@ def tuples(size: int) -> Tensor:
     return torch.cartesian_prod(*[torch.arange(len(EVERY.actions))] * size).reshape(-1, size)
 
 
-def problem(*batches: Tensor) -> TabularProblem:
-    """Inner step i reads the given trajectories, which estimate the Hessian, too; the outer gradient is exact."""
+def problem(*batches: Tensor, lirpg: bool = False) -> TabularProblem:
+    """Step i reads the given trajectories for the inner gradient and the Hessian, after K for the outer gradient."""
     shape = torch.broadcast_shapes(*(batch.shape[:-1] for batch in batches))
 
     def rollout(role, step, policy, rows):
@@ -71,13 +71,16 @@ def problem(*batches: Tensor) -> TabularProblem:
         reward=MDP.reward,
         discount=GAMMA,
         critic_for="none",
+        intrinsic_reward=torch.zeros(*shape, 2, 2, dtype=F64, requires_grad=True) if lirpg else None,
     )
 
 
-def estimates(name: str, *batches: Tensor, debias=None) -> Tensor:
+def estimates(name: str, *batches: Tensor, debias=None, permutation: str = "SSE", lirpg: bool = False) -> Tensor:
+    """With a sampled outer gradient the last batch is that of the outer gradient."""
     estimator = replace(CATALOGUE[name], debias=debias)
-    settings = {"permutations": ["SSE"], "sample_sizes": [batches[0].shape[-1]], "inner_lr": INNER_LR}
-    (found,) = decompose(problem(*batches), [estimator], inner_steps=len(batches), **settings).values()
+    settings = {"permutations": [permutation], "sample_sizes": [batches[0].shape[-1]], "inner_lr": INNER_LR}
+    settings |= {"inner_steps": len(batches) - (permutation[2] == "S")}
+    (found,) = decompose(problem(*batches, lirpg=lirpg), [estimator], **settings).values()
     return found
 
 
@@ -176,6 +179,36 @@ def test_the_bias_of_the_jackknife_is_of_order_one_over_n_squared(name):
     control = torch.stack([size * (size - 1) * plain_bias(name, size) for size in (2, 3, 4)]).flatten(1).norm(dim=-1)
     assert (control[1:] / control[:-1]).min() > 1.3
     assert bias[4].norm() < 0.1 * plain_bias(name, 4).norm()
+
+
+@pytest.mark.claim("jackknife-bias")
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_the_jackknife_of_a_reward_that_only_the_inner_step_sees(name):
+    """LIRPG, φ ≠ θ, part by part: α ∇φ⟨∇θ J_In(φ, θ), ∇J(θ¹)⟩ in the limit of many trajectories."""
+    theta, phi = THETA.clone().requires_grad_(), torch.zeros(2, 2, dtype=F64, requires_grad=True)
+    seen = EVERY.rewards + phi[EVERY.states[:, :-1], EVERY.actions]
+    log_prob = EVERY.log_probs(theta).sum(-1)
+    objective = log_prob.exp() @ (seen * GAMMA ** torch.arange(HORIZON)).sum(-1)
+    (slope,) = torch.autograd.grad(objective, theta, create_graph=True)
+    ahead = gradient(MDP, THETA + INNER_LR * slope.detach(), HORIZON)
+    truth = INNER_LR * torch.autograd.grad((slope * ahead).sum(), phi)[0]
+
+    def bias(size: int, debias) -> Tensor:
+        batch = tuples(size)
+        assert problem(batch, lirpg=True).parts([torch.arange(size).unsqueeze(0)]) is None
+        found = estimates(name, batch, debias=debias, lirpg=True)
+        return torch.einsum("n,nsa->sa", weights(batch), found) - truth
+
+    plain = {size: bias(size, None) for size in SIZES}
+    debiased = {size: bias(size, Jackknife(size)) for size in SIZES[1:]}
+    for size in SIZES[1:]:
+        expected = size * plain[size] - (size - 1) * plain[size - 1]
+        assert_close(debiased[size], expected, rtol=0, atol=1e-12)
+    scaled = torch.stack([size * (size - 1) * debiased[size].norm() for size in SIZES[1:]])
+    assert (scaled[1:] / scaled[:-1]).sub(1).abs().max() < 0.15
+    control = torch.stack([size * (size - 1) * plain[size].norm() for size in SIZES[1:]])
+    assert (control[1:] / control[:-1]).min() > 1.3
+    assert debiased[4].norm() < 0.15 * plain[4].norm()
 
 
 def test_a_second_order_removes_the_next_power():
@@ -368,21 +401,44 @@ def test_the_default_rate_has_finite_cost_and_variance_on_common_random_numbers(
     assert Levels().expected_size == pytest.approx((1 - 2**-1.25) / (1 - 2**-0.25))
 
 
+def two_batches_mean(name: str, size: int, debias, permutation: str = "SSE") -> Tensor:
+    """The expectation where each part draws its second batch at its own θ¹, of the second step or the outer gradient.
+
+    The conditional mean over these is a function of the first batch.
+    """
+    first = tuples(size)
+
+    def given_first(numbers: Tensor) -> Tensor:
+        mine, second = first[:, numbers], tuples(len(numbers))
+        found = estimates(name, mine.unsqueeze(1), second.unsqueeze(0), permutation=permutation)
+        return torch.einsum("fg,fgsa->fsa", weights(second, moved(mine)), found)
+
+    given = given_first(torch.arange(size)) if debias is None else combine(given_first, debias.terms(size))
+    return torch.einsum("n,nsa->sa", weights(first), given)
+
+
+@pytest.mark.claim("multilevel-bias")
+@pytest.mark.parametrize("permutation", ["SSE", "SSS"])
+@pytest.mark.parametrize("name", ["lvc", "dice"])
+def test_multilevel_where_parts_run_apart_has_the_expectation_of_its_largest_batch(name, permutation):
+    """K = 2, and K = 1 with a sampled outer gradient."""
+    levels = Levels(highest=2)
+    of_level = torch.stack([two_batches_mean(name, 2**level, levels.at(level), permutation) for level in range(3)])
+    plain = {size: two_batches_mean(name, size, None, permutation) for size in (1, 2, 4)}
+    probability = torch.tensor([levels.probability(level) for level in range(3)], dtype=F64)
+    found = torch.einsum("l,lsa->sa", probability, of_level)
+    assert_close(found, plain[4], rtol=0, atol=1e-9)
+    for control in (plain[1], plain[2], of_level.mean(0)):  # smaller batches, levels drawn alike
+        assert (found - control).norm() > 1e-3
+
+
 @pytest.mark.claim("jackknife-bias")
-@pytest.mark.parametrize("name", ["dice"])
+@pytest.mark.parametrize("name", CATALOGUE)
 def test_with_two_steps_parts_run_apart(name):
-    """Each part draws its second batch at its own θ¹: the conditional mean over these is a function of the first."""
+    """O(1/n) and O(1/n²) with K = 2."""
 
     def bias(size: int, debias) -> Tensor:
-        first = tuples(size)
-
-        def given_first(numbers: Tensor) -> Tensor:
-            mine, second = first[:, numbers], tuples(len(numbers))
-            found = estimates(name, mine.unsqueeze(1), second.unsqueeze(0))
-            return torch.einsum("fg,fgsa->fsa", weights(second, moved(mine)), found)
-
-        given = given_first(torch.arange(size)) if debias is None else combine(given_first, debias.terms(size))
-        return torch.einsum("n,nsa->sa", weights(first), given) - limit(name, 2)
+        return two_batches_mean(name, size, debias) - limit(name, 2)
 
     plain = {size: bias(size, None).norm() for size in (2, 4)}
     debiased = {size: bias(size, Jackknife()).norm() for size in (2, 4)}
@@ -463,9 +519,9 @@ def test_no_more_is_rolled_out_than_a_sample_costs(make_mdp, wire, debias, intri
     }
 
 
-@pytest.mark.claim("jackknife-bias")
+@pytest.mark.claim("jackknife-bias", "multilevel-bias")
 def test_in_lolas_look_ahead():
-    """φ is the learner's policy, θ the opponent's; every tuple of 2 or 3 histories of the dilemma, φ ≠ θ."""
+    """φ is the learner's policy, θ the opponent's; every tuple of up to 4 histories of the dilemma, φ ≠ θ."""
     payoffs, lr = GAMES["ipd"].tensor(), 0.3
     draw = torch.Generator().manual_seed(0)
     params = torch.randn(2, 5, generator=draw, dtype=F64)
@@ -490,12 +546,18 @@ def test_in_lolas_look_ahead():
         start = params[1].expand(many, 5)
         return meta_gradient(params[0].expand(many, 5), start, inner=inner, outer=outer, inner_steps=1, inner_lr=lr)
 
-    def bias(size: int, debiased: bool) -> Tensor:
+    def bias(size: int, terms) -> Tensor:
         batch = torch.cartesian_prod(*[torch.arange(16)] * size).reshape(-1, size)
-        found = jackknife(lambda numbers: meta(batch[:, numbers]), size, blocks=size) if debiased else meta(batch)
+        found = meta(batch) if terms is None else combine(lambda numbers: meta(batch[:, numbers]), terms)
         return weight[batch].prod(-1) @ found - truth
 
-    plain, debiased = ([bias(size, kind).norm() for size in (2, 3)] for kind in (False, True))
+    levels = Levels(highest=2)
+    found = sum(levels.probability(level) * bias(2**level, levels.at(level).terms(2**level)) for level in range(3))
+    assert_close(found, bias(4, None), rtol=0, atol=1e-9)
+    assert (found - bias(2, None)).norm() > 5e-4  # the control
+
+    plain = [bias(size, None).norm() for size in (2, 3)]
+    debiased = [bias(size, Jackknife(size).terms(size)).norm() for size in (2, 3)]
     assert 1.3 < plain[0] / plain[1] < 1.7  # the control: O(1/n)
     assert debiased[0] / debiased[1] > 2.4  # O(1/(n (n − 1))) and smaller
     assert debiased[1] < 0.2 * plain[1]

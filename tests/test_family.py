@@ -298,8 +298,8 @@ def off_policy_mean(estimator) -> Tensor:
     return torch.autograd.grad((EVERY.probability(BEHAVIOUR) * estimator.surrogate(off)).sum(), theta)[0]
 
 
-def of_the_clipped_policy(ratio_clip: float, trace_clip: float, decay: float = 1.0) -> Tensor:
-    """Σ_t γᵗ Σ_s μ_t(s) Σ_a min(clip μ, π) ∇log π (r + γ v_{t+1}(s') − V), by dynamic programming."""
+def clipped_weights(ratio_clip: float, trace_clip: float, decay: float = 1.0) -> Tensor:
+    """Σ_t γᵗ μ_t(s) min(clip μ, π) (r + γ v_{t+1}(s') − V) for each (s, a), by dynamic programming."""
     policy, behaviour = THETA.softmax(-1), BEHAVIOUR.softmax(-1)
     clipped = torch.minimum(ratio_clip * behaviour, policy)
     trace = decay * torch.minimum(trace_clip * behaviour, policy)
@@ -312,10 +312,46 @@ def of_the_clipped_policy(ratio_clip: float, trace_clip: float, decay: float = 1
     for t in range(HORIZON):
         after = target[HORIZON - t - 1]
         advantage = MDP.reward + GAMMA * MDP.transition @ after - CRITIC.unsqueeze(-1)
-        share = visits.unsqueeze(-1) * clipped * advantage
-        found += GAMMA**t * (share - policy * share.sum(-1, keepdim=True))
+        found += GAMMA**t * visits.unsqueeze(-1) * clipped * advantage
         visits = torch.einsum("s,sa,sax->x", visits, behaviour, MDP.transition)
     return found
+
+
+def of_the_clipped_policy(ratio_clip: float, trace_clip: float, decay: float = 1.0) -> Tensor:
+    """Σ_{s, a} weight ∇log π."""
+    share = clipped_weights(ratio_clip, trace_clip, decay)
+    return share - THETA.softmax(-1) * share.sum(-1, keepdim=True)
+
+
+@pytest.mark.claim("v-trace")
+@pytest.mark.parametrize(("name", "squares"), [("ad", False), ("lvc", True)])
+def test_the_hessian_of_v_trace_is_that_of_its_estimator_with_its_weights(name, squares):
+    """Over every trajectory of the behaviour: Σ_{s, a} weight (∇²log π + [LVC] ∇log π ∇log πᵀ)."""
+    settings = {"ratio_clip": 1.0, "trace_clip": 0.8, "decay": 0.9}
+    share, policy = clipped_weights(**settings), THETA.softmax(-1)
+    estimator = vtrace(load(name), **settings)
+
+    def mean(theta: Tensor) -> Tensor:
+        off = OffPolicyTrajectories(
+            **vars(read(EVERY.log_probs(theta), EVERY)), behaviour_log_prob=EVERY.log_probs(BEHAVIOUR)
+        )
+        return (EVERY.probability(BEHAVIOUR) * estimator.surrogate(off)).sum()
+
+    found = torch.autograd.functional.hessian(mean, THETA)
+
+    def hessian_of(shares: Tensor, products: bool) -> Tensor:
+        rows = []
+        for s in range(2):
+            fisher = policy[s].diag() - torch.outer(policy[s], policy[s])
+            score = torch.eye(2, dtype=F64) - policy[s]
+            rows.append(products * torch.einsum("a,ax,ay->xy", shares[s], score, score) - shares[s].sum() * fisher)
+        blocks = torch.zeros(2, 2, 2, 2, dtype=F64)
+        blocks[0, :, 0], blocks[1, :, 1] = rows
+        return blocks
+
+    assert_close(found, hessian_of(share, squares), rtol=0, atol=1e-10)
+    for control in (hessian_of(share, not squares), hessian_of(clipped_weights(2.0, 0.8, 0.9), squares)):
+        assert (found - control).abs().max() > 1e-3
 
 
 @pytest.mark.claim("v-trace")
