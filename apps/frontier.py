@@ -112,8 +112,11 @@ def cells(settings: Settings) -> list[Cell]:
         for cell in tabular.cells(settings, {figure: GRIDS[figure]}):
             grid = dict(cell.grids)[figure]
             for name in grid.estimators:
-                if estimators.load(name).debias is not None:
+                estimator = estimators.load(name)
+                if estimator.debias is not None:
                     raise gm_lab.BadInput(f"--estimators: expected plain ones beside --debias, got {name!r}")
+                if estimator.gae_lambda is not None:
+                    raise gm_lab.BadInput(f"--estimators: expected ones without τ beside --gae-lambdas, got {name!r}")
             for budget, point in product(grid.sample_sizes, points):
                 for split, debias in product(chosen.splits, chosen.debias):
                     allocate(budget, split_of(split), _load("lvc", debias).debias, cell.inner_steps)

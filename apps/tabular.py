@@ -63,7 +63,7 @@ class TabularSettings(Tabular, gm_lab.RunSettings):
     """Flags of every tabular app."""
 
     estimators: tuple[str, ...] | None = None
-    """Instead of the figure's: ad, dice, loaded_dice, lvc, tmaml, loaded_dice@λ, or your own as
+    """Instead of the figure's: ad, dice, loaded_dice, lvc, tmaml, loaded_dice@λ, loaded_dice@λ,τ, or your own as
     package.module:function; each perhaps with +learnt, +jackknife or +correction."""
     permutations: tuple[str, ...] | None = None
     """Instead of the figure's: S (sampled) or E (exact) for the inner gradient, the Hessian and the outer gradient."""

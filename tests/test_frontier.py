@@ -159,6 +159,7 @@ def test_a_run_that_lost_cells_ends_with_the_same_bytes(app, tmp_path):
         ),
         ("--points 2 --meta-lr 1e300", "MDP 0 after 2 updates: expected an exact meta-gradient that is finite and not"),
         ("--points 0 --inner-lrs 1e200", "finite and not zero, got one of length inf"),
+        ("--estimators loaded_dice@1,0.5", "--estimators: expected ones without τ beside --gae-lambdas"),
         ("--estimators lvc+jackknife", "--estimators: expected plain ones beside --debias, got 'lvc+jackknife'"),
         ("--points -1", "--points: expected integers of at least 0, got (-1,)"),
         ("--points 2 2", "--points: expected different values, got [2, 2]"),
