@@ -29,7 +29,7 @@ class Game:
     payoffs: tuple[float, ...] | None = None
     """Instead of a known game: 8 numbers, R¹[a¹][a²] row by row (action 0 first), then R²[a¹][a²]."""
     cooperative: Literal[0, 1] | None = None
-    """With --payoffs: the action that columns and figures call cooperation (default: 1)."""
+    """With --payoffs: the action that columns and figures call cooperation; 1 if not given."""
     horizon: int = 100
     """T, rounds of a trajectory; the truth has an infinite horizon."""
     discount: float = 0.96
@@ -50,8 +50,8 @@ class Game:
     """Who looks ahead: both players, or player 1 against a naive learner."""
     estimator: str = "dice"
     """ad, dice, loaded_dice, loaded_dice@λ, lvc, tmaml, vtrace, or your own as package.module:function; each perhaps
-    with +jackknife, those that read advantages with +vtrace or +vtrace@clip. Your own may carry critic = False to be
-    given values of zero."""
+    with +jackknife or +selfnorm, those that read advantages with +vtrace or +vtrace@clip. Your own may carry critic =
+    False to be given values of zero."""
     evaluation_size: int = 128
     """Trajectories from which the score is taken after every update."""
     replay_capacity: int = 1024
@@ -150,10 +150,11 @@ def estimator_of(game: Game, curve: Curve) -> estimators.Estimator:
         EstimatorError: there is none of that name, or it needs what only the tabular problems have.
     """
     found = estimators.load(game.estimator + curve.debias)
-    for asked, suffix in ((found.critic == "learnt", "+learnt"), (found.correction, "+correction")):
+    tabular = {"+learnt": found.critic == "learnt", "+correction": found.correction, "τ": found.gae_lambda is not None}
+    for part, asked in tabular.items():
         if asked:
             raise estimators.EstimatorError(
-                f"expected an estimator without {suffix}, which only the tabular problems have, got {found.name!r}"
+                f"expected an estimator without {part}, which only the tabular problems have, got {found.name!r}"
             )
     return found
 

@@ -140,7 +140,9 @@ def test_every_estimator_has_the_mean_that_the_blocks_have():
     assert_close(estimate(t)[1], by_blocks, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("estimator", ["ad", "loaded_dice", "lvc"])
+@pytest.mark.parametrize(
+    "estimator", ["ad", "loaded_dice", "loaded_dice@0.5", "lvc", "tmaml", "vtrace", "dice+selfnorm"]
+)
 def test_other_estimators_train_too(estimator):
     for name in ("shared", "replay"):
         rows = list(Training(replace(SMALL, estimator=estimator), CURVES[name], 2, np.random.default_rng(0)).updates())
@@ -320,6 +322,10 @@ def test_the_app_end_to_end(tmp_path):
         (["--payoffs", "1", "2", "3"], "--payoffs: expected 8 numbers, R¹ and R² row by row, got 3"),
         (["--estimator", "nonsense"], "--estimator: expected one of"),
         (["--estimator", "lvc+learnt"], "--estimator: expected an estimator without +learnt, which only the tabular"),
+        (
+            ["--estimator", "loaded_dice@0.5,0.9"],
+            "--estimator: expected an estimator without τ, which only the tabular",
+        ),
         (["--curves", "inner=7"], "--curves: expected some of inner=128 outer=128, "),
         (["--replay-capacity", "64"], "--replay-capacity: expected at least 128 trajectories, got 64"),
         (["--clip", "0"], "--clip: expected a number above 0, got 0.0"),
