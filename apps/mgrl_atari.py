@@ -1,11 +1,10 @@
 """MGRL on Atari, with and without the LVC correction (paper, Section 5.3, Figures 3, 9, 10)."""
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 import tyro
@@ -14,8 +13,11 @@ import gm_lab
 import gm_mgrl_atari as mgrl
 import mgrl_figures
 import mgrl_report
-from gm_lab.settings import usable_cores
+from gm_lab.settings import result_settings, usable_cores, worker_count
 from gm_mgrl_atari import study, throughput
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Algorithm = Literal["a2c", "mgrl", "mgrl-lvc"]
 PAPER_ENVS, DEMO_ENVS, DEMO_UPDATES = 64, 8, 80
@@ -62,9 +64,9 @@ class Settings(gm_lab.RunSettings):
     """Adam's ε."""
     conditioned: bool = True
     """Whether the critic is told γ, in A2C as well; the reference code's A2C isn't."""
-    gradient_points: tuple[float, ...] = (0.0, 1.0)
-    """Where in a run the meta-gradient is measured, as parts of its updates."""
-    gradient_windows: int = 4
+    gradient_points: tuple[float, ...] = (0.0, 0.5)
+    """Where in a run the meta-gradient is measured, as parts of its updates; at the end the learning rate is 0."""
+    gradient_windows: int = 12
     """Windows of K + 1 batches at each point."""
     checkpoint_minutes: float = 10.0
     """Time between checkpoints; SIGTERM or a second Ctrl-C writes one, too, with any number of workers."""
@@ -116,13 +118,8 @@ def cells(settings: Settings) -> list[Cell]:
     shared = {
         field.name: getattr(settings, field.name) for field in fields(mgrl.Training) if hasattr(settings, field.name)
     }
-    points = tuple(sorted({round(part * updates) for part in settings.gradient_points}))
     found = []
-    for game in dict.fromkeys(settings.games):
-        try:
-            mgrl.rom_name(game)
-        except ValueError as error:
-            raise gm_lab.BadInput(f"--games: {error}") from error
+    for game in games_of(settings):
         for seed in range(settings.seeds):
             for algorithm in dict.fromkeys(settings.algorithms):
                 own = {"estimator": None} if algorithm == "a2c" else {}
@@ -133,9 +130,40 @@ def cells(settings: Settings) -> list[Cell]:
                     name, _, rest = str(error).partition(":")
                     raise gm_lab.BadInput(f"--{name.replace('_', '-')}:{rest}") from error
                 studied = "gradient" in settings.figure and algorithm == settings.algorithms[-1]
-                at = points if studied else ()
+                at = points_of(settings, training) if studied else ()
                 found.append(Cell(settings.seed, game, seed, training, at, settings.gradient_windows))
+    other = settings.estimator is None or not {"mgrl", "mgrl-lvc"} <= {*settings.algorithms}
+    gm_lab.require(settings, "estimator", "one of mgrl and mgrl-lvc beside it, which it makes the same", other)
     return found
+
+
+def games_of(settings: Settings) -> list[str]:
+    """The games, each once and in the one spelling.
+
+    Raises:
+        BadInput: ALE has no such game.
+    """
+    try:
+        return list(dict.fromkeys(mgrl.game_name(game) for game in settings.games))
+    except ValueError as error:
+        raise gm_lab.BadInput(f"--games: {error}") from error
+
+
+def points_of(settings: Settings, training: mgrl.Training) -> tuple[int, ...]:
+    """After how many updates the meta-gradient is measured: with the online schedule at the end of a window.
+
+    Raises:
+        BadInput: a window there would reach the end of training, where the learning rate is 0.
+    """
+    at = {round(part * training.updates) for part in settings.gradient_points}
+    if training.schedule == "online":
+        at = {-(-point // training.inner_steps) * training.inner_steps for point in at}
+    expected = (
+        f"points whose windows of {training.inner_steps} updates end within the run's {training.updates}, after which "
+        "the learning rate is 0 (--figure returns measures none)"
+    )
+    gm_lab.require(settings, "gradient_points", expected, max(at) <= study.last_point(training))
+    return tuple(sorted(at))
 
 
 def environments(cell: Cell, purpose: str, envs: int) -> list[mgrl.Games]:
@@ -202,7 +230,11 @@ def _rates(cell: Cell) -> dict[str, float]:
 
 
 def _gradient_rows(cell: Cell, trainer: mgrl.Trainer, updates: int) -> list[gm_lab.Row]:
-    progress = trainer.kept(updates)
+    try:
+        progress = trainer.kept(updates)
+    except mgrl.CheckpointError as error:
+        mgrl_report.tell(f"no meta-gradients after {updates} updates: {error}")
+        return []
     mgrl_report.tell(f"{cell.game}: measuring meta-gradients after {updates} updates")
     games = environments(cell, f"gradient {updates}", cell.training.envs)
     generator = torch.Generator(_place.device).manual_seed(gm_lab.seed_of(cell.root_seed, "gradient", updates) % 2**30)
@@ -216,27 +248,54 @@ def _gradient_rows(cell: Cell, trainer: mgrl.Trainer, updates: int) -> list[gm_l
             "updates": updates,
             "variant": variant,
             "windows": cell.windows,
-            **{name: getattr(q, name) for name in ("accuracy", "bias_sq", "variance", "distance")},
+            "distance": q.distance,
+            **{
+                f"{measure}{end}": value
+                for measure in mgrl_report.MEASURES
+                for end, value in zip(mgrl_report.ENDS, getattr(q, measure), strict=True)
+            },
             **{f"gradient_{name}": value for name, value in zip(mgrl.NAMES, q.mean, strict=True)},
         }
         for variant, q in qualities.items()
     ]
 
 
+def closing(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """The closing table, before which those are shown for which it has no columns left."""
+    from rich.console import Console
+
+    for table in (mgrl_report.throughputs(frame), *mgrl_report.meta_gradients(frame)):
+        Console().print(table)
+    return mgrl_report.summary(frame)
+
+
 def warm_up(settings: Settings) -> None:
     """Says where checkpoints go and what computes; each worker gets its share of the cores."""
     global _place
-    # a check that starts CUDA here would keep it from the workers, which are forked
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     device = "cpu" if settings.device == "auto" else settings.device
     kind, _, index = device.partition(":")
     there = torch.cuda.device_count() if kind == "cuda" and torch.cuda.is_available() else 0
     if device != "cpu" and not (kind == "cuda" and (index or "0").isdigit() and int(index or 0) < there):
         raise gm_lab.BadInput(f"--device: expected cpu, or cuda where there is a GPU, got {settings.device!r}")
-    at_once = min(settings.workers or usable_cores(), len(cells(settings)))
-    threads = max(1, usable_cores() // at_once)
+    if kind == "cuda":
+        # what is listed may be out of order or taken; the one worker is this process, or a task of Ray
+        try:
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise gm_lab.BadInput(f"--device: expected a GPU that works as {device}, got: {reason}") from error
+    threads = threads_of(settings)
     torch.set_num_threads(threads)
     _place = Place(settings.run_dir, device, threads, 60 * settings.checkpoint_minutes)
+
+
+def threads_of(settings: Settings) -> int:
+    """A worker's share of the cores, for the emulators and for the learner."""
+    if settings.launcher == "ray":
+        return max(1, int(settings.cpus_per_cell))
+    folder = settings.run_dir or Path()
+    pending = sum(not (folder / "cells" / f"{gm_lab.cell_id(cell)}.json").exists() for cell in cells(settings))
+    return max(1, usable_cores() // max(1, min(worker_count(settings), pending)))
 
 
 EXPERIMENT = gm_lab.Experiment(
@@ -247,8 +306,8 @@ EXPERIMENT = gm_lab.Experiment(
     cells=cells,
     run_cell=run_cell,
     figures=lambda _settings, frame: mgrl_figures.figures(frame),
-    claims=lambda _settings, frame: mgrl_report.claims(frame),
-    summary=lambda _settings, frame: mgrl_report.summary(frame),
+    claims=lambda settings, frame: mgrl_report.claims(frame, result_settings(settings)),
+    summary=lambda _settings, frame: closing(frame),
     warm_up=warm_up,
     curves=(gm_lab.Curves(mgrl_report.CURVE, x="env_steps", y=mgrl_report.WATCHED, figures=("returns",)),),
 )

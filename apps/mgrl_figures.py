@@ -1,27 +1,36 @@
 """Figures of apps/mgrl_atari.py.
 
-`uv run apps/mgrl_figures.py DIR` draws those of a run directory at any time, from finished and unfinished runs.
+`uv run apps/mgrl_figures.py DIR...` draws those of one or more run directories at any time, from finished and
+unfinished runs, and prints the verdicts.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 import gm_lab
-from gm_lab.figures import save
+from gm_lab.claims import as_table
+from gm_lab.figures import COLOURS, MARKERS, save
 from gm_lab.live import Tail
 from gm_lab.store import make_folder
 from gm_mgrl_atari import NAMES, PARTS
-from mgrl_report import COLUMNS, KEY, SECONDS, completed, games_of, tell
+from mgrl_report import COLUMNS, ENDS, KEY, SECONDS, claims, completed, games_of, tell, variants_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LABELS = {"a2c": "A2C", "mgrl": "MGRL", "mgrl-lvc": "MGRL + LVC"}
 SYMBOLS = dict(zip(NAMES, ("discount γ", "GAE λ", "value coefficient", "entropy coefficient"), strict=True))
+
+MOST_TICKS, MOST_DECADES = 4, 9
+WHICH_RUNS = {"figure", "games", "algorithms", "seeds", "seed"}
+"""Settings in which run directories that are drawn together may differ."""
 
 
 def figures(frame: "pd.DataFrame") -> "dict[str, Figure]":
@@ -94,26 +103,47 @@ def _meta_parameters(log: "pd.DataFrame") -> "Figure":
 
 
 def _gradient(rows: "pd.DataFrame") -> "Figure":
-    variants = list(dict.fromkeys(rows["variant"]))
+    variants = variants_of(rows)
     points = sorted(rows["updates"].unique())
-    measures = {
-        "accuracy": "cosine to the many-window mean",
+    titles = {
+        "accuracy": "cosine to the reference's mean",
         "bias_sq": "squared bias",
         "variance": "variance",
+        "change": "relative change from lvc",
     }
-    figure = gm_lab.panels(list(measures.values()), width=3.4, height=0.9 + 0.32 * len(variants))
+    measures = [measure for measure in titles if measure in rows]
+    figure = gm_lab.panels([titles[name] for name in measures], width=2.9, height=1.1 + 0.36 * len(variants))
     for axes, measure in zip(figure.axes, measures, strict=True):
+        columns = [f"{measure}{end}" for end in ENDS]
+        # runs of older versions have no intervals, and those of two windows unbounded ones
+        known = rows.reindex(columns=["updates", "variant", *columns]).replace([-np.inf, np.inf], np.nan)
+        shown = known.groupby(["updates", "variant"]).mean()
         for k, at in enumerate(points):
-            values = rows[rows["updates"] == at].groupby("variant")[measure].mean().reindex(variants)
-            look = gm_lab.style_of(f"{at:g} updates")
-            offsets = [i + 0.16 * (k - (len(points) - 1) / 2) for i in range(len(variants))]
-            axes.plot(values, offsets, look.marker, color=f"C{k}", label=f"after {at:g} updates")
+            value, low, high = (shown.loc[at].reindex(variants)[name] for name in columns)
+            offsets = [i + 0.22 * (k - (len(points) - 1) / 2) for i in range(len(variants))]
+            axes.errorbar(
+                value, offsets, xerr=[value - low, high - value], fmt=MARKERS[k % len(MARKERS)],
+                color=COLOURS[k % len(COLOURS)], elinewidth=1.2, label=f"after {at:g} updates",
+            )  # fmt: skip
         axes.set_yticks(range(len(variants)), variants)
-        axes.invert_yaxis()
         if measure != "accuracy":
-            axes.set_xscale("symlog", linthresh=1e-12)
+            _magnitudes(axes, shown[measure])
+    # all panels have one vertical axis
+    figure.axes[0].invert_yaxis()
     gm_lab.shared_legend(figure)
     return figure
+
+
+def _magnitudes(axes: "Axes", values: "pd.Series[float]") -> None:
+    """A scale of magnitudes that begins at 0, with few enough ticks to be read: what is below 0 is not told from 0."""
+    exponents = np.floor(np.log10(values[values > 0])) if (values > 0).any() else np.zeros(1)
+    last = int(exponents.max()) + 1
+    first = max(int(exponents.min()), last - MOST_DECADES)
+    axes.set_xscale("symlog", linthresh=10.0**first)
+    apart = -(-(last - first) // MOST_TICKS)
+    axes.set_xticks([0.0, *(10.0**exponent for exponent in range(last, first, -apart))])
+    axes.minorticks_off()
+    axes.set_xlim(-0.2 * 10.0**first, 3 * 10.0**last)
 
 
 def _time(rows: "pd.DataFrame") -> "Figure":
@@ -141,14 +171,21 @@ def _time(rows: "pd.DataFrame") -> "Figure":
 
 
 def rows_of(run_dir: Path) -> "pd.DataFrame":
-    """What a run directory holds: results.csv, and the rows that unfinished runs have written so far.
+    """What a run directory holds: results.csv, and what unfinished runs have logged.
+
+    Their log.csv is what the finished run will have; the rows for those who watch may also have what was computed after
+    the checkpoint from which a killed run went on.
 
     Raises:
         BadInput: it holds neither.
     """
     import pandas as pd
 
-    live = [completed(row) for path in sorted(run_dir.glob("live/*.csv")) for row in Tail(path).rows()]
+    live = [
+        completed({"figure": "returns", **_run_of(path.parent.name), **row})
+        for path in sorted(run_dir.glob("training/*/log.csv"))
+        for row in Tail(path).rows()
+    ]
     finished = run_dir / "results.csv"
     frames = [pd.read_csv(finished, keep_default_na=False, na_values=["nan"])] if finished.exists() else []
     frames += [pd.DataFrame(live, columns=list(COLUMNS))] if live else []
@@ -159,16 +196,79 @@ def rows_of(run_dir: Path) -> "pd.DataFrame":
     return pd.concat(frames).drop_duplicates(list(KEY)).sort_values(list(KEY), ignore_index=True)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Draws the figures of run directories whose runs need not be finished: mgrl_figures.py DIR..."""
-    parser = argparse.ArgumentParser(prog="mgrl_figures", description=(main.__doc__ or "").partition(":")[0] + ".")
-    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="DIR", help="a run directory of mgrl_atari.py")
+def _run_of(folder: str) -> dict[str, str | int]:
+    """Game, algorithm and seed by the name of a run's folder, such as Qbert-mgrl-lvc-0."""
+    game, _, rest = folder.partition("-")
+    algorithm, _, seed = rest.rpartition("-")
+    return {"game": game, "algorithm": algorithm, "seed": int(seed)}
+
+
+def settings_of(run_dir: Path) -> dict[str, Any]:
+    """The settings in a run directory's config.yaml.
+
+    Raises:
+        BadInput: there are none.
+    """
+    import yaml
+
     try:
-        for run_dir in parser.parse_args(argv).run_dirs:
-            drawn = figures(rows_of(run_dir))
-            make_folder(run_dir / "figures")
-            for name, figure in drawn.items():
-                print(*save(figure, run_dir / "figures" / name), sep="\n")
+        config = yaml.safe_load((run_dir / "config.yaml").read_bytes())
+        if config["app"] != "mgrl_atari":
+            raise gm_lab.BadInput(f"expected a run directory of mgrl_atari, got {run_dir}, a run of {config['app']}")
+        return dict(config["settings"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        raise gm_lab.BadInput(f"expected a run directory of mgrl_atari, got {run_dir}") from None
+
+
+def together(run_dirs: Sequence[Path]) -> "tuple[pd.DataFrame, dict[str, Any]]":
+    """The rows of several run directories, and the settings that they share.
+
+    Runs with different roots of their random streams (--seed) are different runs: their seeds are numbered anew.
+
+    Raises:
+        BadInput: the settings differ in more than which runs there are.
+    """
+    import pandas as pd
+
+    settings = [settings_of(run_dir) for run_dir in run_dirs]
+    for run_dir, found in zip(run_dirs, settings, strict=True):
+        for name in sorted({*settings[0], *found} - WHICH_RUNS):
+            if found.get(name) != settings[0].get(name):
+                raise gm_lab.BadInput(
+                    f"expected runs of the same settings, got {name} {settings[0].get(name)} in {run_dirs[0]} "
+                    f"and {found.get(name)} in {run_dir}"
+                )
+    frames = [rows_of(run_dir).assign(root=found["seed"]) for run_dir, found in zip(run_dirs, settings, strict=True)]
+    frame = pd.concat(frames).drop_duplicates(["root", *KEY])
+    if frame["root"].nunique() > 1:
+        frame["seed"] = frame.groupby(["root", "seed"]).ngroup()
+    return frame.drop(columns="root").sort_values(list(KEY), ignore_index=True), settings[0]
+
+
+def run_dirs_in(folder: Path) -> list[Path]:
+    """The folder itself if it is a run directory, else the run directories in it."""
+    found = [folder] if (folder / "config.yaml").exists() else sorted(p.parent for p in folder.glob("*/config.yaml"))
+    return found or [folder]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Draws the figures of runs, finished or not, and prints the verdicts on the claims."""
+    from rich.console import Console
+
+    parser = argparse.ArgumentParser(prog="mgrl_figures", description=main.__doc__)
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="DIR", help="run directories of mgrl_atari.py, or folders of such"
+    )
+    parser.add_argument("--to", type=Path, metavar="DIR", help="where figures go (default: figures in the first DIR)")
+    asked = parser.parse_args(argv)
+    folder = asked.to or asked.folders[0] / "figures"
+    try:
+        frame, settings = together([run_dir for given in asked.folders for run_dir in run_dirs_in(given)])
+        drawn = figures(frame)
+        make_folder(folder)
+        Console().print(as_table(claims(frame, settings)))
+        for name, figure in drawn.items():
+            print(*save(figure, folder / name), sep="\n")
     except gm_lab.BadInput as error:
         tell(str(error))
         return 2

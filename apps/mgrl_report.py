@@ -8,17 +8,25 @@ from typing import TYPE_CHECKING
 
 import gm_lab
 from gm_lab import Comparison, Verdict, decided
-from gm_mgrl_atari import NAMES, PAPER_GAMES, PARTS, rom_name
+from gm_mgrl_atari import NAMES, PAPER_GAMES, PARTS, rom_name, study
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.table import Table
 
 Row = gm_lab.Row
 KEY = ("figure", "game", "algorithm", "seed", "updates", "variant")
 PROGRESS = ("env_steps", "emulated_steps", "episode_return", "episode_length", "episodes", *NAMES)
 TERMS = ("policy_term", "value_term", "entropy_term")
 RATES = ("steps_per_second", "emulator_steps_per_second", "learner_steps_per_second")
-QUALITY = ("windows", "accuracy", "bias_sq", "variance", "distance", *(f"gradient_{name}" for name in NAMES))
+MEASURES, ENDS = ("accuracy", "bias_sq", "variance", "change"), ("", "_low", "_high")
+"""Of meta-gradients, and the ends of their intervals."""
+QUALITY = (
+    "windows",
+    *(f"{measure}{end}" for measure in MEASURES for end in ENDS),
+    "distance",
+    *(f"gradient_{name}" for name in NAMES),
+)
 SECONDS = tuple(f"seconds_{part.replace(' ', '_')}" for part in PARTS)
 """Wall time of a run's parts, since it was last begun."""
 COLUMNS = (*KEY, *PROGRESS, *TERMS, *RATES, *SECONDS, *QUALITY)
@@ -28,6 +36,11 @@ FINAL = 0.9
 """Returns from this part of a run on count as its final ones."""
 ENOUGH_SEEDS, ENOUGH_STEPS = 5, 39_000_000
 ROUNDING = 1e-4
+PAPER = {"estimator": None, "inner_steps": 3, "schedule": "discard"}
+"""Settings with which MGRL-1 and MGRL-2 are about the paper's algorithms."""
+MGRL_1 = ("MGRL-1", "3-step MGRL with LVC ≥ 3-step MGRL in almost all of the paper's eight games")
+MGRL_2 = ("MGRL-2", "the two drive γ, λ, value and entropy coefficients along different paths")
+MGRL_3 = ("MGRL-3", "K=1: AD and LVC give the same meta-gradient; K>1: they differ")
 
 
 def completed(row: Row) -> Row:
@@ -73,21 +86,69 @@ def games_of(frame: "pd.DataFrame") -> list[str]:
 
 
 def summary(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Per game and algorithm, means over seeds: final return and meta-parameters, throughput beside its parts."""
+    """Per game and algorithm, means over seeds: final return and meta-parameters, steps per second."""
     import pandas as pd
 
-    rates = frame[frame["figure"] == "throughput"].groupby(["game", "algorithm"])[list(RATES)].mean()
+    rates = _rates(frame)["steps_per_second"]
     final = final_rows(frame[frame["figure"] == "returns"])
     learnt = final.groupby(["game", "algorithm"])[["episode_return", *NAMES]].mean()
     table = pd.concat([learnt, rates], axis=1)
     table.insert(0, "run", [f"{game} {algorithm}" for game, algorithm in table.index])
     names = {"episode_return": "return", "gamma": "γ", "gae_lambda": "λ", "value_coef": "c_v", "entropy_coef": "c_e"}
-    names |= {
-        "steps_per_second": "steps/s",
-        "emulator_steps_per_second": "emulator",
-        "learner_steps_per_second": "learner",
-    }
-    return table.rename(columns=names)
+    return table.rename(columns=names | {"steps_per_second": "steps/s"})
+
+
+def _rates(frame: "pd.DataFrame") -> "pd.DataFrame":
+    return frame[frame["figure"] == "throughput"].groupby(["game", "algorithm"])[list(RATES)].mean()
+
+
+def throughputs(frame: "pd.DataFrame") -> "Table":
+    """Environment steps per second of runs beside the emulator and the learner alone, means over seeds."""
+    from rich.table import Table
+
+    title = "Steps per second; per cent of 1/(1/emulator + 1/learner)"
+    table = Table("run", "whole", "emulator alone", "learner alone", "per cent", title=title, title_justify="left")
+    for game, algorithm, whole, emulator, learner in _rates(frame).reset_index().itertuples(index=False):
+        part = 100 * whole * (1 / emulator + 1 / learner)
+        table.add_row(f"{game} {algorithm}", *(f"{value:.4g}" for value in (whole, emulator, learner)), f"{part:.0f}")
+    return table
+
+
+def meta_gradients(frame: "pd.DataFrame") -> "list[Table]":
+    """Per game and point of a run, the variants of the meta-gradient compared, means over seeds, with intervals."""
+    from rich.table import Table
+    from rich.text import Text
+
+    tables = []
+    measured = frame[frame["figure"] == "gradient"]
+    for game, updates in measured[["game", "updates"]].drop_duplicates().itertuples(index=False):
+        rows = measured[(measured["game"] == game) & (measured["updates"] == updates)]
+        table = Table(
+            *("variant", "cosine", "bias", "deviation", "change"),
+            title=f"{game}, meta-gradients after {updates:g} updates: {rows['windows'].max():g} windows, 95% intervals",
+            caption="bias and standard deviation of one window, and change of the mean from lvc's, in lengths of the "
+            f"mean of {study.REFERENCE}, the reference; 0 where the unbiased estimate of the square is below",
+            title_justify="left",
+            caption_justify="left",
+        )
+        means = rows.groupby("variant")[[*QUALITY]].mean()
+        length = means.loc[study.REFERENCE, [f"gradient_{name}" for name in NAMES]].pow(2).sum()
+        for variant in variants_of(rows):
+            values = means.loc[variant]
+            cells = [[values[f"{measure}{end}"] for end in ENDS] for measure in MEASURES]
+            cells[1:3] = [[_root(square / length) for square in squares] for squares in cells[1:3]]
+            table.add_row(variant, *(Text(f"{value:.2g}\n[{low:.2g}, {high:.2g}]") for value, low, high in cells))
+        tables.append(table)
+    return tables
+
+
+def variants_of(rows: "pd.DataFrame") -> list[str]:
+    """The variants in some rows, in the order of the study, the reference first."""
+    return [variant.name for variant in study.VARIANTS if (rows["variant"] == variant.name).any()]
+
+
+def _root(square: float) -> float:
+    return square if math.isnan(square) else math.sqrt(max(square, 0.0))
 
 
 def final_rows(log: "pd.DataFrame") -> "pd.DataFrame":
@@ -96,10 +157,25 @@ def final_rows(log: "pd.DataFrame") -> "pd.DataFrame":
     return log[log["env_steps"] >= FINAL * ends]
 
 
-def claims(frame: "pd.DataFrame") -> list[Verdict]:
-    """Verdicts on MGRL-1 to MGRL-3, as docs/claims.toml states them."""
+def claims(frame: "pd.DataFrame", settings: Mapping[str, object]) -> list[Verdict]:
+    """Verdicts on MGRL-1 to MGRL-3, as docs/claims.toml states them.
+
+    Args:
+        frame: results.csv.
+        settings: of the run; returns count only where they are the paper's.
+    """
     log = frame[frame["figure"] == "returns"]
-    return [_mgrl_1(log), _mgrl_2(log), _mgrl_3(frame[frame["figure"] == "gradient"])]
+    other = {name: settings[name] for name, value in PAPER.items() if settings[name] != value}
+    measured = _mgrl_3(frame[frame["figure"] == "gradient"], settings["inner_steps"] != 1)
+    if other:
+        return [*(_of_other_settings(*claim, other) for claim in (MGRL_1, MGRL_2)), measured]
+    return [_mgrl_1(log), _mgrl_2(log), measured]
+
+
+def _of_other_settings(claim: str, text: str, other: Mapping[str, object]) -> Verdict:
+    got = ", ".join(f"{name} {value}" for name, value in other.items())
+    needed = ", ".join(f"{name} {PAPER[name]}" for name in other)
+    return Verdict(claim, text, None, f"needs {needed}, as in the paper; this is with {got}")
 
 
 def _per_seed(log: "pd.DataFrame", game: str, algorithm: str, value: str) -> "pd.Series[float]":
@@ -116,7 +192,6 @@ def _enough(first: "pd.Series[float]", second: "pd.Series[float]", log: "pd.Data
 
 
 def _mgrl_1(log: "pd.DataFrame") -> Verdict:
-    text = "3-step MGRL with LVC ≥ 3-step MGRL in almost all of the paper's eight games"
     played = {rom_name(game): game for game in games_of(log)}
     outcomes = []
     for name in PAPER_GAMES:
@@ -130,14 +205,13 @@ def _mgrl_1(log: "pd.DataFrame") -> Verdict:
     if any(outcome.holds is None for outcome in outcomes):
         told = sum(outcome.holds is not None for outcome in outcomes)
         needed = f"{ENOUGH_SEEDS} seeds of 40M steps of both algorithms in all eight games"
-        return Verdict("MGRL-1", text, None, f"{told} of 8 games have enough data; needs {needed}")
+        return Verdict(*MGRL_1, None, f"{told} of 8 games have enough data; needs {needed}")
     holds = sum(outcome.holds is True for outcome in outcomes)
     numbers = "; ".join(f"{outcome.label} {outcome.detail}" for outcome in outcomes)
-    return Verdict("MGRL-1", text, holds >= 7, f"not worse in {holds} of 8 games. {numbers}")
+    return Verdict(*MGRL_1, holds >= 7, f"not worse in {holds} of 8 games. {numbers}")
 
 
 def _mgrl_2(log: "pd.DataFrame") -> Verdict:
-    text = "the two drive γ, λ, value and entropy coefficients along different paths"
     outcomes = []
     for game in games_of(log):
         differences = {}
@@ -150,18 +224,16 @@ def _mgrl_2(log: "pd.DataFrame") -> Verdict:
         outcomes.append(
             Comparison(f"{game}: some coefficient ends apart", bool(apart) if differences else None, detail)
         )
-    return decided("MGRL-2", text, outcomes)
+    return decided(*MGRL_2, outcomes)
 
 
-def _mgrl_3(rows: "pd.DataFrame") -> Verdict:
+def _mgrl_3(rows: "pd.DataFrame", several_steps: bool) -> Verdict:
     """In float32, whose rounding stays below `ROUNDING`; tests hold the equality to 1e-12 in float64."""
-    text = "K=1: AD and LVC give the same meta-gradient; K>1: they differ"
-    one, several = (rows[rows["variant"] == name]["distance"] for name in ("lvc, K=1", "lvc"))
-    if one.empty or several.empty:
-        return decided("MGRL-3", text, [Comparison("relative distance of LVC to AD", None, "no data")])
+    one, several = (rows[rows["variant"] == name]["distance"].dropna() for name in ("lvc, K=1", "lvc"))
+    if one.empty or several.empty or not several_steps:
+        return decided(*MGRL_3, [Comparison("relative distance of LVC to AD", None, "no data")])
     return decided(
-        "MGRL-3",
-        text,
+        *MGRL_3,
         [
             Comparison("relative distance of LVC to AD for K=1", bool(one.max() < ROUNDING), f"{one.max():.2g}"),
             Comparison("and for K>1", bool(several.min() > ROUNDING), f"{several.min():.2g}"),

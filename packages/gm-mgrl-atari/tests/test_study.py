@@ -1,7 +1,9 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from gm_mgrl_atari import AtariGames, Collector, Point, Training, adam_state, study, throughput
 
@@ -31,14 +33,21 @@ def measured(network, params, logits, random_batch):
 def test_variants_differ_where_they_should(measured):
     found = measured()
     assert list(found) == [variant.name for variant in study.VARIANTS]
-    assert found["loaded_dice"].bias_sq == 0
+    assert found["loaded_dice"].bias_sq == (0, 0, 0)
+    assert found["lvc"].change == (0, 0, 0)
     assert found["ad"].distance == found["ad, K=1"].distance == 0
     assert found["lvc, K=1"].distance < 1e-12
     assert found["lvc"].distance > 1e-4
     assert found["ad, K=1"].mean == pytest.approx(found["lvc, K=1"].mean, rel=1e-9)
     means = {name: quality.mean for name, quality in found.items() if name != "ad, K=1"}
     assert len({tuple(np.round(mean, 12)) for mean in means.values()}) == len(means)
-    assert all(-1 <= quality.accuracy <= 1 and quality.variance > 0 for quality in found.values())
+    assert all(
+        -1 <= quality.accuracy.low <= quality.accuracy.value <= quality.accuracy.high <= 1 for quality in found.values()
+    )
+    assert all(quality.variance.value > 0 for quality in found.values())
+    for name in ("lvc, clipping differentiated", "lvc, one batch for all", "lvc, plain ascent"):
+        assert found[name].change.high > 0
+        assert found[name].change.low <= found[name].change.value <= found[name].change.high
 
 
 def test_what_is_measured_is_what_the_formulas_say(network, params, logits, random_batch):
@@ -53,13 +62,58 @@ def test_what_is_measured_is_what_the_formulas_say(network, params, logits, rand
     found = study.measure(training, network, point, logits, collector, count=5, variants=variants)["ad"]
     difference = ad - reference
     spread = difference.var(0, ddof=1).sum()
-    assert found.bias_sq == pytest.approx((difference.mean(0) ** 2).sum() - spread / 5)
-    assert found.variance == pytest.approx(ad.var(0, ddof=1).sum())
+    assert found.bias_sq.value == pytest.approx((difference.mean(0) ** 2).sum() - spread / 5)
+    assert found.variance.value == pytest.approx(ad.var(0, ddof=1).sum())
+    without = [np.delete(ad, w, axis=0).var(0, ddof=1).sum() for w in range(5)]
+    half = 2.7764 * np.sqrt(4 / 5 * ((without - np.mean(without)) ** 2).sum())  # Student's t, 4 degrees of freedom
+    assert (found.variance.low, found.variance.high) == pytest.approx(
+        (found.variance.value - half, found.variance.value + half), rel=1e-4
+    )
+    assert math.isnan(found.change.value)
     cosines = []
     for w in range(5):
         others = np.delete(reference, w, axis=0).mean(0)
         cosines.append(ad[w] @ others / np.linalg.norm(ad[w]) / np.linalg.norm(others))
-    assert found.accuracy == pytest.approx(np.mean(cosines))
+    assert found.accuracy.value == pytest.approx(np.mean(cosines))
+
+
+def test_change_is_relative_to_the_reference(network, params, logits, random_batch):
+    """By hand for AD against LVC: the square of the mean difference without its variance, over that of the mean."""
+    training, point = Training(inner_lr=0.02, max_grad_norm=0.05), Point(params, adam_state(params))
+    drawn = [[random_batch(10 * w + i) for i in range(4)] for w in range(6)]
+    reference, lvc, ad = (study.windows(v, training, network, point, logits, drawn).numpy() for v in study.VARIANTS[:3])
+    flat = iter([batch for batches in drawn for batch in batches])
+    collector = object.__new__(Collector)
+    collector.collect = lambda theta: next(flat)
+    found = study.measure(training, network, point, logits, collector, count=6, variants=study.VARIANTS[:3])
+
+    def square(x):
+        return (x.mean(0) ** 2).sum() - x.var(0, ddof=1).sum() / len(x)
+
+    expected = square(ad - lvc) / (reference.mean(0) ** 2).sum()
+    assert expected > 0
+    assert found["ad"].change.value == pytest.approx(math.sqrt(expected))
+
+
+def test_the_interval_covers_the_truth():
+    """Squared means of 8 draws in 4 dimensions: of 400 intervals 95% hold the truth; half of each would hold 68%."""
+    draw = torch.Generator().manual_seed(0)
+    truth = torch.tensor([2.0, -1.0, 0.0, 0.5], dtype=torch.float64)
+    found = [study.jackknife(study._square, truth + torch.randn(8, 4, generator=draw)) for _ in range(400)]
+    inside = sum(e.low <= float(truth.square().sum()) <= e.high for e in found)
+    assert 365 <= inside <= 395  # 380 and four standard errors below
+    halves = sum(abs(e.value - float(truth.square().sum())) <= (e.high - e.low) / 4 for e in found)
+    assert halves < 330
+
+
+def test_windows_that_reach_the_end_of_training_are_refused(network, params, logits):
+    """Where the last step's learning rate is 0, Adam's meta-gradients are 0 or without the last step."""
+    training = Training(updates=80)
+    assert study.last_point(training) == 77
+    state = replace(adam_state(params), step=78)
+    collector = object.__new__(Collector)
+    with pytest.raises(ValueError, match=r"point: expected at most 77 of 80 updates, .*, got 78"):
+        study.measure(training, network, Point(params, state), logits, collector, count=2)
 
 
 def test_one_window_has_no_variance(measured):

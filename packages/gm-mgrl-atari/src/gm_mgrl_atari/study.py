@@ -1,17 +1,20 @@
 """How good the meta-gradient of one window is: bias, variance and direction beside a many-window average."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from gm_estimators import accuracy, bias_sq, variance
+from gm_estimators.metrics import student_t_quantile
 from gm_mgrl_atari.learner import Learner, Point
 from gm_mgrl_atari.network import Network, Params
 from gm_mgrl_atari.objectives import Batch, policy_estimator
-from gm_mgrl_atari.optimiser import adam, clipped_ascent, linear_decay
+from gm_mgrl_atari.optimiser import AdamState, adam, clipped_ascent, linear_decay
 from gm_mgrl_atari.rollouts import Collector
 from gm_mgrl_atari.settings import Training
 
@@ -51,23 +54,68 @@ VARIANTS = (
 )
 
 
+BASE = "lvc"
+"""What the other variants differ from in one thing."""
+
+
+class Estimate(NamedTuple):
+    """A number with its 95% interval over windows; two windows leave it unbounded.
+
+    Attributes:
+        value: the point estimate.
+        low: lower end.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
 @dataclass(frozen=True)
 class Quality:
-    """What a variant's meta-gradients are like.
+    """What a variant's meta-gradients x are like.
 
     Attributes:
         accuracy: mean cosine of one window's with the mean of the reference over the other windows (paper, Eq. 63).
-        bias_sq: ‖E[x − reference]‖² on the same windows, without the share of variance.
+        bias_sq: ‖E[x] − E[reference]‖², from the difference of the means over all windows without the share of its
+            variance; unbiased, so it can be negative.
         variance: trace of the covariance over windows.
+        change: ‖E[x] − E[y]‖ / ‖E[reference]‖ with y that of `BASE`: what is gained or lost with the one thing in which
+            x differs. The root of an unbiased square, 0 where that is negative; NaN where `BASE` isn't measured.
         mean: over windows, for the four logits.
         distance: largest ‖x − y‖ / ‖y‖ to AD's of the same K on the same window.
     """
 
-    accuracy: float
-    bias_sq: float
-    variance: float
+    accuracy: Estimate
+    bias_sq: Estimate
+    variance: Estimate
+    change: Estimate
     mean: tuple[float, float, float, float]
     distance: float
+
+
+def last_point(training: Training) -> int:
+    """N − K, the number of updates after which every step of a window still has a learning rate above 0."""
+    return training.updates - training.inner_steps
+
+
+def jackknife(statistic: Callable[[Tensor], Tensor], windows: Tensor) -> Estimate:
+    """A statistic of independent windows with Student's interval (Efron and Stein 1981, "The Jackknife Estimate …").
+
+        s² = (n − 1)/n Σ_w (f_w − f̄)²,   f_w = statistic without window w
+
+    Args:
+        statistic: of some windows, a scalar.
+        windows: all n, along the first axis.
+    """
+    value, count = float(statistic(windows)), len(windows)
+    if count < 3:
+        return Estimate(value, -math.inf, math.inf)
+    every = torch.arange(count)
+    without = torch.stack([statistic(windows[every != w]) for w in range(count)])
+    half = student_t_quantile(0.975, count - 1) * float(((count - 1) * without.var(correction=0)).sqrt())
+    return Estimate(value, value - half, value + half)
 
 
 def windows(
@@ -113,10 +161,16 @@ def measure(
         variants: the first is the reference.
 
     Raises:
-        ValueError: if there are fewer than two windows, too few for a variance.
+        ValueError: if there are fewer than two windows, too few for a variance, or the point is so late that windows
+            would reach the end of training, where the learning rate is 0 and with it all that φ can do.
     """
     if count < 2:
         raise ValueError(f"count: expected at least 2 windows, got {count}")
+    if isinstance(point.optimiser, AdamState) and (at := point.optimiser.step) > last_point(training):
+        raise ValueError(
+            f"point: expected at most {last_point(training)} of {training.updates} updates, so that no step of a "
+            f"window has learning rate 0, got {at}"
+        )
     paths: dict[bool, list[list[Batch]]] = {}
 
     def drawn(variant: Variant) -> list[list[Batch]]:
@@ -127,18 +181,45 @@ def measure(
 
     estimates = {v.name: windows(v, training, network, point, logits, drawn(v)).double().cpu() for v in variants}
     reference = estimates[variants[0].name]
-    others = (reference.sum(0) - reference) / (count - 1)
+    base = estimates.get(BASE, torch.full_like(reference, math.nan))
     plain = {v.inner_steps: estimates[v.name] for v in variants if v.estimator == "ad"}
     return {
-        v.name: Quality(
-            float(accuracy(estimates[v.name], others).mean()),
-            float(bias_sq(estimates[v.name] - reference, torch.zeros(4, dtype=torch.float64))),
-            float(variance(estimates[v.name])),
-            tuple(estimates[v.name].mean(0).tolist()),
-            _distance(estimates[v.name], plain.get(v.inner_steps)),
+        name: Quality(
+            _cosine(jackknife(_mean_accuracy, torch.stack([x, reference], 1))),
+            jackknife(_square, x - reference),
+            jackknife(variance, x),
+            _root(jackknife(_relative_square, torch.stack([x - base, reference], 1))),
+            tuple(x.mean(0).tolist()),
+            _distance(x, plain.get(variant.inner_steps)),
         )
-        for v in variants
+        for variant, (name, x) in zip(variants, estimates.items(), strict=True)
     }
+
+
+def _mean_accuracy(pairs: Float[Tensor, "window 2 size"]) -> Float[Tensor, ""]:
+    """Of each window's first with the mean of the second over the other windows."""
+    x, reference = pairs.unbind(1)
+    return accuracy(x, (reference.sum(0) - reference) / (len(x) - 1)).mean()
+
+
+def _square(x: Float[Tensor, "window size"]) -> Float[Tensor, ""]:
+    """‖E[x]‖², unbiased."""
+    return bias_sq(x, torch.zeros_like(x[0]))
+
+
+def _relative_square(pairs: Float[Tensor, "window 2 size"]) -> Float[Tensor, ""]:
+    """‖E[x]‖² / ‖y‖², x the first and y the mean of the second."""
+    x, reference = pairs.unbind(1)
+    return _square(x) / reference.mean(0).square().sum()
+
+
+def _cosine(estimate: Estimate) -> Estimate:
+    """With an interval that has nothing but cosines."""
+    return Estimate(estimate.value, *torch.tensor(estimate[1:], dtype=torch.float64).clamp(-1, 1).tolist())
+
+
+def _root(square: Estimate) -> Estimate:
+    return Estimate(*torch.tensor(square, dtype=torch.float64).clamp(min=0).sqrt().tolist())
 
 
 def _draw(learner: Learner, point: Point, logits: Tensor, collector: Collector, inner_steps: int) -> list[Batch]:
