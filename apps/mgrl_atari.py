@@ -66,7 +66,7 @@ class Settings(gm_lab.RunSettings):
     """Whether the critic is told γ, in A2C as well; the reference code's A2C isn't."""
     gradient_points: tuple[float, ...] = (0.0, 0.5)
     """Where in a run the meta-gradient is measured, as parts of its updates; at the end the learning rate is 0."""
-    gradient_windows: int = 12
+    gradient_windows: int = 24
     """Windows of K + 1 batches at each point."""
     checkpoint_minutes: float = 10.0
     """Time between checkpoints; SIGTERM or a second Ctrl-C writes one, too, with any number of workers."""

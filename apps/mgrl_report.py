@@ -115,7 +115,7 @@ def throughputs(frame: "pd.DataFrame") -> "Table":
 
 
 def meta_gradients(frame: "pd.DataFrame") -> "list[Table]":
-    """Per game and point of a run, the variants of the meta-gradient compared, means over seeds, with intervals."""
+    """The meta-gradient's variants per game and point of a run; numbers and interval ends are means over seeds."""
     from rich.table import Table
     from rich.text import Text
 
