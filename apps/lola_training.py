@@ -11,7 +11,6 @@ import gm_estimators as estimators
 import gm_exact
 from gm_estimators.blocks import DiceBlocks
 from gm_estimators.games import GameSignal, StepSums, joint_log_policy
-from gm_estimators.metrics import relative_bias
 from gm_exact.lola import learners_view
 from lola_problem import F64, Curve, Game, LookAhead, Sample, blocks_of, estimator_of
 
@@ -241,8 +240,8 @@ class Training:
             "error_sq": (estimate - truth).square().sum(-1).mean(-1),
             "truth_sq": truth.square().sum(-1).mean(-1),
             "effective_size": seen.get("effective_size", nothing),
-            "bias": relative_bias(estimate, truth).mean(-1),
-            "bias_outer_exact": relative_bias(outer_exact, truth).mean(-1),
+            "bias": estimators.relative_bias(estimate, truth).mean(-1),
+            "bias_outer_exact": estimators.relative_bias(outer_exact, truth).mean(-1),
             "score": score.mean(-1),
             "scores": score,
             "cooperation": cooperation(share, self.game.matrix_game().cooperative),
