@@ -159,16 +159,26 @@ def _ascended(agent: Agent, sample: Sample, advantage: Tensor, inner_lr: float) 
     return agent | {POLICY: policy + inner_lr * gradient}
 
 
+Point = tuple[dict[str, float], Callable[[], Learner]]
+"""Settings of a rule, and what makes a new learner of them."""
+
+
 @dataclass(frozen=True)
 class Grid:
-    """What hand-made rules are tuned over: α, and for the actor-critic the critic's step size and λ."""
+    """What rules are tuned over: α, and for the actor-critic the critic's step size and λ too."""
 
     inner_lrs: tuple[float, ...]
+    learnt_lrs: tuple[float, ...]
     critic_lrs: tuple[float, ...]
     gae_lambdas: tuple[float, ...]
 
-    def learners(self, rule: str, discount: float) -> Iterator[tuple[dict[str, float], Callable[[], Learner]]]:
-        """The settings of a hand-made rule, each with what makes a new learner."""
+    def learnt(self, inner: Inner, weights: Weights) -> Iterator[Point]:
+        """The settings of a learnt rule."""
+        for lr in self.learnt_lrs:
+            yield {"lr": lr}, partial(learnt, inner, weights, lr)
+
+    def hand_made(self, rule: str, discount: float) -> Iterator[Point]:
+        """The settings of a hand-made rule."""
         if rule == "policy_gradient":
             for lr in self.inner_lrs:
                 yield {"lr": lr}, partial(policy_gradient, lr, discount)

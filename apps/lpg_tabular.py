@@ -37,14 +37,16 @@ class Settings(Lpg, gm_lab.RunSettings):
     """learning: scores over a lifetime; gradient: the meta-gradient's bias and variance."""
     rules: int = 2
     """Independent meta-trainings; tasks are scored by the mean over them."""
-    held_out: int = 20
+    held_out: int = 100
     """Held-out tasks of each kind; the intervals are over these."""
     held_out_side: int = 6
     """Held-out tasks have side² + 1 states."""
     tuning_tasks: int = 32
-    """Training tasks of each kind in which the hand-made rules are tuned."""
+    """Training tasks of each kind in which rules are tuned, learnt and hand-made ones alike."""
     inner_lrs: tuple[float, ...] = (0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 5.0)
     """α among which the hand-made rules are tuned, for each kind of task by itself."""
+    lr_scales: tuple[float, ...] = (0.3, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
+    """Multiples of α among which the learnt rules are tuned, likewise."""
     critic_lrs: tuple[float, ...] = (0.1, 0.3, 1.0)
     """Step sizes of the critic among which the actor-critic is tuned."""
     gae_lambdas: tuple[float, ...] = (0.8, 0.95)
@@ -100,7 +102,7 @@ def cells(settings: Settings) -> list[Cell]:
         gm_lab.require(settings, name, "a number above 0", getattr(settings, name) > 0)
     for name in ("prediction_weight", "policy_entropy", "prediction_entropy", "target_penalty", "critic_lr"):
         gm_lab.require(settings, name, "a number of at least 0", getattr(settings, name) >= 0)
-    for name in ("inner_lrs", "critic_lrs"):
+    for name in ("inner_lrs", "lr_scales", "critic_lrs"):
         gm_lab.require(settings, name, "numbers above 0", min(getattr(settings, name)) > 0)
     for name in ("sample_sizes", "inner_steps"):
         gm_lab.require(settings, name, "integers of at least 1", min(getattr(settings, name)) >= 1)
@@ -119,9 +121,10 @@ def cells(settings: Settings) -> list[Cell]:
     lpg = Lpg(**{field.name: getattr(settings, field.name) for field in fields(Lpg)})
     seed, held_out, found = settings.seed, (settings.held_out, settings.held_out_side), []
     if "learning" in settings.figure:
-        grid = lifetimes.Grid(settings.inner_lrs, settings.critic_lrs, settings.gae_lambdas)
+        scaled = tuple(scale * settings.inner_lr for scale in settings.lr_scales)
+        grid = lifetimes.Grid(settings.inner_lrs, scaled, settings.critic_lrs, settings.gae_lambdas)
         tuning = grid, settings.tuning_tasks
-        found += [Cell(seed, "lpg", index, lpg, held_out) for index in range(settings.rules)]
+        found += [Cell(seed, "lpg", index, lpg, held_out, *tuning) for index in range(settings.rules)]
         found += [Cell(seed, rule, 0, lpg, held_out, *tuning) for rule in reversed(HAND_MADE)]
     if "gradient" in settings.figure:
         study = tuple(dict.fromkeys(settings.estimators)), settings.sample_sizes, settings.mdps, settings.repeats
@@ -142,7 +145,8 @@ def run_cell(cell: Cell) -> list[gm_lab.Row]:
         elif cell.part == "lpg":
             rows = learnt_rows(cell)
         else:
-            rows = hand_made_rows(cell)
+            assert cell.tuning is not None
+            rows = tuned_rows(cell, list(cell.tuning.hand_made(cell.part, cell.lpg.discount)))
     return [lpg_report.completed(row) for row in rows]
 
 
@@ -159,11 +163,11 @@ def scores_of(cell: Cell, tasks: lifetimes.Tasks, learner: lifetimes.Learner, pu
 
 
 def held_out_rows(cell: Cell, kind: str, learner: lifetimes.Learner, label: gm_lab.Row) -> list[gm_lab.Row]:
-    """Scores in the held-out tasks of one kind, after every few updates."""
+    """Scores in the held-out tasks of one kind, after every few updates; the label names the rule."""
     count, side = cell.held_out
     scores = scores_of(cell, tasks_of(cell, "held-out", kind, side, count), learner, f"held-out {kind}")
     updates = sorted({*range(0, cell.lpg.lifetime, EVERY), cell.lpg.lifetime})
-    common: gm_lab.Row = {"figure": "learning", "rule": cell.part, "seed": cell.index, "kind": kind, **label}
+    common: gm_lab.Row = {"figure": "learning", "seed": cell.index, "kind": kind, **label}
     return [
         common | {"update": update, "task": f"{kind} {task:03d}", "score": float(score)}
         for update in updates
@@ -172,7 +176,7 @@ def held_out_rows(cell: Cell, kind: str, learner: lifetimes.Learner, label: gm_l
 
 
 def learnt_rows(cell: Cell) -> list[gm_lab.Row]:
-    """Meta-trains a rule, or goes on meta-training it; its way, and its scores in the held-out tasks."""
+    """Meta-trains a rule, or goes on meta-training it; its way, and how it is tuned and fares in held-out tasks."""
     rng = np.random.default_rng(gm_lab.seed_of(cell.seed, "rule", cell.index))
     training = MetaTraining(cell.lpg, rng)
     file = None if _place.folder is None else _place.folder / "training" / f"rule-{gm_lab.cell_id(cell)}.pt"
@@ -193,8 +197,8 @@ def learnt_rows(cell: Cell) -> list[gm_lab.Row]:
         {"figure": "meta", "rule": cell.part, "seed": cell.index, "update": end, "score": mean}
         for end, mean in _means(training.scores)
     ]
-    learner = lifetimes.learnt(training.inner, training.weights, cell.lpg.inner_lr)
-    return meta + [row for kind in lifetimes.KINDS for row in held_out_rows(cell, kind, learner, {})]
+    assert cell.tuning is not None
+    return meta + tuned_rows(cell, list(cell.tuning.learnt(training.inner, training.weights)))
 
 
 def _means(scores: Sequence[float], parts: int = 30) -> list[tuple[int, float]]:
@@ -203,22 +207,21 @@ def _means(scores: Sequence[float], parts: int = 30) -> list[tuple[int, float]]:
     return [(i + size, float(np.mean(scores[i : i + size]))) for i in range(0, len(scores) - size + 1, size)]
 
 
-def hand_made_rows(cell: Cell) -> list[gm_lab.Row]:
-    """Tunes a hand-made rule in training tasks of each kind, for the end of a lifetime and for the mean over it.
+def tuned_rows(cell: Cell, points: Sequence[lifetimes.Point]) -> list[gm_lab.Row]:
+    """Tunes a rule in training tasks of each kind, for the end of a lifetime and for the mean over it.
 
     The rows are its scores there and, at the best setting for either, in the held-out tasks.
     """
-    assert cell.tuning is not None
     rows: list[gm_lab.Row] = []
     for kind in lifetimes.KINDS:
         tasks = tasks_of(cell, "tuning", kind, cell.lpg.side, cell.tuning_tasks)
-        points = list(cell.tuning.learners(cell.part, cell.lpg.discount))
         tried = [scores_of(cell, tasks, new(), f"tuning {kind}").mean(1) for _, new in points]
         for name, values in {
             cell.part: [float(scores[-1]) for scores in tried],
             cell.part + lpg_report.FOR_THE_MEAN: [float(scores[1:].mean()) for scores in tried],
         }.items():
-            common: gm_lab.Row = {"figure": "tuning", "rule": name, "kind": kind, "update": cell.lpg.lifetime}
+            common: gm_lab.Row = {"rule": name, "seed": cell.index, "kind": kind, "update": cell.lpg.lifetime}
+            common["figure"] = "tuning"
             rows += [{**common, **point, "score": value} for (point, _), value in zip(points, values, strict=True)]
             point, new = points[max(range(len(points)), key=values.__getitem__)]
             rows += held_out_rows(cell, kind, new(), {**point, "rule": name})
