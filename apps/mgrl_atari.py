@@ -69,7 +69,7 @@ class Settings(gm_lab.RunSettings):
     gradient_windows: int = 24
     """Windows of K + 1 batches at each point."""
     checkpoint_minutes: float = 10.0
-    """Time between checkpoints; SIGTERM or a second Ctrl-C writes one, too, with any number of workers."""
+    """Time between checkpoints; Ctrl-C or SIGTERM writes one, too, with any number of workers."""
 
 
 @dataclass(frozen=True)
@@ -310,6 +310,7 @@ EXPERIMENT = gm_lab.Experiment(
     summary=lambda _settings, frame: closing(frame),
     warm_up=warm_up,
     curves=(gm_lab.Curves(mgrl_report.CURVE, x="env_steps", y=mgrl_report.WATCHED, figures=("returns",)),),
+    resumable_cells=True,
 )
 
 if __name__ == "__main__":

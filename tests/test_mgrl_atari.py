@@ -85,9 +85,9 @@ def started(run, *arguments):
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_goes_on_and_its_log_has_no_gap(tmp_path, number):
-    """By SIGKILL from the last checkpoint of the clock, by SIGTERM from one that it writes at once."""
+    """By SIGKILL from the last checkpoint of the clock, by SIGTERM and one Ctrl-C from one that it writes at once."""
     minutes = "0.001" if number == signal.SIGKILL else "60"
     arguments = ["--algorithm", "a2c", "--env-steps", "480", "--checkpoint-minutes", minutes, "--figure", "returns"]
     run = tmp_path / "run"
@@ -96,14 +96,14 @@ def test_a_stopped_run_goes_on_and_its_log_has_no_gap(tmp_path, number):
     deadline = time.monotonic() + 90
 
     def begun():
-        log, written = folder / "log.csv", number == signal.SIGTERM or any(folder.glob("checkpoint-*.pt"))
+        log, written = folder / "log.csv", number != signal.SIGKILL or any(folder.glob("checkpoint-*.pt"))
         return written and log.exists() and log.stat().st_size > 1000
 
     while process.poll() is None and not begun():
         assert time.monotonic() < deadline, "it never began"
         time.sleep(0.01)
     os.killpg(process.pid, number)
-    assert process.wait(60) == (-signal.SIGKILL if number == signal.SIGKILL else 128 + signal.SIGTERM)
+    assert process.wait(60) == (-signal.SIGKILL if number == signal.SIGKILL else 128 + number)
     reached = max(int(path.stem.split("-")[1]) for path in folder.glob("checkpoint-*.pt"))
     assert 0 < reached < 120
     assert started(run, *arguments).wait(200) == 0

@@ -117,6 +117,34 @@ def test_sigterm_lets_every_worker_write_its_checkpoint(start, until, tmp_path, 
     assert not program.members()
 
 
+@pytest.mark.parametrize("how", [LAUNCHERS[0], LAUNCHERS[2]], ids=lambda how: how[1])
+def test_one_ctrl_c_is_enough_where_cells_are_resumable(start, until, tmp_path, how):
+    """Their checkpoints may take longer than a hurried stop allows."""
+    path = tmp_path / "run"
+    variables = {"TOY_SLEEP": 60, "TOY_TRACE": tmp_path, "TOY_RESUMABLE": 1, "TOY_CHECKPOINT": 1.5}
+    program = start(*arguments(path), *how, **variables)
+    at_once = 1 if "--workers" in how else 2
+    until(lambda: len(list(tmp_path.glob("begun *"))) == at_once)
+    os.killpg(program.process.pid, signal.SIGINT)
+    status, _, err = program.end(timeout=15)
+    assert status == 130
+    lines = err.splitlines()
+    assert lines[0] == ("toy: stopping, what is in flight is kept as checkpoints; Ctrl-C again stops without them")
+    assert lines[-1] == f"toy: interrupted, every finished cell is kept; to go on: --run-dir {path}"
+    assert len(list(tmp_path.glob("checkpoint *"))) == at_once
+    assert not program.members()
+
+
+def test_a_second_ctrl_c_does_not_wait_for_checkpoints(start, until, tmp_path):
+    program = start(*arguments(tmp_path / "run"), TOY_SLEEP=60, TOY_TRACE=tmp_path, TOY_RESUMABLE=1, TOY_CHECKPOINT=60)
+    until(lambda: len(list(tmp_path.glob("begun *"))) == 2)
+    for _ in range(2):
+        os.killpg(program.process.pid, signal.SIGINT)
+        time.sleep(0.3)
+    assert program.process.wait(timeout=5) == 130
+    until(lambda: not program.members(), seconds=2)
+
+
 def test_a_worker_that_ignores_sigterm_is_killed_when_the_grace_is_over(start, until, tmp_path):
     path = tmp_path / "run"
     program = start(*arguments(path), TOY_SLEEP=60, TOY_STUBBORN=1, TOY_GRACE=1)

@@ -53,7 +53,7 @@ def run_cell(cell):
     except BaseException:
         # as a trainer writes its checkpoint, which takes a moment
         if trace:
-            time.sleep(0.5)
+            time.sleep(float(os.environ.get("TOY_CHECKPOINT", "0.5")))
             Path(trace, f"checkpoint {cell.estimator} {cell.mdp}").touch()
         raise
     if os.environ.get("TOY_BAD") == cell.estimator:
@@ -119,6 +119,7 @@ EXPERIMENT = gm_lab.Experiment(
     summary=summary,
     warm_up=warm_up,
     curves=(gm_lab.Curves(by=("estimator",), x="size", y=("accuracy", "bias"), over="mdp"),),
+    resumable_cells="TOY_RESUMABLE" in os.environ,
 )
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ def main(experiment: Experiment[SettingsT, CellT], argv: Sequence[str] | None = 
     Returns:
         The exit status: 0 done; 1 a cell failed, or what reads our output has ended; 2 bad input, or the file system
         refused; 130 after SIGINT, which lets the cells in flight finish unless it comes twice, and 143 after SIGTERM,
-        which lets cells write their checkpoints; everything finished so far is kept. Whatever isn't 0 comes with a line
+        which lets cells write their checkpoints, as SIGINT does where cells are resumable; everything finished so far
+        is kept. Whatever isn't 0 comes with a line
         on stderr that says why, if anything reads us.
     """
 
@@ -44,7 +45,7 @@ def main(experiment: Experiment[SettingsT, CellT], argv: Sequence[str] | None = 
         print(f"{experiment.name}: {text}", file=sys.stderr, flush=True)
 
     where: list[RunDirectory] = []
-    interruption = Interruption(experiment.name)
+    interruption = Interruption(experiment.name, waits=not experiment.resumable_cells)
     try:
         with interruption.handled():
             _run(experiment, argv, say, where, interruption)

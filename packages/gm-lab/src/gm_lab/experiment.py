@@ -33,6 +33,8 @@ class Experiment(Generic[SettingsT, CellT]):
         warm_up: Called with the settings once before the workers start and once in each worker process, for instance
             to choose the device and the number of threads of a numerical library. Raises `BadInput`.
         curves: Which rows are curves, each one W&B run; without them W&B has one run for the whole experiment.
+        resumable_cells: Whether `run_cell` catches `Interrupted` to write a checkpoint and later goes on from there.
+            Then the first Ctrl-C, like SIGTERM, stops the cells in flight instead of waiting for them.
     """
 
     name: str
@@ -47,3 +49,4 @@ class Experiment(Generic[SettingsT, CellT]):
     extra_columns: Callable[[SettingsT], tuple[str, ...]] = lambda _settings: ()
     warm_up: Callable[[SettingsT], None] | None = None
     curves: tuple[Curves, ...] = ()
+    resumable_cells: bool = False

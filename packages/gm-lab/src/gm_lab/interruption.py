@@ -17,20 +17,21 @@ HURRIED_GRACE_SECONDS = 1.0
 class Interruption:
     """The signals a run has received.
 
-    The first SIGINT lets the cells in flight finish, if cells are being computed. The second one, any SIGTERM, and a
-    signal at another moment raise `Interrupted`, which a cell may catch to write a checkpoint. One more ends the
-    process on the spot.
+    The first SIGINT lets the cells in flight finish, if cells are being computed and it `waits`. The second one, any
+    SIGTERM, and a signal at another moment raise `Interrupted`, which a cell may catch to write a checkpoint. One more
+    ends the process on the spot.
 
     Args:
         name: The app's name, for what it says on stderr.
+        waits: Whether the first SIGINT waits for the cells in flight; if not, it is like SIGTERM.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, waits: bool = True) -> None:
         self.status: int | None = None
         """The exit status that the signals ask for."""
         self.draining = False
         """Whether the cells in flight are the last ones."""
-        self._name = name
+        self._name, self._waits = name, waits
         self._computing = False
         self._raised = False
         self._hurried = False
@@ -86,12 +87,17 @@ class Interruption:
             os._exit(128 + number)
         self.status = 128 + number
         if number == signal.SIGINT and self._computing and not self.draining:
-            self.draining = True
-            # not print: this may interrupt another one
-            os.write(2, f"{self._name}: finishing the cells in flight; Ctrl-C again stops now\n".encode())
-            return
+            if self._waits:
+                self.draining = True
+                self._say("finishing the cells in flight; Ctrl-C again stops now")
+                return
+            self._say("stopping, what is in flight is kept as checkpoints; Ctrl-C again stops without them")
         self._raised = True
-        self._hurried = number == signal.SIGINT
+        self._hurried = number == signal.SIGINT and self._waits
         if not self._deferred:
             raise Interrupted(number)
         self._waiting = Interrupted(number)
+
+    def _say(self, text: str) -> None:
+        # not print: this may interrupt another one
+        os.write(2, f"{self._name}: {text}\n".encode())
