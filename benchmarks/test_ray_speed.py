@@ -31,7 +31,7 @@ def seconds_a_round(run, cells, at_once, *flags):
     """Wall time from the end of the first round to that of the last, by when the cells were written, per round."""
     settings = ["--cells", str(cells), "--seconds", "1", "--run-dir", str(run / "run"), "--wandb", "disabled"]
     shutil.copytree(APP, run / "program")  # the app takes away what only a driver has
-    subprocess.run([sys.executable, run / "program" / "app.py", *settings, *flags], check=True)
+    subprocess.run([sys.executable, run / "program" / "app.py", *settings, *flags], check=True, cwd=run / "program")
     written = sorted(path.stat().st_mtime for path in (run / "run" / "cells").glob("*.json"))
     assert len(written) == cells
     return (written[-1] - written[at_once - 1]) / (cells / at_once - 1)

@@ -1,10 +1,14 @@
 """--launcher ray on a simulated cluster of three nodes: the serial results, whatever is lost on the way."""
 
+import contextlib
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -33,12 +37,14 @@ def cluster():
 class Driver:
     """The app as a program of its own process group, in a folder of its own."""
 
-    def __init__(self, folder, run, *flags):
-        shutil.copytree(APP, folder)
+    def __init__(self, folder, run, *flags, **variables):
+        shutil.copytree(APP, folder, ignore=shutil.ignore_patterns("__pycache__"))
         command = [sys.executable, str(folder / "app.py"), "--run-dir", str(run), "--wandb", "disabled"]
         self.run = run
         self.process = subprocess.Popen(
             [*command, *map(str, flags)],
+            cwd=folder,
+            env=os.environ | {name: str(value) for name, value in variables.items()},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -65,8 +71,8 @@ class Driver:
 def start(tmp_path):
     started = []
 
-    def call(run, *flags):
-        started.append(Driver(tmp_path / f"program {len(started)}", run, *flags))
+    def call(run, *flags, **variables):
+        started.append(Driver(tmp_path / f"program {len(started)}", run, *flags, **variables))
         return started[-1]
 
     yield call
@@ -149,6 +155,11 @@ def test_a_cell_in_trouble_is_named(on_cluster, tmp_path, trouble, message):
     assert message in error[-1]
     times = (tmp_path / "begun").read_text().split().count("7")
     assert times == (4 if trouble == "kill" else 1)
+    warnings = [line for line in error if "warning" in line]
+    assert len(warnings) == times - 1
+    for number, line in enumerate(warnings, start=1):
+        assert line.startswith("ray_app: warning: cell number=7 seed=0 ")
+        assert line.endswith(f": its worker was lost (WorkerCrashedError); trying again, {number} of 3")
 
 
 def test_a_node_lost_half_way_changes_nothing(on_cluster, cluster, serial, tmp_path):
@@ -159,7 +170,15 @@ def test_a_node_lost_half_way_changes_nothing(on_cluster, cluster, serial, tmp_p
     status, error = driver.end()
     assert status == 0, error
     # the node had one cell in flight, or none if it was lost between two
-    assert len((tmp_path / "begun").read_text().split()) in (60, 61)
+    begun = (tmp_path / "begun").read_text().split()
+    assert len(begun) in (60, 61)
+    twice = {number for number in begun if begun.count(number) == 2}
+    named = [
+        re.search(r"warning: cell number=(\d+) .*: its worker was lost .*; trying again, 1 of 3$", line)
+        for line in error
+    ]
+    # one that was lost before it began is tried again, too
+    assert twice <= {found[1] for found in named if found}
     assert (tmp_path / "run" / "results.csv").read_bytes() == serial
 
 
@@ -171,3 +190,50 @@ def test_a_cluster_is_started_here_if_none_is_named(start, serial, tmp_path):
     assert error[0].startswith("ray_app: 60/60 cells")
     assert (tmp_path / "run" / "results.csv").read_bytes() == serial
     assert subprocess.run(["pgrep", "-g", str(driver.process.pid)], check=False, stdout=-3).returncode == 1
+
+
+@pytest.fixture
+def guarded(tmp_path):
+    """The address of a cluster of one CPU that asks for a token, and a home folder that holds it."""
+    (tmp_path / "home" / ".ray").mkdir(parents=True)
+    (tmp_path / "home" / ".ray" / "auth_token").write_text("5ec2e7" * 10)
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    variables |= {"HOME": str(tmp_path / "home"), "RAY_USAGE_STATS_ENABLED": "0"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # the names of sockets must be short
+    flags = ["--head", "--port", str(port), "--num-cpus", "1", "--include-dashboard", "false", "--temp-dir", folder]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", *flags, "--block"]
+    with (tmp_path / "head.txt").open("w") as output:
+        head = subprocess.Popen(command, env=variables, stdout=output, stderr=output, start_new_session=True)
+    try:
+        end = time.monotonic() + 60
+        while "Ray runtime started" not in (tmp_path / "head.txt").read_text():
+            assert head.poll() is None, (tmp_path / "head.txt").read_text()
+            assert time.monotonic() < end, "it never began"
+            time.sleep(0.1)
+        yield f"127.0.0.1:{port}", tmp_path / "home"
+    finally:
+        head.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            head.wait(10)
+        for line in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if folder in line.read_text():
+                    os.kill(int(line.parent.name), signal.SIGKILL)
+        head.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_cluster_that_asks_for_its_token(start, guarded, tmp_path):
+    address, home = guarded
+    flags = "--cells", 3, "--launcher", "ray", "--ray-address", address
+    status, error = start(tmp_path / "run", *flags, HOME=home).end()
+    assert status == 0, error
+    assert len((tmp_path / "run" / "results.csv").read_text().splitlines()) == 4
+    (tmp_path / "elsewhere").mkdir()
+    status, error = start(tmp_path / "refused", *flags, HOME=tmp_path / "elsewhere").end()
+    assert status == 2
+    message = f"--ray-address: the cluster at {address} asks for its token; expected a copy of its first machine's"
+    assert error == [f"ray_app: {message} ~/.ray/auth_token here, in the same place"]

@@ -1,11 +1,14 @@
-"""An app for the tests of the Ray launcher. Its helper module is gone from the disk when a worker imports it."""
+"""An app for the tests of the Ray launcher. Its other modules are gone from the disk when a worker imports them."""
 
 import os
+import shutil
 import signal
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import own  # noqa: F401 - as an estimator of the user's is loaded while the settings are read
 
 import gm_lab
 
@@ -69,6 +72,7 @@ def cause_trouble(kind):
 def warm_up(settings):
     if settings.launcher == "ray":
         Path(__file__).with_name("helper.py").unlink(missing_ok=True)
+        shutil.rmtree(Path(__file__).with_name("own"), ignore_errors=True)
 
 
 EXPERIMENT = gm_lab.Experiment(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import importlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -348,9 +350,39 @@ def test_a_cluster_that_does_not_answer_is_refused_soon(main, no_cluster, monkey
         ("head", "expected host:port or auto, got 'head'"),
     ],
 )
-def test_an_address_of_no_cluster_is_refused(main, monkeypatch, address, message):
+def test_an_address_of_no_cluster_is_refused(main, monkeypatch, tmp_path, address, message):
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=None))
     assert main("--launcher", "ray", "--ray-address", address) == (2, f"toy: --ray-address: {message}\n")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]) + b"\x0bgrpc-status\x010\0", False),
+        (bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]) + b"\x0bgrpc-status\x0216\0", True),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", None),
+        (b"", None),
+    ],
+)
+def test_what_answers_at_an_address(answer, found):
+    """Also where the address is one of IPv6."""
+    from gm_lab.cluster import answering
+
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listening:
+
+        def answered():
+            with listening.accept()[0] as connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        threading.Thread(target=answered).start()
+        address = f"[::1]:{listening.getsockname()[1]}"
+        if found is None:
+            with pytest.raises(gm_lab.BadInput, match=r"expected a running Ray cluster at \[::1\]"):
+                answering(address)
+        else:
+            assert answering(address) == (address, found)
 
 
 def test_without_ray_the_extra_is_named(main, monkeypatch):
@@ -396,12 +428,52 @@ def test_sizes_are_readable():
 
 
 def test_modules_travel_as_text(monkeypatch):
-    from gm_lab.cluster import Shipped
+    from gm_lab.cluster import Shipped, Source
 
-    monkeypatch.setattr(
-        sys, "meta_path", [Shipped({"travelled": "import also_travelled as other", "also_travelled": "x = 3"})]
-    )
+    texts = {"travelled": "import also_travelled.inside as other", "also_travelled.inside": "x = 3"}
+    modules = {name: Source(text) for name, text in texts.items()} | {"also_travelled": Source("", package=True)}
+    monkeypatch.setattr(sys, "meta_path", [Shipped(modules)])
     import travelled
 
     assert travelled.other.x == 3
-    del sys.modules["travelled"], sys.modules["also_travelled"]
+    for name in modules:
+        del sys.modules[name]
+
+
+def test_which_modules_travel(monkeypatch, tmp_path):
+    """Those imported from the current folder, of a package all; what is installed below it has its name elsewhere."""
+    from gm_lab.cluster import Source, sources
+
+    contents = {
+        "alone.py": "import whole, parts.used, installed",
+        "unused.py": "",
+        "whole/__init__.py": "",
+        "whole/later/more.py": "y = 2",
+        "parts/used.py": "",
+        "parts/unused.py": "",
+        "lib/installed.py": "",
+    }
+    for name, text in contents.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "lib")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", None)
+    before = set(sys.modules)
+    importlib.import_module("alone")
+    found = sources()
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+    assert set(found) == {"alone", "whole", "whole.later", "whole.later.more", "parts", "parts.used"}
+    assert {name for name, source in found.items() if source.package} == {"whole", "whole.later", "parts"}
+    assert found["whole.later.more"] == Source("y = 2")
+
+
+def test_cells_are_told_the_whole_path_of_a_run_directory(toy, monkeypatch, tmp_path):
+    """Workers on other machines were started in other folders."""
+    told = []
+    experiment = dataclasses.replace(toy.EXPERIMENT, warm_up=lambda settings: told.append(settings.run_dir))
+    monkeypatch.chdir(tmp_path)
+    assert gm_lab.main(experiment, ["--run-dir", "here", "--workers", "1", "--wandb", "disabled"]) == 0
+    assert told == [tmp_path / "here"]

@@ -37,8 +37,7 @@ def main(experiment: Experiment[SettingsT, CellT], argv: Sequence[str] | None = 
         The exit status: 0 done; 1 a cell failed, or what reads our output has ended; 2 bad input, or the file system
         refused; 130 after SIGINT, which lets the cells in flight finish unless it comes twice, and 143 after SIGTERM,
         which lets cells write their checkpoints, as SIGINT does where cells are resumable; everything finished so far
-        is kept. Whatever isn't 0 comes with a line
-        on stderr that says why, if anything reads us.
+        is kept. Whatever isn't 0 comes with a line on stderr that says why, if anything reads us.
     """
 
     def say(text: str) -> None:
@@ -109,10 +108,15 @@ def _run(
     if twice := len(cells) - len({cell_id(cell) for cell in cells}):
         raise ValueError(f"expected cells that differ from each other, got {twice} repeated")
     path = settings.run_dir or default_run_dir(experiment.name)
-    settings = dataclasses.replace(settings, run_dir=path)  # so that cells may keep checkpoints there
+    # so that cells may keep checkpoints there, from wherever their workers were started
+    settings = dataclasses.replace(settings, run_dir=path.absolute())
     relevant = result_settings(settings)
     extra = experiment.extra_columns(settings)
     columns, key = (*experiment.columns, *extra), (*experiment.key, *extra)
+    if settings.launcher == "ray" and not path.exists():
+        from gm_lab import cluster
+
+        cluster.check(settings)  # before there is a folder
     with opened(path, experiment.name, relevant, columns, key) as (store, config):
         where.append(store)
 

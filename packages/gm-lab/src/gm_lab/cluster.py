@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.machinery import ModuleSpec
@@ -30,8 +30,17 @@ from gm_lab.settings import RunSettings, usable_cores
 RETRIES = 3  # of a cell whose node or worker is lost
 PROBE_SECONDS = 3.0
 POLL_SECONDS = 0.2  # between looks at the signals
-GRPC_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\4" + bytes(5)  # preface and empty SETTINGS frame
-SETTINGS_FRAME = 4
+# HTTP/2: kinds of frames and their flags
+DATA, HEADERS, SETTINGS, END_STREAM, END_HEADERS = 0, 1, 4, 1, 4
+ASK_FOR_ID = {
+    ":method": "POST",
+    ":scheme": "http",
+    ":path": "/ray.rpc.NodeInfoGcsService/GetClusterId",
+    ":authority": "ray",
+    "te": "trailers",
+    "content-type": "application/grpc",
+}
+UNAUTHENTICATED = b"grpc-status\x0216"
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,7 @@ def launched(
     Raises:
         BadInput: Ray is not installed, the cluster can't be reached, or has no node for such cells.
     """
-    ray = connected(where)
+    ray = connected(where, installed())
     flying: dict[Any, int] = {}
     try:
         interruption.check()
@@ -94,14 +103,15 @@ def launched(
             if where.address is None:
                 raise BadInput(f"--gpus-per-cell: expected what this machine has, got cells that need {need}")
             warn(f"no node of the cluster has room for a cell, which needs {need}; waiting for one")
-        task = ray.remote(num_cpus=where.cpus, num_gpus=where.gpus, max_retries=RETRIES)(compute)
+        # Ray's own retries would be silent
+        task = ray.remote(num_cpus=where.cpus, num_gpus=where.gpus, max_retries=0)(compute)
         shipped = ray.put(pickle.dumps((sources(), ray.cloudpickle.dumps(job))))
 
         def submit(index: int) -> Any:
             return task.remote(shipped, index, ray.cloudpickle.dumps(cells[index]))
 
         def saved() -> Iterator[Outcome]:
-            for outcome in _outcomes(ray, submit, cells, where, flying, interruption):
+            for outcome in _outcomes(ray, submit, cells, where, flying, interruption, warn):
                 if outcome.rows is not None:
                     save(cells[outcome.index], outcome.rows)
                 yield outcome
@@ -112,18 +122,47 @@ def launched(
         ray.shutdown()
 
 
-def connected(where: Place) -> Any:
-    """Ray, connected to the cluster.
+def check(settings: RunSettings) -> None:
+    """Finds out at once whether there is a cluster to use.
 
     Raises:
-        BadInput: It is not installed, or the cluster can't be reached.
+        BadInput: Ray is not installed, or nothing like it answers at the address.
+    """
+    installed()
+    if settings.ray_address is not None:
+        answering(settings.ray_address)
+
+
+def installed() -> Any:
+    """Ray.
+
+    Raises:
+        BadInput: It is not installed.
     """
     # no statistics to anyone, and no look-out for a new version
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
     try:
-        ray = importlib.import_module("ray")
+        return importlib.import_module("ray")
     except ImportError:
         raise BadInput("--launcher: ray is not installed; expected the extra: pip install 'gm-lab[ray]'") from None
+
+
+def connected(where: Place, ray: Any) -> Any:
+    """Ray, connected to the cluster.
+
+    Raises:
+        BadInput: The cluster can't be reached.
+    """
+    address, guarded = (None, False) if where.address is None else answering(where.address)
+    if guarded and "RAY_AUTH_MODE" not in os.environ:
+        # Ray sends its token where it finds a cluster by itself, and not to an address that it is given
+        if not has_token():
+            raise BadInput(
+                f"--ray-address: the cluster at {address} asks for its token; expected a copy of its first machine's "
+                "~/.ray/auth_token here, in the same place"
+            )
+        os.environ["RAY_AUTH_MODE"] = "token"
+        ray._raylet.Config.initialize("")  # it has read the environment before
     # neither the driver's nor the cluster's news of nodes and retries: what matters is said by us
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
@@ -135,8 +174,8 @@ def connected(where: Place) -> Any:
             size = {"num_cpus": math.ceil(slots * where.cpus), **({} if where.gpus else {"num_gpus": 0})}
             ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **size, **quiet)
         else:
-            ray.init(address=answering(where.address), **quiet)
-    except (OSError, RuntimeError, ValueError) as error:
+            ray.init(address=address, **quiet)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         which = "start Ray here" if where.address is None else f"use the cluster at {where.address}"
         raise BadInput(f"--ray-address: cannot {which}: {shorten(str(error), 200)}") from None
     finally:
@@ -146,8 +185,19 @@ def connected(where: Place) -> Any:
     return ray
 
 
-def answering(address: str) -> str:
-    """The address, if something like a Ray cluster answers there: Ray itself would try for two minutes.
+def has_token() -> bool:
+    """Whether this machine holds a token where Ray looks for it."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return True
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return (Path(named) if named else Path.home() / ".ray" / "auth_token").is_file()
+
+
+def answering(address: str) -> tuple[str, bool]:
+    """The address, and whether it asks for a token, if something like a Ray cluster answers there.
+
+    Ray itself would try for two minutes, and shows a token to all or to none. Those who don't ask for it must not get
+    it: Ray then takes the driver for guarded, and its news of lost workers doesn't arrive.
 
     Raises:
         BadInput: Nothing does.
@@ -155,20 +205,45 @@ def answering(address: str) -> str:
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS", address)
     if address == "auto":
-        return address
+        return address, False
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdigit() or int(port) > 65535:
         raise BadInput(f"--ray-address: expected host:port or auto, got '{address}'")
     try:
-        with socket.create_connection((host, int(port)), PROBE_SECONDS) as connection:
-            if os.environ.get("RAY_USE_TLS") != "1":
-                connection.sendall(GRPC_HELLO)
-                if connection.recv(9)[3:4] != bytes([SETTINGS_FRAME]):
-                    raise ConnectionError("what answers is no Ray cluster")
+        with socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS) as connection:
+            return address, os.environ.get("RAY_USE_TLS") != "1" and _asks_for_token(connection)
     except OSError as error:
         found = error.strerror or error
         raise BadInput(f"--ray-address: expected a running Ray cluster at {address}, got: {found}") from None
-    return address
+
+
+def _asks_for_token(connection: socket.socket) -> bool:
+    """Asks what answers for the cluster's identity, without a token."""
+    names = b"".join(
+        b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+        for name, value in ASK_FOR_ID.items()
+    )
+    hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(SETTINGS)
+    # a message is a byte and its length in four; this one is empty
+    connection.sendall(hello + _frame(HEADERS, names, 1, END_HEADERS) + _frame(DATA, bytes(5), 1, END_STREAM))
+    answer = b""
+    while b"grpc-status" not in answer[:-2]:
+        try:
+            more = connection.recv(4096)
+        except TimeoutError:
+            if not answer:
+                raise
+            more = b""
+        answer += more
+        if answer[3:4] != bytes([SETTINGS]):
+            raise ConnectionError("what answers is no Ray cluster")
+        if not more:
+            break
+    return UNAUTHENTICATED in answer
+
+
+def _frame(kind: int, payload: bytes = b"", stream: int = 0, flags: int = 0) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
 def room(ray: Any, where: Place) -> int:
@@ -190,9 +265,11 @@ def _outcomes(
     where: Place,
     flying: dict[Any, int],
     interruption: Interruption,
+    warn: Callable[[str], None],
 ) -> Iterator[Outcome]:
-    """Keeps as many tasks on the cluster as it has room for; Ray itself retries those whose node is lost."""
+    """Keeps as many tasks on the cluster as it has room for; those whose node or worker is lost are tried again."""
     waiting = deque(range(len(cells)))
+    lost: Counter[int] = Counter()
     ahead = 1
     done: list[tuple[Any, int]] = []
     while True:
@@ -203,28 +280,40 @@ def _outcomes(
                 flying[submit(index)] = index
         # only now that the next cells are on their way: saving takes a while
         for task, index in done:
-            outcome = _fetched(ray, task, index, cells)
+            try:
+                outcome = _fetched(ray, task, index)
+            except ray.exceptions.RayError as error:
+                lost[index] += 1
+                _give_up_or_warn(error, cells[index], lost[index], warn)
+                waiting.appendleft(index)
+                continue
             ahead = 2 if outcome.seconds < QUICK_SECONDS else 1
             yield outcome
-        if not flying:
+        if not flying and (interruption.draining or not waiting):
             return
-        ready, _ = ray.wait(list(flying), num_returns=1, timeout=POLL_SECONDS)
+        ready, _ = ray.wait(list(flying), num_returns=1, timeout=POLL_SECONDS) if flying else ([], [])
         interruption.check()
         done = [(task, flying.pop(task)) for task in ready]
 
 
-def _fetched(ray: Any, task: Any, index: int, cells: Sequence[Any]) -> Outcome:
+def _fetched(ray: Any, task: Any, index: int) -> Outcome:
     try:
         outcome: Outcome = ray.get(task)
     except ray.exceptions.RayTaskError as error:
         return Outcome(index, 0.0, Failure(False, shorten(str(error.cause or error), 200), str(error)))
-    except ray.exceptions.RayError as error:
+    return outcome
+
+
+def _give_up_or_warn(error: Exception, cell: Any, times: int, warn: Callable[[str], None]) -> None:
+    """Says that a cell's worker was lost."""
+    how = type(error).__name__
+    if times > RETRIES:
         raise CellFailed(
-            f"cell {describe_cell(cells[index])} failed: its worker was lost {RETRIES + 1} times "
-            f"({type(error).__name__}); if memory ran out, more --cpus-per-cell help",
+            f"cell {describe_cell(cell)} failed: its worker was lost {times} times ({how}); "
+            "if memory ran out, more --cpus-per-cell help",
             str(error),
         ) from None
-    return outcome
+    warn(f"cell {describe_cell(cell)}: its worker was lost ({how}); trying again, {times} of {RETRIES}")
 
 
 def _stop(ray: Any, flying: list[Any], seconds: float) -> None:
@@ -263,36 +352,67 @@ def _prepared(job: bytes) -> Job:
     return found
 
 
-def sources() -> dict[str, str]:
-    """The modules beside the running script and those imported from the current folder, which only the driver has."""
+@dataclass(frozen=True)
+class Source:
+    """A module's text, and whether it is a package."""
+
+    text: str
+    package: bool = False
+
+
+def sources() -> dict[str, Source]:
+    """What only the driver has: the modules beside the running script, and what it imported from the current folder.
+
+    Of a package there all of it, because a cell may import more.
+    """
     script = getattr(sys.modules["__main__"], "__file__", None)
-    files = {*Path(script).resolve().parent.glob("*.py")} if script else set()
-    for module in list(sys.modules.values()):
-        file = Path(getattr(module, "__file__", None) or "none").resolve()
+    files = {file.stem: file for file in Path(script).resolve().parent.glob("*.py")} if script else {}
+    here = Path.cwd()
+    for name, module in list(sys.modules.items()):
+        # what is installed below this folder has another path than its name
+        place, file = here.joinpath(*name.split(".")), Path(getattr(module, "__file__", None) or "none").resolve()
         # a few modules name a file that there isn't
-        if file.suffix == ".py" and file.parent == Path.cwd() and file.is_file():
-            files.add(file)
-    return {file.stem: file.read_text() for file in sorted(files)}
+        if file.is_file() and file in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
+            files[name] = file
+            top = here / name.partition(".")[0]
+            if (top / "__init__.py").is_file():
+                files |= {_module_name(found.relative_to(here)): found for found in top.rglob("*.py")}
+    found = {
+        name: Source(importlib.util.decode_source(file.read_bytes()), file.name == "__init__.py")
+        for name, file in sorted(files.items())
+    }
+    # packages without a file of their own
+    parents = {name.rsplit(".", depth)[0] for name in found for depth in range(1, name.count(".") + 1)}
+    return {name: Source("", package=True) for name in parents} | found
+
+
+def _module_name(path: Path) -> str:
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 class Shipped(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     """Imports the driver's modules from their text.
 
     Args:
-        modules: Module names to source text.
+        modules: What there is by name.
     """
 
-    def __init__(self, modules: dict[str, str]) -> None:
+    def __init__(self, modules: dict[str, Source]) -> None:
         self._modules = modules
 
     def find_spec(self, fullname: str, *_where: Any) -> ModuleSpec | None:
         """Finds the module by name alone."""
         return importlib.util.spec_from_loader(fullname, self) if fullname in self._modules else None
 
+    def is_package(self, fullname: str) -> bool:
+        """Whether it may have modules below it."""
+        return self._modules[fullname].package
+
     def get_source(self, fullname: str) -> str:
         """The module's text."""
-        return self._modules[fullname]
+        return self._modules[fullname].text
 
     def get_code(self, fullname: str) -> CodeType:
         """The module's code."""
-        return self.source_to_code(self._modules[fullname], f"<shipped {fullname}>")
+        return self.source_to_code(self._modules[fullname].text, f"<shipped {fullname}>")
