@@ -3,22 +3,19 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from gm_lab import tracking
-from gm_lab.priority import children_give_way, give_way
+from gm_lab.priority import children_give_way, descendants, give_way
 from gm_lab.tracking import Tracker
 
 
-def descendants(process):
+def whole(process):
     """The numbers of a process and of all that it started."""
-    found = [process]
-    for thread in Path(f"/proc/{process}/task").glob("*/children"):
-        for child in thread.read_text().split():
-            found += descendants(int(child))
-    return found
+    return {process, *descendants(process)}
 
 
 def command(process):
@@ -42,10 +39,43 @@ def test_every_process_of_wandb_has_the_lowest_priority(tmp_path, monkeypatch, u
     tracker.start()
     try:
         tracker.progress(1, 0.1)
-        until(lambda: any("wandb-core" in command(p) for p in descendants(tracker._process.pid)), 30)
-        until(lambda: all(niceness(p) == (19, 19) for p in descendants(tracker._process.pid)), 10)
+        until(lambda: any("wandb-core" in command(p) for p in whole(tracker._process.pid)), 30)
+        until(lambda: all(niceness(p) == (19, 19) for p in whole(tracker._process.pid)), 10)
     finally:
         tracker._stop()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_the_run_waits_for_has_normal_priority(stand_in, tmp_path, monkeypatch, until, begun):
+    """Whether W&B was begun while there were cells, or not; the server is slow, so that there is something to see."""
+    monkeypatch.setattr(tracking, "QUIET_SECONDS", 0.0 if begun else 60.0)
+    monkeypatch.setattr(tracking, "UNNOTICED_SECONDS", 0.1 if begun else 60.0)
+    with stand_in(delay=60) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+        tracker = Tracker("online", tmp_path, "toy", "abcd1234", {}, lambda _: None)
+        tracker.start()
+        first = whole(tracker._process.pid)
+        if begun:
+            until(lambda: any("wandb-core" in command(p) for p in whole(tracker._process.pid)), 30)
+            first = whole(tracker._process.pid)
+        waiting = threading.Thread(target=tracker.finish, args=(0,))
+        waiting.start()
+
+        def second():
+            process = tracker._process
+            found = whole(process.pid) if process is not None and process.pid not in first else set()
+            return found if any("wandb-core" in command(p) for p in found) else set()
+
+        try:
+            until(second, 30)
+            normal = os.getpriority(os.PRIO_PROCESS, 0)
+            assert {niceness(p)[0] for p in second()} == {normal}
+            assert {niceness(p)[1] for p in second()} <= {0, 19}  # 19 stands for no share
+            until(lambda: not any(Path(f"/proc/{p}").exists() and command(p) for p in first), 10)
+        finally:
+            tracker._stop()
+            waiting.join()
 
 
 @pytest.fixture

@@ -251,6 +251,31 @@ def test_live_rows_arrive_while_the_cell_runs_once_each(server, connected, tmp_p
     assert warnings == []
 
 
+def test_what_was_begun_beside_the_cells_is_taken_over_and_sent_once(
+    main, toy, server, connected, tmp_path, until, monkeypatch
+):
+    """By a process of normal priority, wherever the other one is by then."""
+    connected(server)
+    assert main("--wandb", "disabled")[0] == 0
+    monkeypatch.setattr(tracking, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(tracking, "UNNOTICED_SECONDS", 0.3)
+    launched, launch = [], Tracker._launch
+    monkeypatch.setattr(Tracker, "_launch", lambda self, **how: launched.append(how) or launch(self, **how))
+    warnings = []
+    tracker = Tracker("online", tmp_path / "run", "toy", "abcd1234", {}, warnings.append, toy.EXPERIMENT.curves)
+    tracker.start()
+    tracker.progress(1, 0.5)
+    until(lambda: server.runs, seconds=40)
+    tracker.finish(0)
+    assert warnings == []
+    assert launched == [{"gives_way": True}, {"gives_way": False}]
+    assert len(server.runs) == 4
+    assert set(server.exit_codes.values()) == {0}
+    sizes = {name: [row["size"] for row in server.history[run]] for name, run in by_name(server).items()}
+    assert sizes == {name: [2, 4, 8] for name in ("ad", "lvc", "mine")}
+    assert "claims/TOY-1" in server.summary["abcd1234"]
+
+
 def track(mode, path, expected_warnings=0):
     """A W&B run that is interrupted before it has anything to show: the line on syncing and the warnings."""
     warnings = []

@@ -51,10 +51,16 @@ def children_give_way() -> Iterator[None]:
         watching.join()
 
 
-def children() -> set[int]:
-    """The processes that this one has started and not yet waited for, on Linux."""
+def children(process: int | None = None) -> set[int]:
+    """The processes that one (this one if None) has started and not yet waited for, on Linux."""
     found: set[int] = set()
-    for thread in Path("/proc/self/task").glob("*/children"):
+    for thread in Path(f"/proc/{process or 'self'}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # the thread has ended
             found |= {int(number) for number in thread.read_text().split()}
     return found
+
+
+def descendants(process: int) -> set[int]:
+    """The children of a process, theirs, and so on, on Linux."""
+    found = children(process)
+    return found.union(*map(descendants, found))

@@ -1,7 +1,8 @@
 """Weights & Biases from a process of its own: the run neither waits for it nor fails because of it.
 
 That process reads the run directory, so that nothing is queued here: the pipe to it holds 64 KiB of progress
-messages, and one that doesn't fit is dropped.
+messages, and one that doesn't fit is dropped. While cells are computed it has the lowest priority, which only root may
+raise again. When they are done and the run waits for it, another of normal priority takes over what is left.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gm_lab.curves import Curves
-from gm_lab.priority import give_way
+from gm_lab.priority import descendants, give_way
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 FINISH_SECONDS = 60.0
@@ -66,15 +67,19 @@ class Tracker:
         }
         self._run_dir, self._warn = run_dir, warn
         self._process: subprocess.Popen[str] | None = None
-        self._answers = threading.Thread(target=self._listen, daemon=True)
-        self._complete = False
+        self._answers = threading.Thread(target=lambda: None)
+        self._warnings: set[str] = set()
+        self._begun = self._complete = False
         self._progress = ""
         self.sync_line: str | None = None
 
     def start(self) -> None:
         """Starts the process beside the run; does nothing if W&B is disabled."""
-        if self._spec["mode"] == "disabled":
-            return
+        if self._spec["mode"] != "disabled":
+            self._launch(gives_way=True)
+
+    def _launch(self, gives_way: bool) -> None:
+        spec = self._spec | {"gives_way": gives_way}
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "gm_lab.uploading"],
@@ -85,15 +90,29 @@ class Tracker:
                 start_new_session=True,  # Ctrl-C is for the run
             )
             assert self._process.stdin is not None
-            give_way(self._process.pid)
-            self._process.stdin.write(json.dumps(self._spec) + "\n")
+            if gives_way:
+                give_way(self._process.pid)
+            self._process.stdin.write(json.dumps(spec) + "\n")
             self._process.stdin.flush()
             os.set_blocking(self._process.stdin.fileno(), False)
         except OSError as error:
             self._warn(f"W&B: {error.strerror or error}; going on without it")
             self._stop()
             return
+        self._answers = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
         self._answers.start()
+
+    def _take_over(self) -> None:
+        """Puts a process of normal priority in the place of the one that gives way; it sends what is left."""
+        if self._process is None:
+            return
+        for process in descendants(self._process.pid):  # W&B's service would go on beside the new one's
+            with contextlib.suppress(OSError):
+                os.kill(process, signal.SIGKILL)
+        self._stop()
+        if self.sync_line:  # it has found out that it can't be online
+            self._spec["mode"] = "offline"
+        self._launch(gives_way=False)
 
     def progress(self, cells_done: int, cell_seconds: float) -> None:
         """Says how far the run is; never waits."""
@@ -107,12 +126,20 @@ class Tracker:
         """
         if self._process is None:
             return
+        end = time.monotonic() + FINISH_SECONDS
+        lowered = True
         try:
+            if exit_code == 0 and not self._begun:
+                self._take_over()
+                lowered = False
             self._send({"exit": exit_code})
             self._answers.join(UNNOTICED_SECONDS)
             if self._answers.is_alive():
                 print(f"waiting for W&B, at most {FINISH_SECONDS:.0f} s (Ctrl-C skips it)", file=sys.stderr)
-                self._answers.join(FINISH_SECONDS - UNNOTICED_SECONDS)
+                if exit_code == 0 and lowered:
+                    self._take_over()
+                    self._send({"exit": exit_code})
+                self._answers.join(max(0.0, end - time.monotonic()))
             if not self._complete and self._answers.is_alive():
                 self._warn(
                     f"W&B did not finish in {FINISH_SECONDS:.0f} s{self._progress}; going on without it. "
@@ -137,13 +164,14 @@ class Tracker:
             except OSError:  # it is gone
                 return
 
-    def _listen(self) -> None:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+    def _listen(self, process: "subprocess.Popen[str]") -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
             message = json.loads(line)
-            if "warn" in message:
+            if "warn" in message and message["warn"] not in self._warnings:
+                self._warnings.add(message["warn"])
                 self._warn(message["warn"])
+            self._begun = self._begun or "begun" in message
             if "sync" in message:
                 self.sync_line = message["sync"]
             if "sent" in message:
@@ -157,7 +185,8 @@ class Tracker:
         with contextlib.suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        self._answers.join(1.0)
+        if self._answers.ident is not None:  # it was started
+            self._answers.join(1.0)
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):

@@ -2,8 +2,8 @@
 
 One W&B run for the experiment (progress, tables, figures, artifacts) and one for each curve, in one group. The run
 directory is the buffer between the two: live/*.csv while cells are computed, results.csv and the rest when they are
-finished. W&B is imported only once a run has lasted a while or is over, and at the lowest priority, so that it never
-competes with the cells for a core.
+finished. W&B is imported only once a run has lasted a while or is over, and while there are cells at the lowest
+priority, so that it never competes with them for a core.
 """
 
 import contextlib
@@ -45,7 +45,8 @@ class Uploader:
     """Sends one run directory to W&B.
 
     Args:
-        spec: What `gm_lab.tracking` says about the run: mode, run_dir, app, run_id, config and curves.
+        spec: What `gm_lab.tracking` says about the run: mode, run_dir, app, run_id, config and curves, and whether we
+            give way to it.
         tell: Takes lines for the driver: warnings, what was sent, how to upload an offline run.
     """
 
@@ -72,7 +73,9 @@ class Uploader:
                     latest = messages.get_nowait()
             over = "exit" in latest
             if self._run is None and (latest.get("exit") == 0 or time.monotonic() - begun > self._spec["quiet"]):
-                with children_give_way():  # W&B's own service has a session of its own
+                self._tell({"begun": True})
+                # W&B's own service has a session of its own
+                with children_give_way() if self._spec["gives_way"] else contextlib.nullcontext():
                     self._begin()
             if self._run is not None:
                 if latest.get("cells_done", 0) > done:
