@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import conv2d
 from torch.testing import assert_close
 
-from gm_mgrl_atari.convolution import convolution
+from gm_mgrl_atari.convolution import convolution, rectified
 
 F64 = torch.float64
 
@@ -68,3 +68,19 @@ def test_first_order_leaves_out_what_moves_filters_and_images(inputs):
     assert_close(whole, lean, rtol=0, atol=0)
     assert_close(by_scale, lean_by_scale)
     assert (by_weight - lean_by_weight).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_rectified_has_the_derivatives_of_relu(known):
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 3, generator=draw, dtype=F64)
+    weight = torch.randn(3, generator=draw, dtype=F64, requires_grad=True)
+
+    def derivatives(function):
+        leaf = (x.relu() if known else x).clone().requires_grad_()
+        first = torch.autograd.grad(function(leaf * weight.abs()).pow(3).sum(), [leaf, weight], create_graph=True)
+        return first, torch.autograd.grad(first[0].pow(2).sum() + first[1].pow(2).sum(), [leaf, weight])
+
+    assert_close(derivatives(partial(rectified, known=known)), derivatives(torch.relu), rtol=0, atol=1e-12)
+    negative = torch.tensor([-1.0, 2.0])
+    assert torch.equal(rectified(negative.clone(), known=known), negative if known else negative.relu())

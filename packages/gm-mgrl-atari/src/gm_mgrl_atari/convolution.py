@@ -60,6 +60,19 @@ def dense(
     return y
 
 
+def rectified(x: Float[Tensor, "*shape"], *, known: bool = False) -> Float[Tensor, "*shape"]:
+    """The map x → max(x, 0), in place.
+
+    Its second derivative is zero where there is one; torch's own fills tensors with these zeros and adds them up.
+
+    Args:
+        x: any tensor that nothing else needs.
+        known: whether x has no negative entries, as what has been rectified before; then it isn't read.
+    """
+    y: Tensor = _Rectified.apply(x, known)
+    return y
+
+
 def _adjoints(g: Tensor, x: Tensor, weight: Tensor, stride: int, mask: list[bool]) -> Any:
     """(g ∗ᵀ w, g ⋆ x, Σ g), `None` where the mask is false."""
     zeros, ones = [0, 0], [1, 1]
@@ -129,6 +142,40 @@ class _ByFilters(torch.autograd.Function):
         by_g = _Convolution.apply(x, h, by_sum, ctx.stride) if ctx.needs_input_grad[0] else None
         by_x = _ByImages.apply(g, h, x.detach(), ctx.stride) if ctx.needs_input_grad[1] else None
         return by_g, by_x, None, None
+
+
+class _Rectified(torch.autograd.Function):
+    """max(x, 0)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, known: bool) -> Tensor:
+        if known:
+            y = x.view_as(x)
+        else:
+            ctx.mark_dirty(x)
+            y = x.relu_()
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (y,) = ctx.saved_tensors
+        return _Gated.apply(grads[0], y.detach()), None
+
+
+class _Gated(torch.autograd.Function):
+    """g where y > 0, else 0."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(y)
+        gated: Tensor = torch.ops.aten.threshold_backward(g, y, 0)
+        return gated
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (y,) = ctx.saved_tensors
+        return _Gated.apply(grads[0], y), None
 
 
 class _KnownLinear(torch.autograd.Function):

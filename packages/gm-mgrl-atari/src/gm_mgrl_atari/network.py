@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import linear
 
-from gm_mgrl_atari.convolution import convolution, dense
+from gm_mgrl_atari.convolution import convolution, dense, rectified
 
 Params = dict[str, Tensor]
 ATARI_LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
@@ -162,14 +162,13 @@ class Network:
         for i, (_, _, stride) in enumerate(self.layers):
             weight, bias = params[f"conv{i}.weight"], params[f"conv{i}.bias"]
             x = convolution(x, weight, bias, stride, first_order=self.first_order, known=given[i])
-            # what is known has been through it: a second time leaves it as it is, and gives it the derivative
-            x = x.relu_() if known is None else x.relu()
+            x = rectified(x, known=known is not None)
             outputs.append(x)
         # in the order of memory, so that neither images nor weights are moved
         flat, weight = (
             t.permute(0, 2, 3, 1).flatten(1) if last else t.flatten(1) for t in (x, params["hidden.weight"])
         )
-        f = dense(flat, weight, params["hidden.bias"], given[-1]).relu()
+        f = rectified(dense(flat, weight, params["hidden.bias"], given[-1]), known=known is not None)
         outputs.append(f)
         return f.reshape(*observation.shape[:-3], self.hidden)
 
