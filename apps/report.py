@@ -38,12 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise BadInput("expected at least one run directory, got none")
         if (settings.entity is None) != (settings.project is None):
             raise BadInput("expected --entity and --project together, got one of them")
+        if "" in (settings.entity, settings.project):
+            raise BadInput("--entity, --project: expected the names of a W&B user or team and of a project, got ''")
         runs = [report.load(path) for path in settings.run_dirs]
         out = settings.out or default_out(settings.run_dirs)
         make_folder(out.parent)
         write_atomically(out, report.rendered(runs, provenance.command(argv)).encode())
         print(f"report: {out}")
-        if settings.entity and settings.project:
+        if settings.entity is not None and settings.project is not None:
             from gm_lab.wandb_report import published
 
             print(f"W&B Report: {published(runs, settings.entity, settings.project)}")

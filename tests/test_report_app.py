@@ -37,6 +37,10 @@ BAD = {
     "nothing": ([], "expected at least one run directory, got none"),
     "no such folder": (["/nowhere"], "expected a run directory, got /nowhere, which doesn't exist"),
     "half an address": ([".", "--entity", "me"], "expected --entity and --project together, got one of them"),
+    "an empty address": (
+        [".", "--entity", "", "--project", ""],
+        "--entity, --project: expected the names of a W&B user or team and of a project, got ''",
+    ),
     "unknown flag": (["--nope"], "expected a flag that --help lists, got --nope"),
 }
 

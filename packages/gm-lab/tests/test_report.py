@@ -3,8 +3,13 @@
 import base64
 import itertools
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +18,7 @@ from gm_lab.errors import BadInput
 from gm_lab.report import described, load, rendered
 from gm_lab.wandb_report import published
 
+TOY = str(Path(__file__).with_name("toy.py"))
 VOID = {"meta", "link", "br", "img"}
 LOADS = {"src", "href", "srcset", "data", "poster", "action", "background", "xlink:href"}
 
@@ -147,8 +153,6 @@ def test_headings_captions_and_labels(page):
 
 
 def test_a_run_older_than_the_records_of_sessions(finished, tmp_path):
-    import shutil
-
     copy = tmp_path / "old"
     shutil.copytree(finished, copy)
     (copy / "sessions.jsonl").unlink()
@@ -156,6 +160,71 @@ def test_a_run_older_than_the_records_of_sessions(finished, tmp_path):
     text = " ".join(Page(rendered([load(copy)], "")).text())
     assert "The command was not recorded" in text
     assert "Unfinished" not in text
+
+
+DAMAGED = {
+    "claims.json": [b"[1]", b"null", b"{}", b'[{"id": "A"}]', b"\xff\xfe[]"],
+    "config.yaml": [b"app: toy\nrun_id: a\nsettings: 1", b"null", b"\xff\xfe\xfd"],
+    "figures/toy.svg": [b"\xff\xfe"],
+    "summary.csv": [b"", b"\xff\xfe"],
+}
+
+
+@pytest.mark.parametrize(("name", "content"), [(name, text) for name, texts in DAMAGED.items() for text in texts])
+def test_a_damaged_file_is_one_line(finished, tmp_path, name, content):
+    shutil.copytree(finished, tmp_path / "copy")
+    (tmp_path / "copy" / name).write_bytes(content)
+    with pytest.raises(BadInput, match=r"expected a run directory as the apps write it, got .* with a damaged file"):
+        load(tmp_path / "copy")
+
+
+LINES = [b"1", b"null", b'{"event": "begun"}', b'{"event": []}', b'{"event": "computed", "computed": 3}', b"\xff\xfe"]
+
+
+def test_damaged_lines_of_sessions_are_left_out(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "copy")
+    whole = rendered([load(tmp_path / "copy")], "")
+    file = tmp_path / "copy" / "sessions.jsonl"
+    file.write_bytes(b"\n".join([*LINES, file.read_bytes()]))
+    assert rendered([load(tmp_path / "copy")], "") == whole
+    file.write_bytes(b"\n".join(LINES))
+    assert "The command was not recorded" in rendered([load(tmp_path / "copy")], "")
+
+
+def test_a_record_begins_a_line_also_after_a_torn_one(tmp_path):
+    from gm_lab import provenance
+
+    provenance.record(tmp_path, event="one")
+    with (tmp_path / "sessions.jsonl").open("a") as file:
+        file.write('{"event": "to')
+    provenance.record(tmp_path, event="two", name="é")
+    provenance.record(tmp_path, event="three")
+    assert [line["event"] for line in provenance.sessions(tmp_path)] == ["one", "two", "three"]
+
+
+def test_only_figures_wider_than_a_phone_are_scrolled(finished, monkeypatch):
+    (figure,) = load(finished).figures
+    assert not figure.wide  # 3.2 inches
+    assert 'class="wide"' not in rendered([load(finished)], "")
+    monkeypatch.setattr("gm_lab.report.WIDE_POINTS", 200.0)
+    assert '<div class="wide" tabindex="0"><img' in rendered([load(finished)], "")
+
+
+def test_the_command_of_ones_own_module(tmp_path):
+    """With PYTHONPATH and the folder it was typed in, and what no commit has is named."""
+    own = tmp_path / "with space"
+    own.mkdir()
+    (own / "mine.py").write_text("")
+    code = f"import sys, mine, runpy; sys.argv[0] = {TOY!r}; runpy.run_path(sys.argv[0], run_name='__main__')"
+    variables = {"PYTHONPATH": str(own), "WANDB_MODE": "disabled"}
+    command = [sys.executable, "-c", code, "--run-dir", "run", "--workers", "1"]
+    subprocess.run(command, check=True, cwd=tmp_path, env=os.environ | variables, capture_output=True)
+    begun = load(tmp_path / "run").begun
+    assert begun["command"] == f"PYTHONPATH='{own}' uv run {TOY} --run-dir run --workers 1"
+    assert begun["folder"] == str(tmp_path)
+    assert "mine" in begun["untracked"]
+    texts = Page(rendered([load(tmp_path / "run")], "")).text()
+    assert {f"In no commit: {', '.join(begun['untracked'])}.", str(tmp_path)} <= set(texts)
 
 
 def test_what_is_no_run_directory_is_refused(tmp_path, finished):
@@ -189,10 +258,11 @@ def account(monkeypatch, tmp_path):
     wandb.teardown()
 
 
-def test_the_report_on_wandb(stand_in, account, finished, unfinished):
+def test_the_report_on_wandb(stand_in, account, finished, unfinished, capfd):
     with stand_in() as server:
         account(server.url)
         link = published([load(finished), load(unfinished)], "me", "paper")
+    assert "reports" not in "".join(capfd.readouterr())  # the app prints the link, nobody else
     assert server.unknown == []
     (view,) = server.views
     assert (view["entityName"], view["projectName"], view["displayName"]) == ("me", "paper", "toy")

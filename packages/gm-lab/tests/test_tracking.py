@@ -156,14 +156,49 @@ def test_an_offline_run_read_back(alone, main, tmp_path):
     }
     begun = {name: record["run"] for name, written in found.items() for record in written if record["type"] == "run"}
     assert {run["run_group"] for run in begun.values()} == {f"toy-{whole}"}
+    origin = json.loads((path / "sessions.jsonl").read_text().splitlines()[0])
+    for run in begun.values():
+        recorded = run["config"]["update"]["origin"]
+        assert recorded["command"] == origin["command"]
+        assert recorded.get("git_commit") == origin.get("git_commit")
     (lvc,) = [name for name, run in begun.items() if run["display_name"] == "lvc"]
+    assert (begun[whole]["tags"], begun[lvc]["tags"]) == (["toy"], ["toy", "lvc"])
+    axes = {
+        name: {
+            metric.get("name") or metric["glob_name"]: metric.get("step_metric")
+            for metric in (record["metric"] for record in written if record["type"] == "metric")
+        }
+        for name, written in found.items()
+    }
+    assert axes[whole] == {"cells_done": None, "cell_seconds": "cells_done"}
+    assert axes[lvc] == {"size": None, "*": "size"}
+    metrics = {
+        name: value
+        for record in found[whole]
+        if record["type"] == "summary"
+        for name, value in record["summary"]["update"].items()
+    }
+    at_last = pd.read_csv(path / "results.csv").query("size == 8").groupby("estimator")["accuracy"].mean()
+    assert {name: metrics[f"{name}/accuracy"] for name in at_last.index} == pytest.approx(at_last.to_dict())
+    (verdict,) = json.loads((path / "claims.json").read_text())
+    assert metrics["claims/TOY-1"] == verdict["verdict"]
+    artifacts = {
+        record["artifact"]["type"]: {item["path"]: item for item in record["artifact"]["manifest"]["contents"]}
+        for record in found[whole]
+        if record["type"] == "artifact"
+    }
+    results = {"results.csv", "summary.csv", "claims.json", "config.yaml", "sessions.jsonl"}
+    assert set(artifacts["results"]) == results
+    assert set(artifacts["figures"]) == {"toy.png", "toy.svg"}
+    for item in (artifacts["results"]["results.csv"], artifacts["figures"]["toy.png"]):
+        (file,) = path.rglob(f"{'figures/' * item['path'].endswith('png')}{item['path']}")
+        assert Path(item["local_path"]).read_bytes() == file.read_bytes()
     rows = pd.read_csv(path / "results.csv").query("estimator == 'lvc'")
     means = rows.groupby("size")["accuracy"].mean()
     assert {row["size"]: row["accuracy"] for row in history[lvc]} == pytest.approx(means.to_dict())
     (last,) = [row for row in history[whole] if "claims.path" in row]
     (folder,) = path.glob(f"wandb/offline-run-*-{whole}")
     claims = json.loads((folder / "files" / last["claims.path"]).read_text())
-    (verdict,) = json.loads((path / "claims.json").read_text())
     assert claims["data"] == [[verdict["id"], verdict["claim"], verdict["verdict"], verdict["measured"]]]
     assert (folder / "files" / last["figures/toy.path"]).read_bytes() == (path / "figures/toy.png").read_bytes()
 

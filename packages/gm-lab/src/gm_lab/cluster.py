@@ -25,6 +25,7 @@ from gm_lab.cells import Row, checked_rows, describe_cell, shorten
 from gm_lab.errors import BadInput, CellFailed
 from gm_lab.interruption import Interruption
 from gm_lab.launch import QUICK_SECONDS, Failure, Outcome, attempt, checked
+from gm_lab.modules import imported_from
 from gm_lab.settings import RunSettings, usable_cores
 
 RETRIES = 3  # of a cell whose node or worker is lost
@@ -368,15 +369,11 @@ def sources() -> dict[str, Source]:
     script = getattr(sys.modules["__main__"], "__file__", None)
     files = {file.stem: file for file in Path(script).resolve().parent.glob("*.py")} if script else {}
     here = Path.cwd()
-    for name, module in list(sys.modules.items()):
-        # what is installed below this folder has another path than its name
-        place, file = here.joinpath(*name.split(".")), Path(getattr(module, "__file__", None) or "none").resolve()
-        # a few modules name a file that there isn't
-        if file.is_file() and file in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
-            files[name] = file
-            top = here / name.partition(".")[0]
-            if (top / "__init__.py").is_file():
-                files |= {_module_name(found.relative_to(here)): found for found in top.rglob("*.py")}
+    imported = imported_from([here])
+    files |= imported
+    for top in {here / name.partition(".")[0] for name in imported}:
+        if (top / "__init__.py").is_file():
+            files |= {_module_name(file.relative_to(here)): file for file in top.rglob("*.py")}
     found = {
         name: Source(importlib.util.decode_source(file.read_bytes()), file.name == "__init__.py")
         for name, file in sorted(files.items())

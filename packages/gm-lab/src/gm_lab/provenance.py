@@ -15,10 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from gm_lab.curves import Curves
+from gm_lab.modules import imported_from
 from gm_lab.settings import RunSettings, usable_cores
 from gm_lab.store import versions
 
 SESSIONS = "sessions.jsonl"
+# what readers rely on in a line, by its event
+FIELDS: dict[str, dict[str, Any]] = {
+    "begun": {"command": str, "versions": dict, "machine": dict, "launcher": str},
+    "computed": {"computed": int, "cells": int, "seconds": int | float, "time": str},
+}
 
 
 def now() -> str:
@@ -27,13 +33,17 @@ def now() -> str:
 
 
 def command(argv: Sequence[str] | None = None) -> str:
-    """What to type to run this program again with these arguments, from the folder it was started in."""
+    """What to type to run this program again with these arguments, from the folder it was started in.
+
+    With PYTHONPATH, where it is set, because an estimator of one's own may come from there.
+    """
     program = Path(sys.argv[0])
     with contextlib.suppress(ValueError):
         program = program.resolve().relative_to(Path.cwd())
     arguments = sys.argv[1:] if argv is None else argv
     start = ["uv", "run", str(program)] if program.suffix == ".py" else [str(program)]
-    return shlex.join([*start, *arguments])
+    path = os.environ.get("PYTHONPATH")
+    return (f"PYTHONPATH={shlex.quote(path)} " if path else "") + shlex.join([*start, *arguments])
 
 
 def code_version(folder: Path) -> dict[str, str | bool]:
@@ -43,6 +53,20 @@ def code_version(folder: Path) -> dict[str, str | bool]:
         return {"git_commit": commit, "git_changed": bool(_git(folder, "status", "--porcelain", "-uno").strip())}
     except (OSError, subprocess.SubprocessError):
         return {}
+
+
+def untracked() -> list[str]:
+    """Names of the running script and the modules beside it, in the current folder and in PYTHONPATH that Git lacks."""
+    script = Path(sys.argv[0]).resolve()
+    paths = [Path(entry).resolve() for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    files = {script.stem: script} if script.suffix == ".py" else {}
+    files |= imported_from([script.parent, Path.cwd(), *paths])
+    files = {name: file for name, file in files.items() if "site-packages" not in file.parts}
+    tracked: set[Path] = set()
+    for folder in {file.parent for file in files.values()}:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            tracked |= {folder / name for name in _git(folder, "ls-files", "-z", "--", "*.py").split("\0")}
+    return sorted(name for name, file in files.items() if file not in tracked)
 
 
 def _git(folder: Path, *arguments: str) -> str:
@@ -86,7 +110,9 @@ def begun(
     """
     origin = {
         "command": command(argv),
+        "folder": str(Path.cwd()),
         **code_version(Path(sys.argv[0]).resolve().parent),
+        "untracked": untracked(),
         "versions": versions(),
         "machine": machine(settings.device),
     }
@@ -121,15 +147,24 @@ def timed(run_dir: Path, cells: int) -> Iterator[Callable[[], None]]:
 
 def record(run_dir: Path, **values: Any) -> None:
     """Appends a line to sessions.jsonl as well as the file system lets us: it has no bearing on results."""
-    with contextlib.suppress(OSError), (run_dir / SESSIONS).open("a") as file:
-        file.write(json.dumps({"time": now(), **values}, ensure_ascii=False) + "\n")
+    with contextlib.suppress(OSError), (run_dir / SESSIONS).open("a+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        torn = file.read() not in (b"", b"\n")  # a full disk or a power cut took the rest of the last line
+        file.write(b"\n" * torn + json.dumps({"time": now(), **values}, ensure_ascii=False).encode() + b"\n")
 
 
 def sessions(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of sessions.jsonl that can be read."""
-    found = []
+    """The lines of sessions.jsonl that are whole."""
+    lines: list[bytes] = []
     with contextlib.suppress(OSError):
-        for line in (run_dir / SESSIONS).read_text().splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                found.append(json.loads(line))
+        lines = (run_dir / SESSIONS).read_bytes().splitlines()
+    found = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            values = json.loads(line)
+            if isinstance(values, dict) and all(
+                isinstance(values.get(name), kind) for name, kind in FIELDS.get(str(values.get("event")), {}).items()
+            ):
+                found.append(values)
     return found

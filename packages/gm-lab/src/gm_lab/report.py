@@ -20,16 +20,19 @@ if TYPE_CHECKING:
 
 # a drawing larger than this is shown as a picture instead
 SVG_BYTES = 1_000_000
+# one wider than this, as drawn, is not shrunk to a phone's width but scrolled
+WIDE_POINTS = 552.0
 MARKS = {"holds": "✓", "does not hold": "✗", "not enough data": "?"}
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure as a data URL, and what it shows in words."""
+    """A figure as a data URL, what it shows in words, and whether it is too wide for a phone."""
 
     name: str
     data: str
     alt: str
+    wide: bool
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,8 @@ def load(path: Path) -> Run:
         raise BadInput(f"expected a run directory, got {path}, which {what}")
     try:
         config = yaml.safe_load((path / CONFIG).read_bytes())
-        app, run_id, settings = config["app"], config["run_id"], dict(config["settings"])
-        claims = json.loads((path / "claims.json").read_text()) if (path / "claims.json").exists() else []
+        app, run_id, settings = str(config["app"]), str(config["run_id"]), dict(config["settings"])
+        claims = claims_of(path / "claims.json") if (path / "claims.json").exists() else []
         summary = read_results(path / "summary.csv") if (path / "summary.csv").exists() else None
         figures = [_figure(app, file) for file in sorted((path / "figures").glob("*.svg"))]
     except OSError as error:
@@ -101,11 +104,24 @@ def load(path: Path) -> Run:
         raise BadInput(f"expected a run directory as the apps write it, got {path} with a damaged file") from None
     lines = sessions(path)
     done = len(list((path / "cells").glob("[!.]*.json")))
-    known = [line["cells"] for line in lines if "cells" in line]
+    known = [line["cells"] for line in lines if isinstance(line.get("cells"), int)]
     finished = any(line.get("event") == "done" for line in lines) or (not lines and bool(figures))
     return Run(
         path, app, run_id, settings, finished, done, known[-1] if known else None, claims, summary, figures, lines
     )
+
+
+def claims_of(file: Path) -> list[dict[str, str]]:
+    """The verdicts.
+
+    Raises:
+        ValueError: The file holds something else.
+        OSError: It can't be read.
+    """
+    claims = json.loads(file.read_bytes())
+    if not isinstance(claims, list):
+        raise ValueError(f"expected a list, got {type(claims).__name__}")
+    return [{name: str(claim[name]) for name in ("id", "claim", "verdict", "measured")} for claim in claims]
 
 
 def _figure(app: str, svg: Path) -> Figure:
@@ -114,7 +130,10 @@ def _figure(app: str, svg: Path) -> Figure:
     small = len(drawing) <= SVG_BYTES or not picture.exists()
     kind, content = ("image/svg+xml", drawing) if small else ("image/png", picture.read_bytes())
     data = f"data:{kind};base64,{base64.b64encode(content).decode()}"
-    return Figure(svg.stem, data, described(app, svg.stem, drawing.decode()))
+    text = drawing.decode()
+    width = re.search(r'<svg [^>]*?\bwidth="([\d.]+)pt"', text)
+    wide = width is None or float(width[1]) > WIDE_POINTS
+    return Figure(svg.stem, data, described(app, svg.stem, text), wide)
 
 
 def described(app: str, name: str, drawing: str) -> str:

@@ -1,5 +1,7 @@
 """The same page as a W&B Report: verdicts, figures, curves, and how to reproduce."""
 
+import contextlib
+import io
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -37,6 +39,8 @@ def blocks(runs: Sequence[Run], entity: str) -> list[Any]:
         commit = run.begun.get("git_commit")
         lines = [f"git checkout {commit}"] * bool(commit) + [run.begun.get("command", "the command was not recorded")]
         found.append(wr.MarkdownBlock(text="\n".join(["```sh", *lines, "```"])))
+        if untracked := run.begun.get("untracked"):
+            found.append(wr.P(text=f"In no commit: {', '.join(untracked)}."))
         seconds = "; ".join(f"{part['computed']} cells in {part['seconds']:.1f} s" for part in run.computed)
         found.append(wr.P(text=f"Computed: {seconds or 'not recorded'}."))
     return found
@@ -86,7 +90,8 @@ def published(runs: Sequence[Run], entity: str, project: str) -> str:
             blocks=blocks(runs, entity),
             width="fluid",
         )
-        report.save()
+        with contextlib.redirect_stderr(io.StringIO()):  # it prints the link, as our caller does
+            report.save()
     except Exception as error:  # W&B's own kinds of errors have no common base
         text = " ".join(str(error).split())[:200]
         raise BadInput(f"--entity, --project: W&B: {type(error).__name__}: {text}") from error
