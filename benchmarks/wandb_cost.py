@@ -5,6 +5,10 @@ the modes is turned in each round. Two figures, medians over rounds: the time th
 `--wandb disabled` in the same round, which a shared machine blurs by some percent; and the wall time of the cells over
 their own processor time, against the same with `--wandb disabled`, which says how much of a core was taken from them.
 
+The exit status is 1 if by the first figure a mode costs more than 2%. Noise: each round runs `--wandb disabled` twice.
+Where the second costs more or less than the first by over 2%, the machine can't tell, and the exit status is 1, too: it
+takes more rounds, or a machine that does nothing else.
+
     uv run benchmarks/wandb_cost.py 5
 """
 
@@ -16,7 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +32,16 @@ from gm_lab.provenance import sessions
 
 STAND_IN = Path(__file__).parents[1] / "packages" / "gm-lab" / "tests" / "standin.py"
 CELLS, LOOPS, LIVE = 24, 60_000_000, 20
-MODES = {"disabled": None, "unreachable": None, "slow": {"delay": 10.0}, "refusing": {"refuse": True}, "online": {}}
+LIMIT = 0.02  # of the time that computing takes
+CONTROL = "disabled again"
+MODES = {
+    "disabled": None,
+    CONTROL: None,
+    "unreachable": None,
+    "slow": {"delay": 10.0},
+    "refusing": {"refuse": True},
+    "online": {},
+}
 
 
 @dataclass(frozen=True)
@@ -84,7 +97,7 @@ def seconds(mode: str, path: Path) -> tuple[float, float, float]:
     with module.StandIn(**answers) if answers is not None else contextlib.nullcontext() as server:
         os.environ["WANDB_BASE_URL"] = server.url if server else "http://127.0.0.1:9"
         start = time.monotonic()
-        flags = ["--run-dir", str(path), "--wandb", "disabled" if mode == "disabled" else "online"]
+        flags = ["--run-dir", str(path), "--wandb", "disabled" if mode.startswith("disabled") else "online"]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             assert gm_lab.main(EXPERIMENT, flags) == 0
         whole = time.monotonic() - start
@@ -93,8 +106,8 @@ def seconds(mode: str, path: Path) -> tuple[float, float, float]:
     return computed, whole - computed, cells["wall"].sum() / cells["cpu"].sum()
 
 
-def main(argv: Sequence[str]) -> None:
-    """Measures as many rounds as asked for (3) and prints a line for each mode."""
+def main(argv: Sequence[str]) -> int:
+    """Measures as many rounds as asked for (3) and prints a line for each mode; the exit status."""
     os.environ["WANDB_API_KEY"] = "a" * 40
     tracking.QUIET_SECONDS, tracking.FINISH_SECONDS = 0.0, 8.0
     found: dict[str, list[tuple[float, float, float]]] = {mode: [] for mode in MODES}
@@ -103,9 +116,25 @@ def main(argv: Sequence[str]) -> None:
             order = list(MODES)[round_ % len(MODES) :] + list(MODES)[: round_ % len(MODES)]
             for mode in order:
                 found[mode].append(seconds(mode, Path(folder, f"{mode}{round_}")))
+    slower = {}
     for mode, runs in found.items():
         computing, taken = ([a[i] / b[i] for a, b in zip(runs, found["disabled"], strict=True)] for i in (0, 2))
+        slower[mode] = statistics.median(computing) - 1
         print(f"{mode}: computing x {spread(computing)}, wall over cpu x {spread(taken)}, then {middle(runs, 1):.1f} s")
+
+    complaint = judged(slower)
+    if complaint:
+        print(f"wandb_cost: {complaint}", file=sys.stderr)
+    return int(bool(complaint))
+
+
+def judged(slower: Mapping[str, float]) -> str:
+    """What is wrong with the median slow-down of each mode; empty if nothing is."""
+    if abs(slower[CONTROL]) > LIMIT:
+        off = f"{slower[CONTROL]:+.1%} without W&B"
+        return f"expected a machine that repeats itself within {LIMIT:.0%}, got {off}; more rounds"
+    above = [f"{mode} {value:+.1%}" for mode, value in slower.items() if value > LIMIT]
+    return f"expected at most {LIMIT:+.0%} of computing time, got {', '.join(above)}" if above else ""
 
 
 def middle(runs: Sequence[Sequence[float]], at: int) -> float:
@@ -119,4 +148,4 @@ def spread(ratios: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))
