@@ -1,6 +1,7 @@
 """Everything of the paper that this machine can do: each app in turn, one progress display, one report at the end."""
 
 import contextlib
+import ctypes
 import json
 import os
 import re
@@ -11,15 +12,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import FrameType
+from typing import BinaryIO, Literal
 
-from gm_lab import BadInput, provenance, report
+from gm_lab import BadInput, interruption, provenance, report
+from gm_lab.errors import Interrupted
 from gm_lab.settings import parsed_line
 from gm_lab.store import cannot, make_folder, write_atomically
 
 NAME = "reproduce"
 APPS = Path(__file__).parent
 POLL_SECONDS = 0.2
+SECONDS_TO_CLOSE = 5.0  # what an app gets to collect its results, after its own wait for its workers
+LEAST = {"seed": 0, "mdps": 1, "repeats": 2, "seeds": 1, "updates": 1}
 GAMES = ("Asteroids", "Qbert", "Tennis", "BeamRider", "Alien", "Assault", "DoubleDunk", "Seaquest")
 PAPER = ("--games", *GAMES, "--seeds", "5", "--env-steps", "40_000_000")
 
@@ -88,8 +93,12 @@ def stages(settings: Settings) -> list[Stage]:
     """What a budget asks for.
 
     Raises:
-        BadInput: It names something else.
+        BadInput: It names something else, or a number is too small for the apps.
     """
+    for name, least in LEAST.items():
+        value = getattr(settings, name)
+        if value is not None and value < least:
+            raise BadInput(f"--{name}: expected an integer of at least {least}, got {value}")
     found: list[Stage] = []
     for part in dict.fromkeys(settings.budget.split(",")):
         name, _, hours = part.strip().partition("=")
@@ -174,48 +183,124 @@ def display(found: Sequence[Stage]) -> Iterator[Callable[[int, float], None]]:
         yield update
 
 
-def run(stage: Stage, settings: Settings, update: Callable[[float], None]) -> int:
-    """Runs an app in a process of its own, whose words go to its folder's output.txt.
+class Signals:
+    """SIGINT and SIGTERM, which are the app's while one runs and raise `Interrupted` at other moments."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self.passing_on = False
+
+    @contextlib.contextmanager
+    def handled(self) -> Iterator[None]:
+        """Receives them, also where a script's background would have SIGINT ignored."""
+        previous = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def passed_on(self) -> Iterator[None]:
+        """Only collects them; raises `Interrupted` at the end if there were any."""
+        self.passing_on = True
+        try:
+            yield
+        finally:
+            self.passing_on = False
+        if self.received:
+            raise Interrupted(self.received[-1])
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        self.received.append(number)
+        if not self.passing_on:
+            raise Interrupted(number)
+
+
+def start(command: Sequence[str], words: BinaryIO) -> "subprocess.Popen[bytes]":
+    """A program in a group of its own, since we pass Ctrl-C on, which gets SIGTERM when we end in any way."""
+    us = os.getpid()
+    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None  # here: nothing is loaded after the fork
+
+    def end_with_us() -> None:
+        if prctl is not None:
+            prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+            if os.getppid() != us:  # we ended before it asked
+                os._exit(1)
+
+    call = [sys.executable, *command]
+    return subprocess.Popen(call, stdout=words, stderr=words, start_new_session=True, preexec_fn=end_with_us)
+
+
+def follow(process: "subprocess.Popen[bytes]", signals: Signals, look: Callable[[], None]) -> None:
+    """Waits for an app and passes signals on: to finish its cells, to stop with checkpoints; the third one kills it.
+
+    Args:
+        process: The app.
+        signals: What has been received.
+        look: Called several times a second.
+    """
+    sent, end = 0, float("inf")
+    while process.poll() is None:
+        look()
+        if sent < len(signals.received):  # one at a time: two at once are one
+            process.send_signal(signals.received[sent])
+            sent += 1
+            if sent > 1 or signals.received[0] == signal.SIGTERM:
+                end = min(end, time.monotonic() + interruption.GRACE_SECONDS + SECONDS_TO_CLOSE)
+        if sent > 2 or time.monotonic() > end:
+            process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(POLL_SECONDS)
+
+
+def run(stage: Stage, settings: Settings, update: Callable[[float], None], signals: Signals) -> int:
+    """Runs an app in a process of its own, whose words go to a file beside its folder; after a signal to stderr, too.
 
     Returns:
         Its exit status; 0 if its hours are over.
+
+    Raises:
+        Interrupted: A signal came, and the app has ended.
     """
-    folder = settings.run_dir / stage.name
+    folder, file = settings.run_dir / stage.name, settings.run_dir / f"{stage.name}.txt"
     make_folder(settings.run_dir)
     begun = time.monotonic()
+    stopped = False
     try:
-        words = (settings.run_dir / f"{stage.name}.txt").open("wb")
+        words = file.open("wb")
     except OSError as error:
         raise cannot("write", settings.run_dir, error) from None
-    # its own group: Ctrl-C comes to us, and we pass it on
-    with (
-        words,
-        subprocess.Popen(
-            [sys.executable, *command(stage, settings)], stdout=words, stderr=words, start_new_session=True
-        ) as process,
-    ):
-        stopped = False
+    with words, file.open("rb") as heard, signals.passed_on(), start(command(stage, settings), words) as process:
+
+        def hear() -> None:
+            if not signals.received:
+                heard.seek(0, os.SEEK_END)
+            text = heard.read()
+            whole = text[: text.rfind(b"\n") + 1]
+            heard.seek(len(whole) - len(text), os.SEEK_CUR)
+            for line in whole.decode(errors="replace").splitlines():
+                if line.startswith(f"{stage.app}: "):
+                    print(line, file=sys.stderr, flush=True)
+
+        def look() -> None:
+            nonlocal stopped
+            hear()
+            seconds = time.monotonic() - begun
+            if stage.hours is not None and seconds > 3600 * stage.hours and not stopped:
+                process.send_signal(signal.SIGTERM)
+                stopped = True
+            update(seconds / stage.weight if stage.hours else progress_of(folder, process.pid))
+
         try:
-            while process.poll() is None:
-                over = stage.hours is not None and time.monotonic() - begun > 3600 * stage.hours
-                if over and not stopped:
-                    process.send_signal(signal.SIGTERM)
-                    stopped = True
-                spent = (time.monotonic() - begun) / stage.weight if stage.hours else progress_of(folder, process.pid)
-                update(spent)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(POLL_SECONDS)
+            follow(process, signals, look)
+            hear()
         except BaseException:
-            process.send_signal(signal.SIGINT)
-            with contextlib.suppress(KeyboardInterrupt):
-                process.wait()
-            if process.poll() is None:  # asked twice
-                process.kill()
+            process.terminate()
             raise
-        if stopped and stage.drawn_by:
-            drawing = [sys.executable, str(APPS / f"{stage.drawn_by}.py"), str(folder)]
-            subprocess.run(drawing, stdout=words, stderr=words, check=False)
-        return 0 if stopped else process.returncode
+        if stopped and stage.drawn_by and not signals.received:
+            start([str(APPS / f"{stage.drawn_by}.py"), str(folder)], words).wait()
+    return 0 if stopped else process.returncode
 
 
 def outcome(stage: Stage, settings: Settings, status: int, seconds: float) -> str:
@@ -230,30 +315,30 @@ def outcome(stage: Stage, settings: Settings, status: int, seconds: float) -> st
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the apps; exit status 0, 1 if an app failed, 2 for bad input, 130 after Ctrl-C."""
+    """Runs the apps; exit status 0, 1 if an app failed, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM."""
+    signals = Signals()
     try:
         settings = parsed_line(Settings, NAME, argv)
         found = stages(settings)
         failed = False
-        for number in (signal.SIGINT, signal.SIGTERM):  # a script's background would have the first one ignored
-            signal.signal(number, signal.default_int_handler)
         lines = []
-        with display(found) as update:
-            for index, stage in enumerate(found):
-                start = time.monotonic()
-                status = run(stage, settings, lambda part, index=index: update(index, part))  # type: ignore[misc]
-                lines.append(outcome(stage, settings, status, time.monotonic() - start))
-                failed = failed or status != 0
-                update(index, 1.0)
-        print("\n".join(lines))
-        print(f"report: {written(found, settings, argv)}")
+        with signals.handled():
+            with display(found) as update:
+                for index, stage in enumerate(found):
+                    begun = time.monotonic()
+                    status = run(stage, settings, lambda part, index=index: update(index, part), signals)  # type: ignore[misc]
+                    lines.append(outcome(stage, settings, status, time.monotonic() - begun))
+                    failed = failed or status != 0
+                    update(index, 1.0)
+            print("\n".join(lines))
+            print(f"report: {written(found, settings, argv)}")
         return int(failed)
     except BadInput as error:
         print(f"{NAME}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (Interrupted, KeyboardInterrupt) as error:
         print(f"{NAME}: interrupted, every finished cell is kept; the same command goes on", file=sys.stderr)
-        return 130
+        return error.status if isinstance(error, Interrupted) else 130
 
 
 def written(found: Sequence[Stage], settings: Settings, argv: Sequence[str] | None) -> Path:

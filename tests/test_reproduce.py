@@ -1,5 +1,8 @@
 """apps/reproduce.py: the single apps' results, one page at the end, and nothing finished lost."""
 
+import contextlib
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +17,6 @@ import lola_offpolicy
 import reproduce
 
 TINY = ("--mdps", "2", "--repeats", "2", "--seeds", "2", "--updates", "3", "--wandb", "disabled")
-
-
 LIRPG = ("--sample-sizes", "16", "--inner-steps", "1", "2")
 LOLA = ("--figure", "fig2a", "--evaluation-size", "8")
 
@@ -71,11 +72,145 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process_behind(tmp_path):
     assert "Traceback" not in err
     assert "interrupted, every finished cell is kept" in (tmp_path / "maml.txt").read_text()
     assert (tmp_path / "maml" / "results.csv").exists()
+    assert processes(tmp_path) == []
+
+
+def processes(folder):
+    """Those that name a folder in their command line."""
+    found = []
     for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            assert str(tmp_path).encode() not in cmdline.read_bytes()
-        except OSError:  # it ended meanwhile
-            continue
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if str(folder).encode() in cmdline.read_bytes():
+                found.append(int(cmdline.parent.name))
+    return found
+
+
+def wait_until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+TOY = Path(__file__).parents[1] / "packages" / "gm-lab" / "tests" / "toy.py"
+DRIVER = """import sys, reproduce
+from pathlib import Path
+reproduce.APPS = Path(__file__).parent
+reproduce.STAGES["ipd"] = (reproduce.Stage("toy", "toy", ("--workers", "2"), 1),)
+{extra}
+sys.exit(reproduce.main())
+"""
+
+
+@pytest.fixture
+def begin(tmp_path):
+    """Starts reproduce with an app whose cells take longer than it may wait, and waits until two of them are being computed."""
+    started = []
+
+    def start(app=None, extra="", **variables):
+        (tmp_path / "driver.py").write_text(DRIVER.format(extra=extra))
+        shutil.copy(TOY, tmp_path / "toy.py") if app is None else (tmp_path / "toy.py").write_text(app)
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("TOY_")}
+        toy = {"TOY_SLEEP": "90", "TOY_TRACE": str(tmp_path), "PYTHONPATH": str(Path(reproduce.__file__).parent)}
+        flags = ["--budget", "ipd", "--run-dir", str(tmp_path / "runs"), "--wandb", "disabled"]
+        command = [sys.executable, str(tmp_path / "driver.py"), *flags]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=clean | toy | variables)
+        started.append(process)
+        wait_until(lambda: len(list(tmp_path.glob("begun *"))) == 2)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+    for pid in processes(tmp_path):
+        os.kill(pid, signal.SIGKILL)
+
+
+def checkpoints(folder):
+    return len(list(folder.glob("checkpoint *")))
+
+
+LAST = "reproduce: interrupted, every finished cell is kept; the same command goes on"
+
+
+def test_sigterm_reaches_the_app_as_such(begin, tmp_path):
+    process = begin(TOY_CHECKPOINT="2")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert checkpoints(tmp_path) == 2
+    assert "finishing the cells in flight" not in err
+    assert err.splitlines()[-1] == LAST
+    assert (tmp_path / "runs" / "toy" / "results.csv").exists()
+    assert processes(tmp_path) == []
+
+
+def test_the_first_ctrl_c_waits_for_the_cells_and_says_so_the_second_keeps_checkpoints(begin, tmp_path):
+    process = begin(TOY_CHECKPOINT="0")
+    process.send_signal(signal.SIGINT)
+    said = iter(process.stderr.readline, "")
+    assert "toy: finishing the cells in flight; Ctrl-C again stops now\n" in said  # reads up to there
+    assert process.poll() is None
+    assert checkpoints(tmp_path) == 0
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert checkpoints(tmp_path) == 2
+    assert err.splitlines()[-1] == LAST
+    assert (tmp_path / "runs" / "toy" / "results.csv").exists()
+    assert processes(tmp_path) == []
+
+
+def test_the_first_ctrl_c_keeps_the_checkpoints_of_trainers(begin, tmp_path):
+    process = begin(TOY_CHECKPOINT="2", TOY_RESUMABLE="1")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "toy: stopping, what is in flight is kept as checkpoints; Ctrl-C again stops without them" in err
+    assert checkpoints(tmp_path) == 2
+
+
+DEAF = """import pathlib, signal, time
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+for name in "ab":
+    pathlib.Path(__file__).with_name(f"begun {name}").touch()
+time.sleep(300)
+"""
+
+
+def test_an_app_that_does_not_listen_is_killed_when_its_time_is_up(begin, tmp_path):
+    process = begin(DEAF, "reproduce.interruption.GRACE_SECONDS = reproduce.SECONDS_TO_CLOSE = 0.5")
+    start = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert time.monotonic() - start > 1
+    assert processes(tmp_path) == []
+
+
+def test_a_third_ctrl_c_does_not_wait(begin, tmp_path):
+    process = begin(DEAF)
+    start = time.monotonic()
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert time.monotonic() - start < reproduce.interruption.GRACE_SECONDS
+    assert processes(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has died")
+def test_an_app_whose_driver_is_killed_writes_checkpoints_and_ends(begin, tmp_path):
+    process = begin(TOY_CHECKPOINT="1")
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not processes(tmp_path))
+    assert checkpoints(tmp_path) == 2
+    assert "interrupted, every finished cell is kept" in (tmp_path / "runs" / "toy.txt").read_text()
 
 
 def test_an_app_that_fails_does_not_keep_the_others_from_running(one_stage, tmp_path, capfd):
@@ -97,6 +232,15 @@ def test_budgets_that_mean_nothing_get_one_line(budget, tmp_path, capfd):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "least"), [("seed", -1, 0), ("mdps", 0, 1), ("repeats", 1, 2), ("seeds", 0, 1), ("updates", 0, 1)]
+)
+def test_numbers_that_are_too_small_get_one_line(flag, value, least, tmp_path, capfd):
+    assert reproduce.main([f"--{flag}", str(value), "--run-dir", str(tmp_path / "new")]) == 2
+    assert capfd.readouterr().err == f"reproduce: --{flag}: expected an integer of at least {least}, got {value}\n"
+    assert not (tmp_path / "new").exists()
+
+
 def test_budgets():
     names = {
         budget: [s.name for s in reproduce.stages(reproduce.Settings(budget))] for budget in ("tabular,ipd", "atari")
@@ -114,10 +258,10 @@ def test_hours_that_are_over_stop_an_app_which_keeps_what_it_has(tmp_path):
     stage = reproduce.Stage("maml", "maml_tabular", flags, 1.0, hours=12 / 3600, drawn_by="mgrl_figures")
     settings = reproduce.Settings(run_dir=tmp_path, wandb="disabled")
     start = time.monotonic()
-    assert reproduce.run(stage, settings, lambda _part: None) == 0
+    assert reproduce.run(stage, settings, lambda _part: None, reproduce.Signals()) == 0
     assert time.monotonic() - start < 40
     assert not (tmp_path / "maml" / "claims.json").exists()
     said = (tmp_path / "maml.txt").read_text()
     assert "interrupted" in said
-    assert "which another app has written" in said  # so it was drawn, if by the wrong program
+    assert "expected a run directory of mgrl_atari" in said  # so it was drawn, if by the wrong program
     assert (tmp_path / "maml" / "results.csv").exists()
