@@ -104,7 +104,7 @@ sys.exit(reproduce.main())
 
 @pytest.fixture
 def begin(tmp_path):
-    """Starts reproduce with an app whose cells take longer than it may wait, and waits until two of them are being computed."""
+    """Starts reproduce with an app whose cells take longer than a test may, and waits until two are being computed."""
     started = []
 
     def start(app=None, extra="", **variables):
