@@ -55,7 +55,7 @@ def _learning(rows: "pd.DataFrame") -> "Figure":
             axes, chosen, "update", "score", by="rule", over="task", names=names, labels=RULES, marks=False,
             x_label="updates of an agent", y_label=SCORE,
         )  # fmt: skip
-    gm_lab.shared_legend(figure)
+    gm_lab.shared_legend(figure, columns=3)
     return figure
 
 

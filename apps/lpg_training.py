@@ -36,17 +36,17 @@ class Lpg:
     """α, the size of an agent's update."""
     prediction_weight: float = 1.0
     """α_y, the size of the predictions' part of it."""
-    hidden: int = 16
+    hidden: int = 32
     """Size of the LSTM."""
     predictions: int = 8
     """m, the length of a prediction vector."""
     estimator: str = "lvc"
     """Of the updates in meta-training: ad, dice, loaded_dice, lvc, or your own as package.module:function."""
-    tasks: int = 128
+    tasks: int = 256
     """Lives that go on at the same time."""
-    meta_updates: int = 700
+    meta_updates: int = 600
     """Windows of meta-training."""
-    meta_lr: float = 3e-3
+    meta_lr: float = 5e-3
     """Adam's learning rate for the rule, which decays linearly to 0."""
     outer_trajectories: int = 16
     """Trajectories of the outer objective."""
