@@ -36,6 +36,9 @@ def alone(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    # where other tests keep every core busy, what gives way takes minutes
+    launch = Tracker._launch
+    monkeypatch.setattr(Tracker, "_launch", lambda self, gives_way: launch(self, gives_way=False))
     return f"http://127.0.0.1:{port}"
 
 
