@@ -3,15 +3,18 @@
 import contextlib
 import importlib
 import io
+import os
 import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gm_lab.settings import parse
+import gm_lab
+from gm_lab.settings import parse, parsed_line
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.relative_to(ROOT / "docs").as_posix(): path.read_text() for path in (ROOT / "docs").rglob("*.md")}
@@ -23,6 +26,38 @@ RUN = sorted({page for page, kind, _, _ in BLOCKS if kind == "bash"})
 COMMANDS = sorted(
     {found for _, code in SHELL for found in re.findall(r"uv run apps/(\w+)\.py *(.*)", code.replace("\\\n", " "))}
 )
+ENDS = ("results.csv", "report.html")
+
+README = (ROOT / "README.md").read_text()
+README_COMMANDS = {
+    (app, " ".join(flags.split()))
+    for app, flags in re.findall(r"uv run apps/(\w+)\.py([^`#|&]*?)(?:`|\n(?=```|uv))", README)
+}
+# what follows a command of full scale, so that it ends within a second: the later of two equal flags counts
+TABULAR = "--mdps 2 --repeats 2 --states 4 --actions 2 --horizon 5"
+SMALL = {
+    "maml_tabular": f"{TABULAR} --sample-sizes 4 8",
+    "lirpg_tabular": f"{TABULAR} --sample-sizes 16 --inner-steps 1 2",
+    "frontier": f"{TABULAR} --sample-sizes 24 --inner-steps 1 --points 0 --updates 2",
+    "attribution": f"{TABULAR} --sample-sizes 8 --points 0",
+    "lola_offpolicy": "--seeds 2 --updates 2 --horizon 5 --evaluation-size 8",
+    "lola_attribution": "--seeds 2 --repeats 2 --horizon 6 --sample-sizes 4 --points 0",
+    "lpg_tabular": "--meta-updates 2 --lifetime 10 --tasks 4 --side 3 --held-out 2 --held-out-side 4 --tuning-tasks 2 "
+    "--hidden 4 --inner-lrs 1 --critic-lrs 1 --gae-lambdas 0.9 --mdps 2 --repeats 2 --sample-sizes 4 --inner-steps 1 2 "
+    "--horizon 8",
+    "mgrl_atari": "--envs 2 --steps 2 --env-steps 12 --seeds 1 --figure returns --algorithms a2c",
+}
+FULL_SCALE = sorted(
+    {
+        (app, " ".join(flags.split("#")[0].split()))
+        for _, kind, _, code in BLOCKS
+        if kind == "sh"
+        for app, flags in re.findall(r"uv run apps/(\w+)\.py *(.*)", code.replace("\\\n", " "))
+    }
+    | README_COMMANDS
+)
+# of a cluster, or of runs that are there already: their flags are read below, and their own tests run them
+ELSEWHERE = {found for found in FULL_SCALE if "--ray-address" in found[1] or found[0] not in SMALL}
 
 
 def test_every_block_is_of_a_kind_that_is_tested():
@@ -51,8 +86,9 @@ def test_the_bash_blocks_of_a_page_run(page, tmp_path):
         script = code.replace("uv run apps/", f"{sys.executable} {ROOT}/apps/")
         done = subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        wanted = re.findall(r"--run-dir (\S+)", code)
-        assert [name for name in wanted if not (tmp_path / name / "results.csv").exists()] == []
+        wanted = re.findall(r"--(?:run-dir|out) (\S+)", code)
+        done_with = [[tmp_path / name, *(tmp_path / name / end for end in ENDS)] for name in wanted]
+        assert [files[0] for files in done_with if not any(file.is_file() for file in files)] == []
 
 
 @pytest.mark.parametrize(("page", "code"), SHELL)
@@ -61,14 +97,53 @@ def test_every_shell_block_is_one(page, code):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(("app", "flags"), COMMANDS)
+@pytest.mark.parametrize(("app", "flags"), sorted({*COMMANDS, *README_COMMANDS}))
 def test_the_apps_know_the_flags(app, flags):
     module = importlib.import_module(app)
+    line = shlex.split(flags.split("#")[0])
     if hasattr(module, "EXPERIMENT"):
-        parse(module.EXPERIMENT.settings, app, shlex.split(flags.split("#")[0]))
-    else:
-        done = subprocess.run([sys.executable, ROOT / "apps" / f"{app}.py", "--help"], capture_output=True, check=False)
-        assert done.returncode == 0
+        parse(module.EXPERIMENT.settings, app, line)
+    elif hasattr(module, "Settings"):
+        parsed_line(module.Settings, app, line)
+    else:  # it refuses the folder, not the flags, which would raise SystemExit
+        assert module.main(line) == 2
+
+
+@pytest.mark.parametrize(("app", "flags"), [found for found in FULL_SCALE if found not in ELSEWHERE])
+def test_a_command_of_full_scale_runs_at_a_small_one(app, flags, tmp_path, monkeypatch):
+    """Without drawing, which each app's own tests do."""
+    (tmp_path / "mypackage").mkdir()
+    (tmp_path / "mypackage" / "mymodule.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    experiment = replace(importlib.import_module(app).EXPERIMENT, figures=lambda *_: {})
+    line = [*shlex.split(flags), *shlex.split(SMALL[app]), "--workers", "1", "--wandb", "disabled"]
+    assert gm_lab.main(experiment, [*line, "--run-dir", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "claims.json").exists()
+
+
+OWN = """def my_estimator(seen):
+    return ((seen.log_prob - seen.log_prob.detach()).exp() * seen.discount[:-1] * seen.advantage).sum(-1)
+"""
+
+
+def test_commands_that_are_only_read_are_few_and_known():
+    assert {app for app, flags in ELSEWHERE if "--ray-address" not in flags} == {"mgrl_figures", "report", "reproduce"}
+    assert {app for app, flags in ELSEWHERE if "--ray-address" in flags} == {"maml_tabular", "mgrl_atari"}
+    assert set(SMALL) == {app for app, _ in FULL_SCALE} - {"mgrl_figures", "report", "reproduce"}
+    assert len(README_COMMANDS) >= 15
+
+
+def test_the_slurm_script_starts_a_head_workers_and_the_app(tmp_path):
+    (script,) = [code for _, code in SHELL if "#SBATCH" in code]
+    for name in ("srun", "uv", "sleep", "scontrol"):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/said\necho node1\n')
+        (tmp_path / name).chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "node[1-4]"}
+    subprocess.run(["bash", "-eu", "-c", script.replace("exec ", "wait\nexec ")], env=env, check=True, timeout=60)
+    said = (tmp_path / "said").read_text()
+    assert "--nodelist=node1 uv run ray start --head" in said
+    assert "uv run ray start --address node1:6379" in said
+    assert "uv run apps/maml_tabular.py --launcher ray --ray-address node1:6379" in said
 
 
 def test_links_lead_somewhere():

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +34,13 @@ def test_the_quick_start_is_two_commands():
     block = re.search(r"## Quick start\n+```sh\n(.*?)```", README, re.DOTALL)
     assert block is not None
     assert block[1].splitlines() == ["pip install uv && uv run apps/maml_tabular.py", "uv run nox"]
+
+
+def test_the_experiment_in_gm_labs_readme_runs(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "packages/gm-lab/README.md").read_text(), re.DOTALL)
+    (tmp_path / "settle.py").write_text(code)
+    flags = ["--run-dir", "run", "--workers", "1", "--wandb", "disabled"]
+    subprocess.run([sys.executable, "settle.py", *flags], cwd=tmp_path, check=True, timeout=120)
+    assert len((tmp_path / "run" / "results.csv").read_text().splitlines()) == 1 + 10 * 6
+    assert "MEAN-1" in (tmp_path / "run" / "claims.json").read_text()
+    assert (tmp_path / "run" / "figures" / "error.png").exists()
