@@ -146,9 +146,9 @@ def test_a_run_leaves_what_it_promises(app, tmp_path):
     assert counts["learning"] == (2 * 2 + 4) * 2 * 2 * 3  # rules, kinds, tasks, updates 0, 5, 10
     assert counts["tuning"] == 2 * 2 * (2 + 2 + 2 * 7)  # criteria, kinds, settings of hand-made and of two learnt rules
     tuned = frame[frame["figure"] == "tuning"]
-    for (rule, seed, kind), rows in frame[frame["figure"] == "learning"].groupby(["rule", "seed", "kind"]):
-        points = tuned.query("rule == @rule and seed == @seed and kind == @kind")
-        assert set(rows["lr"]) == {points.loc[points["score"].idxmax(), "lr"]}
+    best = tuned.loc[tuned.groupby(names := ["rule", "seed", "kind"])["score"].idxmax()].set_index(names)["lr"]
+    used = frame[frame["figure"] == "learning"].groupby(names)["lr"].unique()
+    assert {key: list(values) for key, values in used.items()} == {key: [value] for key, value in best.items()}
     assert counts["gradient"] == 5 * 2 * 2 * 2  # estimators, permutations, K, MDPs
     assert counts["meta"] == 2 * 4
     assert np.isfinite(frame[frame["figure"] != "gradient"]["score"]).all()
