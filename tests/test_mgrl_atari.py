@@ -272,8 +272,8 @@ def test_a_lost_copy_costs_its_measurement_alone(app, tmp_path):
     damaged.write_bytes(damaged.read_bytes()[:-1000])
     status, error = app(*arguments)
     assert status == 0
-    assert f"no meta-gradients after 0 updates: {lost.relative_to(tmp_path)}: expected a complete checkpoint" in error
-    assert f"no meta-gradients after 1 updates: {damaged.relative_to(tmp_path)}: expected a complete" in error
+    assert f"no meta-gradients after 0 updates: {lost}: expected a complete checkpoint" in error
+    assert f"no meta-gradients after 1 updates: {damaged}: expected a complete" in error
     assert set(pd.read_csv(tmp_path / "run" / "results.csv")["figure"]) == {"returns", "throughput"}
 
 
