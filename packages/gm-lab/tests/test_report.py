@@ -162,6 +162,17 @@ def test_a_run_older_than_the_records_of_sessions(finished, tmp_path):
     assert "Unfinished" not in text
 
 
+def test_a_run_made_outside_a_checkout(finished, tmp_path):
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(finished, copy)
+    begun, *rest = (copy / "sessions.jsonl").read_text().splitlines()
+    record = {key: value for key, value in json.loads(begun).items() if key not in {"git_commit", "git_changed"}}
+    (copy / "sessions.jsonl").write_text("\n".join([json.dumps(record), *rest]) + "\n")
+    text = " ".join(Page(rendered([load(copy)], "")).text())
+    assert record["command"] in text
+    assert "git checkout" not in text
+
+
 DAMAGED = {
     "claims.json": [b"[1]", b"null", b"{}", b'[{"id": "A"}]', b"\xff\xfe[]"],
     "config.yaml": [b"app: toy\nrun_id: a\nsettings: 1", b"null", b"\xff\xfe\xfd"],
