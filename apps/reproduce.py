@@ -191,16 +191,6 @@ class Signals:
         self.passing_on = False
 
     @contextlib.contextmanager
-    def handled(self) -> Iterator[None]:
-        """Receives them, also where a script's background would have SIGINT ignored."""
-        previous = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    @contextlib.contextmanager
     def passed_on(self) -> Iterator[None]:
         """Only collects them; raises `Interrupted` at the end if there were any."""
         self.passing_on = True
@@ -211,7 +201,8 @@ class Signals:
         if self.received:
             raise Interrupted(self.received[-1])
 
-    def _receive(self, number: int, _frame: FrameType | None) -> None:
+    def receive(self, number: int, _frame: FrameType | None) -> None:
+        """Takes one."""
         self.received.append(number)
         if not self.passing_on:
             raise Interrupted(number)
@@ -232,26 +223,34 @@ def start(command: Sequence[str], words: BinaryIO) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(call, stdout=words, stderr=words, start_new_session=True, preexec_fn=end_with_us)
 
 
-def follow(process: "subprocess.Popen[bytes]", signals: Signals, look: Callable[[], None]) -> None:
+def follow(process: "subprocess.Popen[bytes]", signals: Signals, look: Callable[[], bool]) -> bool:
     """Waits for an app and passes signals on: to finish its cells, to stop with checkpoints; the third one kills it.
 
     Args:
         process: The app.
         signals: What has been received.
-        look: Called several times a second.
+        look: Called several times a second; it says whether the app's time is over. Then the app is told to stop with
+            checkpoints, and the first signal asks for nothing more.
+
+    Returns:
+        Whether the app was stopped since its time was over.
     """
-    sent, end = 0, float("inf")
+    sent, end, over = 0, float("inf"), False
     while process.poll() is None:
-        look()
+        if look() and not over and not signals.received:
+            process.send_signal(signal.SIGTERM)
+            over = True
         if sent < len(signals.received):  # one at a time: two at once are one
-            process.send_signal(signals.received[sent])
+            if sent or not over:
+                process.send_signal(signals.received[sent])
             sent += 1
-            if sent > 1 or signals.received[0] == signal.SIGTERM:
+            if over or sent > 1 or signals.received[0] == signal.SIGTERM:
                 end = min(end, time.monotonic() + interruption.GRACE_SECONDS + SECONDS_TO_CLOSE)
         if sent > 2 or time.monotonic() > end:
             process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(POLL_SECONDS)
+    return over
 
 
 def run(stage: Stage, settings: Settings, update: Callable[[float], None], signals: Signals) -> int:
@@ -266,7 +265,6 @@ def run(stage: Stage, settings: Settings, update: Callable[[float], None], signa
     folder, file = settings.run_dir / stage.name, settings.run_dir / f"{stage.name}.txt"
     make_folder(settings.run_dir)
     begun = time.monotonic()
-    stopped = False
     try:
         words = file.open("wb")
     except OSError as error:
@@ -283,17 +281,14 @@ def run(stage: Stage, settings: Settings, update: Callable[[float], None], signa
                 if line.startswith(f"{stage.app}: "):
                     print(line, file=sys.stderr, flush=True)
 
-        def look() -> None:
-            nonlocal stopped
+        def look() -> bool:
             hear()
             seconds = time.monotonic() - begun
-            if stage.hours is not None and seconds > 3600 * stage.hours and not stopped:
-                process.send_signal(signal.SIGTERM)
-                stopped = True
             update(seconds / stage.weight if stage.hours else progress_of(folder, process.pid))
+            return stage.hours is not None and seconds > 3600 * stage.hours
 
         try:
-            follow(process, signals, look)
+            stopped = follow(process, signals, look)
             hear()
         except BaseException:
             process.terminate()
@@ -322,7 +317,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = stages(settings)
         failed = False
         lines = []
-        with signals.handled():
+        with interruption.receiving(signals.receive):
             with display(found) as update:
                 for index, stage in enumerate(found):
                     begun = time.monotonic()

@@ -203,6 +203,32 @@ def test_a_third_ctrl_c_does_not_wait(begin, tmp_path):
     assert processes(tmp_path) == []
 
 
+SLOW = """import pathlib, signal, sys, time
+here = pathlib.Path(__file__)
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _frame: here.with_name(f"told {number}").touch())
+for name in "ab":
+    here.with_name(f"begun {name}").touch()
+while not here.with_name("written").exists():
+    time.sleep(0.05)
+sys.exit(143)
+"""
+
+
+def test_ctrl_c_leaves_an_app_whose_hours_are_over_the_time_for_its_checkpoints(begin, tmp_path):
+    hours = 'reproduce.STAGES["ipd"] = (reproduce.Stage("toy", "toy", (), 1, hours=3 / 3600),)'
+    process = begin(SLOW, hours)
+    wait_until((tmp_path / "told 15").exists)
+    process.send_signal(signal.SIGINT)
+    time.sleep(5 * reproduce.POLL_SECONDS)
+    assert not (tmp_path / "told 2").exists()
+    process.send_signal(signal.SIGINT)
+    wait_until((tmp_path / "told 2").exists)
+    (tmp_path / "written").touch()
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has died")
 def test_an_app_whose_driver_is_killed_writes_checkpoints_and_ends(begin, tmp_path):
     process = begin(TOY_CHECKPOINT="1")

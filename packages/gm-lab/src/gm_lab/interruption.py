@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from gm_lab.errors import Interrupted
@@ -12,6 +12,17 @@ from gm_lab.errors import Interrupted
 # how long workers may take to write their checkpoints; schedulers kill about 30 s after SIGTERM
 GRACE_SECONDS = 20.0
 HURRIED_GRACE_SECONDS = 1.0
+
+
+@contextlib.contextmanager
+def receiving(receive: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Has SIGINT and SIGTERM call a function, also where a script's background would have SIGINT ignored."""
+    previous = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 class Interruption:
@@ -75,12 +86,8 @@ class Interruption:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with receiving(self._receive):
             yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if self._raised:
