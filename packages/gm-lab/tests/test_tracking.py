@@ -1,15 +1,20 @@
 """Weights & Biases: online against a stand-in that records what it is sent, offline by reading the files back."""
 
+import gc
 import json
 import os
+import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from wandb.util import get_core_path  # not later: wandb makes temporary folders when it is imported
 
 import gm_lab
 from gm_lab import tracking
@@ -18,6 +23,17 @@ from gm_lab.live import LiveRows
 from gm_lab.statistics import mean_interval
 from gm_lab.tables import headline
 from gm_lab.tracking import Tracker
+
+
+@pytest.fixture(autouse=True)
+def temporary(monkeypatch, tmp_path_factory):
+    """Where temporary files go; none may be left."""
+    folder = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    yield folder
+    gc.collect()
+    assert [str(path) for path in folder.rglob("*")] == []
 
 
 @pytest.fixture
@@ -135,8 +151,6 @@ def test_an_online_run_as_the_server_sees_it(main, server, connected, tmp_path):
 
 def records(log):
     """What an offline run wrote, as W&B's own reader sees it."""
-    from wandb.util import get_core_path
-
     command = [get_core_path(), "leet", "inspect", "--no-observability", "-json", "--run-file", str(log)]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return [json.loads(line) for line in text.splitlines()]
@@ -204,6 +218,20 @@ def test_an_offline_run_read_back(alone, main, tmp_path):
     claims = json.loads((folder / "files" / last["claims.path"]).read_text())
     assert claims["data"] == [[verdict["id"], verdict["claim"], verdict["verdict"], verdict["measured"]]]
     assert (folder / "files" / last["figures/toy.path"]).read_bytes() == (path / "figures/toy.png").read_bytes()
+
+
+def test_the_line_that_uploads_an_offline_run_does_so(stand_in, alone, main, monkeypatch, tmp_path):
+    path = tmp_path / "run"
+    _, out, _ = main("--wandb", "offline")
+    line = out.splitlines()[-1].partition("to upload it: ")[2]
+    with stand_in() as server:
+        account = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "a" * 40}
+        places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        subprocess.run(line, shell=True, check=True, capture_output=True, env=os.environ | account | {"PATH": places})
+        assert set(by_name(server)) == {"ad", "lvc", "mine"}
+        assert set(server.exit_codes.values()) == {0}
+        (results,) = (number for number, item in enumerate(server.artifacts) if item["artifactTypeName"] == "results")
+        assert server.uploads[f"artifact{results}/results.csv"] == (path / "results.csv").read_bytes()
 
 
 def test_a_server_that_refuses_the_key(stand_in, main, connected, tmp_path):
@@ -383,8 +411,6 @@ def test_disabled_does_nothing(alone, monkeypatch, tmp_path):
 
 
 def test_a_process_that_does_not_read_does_not_hold_the_run_up(alone, tmp_path):
-    import signal
-
     tracker = Tracker("offline", tmp_path, "toy", "abcd1234", {}, lambda _: None)
     tracker.start()
     os.kill(tracker._process.pid, signal.SIGSTOP)
@@ -393,6 +419,23 @@ def test_a_process_that_does_not_read_does_not_hold_the_run_up(alone, tmp_path):
         tracker.progress(step, 0.1)
     assert time.monotonic() - start < 5.0
     tracker._stop()
+
+
+DRIVER = """import pathlib, sys, time
+from gm_lab.tracking import Tracker
+Tracker("offline", pathlib.Path(sys.argv[1]), "toy", "abcd1234", {}, print).start()
+print("started", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_driver_that_is_killed_leaves_no_temporary_files(alone, tmp_path, temporary, until):
+    command = [sys.executable, "-c", DRIVER, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "started\n"
+        assert len(list(temporary.iterdir())) == 1
+        process.kill()
+    until(lambda: not list(temporary.iterdir()))
 
 
 def test_keys_are_found_in_the_environment_and_in_netrc(alone, monkeypatch, tmp_path):

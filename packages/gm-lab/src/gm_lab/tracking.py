@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -61,12 +62,14 @@ class Tracker:
             "config": config,
             "curves": [dataclasses.asdict(kind) for kind in curves],
             "program": sys.argv[0],
+            "driver": os.getpid(),
             "limit": FINISH_SECONDS,
             "quiet": QUIET_SECONDS,
             "interval": SEND_SECONDS,
         }
         self._run_dir, self._warn = run_dir, warn
         self._process: subprocess.Popen[str] | None = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._answers = threading.Thread(target=lambda: None)
         self._warnings: set[str] = set()
         self._begun = self._complete = False
@@ -79,14 +82,17 @@ class Tracker:
             self._launch(gives_way=True)
 
     def _launch(self, gives_way: bool) -> None:
-        spec = self._spec | {"gives_way": gives_way}
         try:
+            if self._temporary is None:  # W&B leaves its own temporary folders behind
+                self._temporary = tempfile.TemporaryDirectory(prefix="gm-lab-wandb-", ignore_cleanup_errors=True)
+            spec = self._spec | {"gives_way": gives_way, "temporary": self._temporary.name}
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "gm_lab.uploading"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
+                env=os.environ | {"TMPDIR": self._temporary.name},
                 start_new_session=True,  # Ctrl-C is for the run
             )
             assert self._process.stdin is not None
@@ -147,6 +153,8 @@ class Tracker:
                 )
         finally:
             self._stop()
+            if self._temporary is not None:
+                self._temporary.cleanup()
 
     def _send(self, message: dict[str, Any]) -> None:
         if self._process is None or self._process.stdin is None:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import queue
+import shutil
 import sys
 import threading
 import time
@@ -295,6 +296,8 @@ def main() -> None:
     except BaseException as error:  # W&B also raises SystemExit and KeyboardInterrupt subclasses
         tell({"warn": f"W&B: {in_a_line(error)}; going on without it", "sync": None})
     finally:
+        if os.getppid() != spec["driver"]:  # else it does so
+            shutil.rmtree(spec["temporary"], ignore_errors=True)
         os._exit(0)  # W&B's own exit hooks may wait
 
 
