@@ -1,5 +1,6 @@
 """A tiny experiment, run as a program by the tests. TOY_* variables make it slow or make it fail."""
 
+import fcntl
 import os
 import signal
 import sys
@@ -78,7 +79,8 @@ def run_cell(cell):
 def killing():
     """Whether to die now: TOY_TIMES times, counted in the file TOY_COUNT, which other cells and processes share."""
     with Path(os.environ["TOY_COUNT"]).open("a") as count:
-        died = count.tell()
+        fcntl.flock(count, fcntl.LOCK_EX)  # two workers may come at once
+        died = count.seek(0, os.SEEK_END)
         if died < int(os.environ["TOY_TIMES"]):
             count.write("x")
             return True
