@@ -1,16 +1,16 @@
 """What W&B costs a run while its cells are computed: unreachable, slow, refusing the key, and well, beside disabled.
 
-Every core is busy with cells, W&B starts at once instead of after 20 s, and each cell writes live rows. The order of
-the modes is turned in each round. Two figures, medians over rounds: the time that the workers take from the start of
-their first cell to the end of their last against that with `--wandb disabled` in the same round, which a shared machine
-blurs by some percent; and the wall time of the cells over their own processor time, against the same with `--wandb
-disabled`, which says how much of a core was taken from them.
+Every core is busy with cells, W&B starts at once instead of after 20 s, and each cell writes live rows. In each round
+every mode runs beside a run of its own with `--wandb disabled`, in turn before and after it. Two figures against that
+run, means with 95% intervals over rounds:
 
-The exit status is 1 if by the first figure a mode costs more than 2%. Noise: each round runs `--wandb disabled` twice.
-Where the second costs more or less than the first by over 2%, the machine can't tell, and the exit status is 1, too: it
-takes more rounds, or a machine that does nothing else.
+- the time that the workers take from the start of their first cell to the end of their last, which a shared machine
+  blurs by some percent (the control, `disabled again`, shows by how much);
+- the wall time of the cells over their own processor time: how much of a core was taken from them.
 
-    uv run benchmarks/wandb_cost.py 5
+The exit status is 1 if the first shows that a mode costs more than 2%, or the second fails to show that it costs less.
+
+    uv run benchmarks/wandb_cost.py 10
 """
 
 import contextlib
@@ -30,19 +30,20 @@ import pandas as pd
 import gm_lab
 from gm_lab import tracking
 from gm_lab.provenance import sessions
+from gm_lab.statistics import Interval, mean_interval
 
 STAND_IN = Path(__file__).parents[1] / "packages" / "gm-lab" / "tests" / "standin.py"
 CELLS, LOOPS, LIVE = 24, 60_000_000, 20
-LIMIT = 0.02  # of the time that computing takes
-CONTROL = "disabled again"
+LIMIT = 0.02
+BASE = "disabled"
 MODES = {
-    "disabled": None,
-    CONTROL: None,
+    "disabled again": None,
     "unreachable": None,
     "slow": {"delay": 10.0},
     "refusing": {"refuse": True},
     "online": {},
 }
+Measured = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,14 @@ EXPERIMENT = gm_lab.Experiment(
 )
 
 
-def seconds(mode: str, path: Path) -> tuple[float, float, float]:
+def seconds(mode: str, path: Path) -> Measured:
     """Seconds of the workers, from the last cell to the end, and the cells' wall time over their processor time."""
     spec = importlib.util.spec_from_file_location("standin", STAND_IN)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    answers = MODES[mode]
+    answers = MODES.get(mode)
     with module.StandIn(**answers) if answers is not None else contextlib.nullcontext() as server:
         os.environ["WANDB_BASE_URL"] = server.url if server else "http://127.0.0.1:9"
         start = time.monotonic()
@@ -110,45 +111,53 @@ def seconds(mode: str, path: Path) -> tuple[float, float, float]:
     return (workers["ended"] - workers["begun"]).sum(), whole - computed, taken
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a mode costs: computing time and processor share, both as parts of those with `--wandb disabled`."""
+
+    computing: Interval
+    taken: Interval
+    then: float
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[Measured, Measured]]) -> "Cost":
+        """From a mode's runs, each with the run beside it."""
+        computing, taken = (mean_interval([run[i] / base[i] - 1 for run, base in pairs]) for i in (0, 2))
+        return cls(computing, taken, statistics.median(run[1] for run, _ in pairs))
+
+
 def main(argv: Sequence[str]) -> int:
     """Measures as many rounds as asked for (3) and prints a line for each mode; the exit status."""
     os.environ["WANDB_API_KEY"] = "a" * 40
     tracking.QUIET_SECONDS, tracking.FINISH_SECONDS = 0.0, 8.0
-    found: dict[str, list[tuple[float, float, float]]] = {mode: [] for mode in MODES}
+    found: dict[str, list[tuple[Measured, Measured]]] = {mode: [] for mode in MODES}
     with tempfile.TemporaryDirectory() as folder:
         for round_ in range(int(argv[0]) if argv else 3):
-            order = list(MODES)[round_ % len(MODES) :] + list(MODES)[: round_ % len(MODES)]
-            for mode in order:
-                found[mode].append(seconds(mode, Path(folder, f"{mode}{round_}")))
-    slower = {}
-    for mode, runs in found.items():
-        computing, taken = ([a[i] / b[i] for a, b in zip(runs, found["disabled"], strict=True)] for i in (0, 2))
-        slower[mode] = statistics.median(computing) - 1
-        print(f"{mode}: computing x {spread(computing)}, wall over cpu x {spread(taken)}, then {middle(runs, 1):.1f} s")
-
-    complaint = judged(slower)
+            for mode, pairs in found.items():
+                order = (mode, BASE) if round_ % 2 else (BASE, mode)
+                runs = {name: seconds(name, Path(folder, f"{name}, {mode} {round_}")) for name in order}
+                pairs.append((runs[mode], runs[BASE]))
+    costs = {mode: Cost.of(pairs) for mode, pairs in found.items()}
+    for mode, cost in costs.items():
+        print(f"{mode}: computing {percent(cost.computing)}, of a core {percent(cost.taken)}, then {cost.then:.1f} s")
+    complaint = judged(costs)
     if complaint:
         print(f"wandb_cost: {complaint}", file=sys.stderr)
     return int(bool(complaint))
 
 
-def judged(slower: Mapping[str, float]) -> str:
-    """What is wrong with the median slow-down of each mode; empty if nothing is."""
-    if abs(slower[CONTROL]) > LIMIT:
-        off = f"{slower[CONTROL]:+.1%} without W&B"
-        return f"expected a machine that repeats itself within {LIMIT:.0%}, got {off}; more rounds"
-    above = [f"{mode} {value:+.1%}" for mode, value in slower.items() if value > LIMIT]
-    return f"expected at most {LIMIT:+.0%} of computing time, got {', '.join(above)}" if above else ""
+def judged(costs: Mapping[str, Cost]) -> str:
+    """What is wrong with what the modes cost; empty if nothing is."""
+    slow = [f"{mode} {percent(cost.computing)}" for mode, cost in costs.items() if cost.computing.low > LIMIT]
+    if slow:
+        return f"expected at most {LIMIT:+.0%} of computing time, got {', '.join(slow)}"
+    taken = [f"{mode} {percent(cost.taken)}" for mode, cost in costs.items() if not cost.taken.high <= LIMIT]
+    return f"expected less than {LIMIT:.0%} of a core taken, got {', '.join(taken)}; more rounds?" if taken else ""
 
 
-def middle(runs: Sequence[Sequence[float]], at: int) -> float:
-    """The median of one number of the runs."""
-    return statistics.median(run[at] for run in runs)
-
-
-def spread(ratios: Sequence[float]) -> str:
-    """Median and extremes."""
-    return f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+def percent(part: Interval) -> str:
+    """A mean and its interval."""
+    return f"{part.mean:+.1%} [{part.low:+.1%}, {part.high:+.1%}]"
 
 
 if __name__ == "__main__":
