@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -221,8 +222,10 @@ def test_an_offline_run_read_back(alone, main, tmp_path):
 
 
 def test_the_line_that_uploads_an_offline_run_does_so(stand_in, alone, main, monkeypatch, tmp_path):
-    path = tmp_path / "run"
+    path, home = tmp_path / "run", tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
     _, out, _ = main("--wandb", "offline")
+    shutil.rmtree(home, ignore_errors=True)  # as on another machine
     line = out.splitlines()[-1].partition("to upload it: ")[2]
     with stand_in() as server:
         account = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "a" * 40}
