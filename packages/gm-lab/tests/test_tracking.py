@@ -226,11 +226,14 @@ def test_the_line_that_uploads_an_offline_run_does_so(stand_in, alone, main, mon
     monkeypatch.setenv("HOME", str(home))
     _, out, _ = main("--wandb", "offline")
     shutil.rmtree(home, ignore_errors=True)  # as on another machine
+    another = tmp_path / "another"
+    (another / "tmp").mkdir(parents=True)  # wandb's own command keeps a log here, or in ./wandb
     line = out.splitlines()[-1].partition("to upload it: ")[2]
     with stand_in() as server:
         account = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "a" * 40}
         places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        subprocess.run(line, shell=True, check=True, capture_output=True, env=os.environ | account | {"PATH": places})
+        machine = os.environ | account | {"PATH": places, "TMPDIR": str(another / "tmp")}
+        subprocess.run(line, shell=True, check=True, capture_output=True, env=machine, cwd=another)
         assert set(by_name(server)) == {"ad", "lvc", "mine"}
         assert set(server.exit_codes.values()) == {0}
         (results,) = (number for number, item in enumerate(server.artifacts) if item["artifactTypeName"] == "results")
