@@ -10,7 +10,8 @@ run, means with 95% intervals over rounds:
 
 The exit status is 1 if the first shows that a mode costs more than 2%, or the second fails to show that it costs less.
 
-    uv run benchmarks/wandb_cost.py 10
+    uv run benchmarks/wandb_cost.py 10        # rounds
+    uv run benchmarks/wandb_cost.py 20 slow   # of these modes alone
 """
 
 import contextlib
@@ -127,10 +128,14 @@ class Cost:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measures as many rounds as asked for (3) and prints a line for each mode; the exit status."""
+    """Measures rounds (3) of the modes that are asked for (all) and prints a line for each; the exit status."""
+    unknown = set(argv[1:]) - set(MODES)
+    if unknown or not (argv or ["3"])[0].isdecimal():
+        print(f"wandb_cost: expected ROUNDS and some of {', '.join(MODES)}, got {' '.join(argv)}", file=sys.stderr)
+        return 2
     os.environ["WANDB_API_KEY"] = "a" * 40
     tracking.QUIET_SECONDS, tracking.FINISH_SECONDS = 0.0, 8.0
-    found: dict[str, list[tuple[Measured, Measured]]] = {mode: [] for mode in MODES}
+    found: dict[str, list[tuple[Measured, Measured]]] = {mode: [] for mode in argv[1:] or MODES}
     with tempfile.TemporaryDirectory() as folder:
         for round_ in range(int(argv[0]) if argv else 3):
             for mode, pairs in found.items():

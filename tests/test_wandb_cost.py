@@ -41,6 +41,18 @@ def test_one_round_shows_nothing(monkeypatch, capsys):
     assert "more rounds?" in capsys.readouterr().err
 
 
+def test_modes_can_be_chosen(monkeypatch, capsys):
+    monkeypatch.setattr(wandb_cost, "seconds", lambda _mode, _path: (10.0, 1.0, 1.0))
+    assert wandb_cost.main(["2", "slow"]) == 0
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == ["slow"]
+
+
+@pytest.mark.parametrize("argv", [["2", "fast"], ["many"], ["-1"]])
+def test_bad_arguments(capsys, argv):
+    assert wandb_cost.main(argv) == 2
+    assert capsys.readouterr().err.startswith("wandb_cost: expected ROUNDS and some of disabled again, ")
+
+
 def test_only_the_base_and_the_control_run_without_wandb():
     assert [mode for mode in (wandb_cost.BASE, *wandb_cost.MODES) if mode.startswith("disabled")] == [
         wandb_cost.BASE,
