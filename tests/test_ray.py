@@ -232,8 +232,13 @@ def test_a_cluster_that_asks_for_its_token(start, guarded, tmp_path):
     status, error = start(tmp_path / "run", *flags, HOME=home).end()
     assert status == 0, error
     assert len((tmp_path / "run" / "results.csv").read_text().splitlines()) == 4
-    (tmp_path / "elsewhere").mkdir()
-    status, error = start(tmp_path / "refused", *flags, HOME=tmp_path / "elsewhere").end()
-    assert status == 2
-    message = f"--ray-address: the cluster at {address} asks for its token; expected a copy of its first machine's"
-    assert error == [f"ray_app: {message} ~/.ray/auth_token here, in the same place"]
+    for kind, held in {"": None, ", not the one found": "0dd"}.items():
+        elsewhere = tmp_path / f"elsewhere {held}" / ".ray"
+        elsewhere.mkdir(parents=True)
+        if held:
+            (elsewhere / "auth_token").write_text(held * 60)  # its length takes two bytes
+        status, error = start(tmp_path / "refused", *flags, HOME=elsewhere.parent).end()
+        assert status == 2
+        message = f"--ray-address: the cluster at {address} asks for its token{kind}; expected a copy of its first"
+        assert error == [f"ray_app: {message} machine's ~/.ray/auth_token here, in the same place"]
+        assert not (tmp_path / "refused").exists()

@@ -356,33 +356,51 @@ def test_an_address_of_no_cluster_is_refused(main, monkeypatch, tmp_path, addres
     assert not (tmp_path / "run").exists()
 
 
+HELLO = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+OPEN, GUARDED = HELLO + b"\x0bgrpc-status\x010\0", HELLO + b"\x0bgrpc-status\x0216\0"
+NONE = "expected a running Ray cluster at "
+TOKEN = "asks for its token"
+
+
 @pytest.mark.parametrize(
-    ("answer", "found"),
+    ("held", "answers", "found"),
     [
-        (bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]) + b"\x0bgrpc-status\x010\0", False),
-        (bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]) + b"\x0bgrpc-status\x0216\0", True),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", None),
-        (b"", None),
+        ("", [OPEN], False),
+        ("a" * 40, [OPEN], False),  # nor is it shown
+        ("a" * 40, [GUARDED, OPEN], True),
+        ("a" * 300, [GUARDED, OPEN], True),
+        ("a" * 40, [GUARDED, GUARDED], f"{TOKEN}, not the one found"),
+        ("", [GUARDED], f"{TOKEN}; expected"),
+        ("", [b"HTTP/1.1 400 Bad Request\r\n\r\n"], NONE),
+        ("", [b""], NONE),
     ],
 )
-def test_what_answers_at_an_address(answer, found):
+def test_what_answers_at_an_address(held, answers, found, monkeypatch, tmp_path):
     """Also where the address is one of IPv6."""
     from gm_lab.cluster import answering
 
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    (tmp_path / "token").write_text(f"{held}\n")
+    asked = []
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as listening:
 
         def answered():
-            with listening.accept()[0] as connection:
-                connection.recv(4096)
-                connection.sendall(answer)
+            for answer in answers:
+                with listening.accept()[0] as connection:
+                    asked.append(connection.recv(4096))
+                    connection.sendall(answer)
 
-        threading.Thread(target=answered).start()
+        answering_thread = threading.Thread(target=answered)
+        answering_thread.start()
         address = f"[::1]:{listening.getsockname()[1]}"
-        if found is None:
-            with pytest.raises(gm_lab.BadInput, match=r"expected a running Ray cluster at \[::1\]"):
+        if isinstance(found, str):
+            with pytest.raises(gm_lab.BadInput, match=found):
                 answering(address)
         else:
             assert answering(address) == (address, found)
+        answering_thread.join()
+    assert [f"Bearer {held}".encode() in question for question in asked] == [False, True][: len(answers)]
 
 
 def test_without_ray_the_extra_is_named(main, monkeypatch):

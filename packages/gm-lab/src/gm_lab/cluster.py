@@ -127,7 +127,7 @@ def check(settings: RunSettings) -> None:
     """Finds out at once whether there is a cluster to use.
 
     Raises:
-        BadInput: Ray is not installed, or nothing like it answers at the address.
+        BadInput: Ray is not installed, nothing like it answers at the address, or what does asks for another token.
     """
     installed()
     if settings.ray_address is not None:
@@ -157,11 +157,6 @@ def connected(where: Place, ray: Any) -> Any:
     address, guarded = (None, False) if where.address is None else answering(where.address)
     if guarded and "RAY_AUTH_MODE" not in os.environ:
         # Ray sends its token where it finds a cluster by itself, and not to an address that it is given
-        if not has_token():
-            raise BadInput(
-                f"--ray-address: the cluster at {address} asks for its token; expected a copy of its first machine's "
-                "~/.ray/auth_token here, in the same place"
-            )
         os.environ["RAY_AUTH_MODE"] = "token"
         ray._raylet.Config.initialize("")  # it has read the environment before
     # neither the driver's nor the cluster's news of nodes and retries: what matters is said by us
@@ -186,12 +181,15 @@ def connected(where: Place, ray: Any) -> Any:
     return ray
 
 
-def has_token() -> bool:
-    """Whether this machine holds a token where Ray looks for it."""
-    if os.environ.get("RAY_AUTH_TOKEN"):
-        return True
+def token() -> str:
+    """What this machine holds where Ray looks for its token; empty if nothing."""
+    if found := os.environ.get("RAY_AUTH_TOKEN"):
+        return found
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return (Path(named) if named else Path.home() / ".ray" / "auth_token").is_file()
+    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return path.read_text().strip()
+    return ""
 
 
 def answering(address: str) -> tuple[str, bool]:
@@ -201,7 +199,7 @@ def answering(address: str) -> tuple[str, bool]:
     it: Ray then takes the driver for guarded, and its news of lost workers doesn't arrive.
 
     Raises:
-        BadInput: Nothing does.
+        BadInput: Nothing does, or it asks for another token than what this machine holds.
     """
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS", address)
@@ -210,37 +208,56 @@ def answering(address: str) -> tuple[str, bool]:
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdigit() or int(port) > 65535:
         raise BadInput(f"--ray-address: expected host:port or auto, got '{address}'")
+    where = host.strip("[]"), int(port)
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS) as connection:
-            return address, os.environ.get("RAY_USE_TLS") != "1" and _asks_for_token(connection)
+        if os.environ.get("RAY_USE_TLS") == "1":
+            socket.create_connection(where, PROBE_SECONDS).close()
+            return address, False
+        guarded = _refuses(where, "")
+        if guarded and ((held := token()) == "" or _refuses(where, held)):
+            raise BadInput(
+                f"--ray-address: the cluster at {address} asks for its token{', not the one found' if held else ''}; "
+                "expected a copy of its first machine's ~/.ray/auth_token here, in the same place"
+            )
     except OSError as error:
         found = error.strerror or error
         raise BadInput(f"--ray-address: expected a running Ray cluster at {address}, got: {found}") from None
+    return address, guarded
 
 
-def _asks_for_token(connection: socket.socket) -> bool:
-    """Asks what answers for the cluster's identity, without a token."""
-    names = b"".join(
-        b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
-        for name, value in ASK_FOR_ID.items()
-    )
+def _refuses(where: tuple[str, int], token: str) -> bool:
+    """Whether what answers refuses a token (none if empty); it is asked for the cluster's identity."""
+    asked = ASK_FOR_ID | ({"authorization": f"Bearer {token}"} if token else {})
+    names = b"".join(b"\0" + _text(name) + _text(value) for name, value in asked.items())
     hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(SETTINGS)
     # a message is a byte and its length in four; this one is empty
-    connection.sendall(hello + _frame(HEADERS, names, 1, END_HEADERS) + _frame(DATA, bytes(5), 1, END_STREAM))
+    hello += _frame(HEADERS, names, 1, END_HEADERS) + _frame(DATA, bytes(5), 1, END_STREAM)
     answer = b""
-    while b"grpc-status" not in answer[:-2]:
-        try:
-            more = connection.recv(4096)
-        except TimeoutError:
-            if not answer:
-                raise
-            more = b""
-        answer += more
-        if answer[3:4] != bytes([SETTINGS]):
-            raise ConnectionError("what answers is no Ray cluster")
-        if not more:
-            break
+    with socket.create_connection(where, PROBE_SECONDS) as connection:
+        connection.sendall(hello)
+        while b"grpc-status" not in answer[:-2]:
+            try:
+                more = connection.recv(4096)
+            except TimeoutError:
+                if not answer:
+                    raise
+                more = b""
+            answer += more
+            if answer[3:4] != bytes([SETTINGS]):
+                raise ConnectionError("what answers is no Ray cluster")
+            if not more:
+                break
     return UNAUTHENTICATED in answer
+
+
+def _text(text: str) -> bytes:
+    """As HTTP/2 has it in its headers: the length in seven bits, the rest of a longer one in more, then the bytes."""
+    content = text.encode()
+    length, rest = bytes([min(len(content), 127)]), len(content) - 127
+    while rest >= 0:
+        length += bytes([rest % 128 + 128 * (rest >= 128)])
+        rest = rest // 128 if rest >= 128 else -1
+    return length + content
 
 
 def _frame(kind: int, payload: bytes = b"", stream: int = 0, flags: int = 0) -> bytes:
