@@ -56,8 +56,15 @@ def results(run_dir: Path) -> list[bytes]:
 
 
 def finish(app: str, run_dir: Path) -> list[bytes]:
-    """Brings a run to its end."""
-    subprocess.run(command(app, run_dir), check=True, capture_output=True)
+    """Brings a run to its end.
+
+    Raises:
+        RuntimeError: It ends with another status than 0.
+    """
+    process = subprocess.run(command(app, run_dir), check=False, capture_output=True, text=True)
+    if process.returncode:
+        said = (process.stderr.splitlines() or ["nothing"])[-1]
+        raise RuntimeError(f"{app} ended with status {process.returncode}, its last line: {said}")
     return results(run_dir)
 
 
@@ -102,7 +109,7 @@ def torment(app: str, kills: int, seed: int, folder: Path) -> Tally:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints one table; the exit status is 1 if any result differs."""
+    """Prints one table; the exit status is 1 if any result differs, or a run fails of itself."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=100, help="SIGKILLs that hit a running process, over all apps")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
@@ -112,8 +119,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{'app':<16}{'kills':>7}{'with finished cells':>20}{'identical':>11}")
     for number, app in enumerate(asked.apps):
         share = (asked.kills + number) // len(asked.apps)
-        with tempfile.TemporaryDirectory() as folder:
-            tallies.append(torment(app, share, asked.seed, Path(folder)))
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                tallies.append(torment(app, share, asked.seed, Path(folder)))
+        except RuntimeError as error:
+            print(f"kill_apps: {error}", file=sys.stderr)
+            return 1
         print(tallies[-1], flush=True)
     return int(any(tally.identical != tally.kills for tally in tallies))
 

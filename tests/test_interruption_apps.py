@@ -17,3 +17,11 @@ def test_a_difference_is_reported(monkeypatch, capsys):
     monkeypatch.setattr(kill_apps, "killed", lambda *_: next(hits))
     assert kill_apps.main(["--kills", "2", "--apps", "lola_offpolicy"]) == 1
     assert capsys.readouterr().out.splitlines()[-1].split() == ["lola_offpolicy", "2", "0", "1"]
+
+
+def test_a_run_that_fails_of_itself_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(kill_apps.BUDGETS, "lola_offpolicy", "--seeds none")
+    assert kill_apps.main(["--kills", "2", "--apps", "lola_offpolicy"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("kill_apps: lola_offpolicy ended with status 2, its last line: ")
+    assert "--seeds" in line
