@@ -137,6 +137,12 @@ def test_names_are_text_and_never_markup(page, finished):
     assert not parsed.of("b")
 
 
+def test_runs_of_one_app_are_told_apart(page, finished):
+    assert Page(page).text("h2") == Page(page).text("a") == ["toy: <b>&run", "toy: stopped"]
+    alone = Page(rendered([load(finished)], ""))
+    assert alone.text("h2") == alone.text("a") == ["toy"]
+
+
 def test_headings_captions_and_labels(page):
     parsed = Page(page)
     levels = [int(tag[1]) for tag, _ in parsed.tags if re.fullmatch(r"h[1-6]", tag)]
@@ -282,6 +288,7 @@ def test_the_report_on_wandb(stand_in, account, finished, unfinished, capfd):
     text = json.dumps(spec, ensure_ascii=False)
     (claim,) = json.loads((finished / "claims.json").read_text())
     assert claim["claim"] in text
+    assert '"toy: stopped"' in text
     assert "Unfinished: 8 of 12 cells are computed." in text
     begun = json.loads((finished / "sessions.jsonl").read_text().splitlines()[0])
     assert begun["command"] in text

@@ -164,4 +164,11 @@ def rendered(runs: Sequence[Run], command: str) -> str:
     environment.filters["number"] = number
     source = Path(__file__).with_name("report.html.jinja").read_text()
     total = sum((run.verdicts for run in runs), Counter[str]())
-    return environment.from_string(source).render(runs=runs, total=total, marks=MARKS, command=command)
+    named = {"runs": runs, "titles": titles(runs), "total": total, "marks": MARKS, "command": command}
+    return environment.from_string(source).render(named)
+
+
+def titles(runs: Sequence[Run]) -> list[str]:
+    """What to call each run: the app's name, and the folder's if there are several of that app."""
+    times = Counter(run.app for run in runs)
+    return [f"{run.app}: {run.path.absolute().name}" if times[run.app] > 1 else run.app for run in runs]

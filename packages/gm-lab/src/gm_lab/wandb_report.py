@@ -9,7 +9,7 @@ from typing import Any
 from gm_lab.connection import chosen_mode
 from gm_lab.curves import Curves
 from gm_lab.errors import BadInput
-from gm_lab.report import MARKS, Run
+from gm_lab.report import MARKS, Run, titles
 
 
 def blocks(runs: Sequence[Run], entity: str) -> list[Any]:
@@ -21,8 +21,8 @@ def blocks(runs: Sequence[Run], entity: str) -> list[Any]:
     """
     wr = _workspaces()
     found: list[Any] = [wr.TableOfContents()]
-    for run in runs:
-        found.append(wr.H1(text=run.app))
+    for run, title in zip(runs, titles(runs), strict=True):
+        found.append(wr.H1(text=title))
         if not run.finished:
             of = f" of {run.cells}" if run.cells else ""
             found.append(wr.P(text=f"Unfinished: {run.done}{of} cells are computed."))
