@@ -242,3 +242,25 @@ def test_a_cluster_that_asks_for_its_token(start, guarded, tmp_path):
         message = f"--ray-address: the cluster at {address} asks for its token{kind}; expected a copy of its first"
         assert error == [f"ray_app: {message} machine's ~/.ray/auth_token here, in the same place"]
         assert not (tmp_path / "refused").exists()
+
+
+def test_a_cluster_that_is_gone_is_named_and_the_run_goes_on_without_it(start, guarded, serial, tmp_path):
+    address, home = guarded
+    flags = "--launcher", "ray", "--ray-address", address, "--seconds", 0.2
+    driver = start(tmp_path / "run", *flags, HOME=home)
+    driver.until(lambda: driver.finished() >= 5)
+    head = subprocess.run(
+        ["pgrep", "-f", f"gcs_server .*{address.rpartition(':')[2]}"], check=True, capture_output=True, text=True
+    )
+    for number in head.stdout.split():
+        os.kill(int(number), signal.SIGKILL)
+    begun = time.monotonic()
+    line = driver.process.stderr.readline()
+    assert time.monotonic() - begun < 20
+    assert re.match(r"ray_app: warning: the cluster's first machine, .*, does not answer \(Connection refused\)", line)
+    assert line.endswith("every finished cell is kept, the same --run-dir goes on\n")
+    driver.process.kill()  # Ray does so after a minute
+    driver.process.wait()
+    assert 5 <= driver.finished() < 60
+    assert start(tmp_path / "run", "--seconds", 0.2, "--workers", 2).end()[0] == 0
+    assert (tmp_path / "run" / "results.csv").read_bytes() == serial

@@ -403,6 +403,26 @@ def test_what_answers_at_an_address(held, answers, found, monkeypatch, tmp_path)
     assert [f"Bearer {held}".encode() in question for question in asked] == [False, True][: len(answers)]
 
 
+def test_a_cluster_that_stops_answering_is_named_each_time(monkeypatch, until):
+    from gm_lab import cluster
+
+    monkeypatch.setattr(cluster, "HEAD_SECONDS", 0.02)
+    said = []
+    listening = socket.create_server(("127.0.0.1", 0))
+    address = listening.getsockname()
+    with cluster._watched("{}:{}".format(*address), said.append):
+        for times in (1, 2):
+            listening.accept()[0].close()
+            assert len(said) == times - 1
+            listening.close()
+            until(lambda times=times: len(said) == times)
+            time.sleep(0.2)  # it stays away
+            assert len(said) == times
+            listening = socket.create_server(address)
+    listening.close()
+    assert said[0].startswith("the cluster's first machine, 127.0.0.1:")
+
+
 def test_without_ray_the_extra_is_named(main, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     message = "toy: --launcher: ray is not installed; expected the extra: pip install 'gm-lab[ray]'\n"

@@ -31,6 +31,7 @@ from gm_lab.settings import RunSettings, usable_cores
 RETRIES = 3  # of a cell whose node or worker is lost
 PROBE_SECONDS = 3.0
 POLL_SECONDS = 0.2  # between looks at the signals
+HEAD_SECONDS = 10.0  # between looks at the cluster's first machine
 # HTTP/2: kinds of frames and their flags
 DATA, HEADERS, SETTINGS, END_STREAM, END_HEADERS = 0, 1, 4, 1, 4
 ASK_FOR_ID = {
@@ -117,7 +118,8 @@ def launched(
                     save(cells[outcome.index], outcome.rows)
                 yield outcome
 
-        yield checked(cells, saved())
+        with _watched(ray.get_runtime_context().gcs_address, warn):
+            yield checked(cells, saved())
     finally:
         _stop(ray, list(flying), interruption.grace_seconds)
         ray.shutdown()
@@ -205,10 +207,7 @@ def answering(address: str) -> tuple[str, bool]:
         address = os.environ.get("RAY_ADDRESS", address)
     if address == "auto":
         return address, False
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdigit() or int(port) > 65535:
-        raise BadInput(f"--ray-address: expected host:port or auto, got '{address}'")
-    where = host.strip("[]"), int(port)
+    where = _parts(address)
     try:
         if os.environ.get("RAY_USE_TLS") == "1":
             socket.create_connection(where, PROBE_SECONDS).close()
@@ -223,6 +222,39 @@ def answering(address: str) -> tuple[str, bool]:
         found = error.strerror or error
         raise BadInput(f"--ray-address: expected a running Ray cluster at {address}, got: {found}") from None
     return address, guarded
+
+
+def _parts(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit() or int(port) > 65535:
+        raise BadInput(f"--ray-address: expected host:port or auto, got '{address}'")
+    return host.strip("[]"), int(port)
+
+
+@contextlib.contextmanager
+def _watched(address: str, warn: Callable[[str], None]) -> Iterator[None]:
+    """Says it when the cluster's first machine stops answering: calls of Ray block then until it ends the driver."""
+    over = threading.Event()
+
+    def watch() -> None:
+        answers = True
+        while not over.wait(HEAD_SECONDS):
+            try:
+                socket.create_connection(_parts(address), PROBE_SECONDS).close()
+                answers = True
+            except OSError as error:
+                if answers:
+                    warn(
+                        f"the cluster's first machine, {address}, does not answer ({error.strerror or error}). Unless "
+                        "it does soon, Ray ends this program; every finished cell is kept, the same --run-dir goes on"
+                    )
+                answers = False
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def _refuses(where: tuple[str, int], token: str) -> bool:
