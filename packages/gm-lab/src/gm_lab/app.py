@@ -185,7 +185,7 @@ def _launched(
     interruption: Interruption,
 ) -> Iterator[Iterator[float]]:
     """Starts the launcher that the settings name; iterates over the seconds that each cell took."""
-    setup = partial(experiment.warm_up, settings) if experiment.warm_up else None
+    setup = partial(experiment.prepare, settings)
     if settings.launcher == "ray" and pending:
         from gm_lab import cluster
 

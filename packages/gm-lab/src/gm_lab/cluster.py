@@ -22,6 +22,7 @@ from types import CodeType
 from typing import Any
 
 from gm_lab.cells import Row, checked_rows, describe_cell, shorten
+from gm_lab.context import Context
 from gm_lab.errors import BadInput, CellFailed
 from gm_lab.interruption import Interruption
 from gm_lab.launch import QUICK_SECONDS, Failure, Outcome, attempt, checked
@@ -49,9 +50,9 @@ UNAUTHENTICATED = b"grpc-status\x0216"
 class Job:
     """What a worker needs to compute any cell of the run."""
 
-    run_cell: Callable[[Any], list[Row]]
+    run_cell: Callable[[Any, Context], list[Row]]
     columns: tuple[str, ...]
-    setup: Callable[[], None] | None
+    setup: Callable[[], Context]
 
 
 @dataclass(frozen=True)
@@ -384,22 +385,20 @@ def compute(job: bytes, index: int, cell: bytes) -> Outcome:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def work(content: bytes) -> list[Row]:
-        prepared = _prepared(job)
-        return checked_rows(prepared.run_cell(pickle.loads(content)), prepared.columns)
+    def work(content: bytes, _context: Context) -> list[Row]:
+        prepared, context = _prepared(job)
+        return checked_rows(prepared.run_cell(pickle.loads(content), context), prepared.columns)
 
-    return replace(attempt(work, (cell,), 0), index=index)
+    return replace(attempt(work, (cell,), 0, Context()), index=index)
 
 
 @functools.cache
-def _prepared(job: bytes) -> Job:
+def _prepared(job: bytes) -> tuple[Job, Context]:
     """The job, unpacked and set up once in each worker process."""
     modules, content = pickle.loads(job)
     sys.meta_path.insert(0, Shipped(modules))
     found: Job = pickle.loads(content)
-    if found.setup is not None:
-        found.setup()
-    return found
+    return found, found.setup()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from gm_lab.cells import Row
 from gm_lab.claims import Verdict
+from gm_lab.context import Context
 from gm_lab.curves import Curves
 from gm_lab.settings import SettingsT
 
@@ -26,12 +27,13 @@ class Experiment(Generic[SettingsT, CellT]):
         columns: The columns of results.csv.
         key: The columns that sort its rows; together with the other settings they identify a row.
         cells: Settings to cells, frozen dataclasses of plain values that differ from each other. Raises `BadInput`.
-        run_cell: A cell to its rows: a module-level function that depends on the cell alone. May raise `BadInput`.
+        run_cell: A cell and its context to the cell's rows, which depend on the cell alone. A module-level function,
+            or `late` one. May raise `BadInput`.
         figures: results.csv to figures by file name.
         claims: results.csv to verdicts.
         summary: results.csv to the small table printed last; its numbers are the run's headline metrics in W&B.
-        warm_up: Called with the settings once before the workers start and once in each worker process, for instance
-            to choose the device and the number of threads of a numerical library. Raises `BadInput`.
+        prepare: Settings to the context of all cells; called once before the workers start and once in each worker
+            process, so that it may set up a numerical library. Raises `BadInput`.
         curves: Which rows are curves, each one W&B run; without them W&B has one run for the whole experiment.
         resumable_cells: Whether `run_cell` catches `Interrupted` to write a checkpoint and later goes on from there.
             Then the first Ctrl-C, like SIGTERM, stops the cells in flight instead of waiting for them.
@@ -42,11 +44,11 @@ class Experiment(Generic[SettingsT, CellT]):
     columns: tuple[str, ...]
     key: tuple[str, ...]
     cells: Callable[[SettingsT], Sequence[CellT]]
-    run_cell: Callable[[CellT], list[Row]]
+    run_cell: Callable[[CellT, Context], list[Row]]
     figures: "Callable[[SettingsT, pd.DataFrame], dict[str, Figure]]"
     claims: "Callable[[SettingsT, pd.DataFrame], list[Verdict]]"
     summary: "Callable[[SettingsT, pd.DataFrame], pd.DataFrame]"
     extra_columns: Callable[[SettingsT], tuple[str, ...]] = lambda _settings: ()
-    warm_up: Callable[[SettingsT], None] | None = None
+    prepare: Callable[[SettingsT], Context] = lambda settings: Context(settings.run_dir)
     curves: tuple[Curves, ...] = ()
     resumable_cells: bool = False

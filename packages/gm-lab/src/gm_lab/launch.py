@@ -19,13 +19,14 @@ from types import FrameType
 from typing import Any
 
 from gm_lab.cells import Row, describe_cell, shorten
+from gm_lab.context import Context
 from gm_lab.errors import BadInput, CellFailed, Interrupted
 from gm_lab.interruption import Interruption
 
 # cells quicker than this are handed out ahead of time, so that no worker waits for the driver
 QUICK_SECONDS = 0.5
 
-Work = Callable[[Any], list[Row] | None]
+Work = Callable[[Any, Context], list[Row] | None]
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,12 @@ class Outcome:
     rows: list[Row] | None = None
 
 
-def attempt(work: Work, cells: Sequence[Any], index: int) -> Outcome:
+def attempt(work: Work, cells: Sequence[Any], index: int, context: Context) -> Outcome:
     """Runs one cell; whatever it raises becomes part of the outcome."""
     start = time.perf_counter()
     failure = rows = None
     try:
-        rows = work(cells[index])
+        rows = work(cells[index], context)
     except BadInput as error:
         failure = Failure(True, str(error), "")
     except (Exception, SystemExit) as error:
@@ -72,7 +73,7 @@ def launched(
     cells: Sequence[Any],
     workers: int,
     launcher: str,
-    setup: Callable[[], None] | None,
+    setup: Callable[[], Context],
     interruption: Interruption,
     warn: Callable[[str], None],
 ) -> Iterator[Iterator[float]]:
@@ -85,7 +86,7 @@ def launched(
         cells: The cells to compute.
         workers: How many at once; one runs in this thread.
         launcher: "local" for processes, "threads" for threads.
-        setup: Called once here and once in each worker process.
+        setup: Gives the context; called once here and once in each worker process.
         interruption: Says when the cells in flight are the last ones.
         warn: Shows a line: the cell whose worker was killed and which is tried again.
 
@@ -93,13 +94,12 @@ def launched(
         An iterator over the seconds each cell took, in the order in which they finish. It raises `BadInput` if a cell
         does, and `CellFailed` if a cell raises anything else or kills its worker twice.
     """
-    if setup is not None:
-        setup()
+    context = setup()
     workers = min(workers, len(cells))
     if workers <= 1:
-        yield checked(cells, _serial(work, cells, interruption))
+        yield checked(cells, _serial(work, cells, context, interruption))
     elif launcher == "threads":
-        with _threads(work, cells, workers, interruption) as outcomes:
+        with _threads(work, cells, workers, context, interruption) as outcomes:
             yield checked(cells, outcomes)
     else:
         with _processes(work, cells, workers, setup, interruption, warn) as outcomes:
@@ -114,15 +114,17 @@ def checked(cells: Sequence[Any], outcomes: Iterator[Outcome]) -> Iterator[float
         yield outcome.seconds
 
 
-def _serial(work: Work, cells: Sequence[Any], interruption: Interruption) -> Iterator[Outcome]:
+def _serial(work: Work, cells: Sequence[Any], context: Context, interruption: Interruption) -> Iterator[Outcome]:
     for index in range(len(cells)):
         if interruption.draining:
             return
-        yield attempt(work, cells, index)
+        yield attempt(work, cells, index, context)
 
 
 @contextlib.contextmanager
-def _threads(work: Work, cells: Sequence[Any], workers: int, interruption: Interruption) -> Iterator[Iterator[Outcome]]:
+def _threads(
+    work: Work, cells: Sequence[Any], workers: int, context: Context, interruption: Interruption
+) -> Iterator[Iterator[Outcome]]:
     waiting: deque[int] = deque(range(len(cells)))
     done: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
 
@@ -132,7 +134,7 @@ def _threads(work: Work, cells: Sequence[Any], workers: int, interruption: Inter
                 index = waiting.popleft()
             except IndexError:
                 break
-            done.put(attempt(work, cells, index))
+            done.put(attempt(work, cells, index, context))
         done.put(None)
 
     def outcomes() -> Iterator[Outcome]:
@@ -169,7 +171,7 @@ def _processes(
     work: Work,
     cells: Sequence[Any],
     workers: int,
-    setup: Callable[[], None] | None,
+    setup: Callable[[], Context],
     interruption: Interruption,
     warn: Callable[[str], None],
 ) -> Iterator[Iterator[Outcome]]:
@@ -203,7 +205,7 @@ def _stop(pool: Sequence[_Worker], seconds: float) -> None:
         worker.process.join()
 
 
-def _serve(work: Work, cells: Sequence[Any], setup: Callable[[], None] | None, connection: Any, driver: int) -> None:
+def _serve(work: Work, cells: Sequence[Any], setup: Callable[[], Context], connection: Any, driver: int) -> None:
     _die_with(driver)
 
     def stop(number: int, _frame: FrameType | None) -> None:
@@ -215,10 +217,9 @@ def _serve(work: Work, cells: Sequence[Any], setup: Callable[[], None] | None, c
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, stop)
     try:
-        if setup is not None:
-            setup()
+        context = setup()
         while True:
-            connection.send(attempt(work, cells, connection.recv()))
+            connection.send(attempt(work, cells, connection.recv(), context))
     except (EOFError, BrokenPipeError):
         return
     except Interrupted as error:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gm_lab.cells import Row, cell_id, checked_rows, sort_key
+from gm_lab.context import Context
 from gm_lab.errors import BadInput
 from gm_lab.settings import plain
 
@@ -177,13 +178,15 @@ class RunDirectory:
             file.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text.rstrip()}\n")
 
 
-def compute_cell(store: RunDirectory, run_cell: Callable[[Any], list[Row]], cell: Any) -> None:
+def compute_cell(
+    store: RunDirectory, run_cell: Callable[[Any, Context], list[Row]], cell: Any, context: Context
+) -> None:
     """Runs one cell and saves its rows, unless another process has just done so."""
     with store.claimed(cell):
         with contextlib.suppress(ValueError, TypeError, KeyError):
             if store.load(cell) is not None:
                 return
-        store.save(cell, checked_rows(run_cell(cell), store.columns))
+        store.save(cell, checked_rows(run_cell(cell, context), store.columns))
 
 
 def checksum(rows: Any) -> str:

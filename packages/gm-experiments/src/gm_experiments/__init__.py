@@ -1,0 +1,1 @@
+"""The workbench's experiments, one folder each: what is measured, how, and what the paper claims about it."""
