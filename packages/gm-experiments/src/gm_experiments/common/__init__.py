@@ -1,0 +1,1 @@
+"""What the tabular experiments share: settings and cells, random MDPs, checks, labels, and what a claim is."""

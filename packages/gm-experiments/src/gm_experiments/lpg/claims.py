@@ -1,0 +1,109 @@
+"""The claims about LPG, as docs/claims.toml says they are decided."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import gm_lab
+from gm_experiments.common.claims import Claim
+from gm_experiments.lpg.figures import EQUAL, KINDS
+from gm_experiments.lpg.settings import FOR_THE_MEAN, HAND_MADE, LEARNT, Settings
+from gm_lab import Comparison, above
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    ByUnit = dict[tuple[str | float, ...], pd.Series[float]]
+
+
+class Measured(NamedTuple):
+    """The claims are decided by these means.
+
+    Attributes:
+        end: at the end of a lifetime: scores per task by rule, and by rule and kind of task.
+        mean: the same over a lifetime.
+        bias_sq: per MDP by estimator and K.
+        steps: every K.
+    """
+
+    end: "ByUnit"
+    mean: "ByUnit"
+    bias_sq: "ByUnit"
+    steps: list[float]
+
+
+def measured(frame: "pd.DataFrame") -> Measured:
+    """Takes the means from results.csv."""
+    lives, study = frame[frame["figure"] == "learning"], frame[frame["figure"] == "gradient"]
+    spans = lives[lives["update"] == lives["update"].max()], lives[lives["update"] > 0]
+    end, mean = (by_unit(span, "score", "task", ["rule"], ["rule", "kind"]) for span in spans)
+    exact = by_unit(study[study["permutation"] == "ESE"], "expected_bias_sq", "mdp", ["estimator", "inner_steps"])
+    return Measured(end, mean, exact, sorted(set(study["inner_steps"])))
+
+
+def by_unit(rows: "pd.DataFrame", value: str, unit: str, *keys: Sequence[str]) -> "ByUnit":
+    """Averages a column over the rows of each unit, once for every key."""
+    means: ByUnit = {}
+    for key in keys:
+        for group, series in rows.groupby([*key, unit])[value].mean().groupby(level=[*key]):
+            means[cast("tuple[str | float, ...]", group)] = series.droplevel([*key])
+    return means
+
+
+def beats(suffix: str, means: Measured) -> Iterator[Comparison]:
+    """The learnt rule is above each hand-made one, in all tasks and in those of each kind."""
+    scores = means.mean if suffix else means.end
+    for rule in HAND_MADE:
+        for kind, label in (((), "all tasks"), *(((kind,), label) for kind, label in KINDS.items())):
+            ours, theirs = (values(scores, name + suffix, *kind) for name in (LEARNT, rule))
+            yield above(f"{label}, against {rule.replace('_', ' ')}", ours, theirs)
+
+
+def unbiased(steps: float, means: Measured) -> Iterator[Comparison]:
+    """Neither AD nor LVC has a bias at one K."""
+    biases = [values(means.bias_sq, name, steps) for name in ("ad", "lvc")]
+    label = f"K = {steps:.0f}"
+    if any(len(bias) == 0 for bias in biases):
+        yield Comparison(label, None, "no data")
+        return
+    worst = float(max(bias.max() for bias in biases))
+    yield Comparison(f"{label}: no bias", worst <= EQUAL, f"largest squared bias {worst:.1e} ‖g‖²")
+
+
+def less_biased(means: Measured) -> Iterator[Comparison]:
+    """AD has more bias than LVC at every K > 1."""
+    for steps in means.steps:
+        if steps > 1:
+            ad, lvc = (values(means.bias_sq, name, steps) for name in ("ad", "lvc"))
+            yield above(f"K = {steps:.0f}: squared bias / ‖g‖², AD − LVC > 0", ad, lvc)
+
+
+def values(means: "ByUnit", *key: str | float) -> "pd.Series[float]":
+    """Returns the means of one key; there are none if it was not measured."""
+    import pandas as pd
+
+    return means.get(key, pd.Series(dtype=float))
+
+
+CLAIMS: tuple[Claim[Measured], ...] = (
+    Claim(
+        "LPG-1",
+        "in held-out, larger tasks the learnt rule ends a lifetime above hand-made rules, all tuned for that",
+        (partial(beats, ""),),
+        examples=6,
+    ),
+    Claim(
+        "LPG-2",
+        "on average over a lifetime it is above hand-made rules, all tuned for that",
+        (partial(beats, FOR_THE_MEAN),),
+        examples=6,
+    ),
+    Claim("LPG-3", "K = 1: neither AD nor LVC has a bias (φ ≠ θ)", (partial(unbiased, 1),)),
+    Claim("LPG-4", "K > 1: AD's meta-gradient is the more biased, LVC's the less", (less_biased,), examples=3),
+)
+
+
+def claims(_settings: Settings, frame: "pd.DataFrame") -> list[gm_lab.Verdict]:
+    """Returns the verdicts on LPG-1 to LPG-4."""
+    means = measured(frame)
+    return [claim.verdict(means) for claim in CLAIMS]
