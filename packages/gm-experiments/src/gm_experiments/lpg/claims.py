@@ -1,11 +1,12 @@
 """The claims about LPG, as docs/claims.toml says they are decided."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import gm_lab
 from gm_experiments.common.claims import Claim
+from gm_experiments.common.means import at, by_unit
 from gm_experiments.lpg.figures import EQUAL, KINDS
 from gm_experiments.lpg.settings import FOR_THE_MEAN, HAND_MADE, LEARNT, Settings
 from gm_lab import Comparison, above
@@ -13,7 +14,7 @@ from gm_lab import Comparison, above
 if TYPE_CHECKING:
     import pandas as pd
 
-    ByUnit = dict[tuple[str | float, ...], pd.Series[float]]
+    from gm_experiments.common.means import ByUnit
 
 
 class Measured(NamedTuple):
@@ -41,27 +42,18 @@ def measured(frame: "pd.DataFrame") -> Measured:
     return Measured(end, mean, exact, sorted(set(study["inner_steps"])))
 
 
-def by_unit(rows: "pd.DataFrame", value: str, unit: str, *keys: Sequence[str]) -> "ByUnit":
-    """Averages a column over the rows of each unit, once for every key."""
-    means: ByUnit = {}
-    for key in keys:
-        for group, series in rows.groupby([*key, unit])[value].mean().groupby(level=[*key]):
-            means[cast("tuple[str | float, ...]", group)] = series.droplevel([*key])
-    return means
-
-
 def beats(suffix: str, means: Measured) -> Iterator[Comparison]:
     """The learnt rule is above each hand-made one, in all tasks and in those of each kind."""
     scores = means.mean if suffix else means.end
     for rule in HAND_MADE:
         for kind, label in (((), "all tasks"), *(((kind,), label) for kind, label in KINDS.items())):
-            ours, theirs = (values(scores, name + suffix, *kind) for name in (LEARNT, rule))
+            ours, theirs = (at(scores, name + suffix, *kind) for name in (LEARNT, rule))
             yield above(f"{label}, against {rule.replace('_', ' ')}", ours, theirs)
 
 
 def unbiased(steps: float, means: Measured) -> Iterator[Comparison]:
     """Neither AD nor LVC has a bias at one K."""
-    biases = [values(means.bias_sq, name, steps) for name in ("ad", "lvc")]
+    biases = [at(means.bias_sq, name, steps) for name in ("ad", "lvc")]
     label = f"K = {steps:.0f}"
     if any(len(bias) == 0 for bias in biases):
         yield Comparison(label, None, "no data")
@@ -74,15 +66,8 @@ def less_biased(means: Measured) -> Iterator[Comparison]:
     """AD has more bias than LVC at every K > 1."""
     for steps in means.steps:
         if steps > 1:
-            ad, lvc = (values(means.bias_sq, name, steps) for name in ("ad", "lvc"))
+            ad, lvc = (at(means.bias_sq, name, steps) for name in ("ad", "lvc"))
             yield above(f"K = {steps:.0f}: squared bias / ‖g‖², AD − LVC > 0", ad, lvc)
-
-
-def values(means: "ByUnit", *key: str | float) -> "pd.Series[float]":
-    """Returns the means of one key; there are none if it was not measured."""
-    import pandas as pd
-
-    return means.get(key, pd.Series(dtype=float))
 
 
 CLAIMS: tuple[Claim[Measured], ...] = (
