@@ -29,7 +29,8 @@ from gm_experiments.mgrl import EXPERIMENT, claims, figures, tables, unfinished
 from gm_experiments.mgrl import run as running
 from gm_experiments.mgrl import settings as flags
 from gm_experiments.mgrl.settings import KEY, Settings, cells, completed
-from gm_lab.tables import summary_table
+from gm_lab.analysis import summary_table
+from gm_lab.run import result_settings
 from gm_mgrl_atari import NAMES, PAPER_GAMES, study
 
 APP = Path(__file__).parents[1] / "apps" / "mgrl_atari.py"
@@ -161,7 +162,7 @@ def paper_runs(tmp_path):
         run = tmp_path / "all" / name
         run.mkdir(parents=True)
         settings = dataclasses.replace(Settings(games=games, seed=seed, seeds=5), **changes)
-        config = {"app": "mgrl_atari", "settings": gm_lab.settings.result_settings(settings)}
+        config = {"app": "mgrl_atari", "settings": result_settings(settings)}
         (run / "config.yaml").write_text(yaml.safe_dump(config))
         frame = results_that_hold()
         frame[frame["game"].isin(games)].to_csv(run / "results.csv", index=False, na_rep="nan")
@@ -313,13 +314,13 @@ def test_names_are_those_of_the_package_that_trains():
     ],
 )
 def test_cores_are_shared_by_the_workers_that_there_are(monkeypatch, settings, threads):
-    for module in (running, gm_lab.settings):
+    for module in (running, gm_lab.run.settings):
         monkeypatch.setattr(module, "usable_cores", lambda: 16)
     assert running.threads_of(Settings(**settings)) == threads
 
 
 def test_finished_cells_need_no_cores(monkeypatch, tmp_path):
-    for module in (running, gm_lab.settings):
+    for module in (running, gm_lab.run.settings):
         monkeypatch.setattr(module, "usable_cores", lambda: 4)
     settings = Settings(run_dir=tmp_path)
     (tmp_path / "cells").mkdir()
@@ -370,7 +371,7 @@ def results_that_hold():
     return pd.DataFrame([completed(row) for row in rows])
 
 
-PAPER = gm_lab.settings.result_settings(Settings())
+PAPER = result_settings(Settings())
 
 
 def verdicts(frame, **settings):

@@ -4,41 +4,37 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-import gm_lab
 from gm_experiments.common.claims import Claim
-from gm_experiments.common.means import at, by_unit
 from gm_experiments.lpg.figures import EQUAL, KINDS
 from gm_experiments.lpg.settings import FOR_THE_MEAN, HAND_MADE, LEARNT, Settings
-from gm_lab import Comparison, above
+from gm_lab.analysis import Comparison, Units, Verdict, above
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from gm_experiments.common.means import ByUnit
 
 
 class Measured(NamedTuple):
     """The claims are decided by these means.
 
     Attributes:
-        end: at the end of a lifetime: scores per task by rule, and by rule and kind of task.
-        mean: the same over a lifetime.
-        bias_sq: per MDP by estimator and K.
-        steps: every K.
+        end: per task, at the end of a lifetime.
+        mean: per task, over a lifetime.
+        study: per MDP, of estimates whose updates and outer gradient are exact.
+        steps: every K of the study.
     """
 
-    end: "ByUnit"
-    mean: "ByUnit"
-    bias_sq: "ByUnit"
+    end: Units
+    mean: Units
+    study: Units
     steps: list[float]
 
 
 def measured(frame: "pd.DataFrame") -> Measured:
-    """Takes the means from results.csv."""
+    """Takes them from results.csv."""
     lives, study = frame[frame["figure"] == "learning"], frame[frame["figure"] == "gradient"]
     spans = lives[lives["update"] == lives["update"].max()], lives[lives["update"] > 0]
-    end, mean = (by_unit(span, "score", "task", ["rule"], ["rule", "kind"]) for span in spans)
-    exact = by_unit(study[study["permutation"] == "ESE"], "expected_bias_sq", "mdp", ["estimator", "inner_steps"])
+    exact = Units(study[study["permutation"] == "ESE"], "mdp")
+    end, mean = (Units(span, "task") for span in spans)
     return Measured(end, mean, exact, sorted(set(study["inner_steps"])))
 
 
@@ -46,14 +42,14 @@ def beats(suffix: str, means: Measured) -> Iterator[Comparison]:
     """The learnt rule is above each hand-made one, in all tasks and in those of each kind."""
     scores = means.mean if suffix else means.end
     for rule in HAND_MADE:
-        for kind, label in (((), "all tasks"), *(((kind,), label) for kind, label in KINDS.items())):
-            ours, theirs = (at(scores, name + suffix, *kind) for name in (LEARNT, rule))
+        for where, label in (({}, "all tasks"), *(({"kind": kind}, label) for kind, label in KINDS.items())):
+            ours, theirs = (scores("score", rule=name + suffix, **where) for name in (LEARNT, rule))
             yield above(f"{label}, against {rule.replace('_', ' ')}", ours, theirs)
 
 
 def unbiased(steps: float, means: Measured) -> Iterator[Comparison]:
     """Neither AD nor LVC has a bias at one K."""
-    biases = [at(means.bias_sq, name, steps) for name in ("ad", "lvc")]
+    biases = biases_of(steps, means)
     label = f"K = {steps:.0f}"
     if any(len(bias) == 0 for bias in biases):
         yield Comparison(label, None, "no data")
@@ -66,8 +62,12 @@ def less_biased(means: Measured) -> Iterator[Comparison]:
     """AD has more bias than LVC at every K > 1."""
     for steps in means.steps:
         if steps > 1:
-            ad, lvc = (at(means.bias_sq, name, steps) for name in ("ad", "lvc"))
-            yield above(f"K = {steps:.0f}: squared bias / ‖g‖², AD − LVC > 0", ad, lvc)
+            yield above(f"K = {steps:.0f}: squared bias / ‖g‖², AD − LVC > 0", *biases_of(steps, means))
+
+
+def biases_of(steps: float, means: Measured) -> "list[pd.Series[float]]":
+    """Returns the exact squared biases of AD and of LVC at one K."""
+    return [means.study("expected_bias_sq", estimator=name, inner_steps=steps) for name in ("ad", "lvc")]
 
 
 CLAIMS: tuple[Claim[Measured], ...] = (
@@ -88,7 +88,7 @@ CLAIMS: tuple[Claim[Measured], ...] = (
 )
 
 
-def claims(_settings: Settings, frame: "pd.DataFrame") -> list[gm_lab.Verdict]:
+def claims(_settings: Settings, frame: "pd.DataFrame") -> list[Verdict]:
     """Returns the verdicts on LPG-1 to LPG-4."""
     means = measured(frame)
     return [claim.verdict(means) for claim in CLAIMS]

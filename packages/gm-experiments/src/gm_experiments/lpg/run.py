@@ -11,7 +11,7 @@ from gm_experiments.common.checks import estimators_are_input
 from gm_experiments.lpg import lifetimes, study
 from gm_experiments.lpg.settings import FOR_THE_MEAN, LEARNT, LpgCell, Settings, completed
 from gm_experiments.lpg.training import MetaTraining
-from gm_lab.store import write_atomically
+from gm_lab.run import write_atomically
 
 EVERY = 5
 """Scores are kept after so many updates."""

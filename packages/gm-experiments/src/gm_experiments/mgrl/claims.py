@@ -3,12 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-import gm_lab
 from gm_experiments.common.claims import Claim
-from gm_experiments.common.means import at, by_unit
 from gm_experiments.mgrl.settings import NAMES, PAPER_GAMES, Settings
 from gm_experiments.mgrl.tables import final_rows, games_of
-from gm_lab import Comparison, Verdict
+from gm_lab.analysis import Comparison, Interval, Units, Verdict, paired_difference
 from gm_mgrl_atari import rom_name
 
 if TYPE_CHECKING:
@@ -31,18 +29,15 @@ class Runs:
     """
 
     def __init__(self, log: "pd.DataFrame") -> None:
-        final = final_rows(log)
         self.games = games_of(log)
-        self._ends = {
-            value: by_unit(final, value, "seed", ["game", "algorithm"]) for value in ("episode_return", *NAMES)
-        }
+        self._final = Units(final_rows(log), "seed")
         self._steps = log.groupby(["game", "algorithm", "seed"])["env_steps"].max().groupby("game").min().to_dict()
 
-    def difference(self, game: str, value: str) -> gm_lab.Interval | None:
+    def difference(self, game: str, value: str) -> Interval | None:
         """Compares LVC's runs of a game with AD's; there is nothing to compare if they are too few or too short."""
-        lvc, ad = (at(self._ends[value], game, algorithm).dropna() for algorithm in ("mgrl-lvc", "mgrl"))
+        lvc, ad = (self._final(value, game=game, algorithm=name).dropna() for name in ("mgrl-lvc", "mgrl"))
         paired = len(lvc) >= ENOUGH_SEEDS and list(lvc.index) == list(ad.index)
-        return gm_lab.paired_difference(lvc, ad) if paired and self._steps[game] >= ENOUGH_STEPS else None
+        return paired_difference(lvc, ad) if paired and self._steps[game] >= ENOUGH_STEPS else None
 
 
 class Distances(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 import gm_lab
 from gm_experiments.mgrl.settings import ENDS, NAMES, PARTS, SECONDS, Settings
 from gm_experiments.mgrl.tables import games_of, variants_of
-from gm_lab.figures import COLOURS, MARKERS
+from gm_lab.analysis import COLOURS, MARKERS
 
 if TYPE_CHECKING:
     import pandas as pd

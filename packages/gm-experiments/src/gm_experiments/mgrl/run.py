@@ -11,7 +11,7 @@ import torch
 import gm_lab
 import gm_mgrl_atari as mgrl
 from gm_experiments.mgrl.settings import ENDS, MEASURES, SECONDS, MgrlCell, Settings, cells, completed
-from gm_lab.settings import usable_cores, worker_count
+from gm_lab.run import usable_cores, worker_count
 from gm_mgrl_atari import study, throughput
 
 LOG_ROWS = 500

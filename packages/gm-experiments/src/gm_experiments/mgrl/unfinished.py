@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import gm_lab
 from gm_experiments.mgrl.settings import COLUMNS, KEY, Settings, completed, require_atari
-from gm_lab.claims import as_table
-from gm_lab.figures import save
-from gm_lab.live import Tail
-from gm_lab.store import make_folder
+from gm_lab.run import Tail, make_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,19 +107,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="DIR", help="run directories of mgrl_atari.py, or folders of such"
     )
+    parser.add_argument("--svg", action="store_true", help="write them as SVG, too")
     parser.add_argument("--to", type=Path, metavar="DIR", help="where figures go (default: figures in the first DIR)")
     asked = parser.parse_args(argv)
     folder = asked.to or asked.folders[0] / "figures"
     try:
         require_atari()
         from gm_experiments.mgrl import claims, figures
+        from gm_lab.analysis import as_table, save
 
         frame, settings = together([run_dir for given in asked.folders for run_dir in run_dirs_in(given)])
         drawn = figures.figures(Settings(), frame)
         make_folder(folder)
         Console().print(as_table(claims.verdicts(settings, frame)))
         for name, figure in drawn.items():
-            print(*save(figure, folder / name), sep="\n")
+            print(*save(figure, folder / name, asked.svg), sep="\n")
     except gm_lab.BadInput as error:
         print(f"mgrl_atari: {error}", file=sys.stderr)
         return 2
