@@ -43,6 +43,7 @@ __all__ = [
     "late",
     "launch",
     "main",
+    "report_command",
     "require",
     "run",
     "seed_of",

@@ -86,13 +86,13 @@ def parse(settings: type[SettingsT], app: str, argv: Sequence[str] | None = None
 
 
 def parsed_line(flags: type[FlagsT], program: str, argv: Sequence[str] | None = None) -> FlagsT:
-    """A command line as a dataclass of flags, whatever they are; the rest is as in `parse`."""
+    """A command line as a dataclass of flags, those without a default by position; the rest is as in `parse`."""
     import tyro
 
     tokens = list(sys.argv[1:] if argv is None else argv)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # its complaint is a box of several lines
-            return tyro.cli(flags, prog=program, args=tokens)
+            return tyro.cli(flags, prog=program, args=tokens, config=(tyro.conf.PositionalRequiredArgs,))
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
