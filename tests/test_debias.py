@@ -20,7 +20,6 @@ with jaxtyping.install_import_hook(
     from gm_envs_tabular import rollout, successors, uniforms
     from gm_estimators import (
         CATALOGUE,
-        ExactObjective,
         Jackknife,
         Levels,
         Trajectories,
@@ -34,7 +33,7 @@ with jaxtyping.install_import_hook(
     from gm_estimators.decomposition import Splits
     from gm_estimators.returns import discounts
     from gm_estimators.surrogates import dice
-    from gm_exact import TabularMDP, evaluate, expectation, game_value, gradient, lola_meta_gradient
+    from gm_exact import TabularMDP, expectation, game_value, gradient, lola_meta_gradient
     from gm_exact import trajectories as every_trajectory
     from gm_experiments.common.problem import TabularProblem
 
