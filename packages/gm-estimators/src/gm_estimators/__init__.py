@@ -32,7 +32,6 @@ from gm_estimators.off_policy import (
 from gm_estimators.operators import decomposed_step, likelihood_ratio, magic_box
 from gm_estimators.problem import ExactObjective
 from gm_estimators.returns import gae, lambda_returns, returns_to_go
-from gm_estimators.study import Grid, measure
 from gm_estimators.surrogates import Trajectories, ad, dice, loaded_dice, lvc, mean_surrogate, tmaml
 from gm_estimators.tabular import TabularProblem
 
@@ -45,7 +44,6 @@ __all__ = [
     "Estimator",
     "EstimatorError",
     "ExactObjective",
-    "Grid",
     "Jackknife",
     "Levels",
     "OffPolicyTrajectories",
@@ -80,7 +78,6 @@ __all__ = [
     "magic_box",
     "mean_interval",
     "mean_surrogate",
-    "measure",
     "meta_gradient",
     "mse",
     "multilevel",

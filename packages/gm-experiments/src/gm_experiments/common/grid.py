@@ -1,22 +1,13 @@
-"""A figure's grid of estimators, permutations, sample sizes, steps and learning rates, and its rows."""
+"""A figure's grid of estimators, permutations, sample sizes, steps and learning rates."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import product
 
-import torch
+import gm_lab
 
-from gm_estimators.catalogue import CATALOGUE, load
-from gm_estimators.decomposition import (
-    PERMUTATIONS,
-    Problem,
-    SampleT,
-    check_permutation,
-    decompose,
-    exact_meta_gradient,
-)
-from gm_estimators.metrics import summary
+# what gm_estimators names so, written out because settings import no torch; a test compares the two
+ESTIMATORS = ("ad", "dice", "loaded_dice", "lvc")
+PERMUTATIONS = ("SSS", "SES", "ESS", "EES", "SSE", "SEE", "ESE")
 
 
 @dataclass(frozen=True)
@@ -24,14 +15,14 @@ class Grid:
     """Every combination of these is one measurement.
 
     Attributes:
-        estimators: names, as `load` knows them.
+        estimators: names, as `gm_estimators.load` knows them.
         permutations: some of `PERMUTATIONS`.
         sample_sizes: |τ|, trajectories per estimate.
         inner_steps: K.
         inner_lrs: α.
     """
 
-    estimators: tuple[str, ...] = tuple(CATALOGUE)
+    estimators: tuple[str, ...] = ESTIMATORS
     permutations: tuple[str, ...] = PERMUTATIONS
     sample_sizes: tuple[int, ...] = (32,)
     inner_steps: tuple[int, ...] = (1,)
@@ -41,21 +32,23 @@ class Grid:
         """The grid with some of its values replaced; `None` leaves them.
 
         Raises:
-            ValueError: for an unknown estimator or permutation, or values that are missing, repeated or not positive;
-                the message begins with the name of the field.
+            BadInput: if an estimator or a permutation is unknown, or a value is missing, repeated or not positive.
         """
         grid = replace(self, **{name: value for name, value in values.items() if value is not None})  # type: ignore[arg-type]
         for field in fields(Grid):
             chosen = getattr(grid, field.name)
             if not chosen or len(set(chosen)) < len(chosen):
-                raise ValueError(f"{field.name}: expected different values, at least one, got {list(chosen)}")
+                raise _refused(field.name, f"expected different values, at least one, got {list(chosen)}")
         for name in ("sample_sizes", "inner_steps", "inner_lrs"):
             for value in getattr(grid, name):
                 if not (value > 0 and math.isfinite(value)):
                     kind = "number" if name == "inner_lrs" else "integer"
-                    raise ValueError(f"{name}: expected a positive {kind}, got {value}")
-        _named("permutations", check_permutation, grid.permutations)
-        _named("estimators", load, grid.estimators)
+                    raise _refused(name, f"expected a positive {kind}, got {value}")
+        for permutation in grid.permutations:
+            if permutation not in PERMUTATIONS:
+                expected = f"a permutation of {', '.join(PERMUTATIONS)}"
+                raise _refused("permutations", f"expected {expected}, got {permutation!r}")
+        _require_known(grid.estimators)
         return grid
 
     def points(self) -> list[tuple[int, float]]:
@@ -63,50 +56,15 @@ class Grid:
         return [(k, a) for k in self.inner_steps for a in self.inner_lrs]
 
 
-def _named(field: str, check: object, values: Iterable[str]) -> None:
-    for value in values:
+def _require_known(names: tuple[str, ...]) -> None:
+    import gm_estimators
+
+    for name in names:
         try:
-            check(value)  # type: ignore[operator]
+            gm_estimators.load(name)
         except ValueError as error:
-            raise ValueError(f"{field}: {error}") from error
+            raise _refused("estimators", str(error)) from error
 
 
-def measure(
-    problem: Problem[SampleT], grids: Mapping[str, Grid], units: Sequence[int], *, inner_steps: int, inner_lr: float
-) -> list[dict[str, str | int | float]]:
-    """The measurements of several figures at one K and α, on shared samples.
-
-    Args:
-        problem: batch axes are the units (MDPs) and the repeats in each, at least 2, which share φ and θ⁰.
-        grids: the figures' grids by name.
-        units: the units' numbers.
-        inner_steps: K.
-        inner_lr: α.
-
-    Returns:
-        A row for each figure, estimator, permutation, sample size and unit: these, K, α, and `metrics.summary`.
-
-    Raises:
-        EstimatorError: if a user's estimator fails.
-    """
-    found = decompose(
-        problem,
-        [load(name) for name in sorted({name for grid in grids.values() for name in grid.estimators})],
-        permutations=[p for p in PERMUTATIONS if any(p in grid.permutations for grid in grids.values())],
-        sample_sizes=sorted({size for grid in grids.values() for size in grid.sample_sizes}),
-        inner_steps=inner_steps,
-        inner_lr=inner_lr,
-    )
-    truth = exact_meta_gradient(problem, inner_steps=inner_steps, inner_lr=inner_lr)[:, 0].flatten(1)
-    estimates = torch.stack([estimate.flatten(2) for estimate in found.values()])
-    numbers = {name: values.tolist() for name, values in summary(estimates, truth.expand(len(found), -1, -1)).items()}
-    position = {key: i for i, key in enumerate(found)}
-    rows: list[dict[str, str | int | float]] = []
-    for figure, grid in grids.items():
-        for name, permutation, size in product(grid.estimators, grid.permutations, grid.sample_sizes):
-            place = position[name, permutation, size]
-            for i, unit in enumerate(units):
-                row: dict[str, str | int | float] = {"figure": figure, "estimator": name, "permutation": permutation}
-                row |= {"sample_size": size, "inner_steps": inner_steps, "inner_lr": inner_lr, "mdp": unit}
-                rows.append(row | {metric: values[place][i] for metric, values in numbers.items()})
-    return rows
+def _refused(field: str, why: str) -> gm_lab.BadInput:
+    return gm_lab.BadInput(f"--{field.replace('_', '-')}: {why}")

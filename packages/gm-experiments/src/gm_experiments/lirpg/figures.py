@@ -1,12 +1,10 @@
-"""What apps/lirpg_tabular.py makes of results.csv: figures, verdicts on LIRPG-1 to LIRPG-4, and the closing table."""
+"""The pictures and the closing table that the LIRPG experiment makes of results.csv."""
 
-from collections.abc import Iterator
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import gm_lab
-from gm_lab import Comparison, above, at_least, at_most, decided
-from maml_report import ACCURACY, LABELS, SIZES, SPREAD, STEPS, Evidence
+from gm_experiments.common.labels import ACCURACY, ESTIMATORS, SIZES, SPREAD, STEPS, estimator
+from gm_experiments.lirpg.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 
-def figures(frame: "pd.DataFrame") -> "dict[str, Figure]":
+def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
     """Figure 1(c,d), the accuracy, and Figure 7, the variance, as far as results.csv has rows for them."""
     import numpy as np
 
@@ -42,7 +40,7 @@ def _by_size(rows: "pd.DataFrame", metric: str, label: str) -> "Figure":
             metric,
             by="estimator",
             over="mdp",
-            labels=LABELS,
+            labels=ESTIMATORS,
             x_label=STEPS,
             y_label=f"{label}, {permutation}",
         )
@@ -55,7 +53,7 @@ def _by_size(rows: "pd.DataFrame", metric: str, label: str) -> "Figure":
 
 def _each_mdp(axes: "Axes", rows: "pd.DataFrame", line: "Line2D") -> None:
     """A thin line for each MDP behind the mean, which a few MDPs can pull down."""
-    names = {LABELS.get(name, name): name for name in rows["estimator"].unique()}
+    names = {estimator(name): name for name in rows["estimator"].unique()}
     for _, points in rows[rows["estimator"] == names[str(line.get_label())]].groupby("mdp"):
         points = points.sort_values("inner_steps")
         axes.plot(
@@ -63,7 +61,7 @@ def _each_mdp(axes: "Axes", rows: "pd.DataFrame", line: "Line2D") -> None:
         )
 
 
-def summary(frame: "pd.DataFrame") -> "pd.DataFrame":
+def summary(_settings: Settings, frame: "pd.DataFrame") -> "pd.DataFrame":
     """Mean accuracy at the largest sample size: estimators × inner steps."""
     size = frame["sample_size"].max()
     rows = frame[frame["sample_size"] == size]
@@ -71,64 +69,3 @@ def summary(frame: "pd.DataFrame") -> "pd.DataFrame":
     columns = {k: f"K = {k}" for k in table.columns if isinstance(k, int)}
     named: pd.DataFrame = table.rename(columns={"estimator": f"accuracy at {size} trajectories"} | columns)
     return named
-
-
-def claims(frame: "pd.DataFrame") -> list[gm_lab.Verdict]:
-    """The verdicts on LIRPG-1 to LIRPG-4, as docs/claims.toml says they are decided."""
-    import numpy as np
-
-    found = Evidence(frame, "fig1", "fig7")
-    sizes, steps = (16, 32, 64, 128, 256), (1, 2, 3, 4, 5)
-
-    def at(name: str, size: int, step: int, metric: str = "accuracy") -> "pd.Series[float]":
-        return found(name, "ESE", metric, sample_size=size, inner_steps=step)
-
-    def equal(size: int, metric: str) -> Comparison:
-        label, (first, second) = f"{metric} at {size}", (at(name, size, 1, metric) for name in ("lvc", "ad"))
-        if len(first) == 0 or len(second) == 0:
-            return Comparison(label, None, "no data")
-        gap = float((first - second).abs().max() / first.abs().max())
-        return Comparison(label, gap <= 1e-12, f"largest relative difference {gap:.1e}")
-
-    def grows() -> Iterator[Comparison]:
-        for name in ("lvc", "ad"):
-            for step in steps:
-                label = f"{LABELS[name]} at K = {step}: {sizes[-1]} > {sizes[0]} trajectories"
-                yield above(label, at(name, sizes[-1], step), at(name, sizes[0], step))
-            for fewer, more in pairwise(steps):
-                label = f"{LABELS[name]} at 256 trajectories: K = {fewer} > {more}"
-                yield above(label, at(name, 256, fewer), at(name, 256, more))
-
-    def ratio(size: int, step: int) -> "pd.Series[float]":
-        """The logarithm of AD's variance over LVC's, MDP by MDP."""
-        quotient = at("ad", size, step, "variance") / at("lvc", size, step, "variance")
-        return quotient.map(np.log)
-
-    return [
-        decided(
-            "LIRPG-1",
-            "K = 1: AD and LVC perform alike (they are equal by algebra)",
-            [equal(size, metric) for size in sizes for metric in ("accuracy", "variance")],
-        ),
-        decided("LIRPG-2", "more samples and fewer steps raise accuracy for both", list(grows())),
-        decided(
-            "LIRPG-3",
-            "K = 5: LVC keeps high accuracy, AD falls low",
-            [
-                at_least("LVC at 256 > .9", at("lvc", 256, 5), 0.9),
-                at_most("AD at 256 < .7", at("ad", 256, 5), 0.7),
-            ],
-        ),
-        decided(
-            "LIRPG-4",
-            "AD's variance is the higher, more so as K grows",
-            [
-                *(
-                    above(f"log AD / LVC at K = {k}, {n} > 0", ratio(n, k), 0 * ratio(n, k))
-                    for k in steps[1:]
-                    for n in sizes
-                ),
-                *(above(f"log AD / LVC at {n}: K = 5 > 2", ratio(n, 5), ratio(n, 2)) for n in sizes),
-            ],
-        ),
-    ]
