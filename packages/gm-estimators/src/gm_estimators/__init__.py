@@ -39,7 +39,6 @@ from gm_estimators.off_policy import (
 )
 from gm_estimators.operators import decomposed_step, likelihood_ratio, magic_box
 from gm_estimators.returns import gae, lambda_returns, returns_to_go
-from gm_estimators.study import Grid, measure
 from gm_estimators.surrogates import Trajectories, ad, dice, loaded_dice, lvc, mean_surrogate, tmaml
 
 __all__ = [
@@ -52,7 +51,6 @@ __all__ = [
     "Estimator",
     "EstimatorError",
     "ExactObjective",
-    "Grid",
     "Jackknife",
     "Levels",
     "OffPolicyTrajectories",
@@ -86,7 +84,6 @@ __all__ = [
     "magic_box",
     "mean_interval",
     "mean_surrogate",
-    "measure",
     "meta_gradient",
     "mse",
     "multilevel",

@@ -1,11 +1,11 @@
-"""What apps/frontier.py --figure budgets makes of results.csv: a map of the best choices over budget and α."""
+"""The map of the best choices over budget and α, and its table."""
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import gm_lab
-from frontier_report import USUAL, beside, held_out, name_of, ranked
+from gm_experiments.frontier.choices import KINDS, USUAL, beside, held_out, name_of, ranked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PLACE = {"inner_steps": "K", "updates": "updates", "inner_lr": "α", "sample_size": "n"}
-KINDS = {"usual": "usual", "jackknife": "best with jackknife", "apart": "best separate batches"}
-"""What the best choice is compared with, by `beside`'s names."""
+OTHERS = {"usual": "usual", "jackknife": "best with jackknife", "apart": "best separate batches"}
+"""What the best choice is compared with: columns of the table, and kinds of choices."""
 HEADERS = {"usual": "× usual", "jackknife": "× jack- knife", "apart": "× apart", "unseen": "× new MDPs"}
 
 
 def figures(rows: "pd.DataFrame") -> "dict[str, Figure]":
     """budgets: for each K a panel for each point of training, a cell for each budget and α."""
-    found = {}
     places = list(rows.groupby("inner_steps", sort=True))
-    for steps, of_steps in places:
-        found["budgets" if len(places) == 1 else f"budgets_k{steps:g}"] = _map(of_steps, f"K = {steps:g}")
-    return found
+    return {
+        "budgets" if len(places) == 1 else f"budgets_k{steps:g}": _map(of_steps, f"K = {steps:g}")
+        for steps, of_steps in places
+    }
 
 
 def _map(rows: "pd.DataFrame", title: str) -> "Figure":
@@ -82,17 +82,17 @@ def best_choices(frame: "pd.DataFrame") -> "pd.DataFrame":
     """
     import pandas as pd
 
-    found = []
+    lines = []
     for place, rows in frame.groupby(list(PLACE), sort=True):
         table = ranked(rows)
         kinds, mean = beside(table), table.mean(axis=1)
         best = kinds["best"]
         line = dict(zip(PLACE, place, strict=True)) | {"best": name_of(best), "mse": mean[best]}
-        for name, label in KINDS.items():
-            other = best if _is(name, best) else kinds.get(label)
-            line[name] = np.nan if other is None else mean[other] / mean[best]
-        found.append(line | {"unseen": held_out(table).mean() / mean[best]})
-    return pd.DataFrame(found)
+        for column, kind in OTHERS.items():
+            other = best if KINDS[kind](best) else kinds.get(kind)
+            line[column] = np.nan if other is None else mean[other] / mean[best]
+        lines.append(line | {"unseen": held_out(table).mean() / mean[best]})
+    return pd.DataFrame(lines)
 
 
 def summary(frame: "pd.DataFrame") -> "pd.DataFrame":
@@ -104,8 +104,3 @@ def summary(frame: "pd.DataFrame") -> "pd.DataFrame":
     short["best"] = short["best"].str.removesuffix(" shared")
     short.insert(0, " ".join(PLACE[column] for column in varied), place)
     return short
-
-
-def _is(name: str, choice: tuple[Any, ...]) -> bool:
-    """Whether a choice is of a kind."""
-    return bool({"usual": choice == USUAL, "jackknife": choice[3] != "none", "apart": choice[2].count(":") == 2}[name])

@@ -1,23 +1,23 @@
-"""What the attribution apps share: sources of an error, what clipping and Adam do to it, the rows of results.csv."""
+"""The sources of an error: which there are, what clipping and Adam do to it, and the rows of results.csv."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
-
-import gm_estimators as estimators
 import gm_lab
-import tabular
-from gm_estimators import Adam, clipped
-from gm_estimators.attribution import MEASURES, ROLES
+from gm_experiments.common import settings as common
+from gm_experiments.common.checks import require_finite, require_points
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gm_estimators import Adam
 
 Source = Literal["composition", "hessian", "outer", "shared_batch", "critic", "clipping", "adam"]
 SOURCES: tuple[Source, ...] = ("composition", "hessian", "outer", "shared_batch", "critic", "clipping", "adam")
 OF_PROBLEM = frozenset({"shared_batch", "critic"})
 """Sources that say what is sampled; clipping and Adam come after it."""
-KEY = (*tabular.KEY[:-1], "updates", "source")
+KEY = (*common.KEY[:-1], "updates", "source")
 """What tells a row of one unit, such as an MDP, from another."""
 METRICS = ("bias_sq", "variance", "truth_sq")
 ALL = "all"
@@ -31,7 +31,7 @@ def check(settings: Any) -> None:
         BadInput: if one is out of range.
     """
     gm_lab.require(settings, "clip_norm", "a positive number", settings.clip_norm > 0)
-    tabular.require_points(settings)
+    require_points(settings)
     for name in ("points", "sources"):
         values = getattr(settings, name)
         gm_lab.require(settings, name, "different values", len(set(values)) == len(values))
@@ -43,14 +43,9 @@ def curves(unit: str) -> gm_lab.Curves:
     return gm_lab.Curves(by=by, x="updates", y=("bias_sq", "variance"), over=unit)
 
 
-def permutations(sources: Sequence[str]) -> list[str]:
-    """Those that sample nothing but what is a source."""
-    return [p for p in estimators.PERMUTATIONS if all(p[i] == "E" or r in sources for i, r in enumerate(ROLES))]
-
-
 def in_practice(
-    sampled: Callable[[frozenset[str]], Mapping[str, Tensor]], adam: Adam, clip_norm: float
-) -> Callable[[frozenset[str]], Tensor]:
+    sampled: "Callable[[frozenset[str]], Mapping[str, Tensor]]", adam: "Adam", clip_norm: float
+) -> "Callable[[frozenset[str]], Tensor]":
     """S ↦ estimates `[*unit, repeat, size]` in which the sources S are as in practice.
 
     Args:
@@ -58,10 +53,15 @@ def in_practice(
         adam: the optimiser, with the exact meta-gradient.
         clip_norm: the longest that an estimate may be, in units of the exact meta-gradient's length.
     """
+    import torch
+
+    from gm_estimators import clipped
+    from gm_estimators.attribution import permutation_of
+
     sampled, truth = cache(sampled), adam.truth.unsqueeze(-2)
 
-    def estimate(some: frozenset[str]) -> Tensor:
-        permutation = "".join("S" if role in some else "E" for role in ROLES)
+    def estimate(some: frozenset[str]) -> "Tensor":
+        permutation = permutation_of(some)
         x = torch.cat((truth, truth), -2) if permutation == "EEE" else sampled(some & OF_PROBLEM)[permutation]
         if "clipping" in some:
             x = clipped(x, clip_norm * torch.linalg.vector_norm(truth, dim=-1, keepdim=True))
@@ -71,9 +71,9 @@ def in_practice(
 
 
 def rows(
-    estimate: Callable[[frozenset[str]], Tensor],
+    estimate: "Callable[[frozenset[str]], Tensor]",
     sources: Sequence[str],
-    truth: Tensor,
+    truth: "Tensor",
     unit: str,
     numbers: Sequence[int],
     **place: str | float,
@@ -91,16 +91,19 @@ def rows(
     Raises:
         BadInput: if an error is not finite.
     """
-    shares = estimators.attribute(estimate, sources, truth)
+    from gm_estimators import attribute
+    from gm_estimators.attribution import MEASURES
+
+    shares = attribute(estimate, sources, truth)
     whole = estimate(frozenset(sources))
     for measure, function in MEASURES.items():
         shares[measure] = {**shares[measure], ALL: function(whole, truth)}
-    found: list[gm_lab.Row] = []
+    table: list[gm_lab.Row] = []
     for source in (*sources, ALL):
         measured = {"truth_sq": truth.square().sum(-1)} | {measure: shares[measure][source] for measure in MEASURES}
         of_units = {name: value.reshape(len(numbers), -1).mean(-1).tolist() for name, value in measured.items()}
         for i, number in enumerate(numbers):
             row: gm_lab.Row = {**place, "source": source, unit: number}
-            found.append(row | {name: values[i] for name, values in of_units.items()})
-    tabular.require_finite(found, METRICS)
-    return found
+            table.append(row | {name: values[i] for name, values in of_units.items()})
+    require_finite(table, METRICS)
+    return table

@@ -1,8 +1,9 @@
-"""What the attribution apps make of results.csv: shares of the error stacked over training, and the closing table."""
+"""The pictures and the closing table of the attribution experiments: shares of the error over training."""
 
 from typing import TYPE_CHECKING
 
 import gm_lab
+from gm_experiments.common.labels import estimator
 from gm_lab.figures import COLOURS
 
 if TYPE_CHECKING:
@@ -11,7 +12,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PLACE = ["inner_steps", "inner_lr", "sample_size"]
-ESTIMATORS = {"ad": "AD", "dice": "DiCE", "loaded_dice": "Loaded-DiCE", "lvc": "LVC"}
 LABELS = {
     "composition": "I (composition)",
     "hessian": "II (Hessian)",
@@ -42,19 +42,19 @@ def shares(rows: "pd.DataFrame", measure: str) -> "pd.DataFrame":
     return table
 
 
-def figures(frame: "pd.DataFrame") -> "dict[str, Figure]":
+def figures(_settings: gm_lab.RunSettings, frame: "pd.DataFrame") -> "dict[str, Figure]":
     """attribution: a column for each estimator, a row for each measure; one picture for each K, α and size."""
     places = list(frame.groupby(PLACE, sort=True))
-    found = {}
+    pictures = {}
     for (steps, rate, size), rows in places:
         name = "attribution" + (f"_k{steps:g}_lr{rate:g}_n{size:g}" if len(places) > 1 else "")
-        found[name] = _stacked(rows, f"K = {steps:g}, α = {rate:g}, {size:g} trajectories for each role and step")
-    return found
+        pictures[name] = _stacked(rows, f"K = {steps:g}, α = {rate:g}, {size:g} trajectories for each role and step")
+    return pictures
 
 
 def _stacked(rows: "pd.DataFrame", title: str) -> "Figure":
     names = list(dict.fromkeys(rows["estimator"]))
-    titles = [ESTIMATORS.get(name, name) for name in names]
+    titles = [estimator(name) for name in names]
     figure = gm_lab.panels(titles, width=max(3.6, 7.6 / len(names)), height=3.0, rows=len(MEASURES))
     for i, (measure, label) in enumerate(MEASURES.items()):
         for j, name in enumerate(names):
@@ -91,24 +91,30 @@ def _bars(axes: "Axes", rows: "pd.DataFrame", measure: str) -> None:
     axes.set_ylim(top=1.12)
 
 
-def summary(frame: "pd.DataFrame") -> "pd.DataFrame":
+def summary(_settings: gm_lab.RunSettings, frame: "pd.DataFrame") -> "pd.DataFrame":
     """Every source's share after some updates, and the whole with half the width of its interval, in % of ‖∇φ Jᴷ‖²."""
     import pandas as pd
 
-    found = []
+    lines: list[dict[str, str | float]] = []
     places = list(frame.groupby(PLACE, sort=True))
     for (steps, rate, size), at in places:
         place = {"at": f"K {steps:g}, α {rate:g}, n {size:g}"} if len(places) > 1 else {}
         for name in dict.fromkeys(at["estimator"]):
             for measure, label in MEASURES.items():
-                of = {"of": f"{ESTIMATORS.get(str(name), name)}, {label.replace('squared bias', 'bias²')}"}
-                lines: dict[str, dict[str, float]] = {source: {} for source in (*SHORT.values(), "whole", "whole ±")}
-                for point, rows in at[at["estimator"] == name].groupby("updates", sort=True):
-                    table = 100 * shares(rows, measure)
-                    whole = gm_lab.mean_interval(table.loc["all"].to_numpy())
-                    lines["whole"][f"{point:g}"] = round(whole.mean, 2)
-                    lines["whole ±"][f"{point:g}"] = round(whole.high - whole.mean, 2)
-                    for source in table.index.drop("all"):
-                        lines[SHORT[source]][f"{point:g}"] = round(float(table.loc[source].mean()), 2)
-                found += [place | of | {"% of ‖∇φJ‖²": source} | line for source, line in lines.items() if line]
-    return pd.DataFrame(found)
+                of = {"of": f"{estimator(str(name))}, {label.replace('squared bias', 'bias²')}"}
+                parts = _over_training(at[at["estimator"] == name], measure)
+                lines += [place | of | {"% of ‖∇φJ‖²": source} | line for source, line in parts.items() if line]
+    return pd.DataFrame(lines)
+
+
+def _over_training(rows: "pd.DataFrame", measure: str) -> dict[str, dict[str, float]]:
+    """Source ↦ update ↦ its share in % of ‖∇φ Jᴷ‖², and the whole."""
+    lines: dict[str, dict[str, float]] = {source: {} for source in (*SHORT.values(), "whole", "whole ±")}
+    for point, of_point in rows.groupby("updates", sort=True):
+        table = 100 * shares(of_point, measure)
+        whole = gm_lab.mean_interval(table.loc["all"].to_numpy())
+        lines["whole"][f"{point:g}"] = round(whole.mean, 2)
+        lines["whole ±"][f"{point:g}"] = round(whole.high - whole.mean, 2)
+        for source in table.index.drop("all"):
+            lines[SHORT[source]][f"{point:g}"] = round(float(table.loc[source].mean()), 2)
+    return lines
