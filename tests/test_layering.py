@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("packages/*/pyproject.toml"))
-ALLOWED_MEMBERS = {"gm-mgrl-atari": {"gm_estimators"}}
+MEMBERS = {package.replace("-", "_") for package in PACKAGES}
+ALLOWED_MEMBERS = {"gm-mgrl-atari": {"gm_estimators"}, "gm-experiments": MEMBERS}
 TORCH_ONLY = {"gm-estimators", "gm-exact"}
 HEAVY = {"matplotlib", "scipy", "tyro", "wandb"}
 DISTRIBUTION = {"yaml": "pyyaml", "ale_py": "ale-py"}

@@ -1,7 +1,8 @@
-"""apps/frontier.py end to end, and what the split of a budget promises: not to exceed it, and nothing else new."""
+"""The frontier experiment end to end, and what a split promises: not to exceed its budget, and nothing else new."""
 
 import sys
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -9,13 +10,16 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-import frontier
-import frontier_map
-import frontier_problem
-import frontier_report
 import gm_estimators
-import tabular
-from frontier_problem import ROLES, SplitProblem, allocate, maml_at, split_of
+from gm_experiments.common.grid import Grid
+from gm_experiments.common.mdps import RandomMDPs
+from gm_experiments.common.problem import exact_training
+from gm_experiments.common.settings import Cell, Tabular
+from gm_experiments.frontier import EXPERIMENT
+from gm_experiments.frontier.budget import ROLES, allocate, split_of
+from gm_experiments.frontier.choices import held_out, name_of
+from gm_experiments.frontier.map import best_choices
+from gm_experiments.frontier.problem import SplitProblem, maml_at
 
 SMALL = ["--mdps", "3", "--repeats", "3", "--states", "4", "--actions", "2", "--horizon", "5", "--wandb", "disabled"]
 NARROW = [
@@ -31,7 +35,7 @@ def app(run_app):
     """Runs the app, without drawing unless asked."""
 
     def run(*arguments, draw=False):
-        experiment = frontier.EXPERIMENT if draw else replace(frontier.EXPERIMENT, figures=lambda *_: {})
+        experiment = EXPERIMENT if draw else replace(EXPERIMENT, figures=lambda *_: {})
         return run_app(experiment, *SMALL, *arguments)
 
     return run
@@ -40,18 +44,18 @@ def app(run_app):
 @pytest.fixture
 def problems():
     """MAML on two small MDPs away from zero, for two λ."""
-    grid = gm_estimators.Grid(sample_sizes=(BUDGET,))
-    small = tabular.Tabular(repeats=3, states=4, actions=3, horizon=5)
-    mdps = tabular.RandomMDPs(tabular.Cell(0, (0, 1), 2, 3.0, (("frontier", grid),), small), torch.device("cpu"))
-    at = frontier_problem.trained(mdps, 3, 1.0, **TERMS)
-    return maml_at(mdps, at.expand(mdps.shape).contiguous(), small, (1.0, 0.5), BUDGET)
+    grid = Grid(sample_sizes=(BUDGET,))
+    small = Tabular(repeats=3, states=4, actions=3, horizon=5)
+    mdps = RandomMDPs(Cell(0, (0, 1), 2, 3.0, (("frontier", grid),), small), "cpu")
+    at, _ = next(islice(exact_training(mdps, 1.0, **TERMS), 3, None))
+    return maml_at(mdps, at.expand(mdps.shape).contiguous(), (1.0, 0.5), BUDGET)
 
 
 def test_a_run_leaves_what_it_promises_and_advises_the_smallest_error(app, tmp_path):
     status, error = app("--run-dir", "run", *NARROW, draw=True)
     assert status == 0, error
     frame = pd.read_csv(tmp_path / "run" / "results.csv")
-    assert tuple(frame.columns) == frontier.EXPERIMENT.columns
+    assert tuple(frame.columns) == EXPERIMENT.columns
     # points × estimators × λ × splits × debias × MDPs
     assert len(frame) == 2 * 3 * 2 * 2 * 2 * 3
     assert np.isfinite(frame.select_dtypes("number").to_numpy()).all()
@@ -82,12 +86,12 @@ def test_the_map_has_the_choice_of_the_smallest_error_for_each_budget_and_step(a
     assert len(frame) == 2 * 2 * 2 * 3 * 2 * 3 * 2 * 3
     assert (frame["drawn"] <= frame["sample_size"]).all()
     place = ["updates", "inner_lr", "sample_size"]
-    found = frontier_map.best_choices(frame).set_index(place)
+    found = best_choices(frame).set_index(place)
     assert len(found) == 8
     for at, rows in frame.groupby(place):
         error = rows.groupby(["estimator", "gae_lambda", "split", "debias"])["mse"].mean()
         unit = rows.groupby("mdp")["truth_sq"].first().mean()
-        assert found.loc[at, "best"] == frontier_report.name_of(error.idxmin())
+        assert found.loc[at, "best"] == name_of(error.idxmin())
         assert found.loc[at, "mse"] == pytest.approx(error.min() / unit)
         assert found.loc[at, "usual"] == pytest.approx(error["ad", 1.0, "1:1", "none"] / error.min())
         kinds = error.index.to_frame()
@@ -252,4 +256,4 @@ def test_a_shared_batch_is_the_inner_one(problems):
 def test_advice_held_out_is_that_of_the_other_mdps():
     table = pd.DataFrame({0: [1.0, 2.0], 1: [9.0, 3.0], 2: [1.0, 3.0]}, index=["a", "b"])
     # without MDP 1 "a" is the best, without one of the others "b"
-    assert frontier_report.held_out(table).tolist() == [2.0, 9.0, 3.0]
+    assert held_out(table).tolist() == [2.0, 9.0, 3.0]
