@@ -1,4 +1,4 @@
-"""`maml_tabular.py --figure theory` end to end, and that what it sets beside each other is what it says."""
+"""The MAML experiment with `--figure theory` end to end, and that what it sets beside each other is what it says."""
 
 import json
 from functools import partial
@@ -10,28 +10,34 @@ import torch
 from torch.testing import assert_close
 
 import gm_exact
+from gm_estimators import decompose, load
+from gm_experiments.common.mdps import RandomMDPs
+from gm_experiments.common.settings import Cell, Tabular
+from gm_experiments.maml import EXPERIMENT
+from gm_experiments.maml.problem import maml_problem
+from gm_experiments.theory.claims import claims
+from gm_experiments.theory.problem import Point, hessian_errors, sampled_path
+from gm_experiments.theory.run import _injected
+from gm_experiments.theory.settings import COLUMNS, GRIDS, ROUNDING
+from gm_lab.curves import curves_of
 
 SMALL = ["--mdps", "2", "--repeats", "4", "--states", "6", "--actions", "3", "--wandb", "disabled"]
 
 
 @pytest.fixture
 def app(run_app):
-    import maml_tabular
-
-    return partial(run_app, maml_tabular.EXPERIMENT, *SMALL)
+    return partial(run_app, EXPERIMENT, *SMALL)
 
 
 def test_a_run_leaves_what_it_promises(app, tmp_path):
-    import theory
-
     status, error = app("--run-dir", "run", "--figure", "theory")
     assert status == 0, error
     run = tmp_path / "run"
     frame = pd.read_csv(run / "results.csv")
-    assert set(frame["figure"]) == set(theory.GRIDS)
-    assert tuple(frame.columns[-len(theory.COLUMNS) :]) == theory.COLUMNS
+    assert set(frame["figure"]) == set(GRIDS)
+    assert tuple(frame.columns[-len(COLUMNS) :]) == COLUMNS
     assert np.isfinite(frame[["measured", "bound_local", "bound_global"]].to_numpy()).all()
-    limit = theory.ROUNDING + (1 + 1e-9) * frame[["bound_local", "bound_global"]]
+    limit = ROUNDING + (1 + 1e-9) * frame[["bound_local", "bound_global"]]
     assert (frame["measured"] <= limit["bound_local"]).all()
     assert (frame["measured"] <= limit["bound_global"]).all()
     assert (frame["bound_local"] <= limit["bound_global"]).all()
@@ -57,12 +63,9 @@ def test_it_goes_with_other_figures_and_changes_none_of_their_numbers(app, tmp_p
 
 
 def test_every_study_has_curves_with_both_bounds(app, tmp_path):
-    import maml_tabular
-    from gm_lab.curves import curves_of
-
     assert app("--run-dir", "run", "--figure", "theory")[0] == 0
     frame = pd.read_csv(tmp_path / "run" / "results.csv")
-    curves = list(curves_of(maml_tabular.EXPERIMENT.curves, frame))
+    curves = list(curves_of(EXPERIMENT.curves, frame))
     assert len({curve.id for curve in curves}) == len(curves)
     chosen = ["theory_steps", "lvc", "SEE", "distance"]
     (curve,) = [
@@ -93,40 +96,28 @@ def test_shared_samples_are_refused(app):
 @pytest.fixture
 def point():
     """K = 2 at α = 3 on two small MDPs."""
-    import maml_tabular
-    import tabular
-    import theory
-
-    settings = tabular.Tabular(repeats=6, states=5, actions=3)
-    cell = tabular.Cell(0, (0, 1), 2, 3.0, tuple(theory.GRIDS.items()), settings)
-    mdps = tabular.RandomMDPs(cell, torch.device("cpu"))
-    problem = maml_tabular.maml_problem(cell, mdps)
-    path = gm_exact.inner_path(mdps.mdp, problem.params[:, :1], inner_lr=3.0, inner_steps=2)
-    return theory.Point(mdps, problem, 2, 3.0, path)
+    cell = Cell(0, (0, 1), 2, 3.0, tuple(GRIDS.items()), Tabular(repeats=6, states=5, actions=3))
+    mdps = RandomMDPs(cell, "cpu")
+    return Point.at(mdps, maml_problem(mdps), 2, 3.0)
 
 
 def test_the_sampled_path_is_the_one_that_decompose_takes(point):
     """SEE from the path by hand: exact derivatives along it."""
-    import theory
-    from gm_estimators import decompose, load
-
-    path, _ = theory._sampled_path(point, "lvc", 8)
+    path, _ = sampled_path(point, "lvc", 8)
     adjoint = gm_exact.gradient(point.mdps.mdp, path[-1])
     for theta in reversed(path[:-1]):
         adjoint = adjoint + 3.0 * gm_exact.hessian_vector_product(point.mdps.mdp, theta, adjoint)
-    found = decompose(point.problem, [load("lvc")], permutations=["SEE"], sample_sizes=[8], **point.terms)
+    found = decompose(point.problem, [load("lvc")], permutations=["SEE"], sizes=[8], **point.terms)
     assert_close(found["lvc", "SEE", 8], adjoint)
 
 
 def test_the_hessian_errors_are_those_of_the_repeats(point):
     """AD's Hessian by hand: Σ_t γᵗ A_t ∇²log π, whose mean is far from the truth, and whose largest step counts."""
-    import theory
-
-    bias, std = theory._hessian_errors(point, "ad", 32, point.exact_path)
+    bias, std = hessian_errors(point, "ad", 32, point.exact_path)
     biases, deviations = [], []
     for step, theta in enumerate(point.exact_path[:-1]):
         at = theta.expand(point.problem.params.shape)
-        sample = point.problem.draw("hessian", step, at, 32)
+        sample = point.problem.at(at).draw(step, {"hessian": slice(32)})["hessian"]
         read = sample.trajectories(critic=True)
         weight = (read.discount[:-1] * read.advantage / 32).flatten(2)
         tables = torch.zeros(2, 6, 2 * 6 * 15, dtype=torch.float64)
@@ -146,10 +137,8 @@ def test_the_hessian_errors_are_those_of_the_repeats(point):
 
 def test_the_injected_error_is_the_only_one(point):
     """The mean estimate is the exact meta-gradient with H + δI for H, because the noise has no mean."""
-    import theory
-
-    grid = theory.GRIDS["theory_hessian"]
-    for labels, measured, local, _ in theory._injected(point, grid):
+    grid = GRIDS["theory_hessian"]
+    for labels, measured, local, _ in _injected(point, grid):
         if labels["algorithm"] == "maml" and labels["quantity"] == "bias":
             adjoint = gm_exact.gradient(point.mdps.mdp, point.exact_path[-1])
             for theta in reversed(point.exact_path[:-1]):
@@ -187,9 +176,7 @@ def rows_that_hold():
 
 
 def verdicts(frame):
-    import theory_report
-
-    return {verdict.id: verdict for verdict in theory_report.claims(frame)}
+    return {verdict.id: verdict for verdict in claims(frame)}
 
 
 @pytest.mark.claim("THEORY-1", "THEORY-2", "THEORY-3", "THEORY-4")

@@ -1,21 +1,25 @@
-"""apps/frontier.py end to end, and what the split of a budget promises: not to exceed it, and nothing else new."""
+"""The frontier experiment end to end, and what a split promises: not to exceed its budget, and nothing else new."""
 
 import sys
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from torch.testing import assert_close
 
-import frontier
-import frontier_map
-import frontier_problem
-import frontier_report
 import gm_estimators
-import tabular
-from frontier_problem import ROLES, SplitProblem, allocate, maml_at, split_of
+from gm_estimators import Sizes
+from gm_experiments.common.grid import Grid
+from gm_experiments.common.mdps import RandomMDPs
+from gm_experiments.common.problem import TabularProblem
+from gm_experiments.common.settings import Cell, Tabular
+from gm_experiments.common.training import exact_training, maml
+from gm_experiments.frontier import EXPERIMENT
+from gm_experiments.frontier.choices import held_out, name_of
+from gm_experiments.frontier.map import best_choices
+from gm_experiments.frontier.problem import allocate, estimator_of, split_of
 
 SMALL = ["--mdps", "3", "--repeats", "3", "--states", "4", "--actions", "2", "--horizon", "5", "--wandb", "disabled"]
 NARROW = [
@@ -31,27 +35,32 @@ def app(run_app):
     """Runs the app, without drawing unless asked."""
 
     def run(*arguments, draw=False):
-        experiment = frontier.EXPERIMENT if draw else replace(frontier.EXPERIMENT, figures=lambda *_: {})
+        experiment = EXPERIMENT if draw else replace(EXPERIMENT, figures=lambda *_: {})
         return run_app(experiment, *SMALL, *arguments)
 
     return run
 
 
 @pytest.fixture
-def problems():
-    """MAML on two small MDPs away from zero, for two λ."""
-    grid = gm_estimators.Grid(sample_sizes=(BUDGET,))
-    small = tabular.Tabular(repeats=3, states=4, actions=3, horizon=5)
-    mdps = tabular.RandomMDPs(tabular.Cell(0, (0, 1), 2, 3.0, (("frontier", grid),), small), torch.device("cpu"))
-    at = frontier_problem.trained(mdps, 3, 1.0, **TERMS)
-    return maml_at(mdps, at.expand(mdps.shape).contiguous(), small, (1.0, 0.5), BUDGET)
+def mdps():
+    """Two small MDPs."""
+    grid = Grid(sample_sizes=(BUDGET,))
+    small = Tabular(repeats=3, states=4, actions=3, horizon=5)
+    return RandomMDPs(Cell(0, (0, 1), 2, 3.0, (("frontier", grid),), small), "cpu")
+
+
+@pytest.fixture
+def problem(mdps):
+    """MAML on them away from zero."""
+    at, _ = next(islice(exact_training(mdps, 1.0, **TERMS), 3, None))
+    return maml(mdps, at.expand(mdps.shape).contiguous())
 
 
 def test_a_run_leaves_what_it_promises_and_advises_the_smallest_error(app, tmp_path):
     status, error = app("--run-dir", "run", *NARROW, draw=True)
     assert status == 0, error
     frame = pd.read_csv(tmp_path / "run" / "results.csv")
-    assert tuple(frame.columns) == frontier.EXPERIMENT.columns
+    assert tuple(frame.columns) == EXPERIMENT.columns
     # points × estimators × λ × splits × debias × MDPs
     assert len(frame) == 2 * 3 * 2 * 2 * 2 * 3
     assert np.isfinite(frame.select_dtypes("number").to_numpy()).all()
@@ -82,12 +91,12 @@ def test_the_map_has_the_choice_of_the_smallest_error_for_each_budget_and_step(a
     assert len(frame) == 2 * 2 * 2 * 3 * 2 * 3 * 2 * 3
     assert (frame["drawn"] <= frame["sample_size"]).all()
     place = ["updates", "inner_lr", "sample_size"]
-    found = frontier_map.best_choices(frame).set_index(place)
+    found = best_choices(frame).set_index(place)
     assert len(found) == 8
     for at, rows in frame.groupby(place):
         error = rows.groupby(["estimator", "gae_lambda", "split", "debias"])["mse"].mean()
         unit = rows.groupby("mdp")["truth_sq"].first().mean()
-        assert found.loc[at, "best"] == frontier_report.name_of(error.idxmin())
+        assert found.loc[at, "best"] == name_of(error.idxmin())
         assert found.loc[at, "mse"] == pytest.approx(error.min() / unit)
         assert found.loc[at, "usual"] == pytest.approx(error["ad", 1.0, "1:1", "none"] / error.min())
         kinds = error.index.to_frame()
@@ -187,69 +196,47 @@ def test_a_users_estimator_takes_part(app, tmp_path, monkeypatch):
     np.testing.assert_allclose(mine["mse"].to_numpy(), ours["mse"].to_numpy(), rtol=1e-7, atol=1e-7)
 
 
-class Counted(SplitProblem):
-    """A split problem that notes how many different trajectories every role read at every step."""
-
-    seen: dict
-
-    def draw(self, role, step, params, size):
-        drawn = super().draw(role, step, params, size)
-        source = "inner" if self.shared and role == "hessian" else role
-        parts = params.shape[0] if params.dim() == 5 else 1
-        count = drawn.sample.cell.shape[-2]
-        # at θ⁰ parts are parts of one sample; later each parts' axis is a policy of its own
-        self.seen.setdefault((source, step), {})[parts, count] = count * (parts if step else 1)
-        return drawn
-
-    def parts(self, numbers):
-        found = [Counted(part.problems, part.block, shared=part.shared) for part in super().parts(numbers)]
-        for counted in found:
-            counted.seen = self.seen
-        return found
-
-    @property
-    def total(self):
-        return sum(sum(of.values()) if step else max(of.values()) for (_, step), of in self.seen.items())
-
-
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("split", ["1:1:1", "1:2:3", "1:3"])
 @pytest.mark.parametrize("name", ["lvc", "lvc+jackknife", "lvc+jackknife3.2"])
-def test_the_budget_is_used_and_never_exceeded(problems, name, split, steps):
+def test_the_budget_is_used_and_never_exceeded(mdps, problem, monkeypatch, name, split, steps):
+    """Every trajectory that is rolled out is counted, the parts of a jackknife included."""
+    drawn = []
+
+    def counted(role, step, policy, rows):
+        rollout = RandomMDPs.rollout(mdps, role, step, policy, rows)
+        drawn.append(rollout.action.shape[-2])
+        return rollout
+
+    monkeypatch.setattr(mdps, "rollout", counted)
     estimator = gm_estimators.load(name)
     allocation = allocate(BUDGET, split_of(split), estimator.debias, steps)
-    problem = Counted(dict.fromkeys(ROLES, problems[1.0]), allocation.block, shared=split_of(split).shared)
-    problem.seen = {}
-    terms = {"inner_steps": steps, "inner_lr": 3.0, "permutations": ["SSS"], "sample_sizes": [allocation.blocks]}
+    terms = {"inner_steps": steps, "inner_lr": 3.0, "permutations": ["SSS"], "sizes": [allocation.sizes]}
     gm_estimators.decompose(problem, [estimator], **terms)
-    assert problem.total == allocation.drawn
+    assert sum(drawn) == allocation.drawn
     assert 0.5 * BUDGET < allocation.drawn <= BUDGET
 
 
 @pytest.mark.parametrize("name", ["ad", "lvc+jackknife", "loaded_dice+jackknife3"])
 @pytest.mark.parametrize("gae_lambda", [1.0, 0.5])
-def test_equal_shares_are_the_plain_problem(problems, name, gae_lambda):
-    estimator, problem = gm_estimators.load(name), problems[gae_lambda]
-    blocks = 1 if estimator.debias is None else estimator.debias.blocks
-    split = SplitProblem(dict.fromkeys(ROLES, problem), dict.fromkeys(ROLES, 4), shared=False)
-    found = gm_estimators.decompose(split, [estimator], sample_sizes=[blocks], **TERMS)
-    plain = gm_estimators.decompose(problem, [estimator], sample_sizes=[4 * blocks], **TERMS)
+def test_the_lambda_of_a_choice_is_that_of_a_problem(mdps, problem, name, gae_lambda):
+    plain, _, debias = name.partition("+")
+    chosen = estimator_of(plain, debias or "none", gae_lambda)
+    found = gm_estimators.decompose(problem, [chosen], sizes=[12], **TERMS)
+    own = TabularProblem(mdps.mdp, problem.params, mdps, gae_lambda=gae_lambda)
+    expected = gm_estimators.decompose(own, [gm_estimators.load(name)], sizes=[12], **TERMS)
     for (_, permutation, _), estimate in found.items():
-        assert_close(estimate, plain[estimator.name, permutation, 4 * blocks])
+        assert_close(estimate, expected[name, permutation, 12])
 
 
-def test_a_shared_batch_is_the_inner_one(problems):
-    lvc = gm_estimators.load("lvc")
-    shared = SplitProblem(dict.fromkeys(ROLES, problems[1.0]), dict.fromkeys(ROLES, 6), shared=True)
-    sample = shared.draw("hessian", 0, shared.params, 1).sample
-    assert torch.equal(sample.cell, shared.draw("inner", 0, shared.params, 1).sample.cell)
-    apart = SplitProblem(shared.problems, shared.block, shared=False)
-    assert not torch.equal(sample.cell, apart.draw("hessian", 0, shared.params, 1).sample.cell)
-    found = [gm_estimators.decompose(p, [lvc], sample_sizes=[1], **TERMS)["lvc", "ESS", 1] for p in (shared, apart)]
-    assert not torch.equal(*found)
+def test_a_split_of_two_shares_a_batch():
+    apart, shared = (allocate(60, split_of(name), None, 1).sizes for name in ("1:1:1", "1:2"))
+    assert (apart, shared) == (Sizes(20, 20, 20), Sizes(20, 20, 40, shared=True))
+    debias = gm_estimators.load("lvc+jackknife").debias
+    assert allocate(60, split_of("1:1:1"), debias, 1).sizes == Sizes(14, 14, 14)  # III costs twice its trajectories
 
 
 def test_advice_held_out_is_that_of_the_other_mdps():
     table = pd.DataFrame({0: [1.0, 2.0], 1: [9.0, 3.0], 2: [1.0, 3.0]}, index=["a", "b"])
     # without MDP 1 "a" is the best, without one of the others "b"
-    assert frontier_report.held_out(table).tolist() == [2.0, 9.0, 3.0]
+    assert held_out(table).tolist() == [2.0, 9.0, 3.0]

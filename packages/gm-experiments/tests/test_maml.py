@@ -1,4 +1,4 @@
-"""apps/maml_tabular.py end to end: its files, its refusals, kill and resume, plug-ins, verdicts."""
+"""The MAML experiment end to end: its files, its refusals, kill and resume, plug-ins, verdicts."""
 
 import json
 import os
@@ -9,7 +9,6 @@ import sys
 import time
 from functools import partial
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,10 +16,9 @@ import pytest
 
 import gm_estimators
 import gm_lab
-import maml_report
-import maml_tabular
+from gm_experiments.maml import EXPERIMENT, Settings
+from gm_experiments.maml.claims import claims
 
-APP = Path(__file__).parents[1] / "apps" / "maml_tabular.py"
 SMALL = ["--mdps", "6", "--repeats", "3", "--wandb", "disabled"]
 NARROW = ["--estimators", "lvc", "ad", "--sample-sizes", "2", "8"]
 LETTERS = ("SSS", "SES", "ESS", "EES", "SSE", "SEE", "ESE")
@@ -28,11 +26,11 @@ LETTERS = ("SSS", "SES", "ESS", "EES", "SSE", "SEE", "ESE")
 
 @pytest.fixture
 def app(run_app):
-    return partial(run_app, maml_tabular.EXPERIMENT, *SMALL)
+    return partial(run_app, EXPERIMENT, *SMALL)
 
 
 def started(run_dir, *arguments):
-    command = [sys.executable, str(APP), "--run-dir", str(run_dir), *SMALL, *arguments]
+    command = [sys.executable, "-m", "gm_experiments.maml", "--run-dir", str(run_dir), *SMALL, *arguments]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
 
 
@@ -215,7 +213,7 @@ def results_that_hold():
 
 
 def verdicts(frame):
-    return {verdict.id: verdict for verdict in maml_report.claims(frame)}
+    return {verdict.id: verdict for verdict in claims(Settings(), frame)}
 
 
 def test_claims():
@@ -272,6 +270,6 @@ def test_the_critic_goes_to_whom_the_flag_says(app, tmp_path):
 
 def test_the_help_lists_the_catalogue(capsys):
     with pytest.raises(SystemExit):
-        gm_lab.main(maml_tabular.EXPERIMENT, ["--help"])
+        gm_lab.main(EXPERIMENT, ["--help"])
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert f"{', '.join(gm_estimators.CATALOGUE)}, tmaml, loaded_dice@λ, loaded_dice@λ,τ, or your own" in shown

@@ -1,4 +1,4 @@
-"""apps/lirpg_tabular.py end to end: files, options, refusals, kill and resume, the reference's figures, verdicts."""
+"""The LIRPG experiment end to end: files, options, refusals, kill and resume, the reference's figures, verdicts."""
 
 import json
 import os
@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-APPS = Path(__file__).parents[1] / "apps"
+from gm_experiments.lirpg import EXPERIMENT, Settings
+from gm_experiments.lirpg.claims import claims
+
 SMALL = ["--mdps", "3", "--repeats", "3", "--wandb", "disabled"]
 NARROW = ["--sample-sizes", "4", "16", "--inner-steps", "1", "2"]
 METRICS = ["accuracy", "correlation", "variance", "std_sum", "bias_sq"]
@@ -21,9 +22,7 @@ METRICS = ["accuracy", "correlation", "variance", "std_sum", "bias_sq"]
 
 @pytest.fixture
 def app(run_app):
-    import lirpg_tabular
-
-    return partial(run_app, lirpg_tabular.EXPERIMENT, *SMALL)
+    return partial(run_app, EXPERIMENT, *SMALL)
 
 
 def results(path):
@@ -92,7 +91,7 @@ def test_bad_input_is_one_line_and_status_2(app, plug_in, arguments, message):
 
 def test_a_killed_run_ends_with_the_same_bytes(tmp_path):
     def started(run_dir):
-        command = [sys.executable, str(APPS / "lirpg_tabular.py"), "--run-dir", str(run_dir), *SMALL, "--workers", "1"]
+        command = [sys.executable, "-m", "gm_experiments.lirpg", "--run-dir", str(run_dir), *SMALL, "--workers", "1"]
         command += ["--figure", "fig1", "--sample-sizes", "64"]
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
@@ -140,9 +139,7 @@ def results_that_hold():
 
 
 def verdicts(frame):
-    import lirpg_report
-
-    return {verdict.id: verdict for verdict in lirpg_report.claims(frame)}
+    return {verdict.id: verdict for verdict in claims(Settings(), frame)}
 
 
 @pytest.mark.claim("LIRPG-1", "LIRPG-2", "LIRPG-3", "LIRPG-4")

@@ -1,4 +1,4 @@
-"""apps/attribution.py end to end, and what clipping and Adam are to it."""
+"""The attribution experiment end to end, and what clipping and Adam are to it."""
 
 from dataclasses import replace
 
@@ -7,10 +7,15 @@ import pandas as pd
 import pytest
 import torch
 
-import attribution
 import gm_estimators
-import tabular
-from frontier_problem import maml_at
+import gm_lab
+from gm_experiments.attribution import EXPERIMENT
+from gm_experiments.attribution.problem import estimates, trained
+from gm_experiments.attribution.run import run_cell
+from gm_experiments.attribution.settings import GRID, Cell
+from gm_experiments.common.mdps import RandomMDPs
+from gm_experiments.common.settings import Tabular
+from gm_experiments.common.training import maml
 
 SMALL = ["--mdps", "3", "--repeats", "3", "--states", "4", "--actions", "2", "--horizon", "5", "--wandb", "disabled"]
 NARROW = ["--sample-sizes", "8", "--points", "0", "2", "--estimators", "lvc", "ad"]
@@ -21,7 +26,7 @@ def app(run_app):
     """Runs the app, without drawing unless asked."""
 
     def run(*arguments, draw=False):
-        experiment = attribution.EXPERIMENT if draw else replace(attribution.EXPERIMENT, figures=lambda *_: {})
+        experiment = EXPERIMENT if draw else replace(EXPERIMENT, figures=lambda *_: {})
         return run_app(experiment, *SMALL, *arguments)
 
     return run
@@ -32,7 +37,7 @@ def test_shares_sum_to_the_error_and_lost_cells_come_back(app, tmp_path):
     assert status == 0, error
     results = tmp_path / "run" / "results.csv"
     frame = pd.read_csv(results)
-    assert tuple(frame.columns) == attribution.EXPERIMENT.columns
+    assert tuple(frame.columns) == EXPERIMENT.columns
     assert len(frame) == 2 * 2 * 3 * (7 + 1)
     assert np.isfinite(frame.select_dtypes("number").to_numpy()).all()
     for measure in ("bias_sq", "variance"):
@@ -81,21 +86,21 @@ def test_bad_input_is_one_line_and_status_2(app, arguments, message):
 
 @pytest.fixture
 def cell():
-    grid = replace(attribution.GRID, estimators=("lvc",), sample_sizes=(6,))
-    small = tabular.Tabular(repeats=4, states=4, actions=3, horizon=5)
-    return attribution.Cell(0, (0, 1), 2, 3.0, (("attribution", grid),), small, updates=3)
+    grid = replace(GRID, estimators=("lvc",), sample_sizes=(6,))
+    small = Tabular(repeats=4, states=4, actions=3, horizon=5)
+    return Cell(0, (0, 1), 2, 3.0, (("attribution", grid),), small, updates=3)
 
 
 def test_without_clipping_and_adam_the_shares_are_those_of_the_library(cell):
     some = ("composition", "hessian", "outer", "shared_batch")
-    found = pd.DataFrame(attribution.run_cell(replace(cell, sources=some)))
+    found = pd.DataFrame(run_cell(replace(cell, sources=some), gm_lab.Context()))
 
     def problem(extras):
-        samples = "shared" if "shared_batch" in extras else "independent"
-        settings = replace(cell.tabular, samples=samples, critic_noise=0.0)
-        mdps = tabular.RandomMDPs(replace(cell, tabular=settings), torch.device("cpu"))
-        at, _ = attribution._trained(cell, mdps)
-        return maml_at(mdps, at.expand(mdps.shape).contiguous(), settings, (1.0,), 6)[1.0]
+        assert not extras  # a shared batch is no matter of the problem
+        settings = replace(cell.tabular, critic_noise=0.0)
+        mdps = RandomMDPs(replace(cell, tabular=settings), "cpu")
+        at, _ = trained(cell, mdps)
+        return maml(mdps, at.expand(mdps.shape).contiguous())
 
     terms = {"sample_size": 6, "inner_steps": 2, "inner_lr": 3.0}
     lvc = gm_estimators.load("lvc")
@@ -109,15 +114,15 @@ def test_without_clipping_and_adam_the_shares_are_those_of_the_library(cell):
 
 def test_the_ideal_of_a_learnt_critic_is_the_exact_one(cell):
     """Its share is that of learning; with the exact critic a name with and without +learnt is the same estimator."""
-    mdps = tabular.RandomMDPs(cell, torch.device("cpu"))
-    params, _ = attribution._trained(cell, mdps)
+    mdps = RandomMDPs(cell, "cpu")
+    params, _ = trained(cell, mdps)
     at = params.expand(mdps.shape).contiguous()
-    learnt, given = (attribution._sampled(cell, mdps, at, name, 6) for name in ("lvc+learnt", "lvc"))
+    learnt, given = (estimates(cell, mdps, at, name, 6) for name in ("lvc+learnt", "lvc"))
     ideal, practice = learnt(frozenset()), learnt(frozenset({"critic"}))
     for permutation, estimate in given(frozenset()).items():
         assert torch.equal(ideal[permutation], estimate)
     assert (ideal["ESE"] - practice["ESE"]).abs().max() > 1e-3
 
     grid = replace(cell.grids[0][1], estimators=("lvc+learnt",))
-    found = pd.DataFrame(attribution.run_cell(replace(cell, grids=(("attribution", grid),))))
+    found = pd.DataFrame(run_cell(replace(cell, grids=(("attribution", grid),)), gm_lab.Context()))
     assert found[found["source"] == "critic"][["bias_sq", "variance"]].abs().to_numpy().min() > 1e-6
