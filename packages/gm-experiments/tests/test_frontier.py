@@ -233,7 +233,7 @@ def test_a_split_of_two_shares_a_batch():
     apart, shared = (allocate(60, split_of(name), None, 1).sizes for name in ("1:1:1", "1:2"))
     assert (apart, shared) == (Sizes(20, 20, 20), Sizes(20, 20, 40, shared=True))
     debias = gm_estimators.load("lvc+jackknife").debias
-    assert allocate(60, split_of("1:1:1"), debias, 1).sizes == Sizes(14, 14, 14)  # III costs twice its trajectories
+    assert allocate(60, split_of("1:1:1"), debias, 1).sizes == Sizes(20, 20, 10)  # those of III twice
 
 
 def test_advice_held_out_is_that_of_the_other_mdps():
