@@ -54,16 +54,13 @@ Measurement = tuple[Labels, Interval, Tensor, Tensor]
 
 def _composition(point: Point, grid: Grid) -> Iterator[Measurement]:
     """E‖θ̂ᴷ − θᴷ‖ beside Lemma 4.4, which is a theorem about these very samples: c₂ and σ are theirs."""
-    mdp = point.mdps.mdp
+    worldwide = _global_constants(point).c2
     for name in grid.estimators:
         for size in grid.sample_sizes:
             path, inner_std = sampled_path(point, name, size)
             distance = estimators.mean_interval(length(path[-1] - point.exact_path[-1]))
-            local, worldwide = gm_exact.local_c2(mdp, point.exact_path, path), gm_exact.global_constants(mdp).c2
-            limits = [
-                gm_exact.eq6_compositional_bias(c2, inner_std, **point.terms)
-                for c2 in (local, torch.as_tensor(worldwide).squeeze(-1))
-            ]
+            local = gm_exact.local_c2(point.mdps.mdp, point.exact_path, path)
+            limits = [gm_exact.eq6_compositional_bias(c2, inner_std, **point.terms) for c2 in (local, worldwide)]
             labels = _labels("distance", estimator=name, permutation="SEE", sample_size=size)
             yield labels, distance, limits[0], limits[1]
 
@@ -162,8 +159,7 @@ def _theorem(
     intrinsic: Tensor | None = None,
 ) -> Iterator[Measurement]:
     """Bias and variance beside Eqs. 44 and 57, with local and global constants."""
-    worldwide = gm_exact.global_constants(point.mdps.mdp, intrinsic)
-    worldwide = Constants(**{k: v.squeeze(-1) if isinstance(v, Tensor) else v for k, v in vars(worldwide).items()})
+    worldwide = _global_constants(point, intrinsic)
     bias = Interval(*(x.clamp(min=0).sqrt() for x in estimators.bias_sq_interval(estimates, truth)))
     repeats = estimates.shape[-2]
     squares = (estimates - estimates.mean(-2, keepdim=True)).square().sum(-1) * repeats / (repeats - 1)
@@ -174,6 +170,12 @@ def _theorem(
     ):
         limits = [bound(k, errors, meta_is_params=intrinsic is None, **point.terms) for k in (local, worldwide)]
         yield _labels(quantity, **labels), measured, limits[0], limits[1]
+
+
+def _global_constants(point: Point, intrinsic: Tensor | None = None) -> Constants:
+    """The constants that the tables prove, for each MDP."""
+    constants = vars(gm_exact.global_constants(point.mdps.mdp, intrinsic))
+    return Constants(**{k: v.squeeze(-1) if isinstance(v, Tensor) else v for k, v in constants.items()})
 
 
 def _labels(quantity: str, **labels: Any) -> Labels:
