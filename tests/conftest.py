@@ -13,7 +13,8 @@ import gm_lab
 
 with jaxtyping.install_import_hook(["gm_envs_tabular", "gm_estimators", "gm_exact"], "beartype.beartype"):
     from gm_envs_tabular import Rollout, Successors, random_mdp, rollout, successors, uniforms
-    from gm_estimators import ExactObjective, TabularProblem
+    from gm_estimators.problem import ExactObjective
+    from gm_estimators.tabular import TabularProblem
     from gm_exact import PolicyEvaluation, TabularMDP, evaluate
 
 ROLES = ("inner", "hessian", "outer")

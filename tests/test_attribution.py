@@ -9,19 +9,11 @@ from torch import Tensor
 from torch.testing import assert_close
 
 with jaxtyping.install_import_hook(["gm_estimators", "gm_exact"], "beartype.beartype"):
-    from gm_estimators import (
-        ExactObjective,
-        SharedBatch,
-        TabularProblem,
-        attribute,
-        attribution,
-        decompose,
-        exact_meta_gradient,
-        load,
-        mean_surrogate,
-        meta_gradient,
-        shapley,
-    )
+    from gm_estimators import decompose, exact_meta_gradient, load, meta_gradient
+    from gm_estimators.attribution import SharedBatch, attribute, attribution, shapley
+    from gm_estimators.problem import ExactObjective
+    from gm_estimators.surrogates import mean_surrogate
+    from gm_estimators.tabular import TabularProblem
     from gm_exact import TabularMDP, evaluate
     from gm_exact import trajectories as every_trajectory
 

@@ -14,7 +14,7 @@ import gm_estimators as estimators
 import gm_exact
 import lola_attribution
 from attribution_sources import MEASURES
-from gm_estimators import Adam
+from gm_estimators.attribution import Adam
 from lola_problem import Curve, Game, LookAhead
 from lola_training import Training
 

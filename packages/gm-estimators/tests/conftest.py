@@ -5,8 +5,8 @@ import pytest
 import torch
 
 with jaxtyping.install_import_hook("gm_estimators", "beartype.beartype"):
-    from gm_estimators import Trajectories, gae
-    from gm_estimators.returns import discounts
+    from gm_estimators import Trajectories
+    from gm_estimators.returns import discounts, gae
 
 DISCOUNT = 0.9
 

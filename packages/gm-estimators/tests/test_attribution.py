@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gm_estimators import Adam, clipped
+from gm_estimators.attribution import Adam, clipped
 
 
 def test_clipping_shortens_what_is_too_long_and_nothing_else():

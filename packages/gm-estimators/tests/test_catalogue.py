@@ -3,12 +3,12 @@ import sys
 import pytest
 import torch
 
-from gm_estimators import CATALOGUE, EstimatorError, load
-from gm_estimators.catalogue import families
+from gm_estimators import EstimatorError, load
+from gm_estimators.estimator import CATALOGUE, families
 
 MODULE = """
 import torch
-from gm_estimators import lvc
+from gm_estimators.surrogates import lvc
 number = 3
 
 def good(trajectories):

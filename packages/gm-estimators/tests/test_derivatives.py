@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from gm_estimators import CATALOGUE, FAMILY, load
+from gm_estimators import load
 from gm_estimators.corrections import credit
-from gm_estimators.derivatives import LogProbDerivatives, automatic_derivatives
+from gm_estimators.estimator import CATALOGUE, FAMILY
+from gm_estimators.surrogates import LogProbDerivatives, automatic_derivatives
 
 NAMES = [*CATALOGUE, *FAMILY, "loaded_dice@0.3"]
 SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 6)) | st.tuples(*[st.integers(1, 3)] * 4)

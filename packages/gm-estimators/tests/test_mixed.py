@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gm_estimators import CATALOGUE, FAMILY, gae, load
-from gm_estimators.derivatives import automatic_derivatives
-from gm_estimators.returns import gae_adjoint
+from gm_estimators import load
+from gm_estimators.estimator import CATALOGUE, FAMILY
+from gm_estimators.returns import gae, gae_adjoint
+from gm_estimators.surrogates import automatic_derivatives
 
 NAMES = ("reward", "value", "advantage")
 

@@ -7,10 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from gm_estimators import CATALOGUE, OffPolicyTrajectories, Trajectories, gae
-from gm_estimators.derivatives import LogProbDerivatives, automatic_derivatives
-from gm_estimators.off_policy import cumulative_ratio, effective_sample_size, off_policy, off_policy_dice
-from gm_estimators.surrogates import dice
+from gm_estimators import Trajectories
+from gm_estimators.estimator import CATALOGUE
+from gm_estimators.off_policy import (
+    OffPolicyTrajectories,
+    cumulative_ratio,
+    effective_sample_size,
+    off_policy,
+    off_policy_dice,
+)
+from gm_estimators.returns import gae
+from gm_estimators.surrogates import LogProbDerivatives, automatic_derivatives, dice
 
 F64 = torch.float64
 INF = float("inf")

@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gm_estimators import gae, lambda_returns, returns_to_go
-from gm_estimators.returns import discounts, reverse_cumsum
+from gm_estimators.returns import discounts, gae, lambda_returns, returns_to_go, reverse_cumsum
 
 F64 = torch.float64
 REWARD = torch.tensor([1.0, 2.0, 4.0], dtype=F64)

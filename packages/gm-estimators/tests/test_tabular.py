@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gm_estimators import CATALOGUE, ExactObjective, TabularProblem, Trajectories, gae, lvc, mean_surrogate
-from gm_estimators.catalogue import Estimator
-from gm_estimators.problem import Objective
-from gm_estimators.returns import discounts
+from gm_estimators import Estimator, Trajectories
+from gm_estimators.estimator import CATALOGUE
+from gm_estimators.problem import ExactObjective, Objective
+from gm_estimators.returns import discounts, gae
+from gm_estimators.surrogates import lvc, mean_surrogate
+from gm_estimators.tabular import TabularProblem
 
 F64 = torch.float64
 STATES, ACTIONS, SIZE, HORIZON, GAMMA, LAMBDA = 4, 3, 6, 5, 0.9, 0.8

@@ -21,8 +21,8 @@ from typing import Generic
 import torch
 from torch import Tensor
 
-from gm_estimators.catalogue import Estimator
 from gm_estimators.decomposition import PERMUTATIONS, decompose, exact_meta_gradient
+from gm_estimators.estimator import Estimator
 from gm_estimators.metrics import bias_sq, variance
 from gm_estimators.problem import Problem, Role, SampleT
 

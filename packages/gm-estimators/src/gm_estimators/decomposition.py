@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gm_estimators.catalogue import Estimator, EstimatorError, families
 from gm_estimators.corrections import credit
 from gm_estimators.debias import Debias
+from gm_estimators.estimator import Estimator, EstimatorError, families
 from gm_estimators.problem import DrawsParts, Objective, Problem, Role, Sample, SampleT, Splits
 
 __all__ = [

@@ -7,7 +7,6 @@ from itertools import product
 
 import torch
 
-from gm_estimators.catalogue import CATALOGUE, load
 from gm_estimators.decomposition import (
     PERMUTATIONS,
     Problem,
@@ -16,7 +15,9 @@ from gm_estimators.decomposition import (
     decompose,
     exact_meta_gradient,
 )
+from gm_estimators.estimator import CATALOGUE
 from gm_estimators.metrics import summary
+from gm_estimators.names import load
 
 
 @dataclass(frozen=True)

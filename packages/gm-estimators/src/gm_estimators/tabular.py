@@ -14,12 +14,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gm_estimators.catalogue import Estimator
 from gm_estimators.critics import learnt_values
-from gm_estimators.derivatives import LogProbDerivatives
+from gm_estimators.estimator import Estimator
 from gm_estimators.problem import Objective, Role
 from gm_estimators.returns import discounts, gae, gae_adjoint
-from gm_estimators.surrogates import Trajectories, discounted_return
+from gm_estimators.surrogates import LogProbDerivatives, Trajectories, discounted_return
 
 Rows = slice | Tensor
 """The numbers of some trajectories."""
