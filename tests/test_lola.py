@@ -136,7 +136,7 @@ def test_every_estimator_has_the_mean_that_the_blocks_have():
     """DiCE by blocks and DiCE round by round are one estimator."""
     by_blocks = estimate(training(SMALL, CURVES["apart"]))[1]
     t = training(SMALL, CURVES["apart"])
-    t.estimator = replace(t.estimator, surrogate=lambda seen: gm_estimators.dice(seen), closed_form=None)
+    t.estimator = replace(t.estimator, surrogate=lambda seen: gm_estimators.surrogates.dice(seen), closed_form=None)
     assert_close(estimate(t)[1], by_blocks, rtol=1e-10, atol=1e-10)
 
 
@@ -401,11 +401,11 @@ def test_ones_own_game_says_what_cooperation_is(tmp_path):
 
 def test_an_estimator_without_a_critic_is_given_none(tmp_path, monkeypatch):
     (tmp_path / "own_dice.py").write_text(
-        "import gm_estimators\n"
-        "def with_it(seen): return gm_estimators.dice(seen)\n"
+        "from gm_estimators.surrogates import dice\n"
+        "def with_it(seen): return dice(seen)\n"
         "def without(seen):\n"
         "    assert not bool(seen.value.any())\n"
-        "    return gm_estimators.dice(seen)\n"
+        "    return dice(seen)\n"
         "without.critic = False\n"
     )
     monkeypatch.chdir(tmp_path)

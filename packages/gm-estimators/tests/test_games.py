@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from gm_estimators import CATALOGUE, Trajectories
+from gm_estimators import Trajectories
 from gm_estimators.blocks import DiceBlocks
+from gm_estimators.estimator import CATALOGUE
 from gm_estimators.games import GameObjective, GameSignal, StepSums, joint_log_policy
 
 F64 = torch.float64

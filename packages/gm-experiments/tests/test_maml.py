@@ -272,4 +272,6 @@ def test_the_help_lists_the_catalogue(capsys):
     with pytest.raises(SystemExit):
         gm_lab.main(EXPERIMENT, ["--help"])
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert f"{', '.join(gm_estimators.CATALOGUE)}, tmaml, loaded_dice@λ, loaded_dice@λ,τ, or your own" in shown
+    assert (
+        f"{', '.join(gm_estimators.estimator.CATALOGUE)}, tmaml, loaded_dice@λ, loaded_dice@λ,τ, or your own" in shown
+    )

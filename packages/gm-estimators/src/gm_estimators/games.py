@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from gm_estimators.catalogue import Estimator, EstimatorError
+from gm_estimators.estimator import Estimator, EstimatorError
 from gm_estimators.off_policy import OffPolicyTrajectories, cumulative_ratio, off_policy
 from gm_estimators.returns import discounts, gae
 from gm_estimators.surrogates import Trajectories

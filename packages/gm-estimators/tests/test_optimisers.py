@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gm_mgrl_atari import adam, adam_state, clipped_ascent, constant, linear_decay
-from gm_mgrl_atari.optimiser import global_norm
+from gm_estimators.optimisers import adam, adam_state, ascent, constant, global_norm, linear_decay
 
 F64 = torch.float64
 
@@ -66,7 +65,7 @@ def test_clipping_shortens_long_gradients_only():
     gradient = {"a": torch.tensor([3.0], dtype=F64), "b": torch.tensor([4.0], dtype=F64)}
     assert global_norm(gradient).item() == 5
     for max_norm, expected in ((1.0, (0.6, 0.8)), (6.0, (3.0, 4.0)), (None, (3.0, 4.0))):
-        stepped, _ = clipped_ascent(1.0, max_norm=max_norm)(params, gradient, None)
+        stepped, _ = ascent(1.0, max_norm=max_norm)(params, gradient, None)
         assert [value.item() for value in stepped.values()] == pytest.approx(expected, rel=1e-6)
 
 

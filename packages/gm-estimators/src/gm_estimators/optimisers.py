@@ -1,17 +1,37 @@
-"""Adam as a differentiable function, with gradient clipping and a learning rate that decays."""
+"""Steps of optimisers as differentiable functions: gradient ascent, Adam, clipping, learning rates that decay."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gm_estimators.inner_loop import Update
+from gm_estimators.parameters import detached
+
+__all__ = [
+    "AdamState",
+    "Update",
+    "adam",
+    "adam_state",
+    "ascent",
+    "clip_coefficient",
+    "constant",
+    "global_norm",
+    "linear_decay",
+]
 
 Tensors = dict[str, Tensor]
+
+
+@runtime_checkable
+class Update(Protocol):
+    """One step θ → θ′ of an optimiser that ascends; stateful ones (Adam) keep differentiable state in `state`."""
+
+    def __call__(self, params: Tensors, gradient: Tensors, state: object, /) -> tuple[Tensors, object]:
+        """The step gives (θ′, new state)."""
 
 
 @dataclass(frozen=True)
@@ -29,43 +49,63 @@ class AdamState:
     second: Tensors
 
     def detached(self) -> "AdamState":
-        """The same state without its history."""
+        """The state loses its history."""
         return AdamState(self.step, detached(self.first), detached(self.second))
 
 
-def detached(tensors: Tensors) -> Tensors:
-    """The same tensors without their history."""
-    return {name: tensor.detach() for name, tensor in tensors.items()}
-
-
 def adam_state(params: Tensors) -> AdamState:
-    """The state before the first update."""
+    """Adam begins with moments of zero."""
     return AdamState(0, *({name: torch.zeros_like(value) for name, value in params.items()} for _ in range(2)))
 
 
 def linear_decay(initial: float, updates: int) -> Callable[[int], float]:
-    """α_i = α_0 max(0, 1 − i / N)."""
+    """The learning rate falls to zero in N updates: α_i = α_0 max(0, 1 − i / N)."""
     return lambda step: initial * max(0.0, 1 - step / updates)
 
 
 def constant(value: float) -> Callable[[int], float]:
-    """α_i = α_0."""
+    """The learning rate stays as it is: α_i = α_0."""
     return lambda _step: value
 
 
 def global_norm(tensors: Tensors) -> Float[Tensor, ""]:
-    """√(Σ x²) over all entries of all tensors, with derivative 0 where that is 0."""
+    """All entries of all tensors have the norm √(Σ x²), with derivative 0 where that is 0."""
     norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(x) for x in tensors.values()]))
     return norm
 
 
 def clip_coefficient(gradient: Tensors, max_norm: float) -> Float[Tensor, ""]:
-    """min(1, c / ‖g‖)."""
+    """A gradient longer than c is shortened by min(1, c / ‖g‖)."""
     return (max_norm / (global_norm(gradient) + 1e-6)).clamp(max=1)
 
 
+def ascent(inner_lr: float | Tensor, *, max_norm: float | None = None, detach_clip: bool = True) -> Update:
+    """Gradient ascent goes to θ′ = θ + α g, with clipping to θ′ = θ + α g · min(1, c / ‖g‖).
+
+    Args:
+        inner_lr: α.
+        max_norm: c; no clipping if `None`.
+        detach_clip: whether the clipping coefficient counts as a constant in derivatives.
+
+    Returns:
+        The rule, for `inner_loop`, without a state.
+    """
+
+    def update(params: Tensors, gradient: Tensors, state: object) -> tuple[Tensors, object]:
+        if max_norm is None:
+            return {name: value + inner_lr * gradient[name] for name, value in params.items()}, state
+        coefficient = clip_coefficient(gradient, max_norm)
+        coefficient = coefficient.detach() if detach_clip else coefficient
+        stepped = {name: value + inner_lr * coefficient.to(value) * gradient[name] for name, value in params.items()}
+        return stepped, state
+
+    return update
+
+
 class _AdamStep(torch.autograd.Function):
-    """m′ = β₁ m + (1 − β₁) g, v′ = β₂ v + (1 − β₂) g², θ′ = θ + s m′ / (√v′ + c), and derivatives in few passes.
+    """One step of Adam, whose derivatives take few passes.
+
+        m′ = β₁ m + (1 − β₁) g,   v′ = β₂ v + (1 − β₂) g²,   θ′ = θ + s m′ / (√v′ + c)
 
     d√v/dv is taken as 0 at v = 0, where every gradient so far was 0 and Adam's own derivative would be 0 · ∞.
     """
@@ -108,7 +148,7 @@ def adam(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
 ) -> Update:
-    """One ascent step of Adam, differentiable through its moments (Kingma and Ba 2015, "Adam", Algorithm 1).
+    """Adam ascends, differentiable through its moments (Kingma and Ba 2015, "Adam", Algorithm 1).
 
         g ← g · min(1, c / ‖g‖),   m ← β₁ m + (1 − β₁) g,   v ← β₂ v + (1 − β₂) g²
         θ ← θ + α_i (m / (1 − β₁ⁱ⁺¹)) / (√(v / (1 − β₂ⁱ⁺¹)) + ε)
@@ -121,7 +161,7 @@ def adam(
         eps: ε.
 
     Returns:
-        The rule, for `gm_estimators.inner_loop`, whose state is an `AdamState`.
+        The rule, for `inner_loop`, whose state is an `AdamState`.
     """
     beta1, beta2 = betas
 
@@ -136,22 +176,9 @@ def adam(
         scale, shift = learning_rate(state.step) * root / (1 - beta1**i), eps * root
         stepped: list[Tensors] = [{}, {}, {}]
         for name, value in params.items():
-            found = _AdamStep.apply(value, gradient[name], state.first[name], state.second[name], betas, scale, shift)
-            for tensors, tensor in zip(stepped, found, strict=True):
+            moved = _AdamStep.apply(value, gradient[name], state.first[name], state.second[name], betas, scale, shift)
+            for tensors, tensor in zip(stepped, moved, strict=True):
                 tensors[name] = tensor
         return stepped[0], AdamState(i, *stepped[1:])
-
-    return update
-
-
-def clipped_ascent(learning_rate: float, *, max_norm: float | None = None, detach_clip: bool = True) -> Update:
-    """θ ← θ + α g · min(1, c / ‖g‖): plain gradient ascent, its arguments as in `adam`."""
-
-    def update(params: Tensors, gradient: Tensors, state: object) -> tuple[Tensors, object]:
-        coefficient = torch.ones(()) if max_norm is None else clip_coefficient(gradient, max_norm)
-        coefficient = coefficient.detach() if detach_clip else coefficient
-        return {
-            name: value + learning_rate * coefficient.to(value) * gradient[name] for name, value in params.items()
-        }, state
 
     return update

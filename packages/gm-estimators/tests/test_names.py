@@ -3,12 +3,12 @@ import sys
 import pytest
 import torch
 
-from gm_estimators import CATALOGUE, EstimatorError, load
-from gm_estimators.catalogue import families
+from gm_estimators import EstimatorError, load
+from gm_estimators.estimator import CATALOGUE, families
 
 MODULE = """
 import torch
-from gm_estimators import lvc
+from gm_estimators.surrogates import lvc
 number = 3
 
 def good(trajectories):
@@ -138,6 +138,13 @@ def test_without_a_critic_and_parts_only_off_policy_forms_are_to_be_had(name):
         EstimatorError, match=r"expected an estimator without \+.*, which only the tabular problems have"
     ):
         load(name, suffixes=False)
+
+
+def test_what_an_estimator_reads_and_takes_is_said(users):
+    names = {"ad": "advantages", "loaded_dice@0.5": "advantages", "dice+learnt": "rewards", "tmaml": "rewards"}
+    assert {name: load(name).reads for name in names} == names
+    assert all(load(name).takes_values for name in (*names, "dice", "users_module:good"))
+    assert not load("users_module:blind").takes_values
 
 
 def test_estimators_with_one_gradient_form_a_family():
