@@ -2,18 +2,18 @@
 
 from dataclasses import replace
 
+import attribution_report
+import attribution_sources
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from attribution_sources import MEASURES
 from torch.testing import assert_close
 
-import attribution_report
-import attribution_sources
 import gm_estimators as estimators
 import gm_exact
 import lola_attribution
-from attribution_sources import MEASURES
 from gm_estimators.attribution import AdamDistortion
 from lola_problem import Curve, Game, LookAhead
 from lola_training import Training

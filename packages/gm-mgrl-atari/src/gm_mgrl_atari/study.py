@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gm_estimators import ascent
 from gm_estimators.metrics import accuracy, bias_sq, student_t_quantile, variance
-from gm_estimators.optimisers import AdamState, adam, ascent, linear_decay
+from gm_estimators.optimisers import AdamState, adam, linear_decay
 from gm_mgrl_atari.learner import Learner, Point
 from gm_mgrl_atari.network import Network, Params
 from gm_mgrl_atari.objectives import Batch, policy_estimator
