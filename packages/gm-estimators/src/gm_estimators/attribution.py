@@ -184,7 +184,7 @@ def clipped(x: Tensor, longest: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class AdamDistortion:
-    """What Adam makes of an estimate's error, its own step on the exact gradient y being the ideal (Kingma and Ba 2015).
+    """What Adam makes of an error, its own step on the exact gradient y being the ideal (Kingma and Ba 2015).
 
         x ↦ y + (d(x) − d(y)) ‖y‖ / ‖d(y)‖,   d(x) = m̂ / (√v̂ + ε),   m = β₁ m + (1 − β₁) x,   v = β₂ v + (1 − β₂) x²
 
