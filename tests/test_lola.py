@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import plain_lola
 import pytest
 import torch
 from rich.console import Console
@@ -19,6 +18,7 @@ import lola_offpolicy
 import lola_report
 from lola_problem import Curve, Game, LookAhead, opponents_view
 from lola_training import Adam, Training
+from reading import lola
 
 F64 = torch.float64
 SMALL = Game(horizon=5, updates=3, evaluation_size=4, replay_capacity=9)
@@ -59,7 +59,7 @@ def estimate(t: Training) -> tuple[LookAhead, torch.Tensor]:
 def test_the_batched_meta_gradient_is_the_plain_loops(name, inner_steps):
     t = training(replace(SMALL, inner_steps=inner_steps), CURVES[name])
     problem, found = estimate(t)
-    game = plain_lola.Game(gm_envs_ipd.GAMES["ipd"].payoffs, t.game.discount)
+    game = lola.Game(gm_envs_ipd.GAMES["ipd"].payoffs, t.game.discount)
     for seed in (0, 1):
         policies = tuple(gm_envs_ipd.joint_view(t.params)[seed])
         values = gm_envs_ipd.joint_view(t.values)[seed]
@@ -72,17 +72,17 @@ def test_the_batched_meta_gradient_is_the_plain_loops(name, inner_steps):
                 drawn = problem._drawn[role, step]
                 rounds = [[(o >> 1, o & 1) for o in one] for one in drawn.outcome[seed, learner].tolist()]
                 if drawn.behaviour is None:
-                    return [plain_lola.Played(one) for one in rounds]
+                    return [lola.Played(one) for one in rounds]
                 table = drawn.behaviour[seed, learner][drawn.group[learner]]  # log μ¹μ²(o | s) in player 1's states
                 first = table.unflatten(-1, (2, 2)).logsumexp(-1)
                 second = table.unflatten(-1, (2, 2)).logsumexp(-2)
                 logits = torch.stack((first[..., 0] - first[..., 1], second[..., 0] - second[..., 1]), 1)
                 return [
-                    plain_lola.Played(one, tuple(gm_envs_ipd.joint_view(pair)))
+                    lola.Played(one, tuple(gm_envs_ipd.joint_view(pair)))
                     for one, pair in zip(rounds, logits, strict=True)
                 ]
 
-            plain = plain_lola.meta_gradient(
+            plain = lola.meta_gradient(
                 game,
                 policies,
                 critics,
