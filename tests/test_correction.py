@@ -19,7 +19,7 @@ from torch.testing import assert_close
 with jaxtyping.install_import_hook(["gm_envs_ipd", "gm_estimators", "gm_exact"], "beartype.beartype"):
     from gm_envs_ipd import GAMES, log_policy, log_probs
     from gm_estimators import EstimatorError, ExactObjective, TabularProblem, decompose, load
-    from gm_estimators.games import GameObjective, GameSignal, StepSums, joint_log_policy
+    from gm_experiments.lola.objectives import GameObjective, GameSignal, StepSums, joint_log_policy
     from gm_exact import TabularMDP, evaluate, game_value, value
     from gm_exact import trajectories as every_trajectory
 

@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from gm_estimators.games import GameSignal
+from gm_experiments.lola.objectives import GameSignal
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from gm_estimators import CATALOGUE, Trajectories
-from gm_estimators.blocks import DiceBlocks
-from gm_estimators.games import GameObjective, GameSignal, StepSums, joint_log_policy
+from gm_experiments.lola.blocks import DiceBlocks
+from gm_experiments.lola.objectives import GameObjective, GameSignal, StepSums, joint_log_policy
 
 F64 = torch.float64
 
