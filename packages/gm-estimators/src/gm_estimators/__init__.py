@@ -1,11 +1,19 @@
 """Score-function surrogates and K-step meta-gradient estimators for reinforcement learning."""
 
-from gm_estimators.attribution import Adam, SharedBatch, attribute, attribution, clipped, shapley
+from gm_estimators.attribution import Adam, attribute, attribution, clipped, shapley
 from gm_estimators.catalogue import CATALOGUE, FAMILY, Estimator, EstimatorError, load
 from gm_estimators.corrections import sampling_correction
 from gm_estimators.critics import learnt_values
 from gm_estimators.debias import Debias, Jackknife, Levels, combine, jackknife, multilevel
-from gm_estimators.decomposition import PERMUTATIONS, decompose, exact_meta_gradient
+from gm_estimators.decomposition import (
+    PERMUTATIONS,
+    Decomposition,
+    ExactObjective,
+    Sizes,
+    decompose,
+    exact_meta_gradient,
+    sampled_path,
+)
 from gm_estimators.inner_loop import ascent, inner_loop
 from gm_estimators.meta_gradient import meta_gradient
 from gm_estimators.metrics import (
@@ -30,11 +38,9 @@ from gm_estimators.off_policy import (
     vtrace,
 )
 from gm_estimators.operators import decomposed_step, likelihood_ratio, magic_box
-from gm_estimators.problem import ExactObjective
 from gm_estimators.returns import gae, lambda_returns, returns_to_go
 from gm_estimators.study import Grid, measure
 from gm_estimators.surrogates import Trajectories, ad, dice, loaded_dice, lvc, mean_surrogate, tmaml
-from gm_estimators.tabular import TabularProblem
 
 __all__ = [
     "CATALOGUE",
@@ -42,6 +48,7 @@ __all__ = [
     "PERMUTATIONS",
     "Adam",
     "Debias",
+    "Decomposition",
     "Estimator",
     "EstimatorError",
     "ExactObjective",
@@ -49,8 +56,7 @@ __all__ = [
     "Jackknife",
     "Levels",
     "OffPolicyTrajectories",
-    "SharedBatch",
-    "TabularProblem",
+    "Sizes",
     "Trajectories",
     "accuracy",
     "ad",
@@ -89,6 +95,7 @@ __all__ = [
     "paired_difference",
     "relative_bias",
     "returns_to_go",
+    "sampled_path",
     "sampling_correction",
     "shapley",
     "std_sum",

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
+from typing import Any
 
 import torch
 
@@ -11,7 +12,6 @@ from gm_estimators.catalogue import CATALOGUE, load
 from gm_estimators.decomposition import (
     PERMUTATIONS,
     Problem,
-    SampleT,
     check_permutation,
     decompose,
     exact_meta_gradient,
@@ -72,7 +72,7 @@ def _named(field: str, check: object, values: Iterable[str]) -> None:
 
 
 def measure(
-    problem: Problem[SampleT], grids: Mapping[str, Grid], units: Sequence[int], *, inner_steps: int, inner_lr: float
+    problem: Problem[Any], grids: Mapping[str, Grid], units: Sequence[int], *, inner_steps: int, inner_lr: float
 ) -> list[dict[str, str | int | float]]:
     """The measurements of several figures at one K and α, on shared samples.
 
@@ -93,7 +93,7 @@ def measure(
         problem,
         [load(name) for name in sorted({name for grid in grids.values() for name in grid.estimators})],
         permutations=[p for p in PERMUTATIONS if any(p in grid.permutations for grid in grids.values())],
-        sample_sizes=sorted({size for grid in grids.values() for size in grid.sample_sizes}),
+        sizes=sorted({size for grid in grids.values() for size in grid.sample_sizes}),
         inner_steps=inner_steps,
         inner_lr=inner_lr,
     )

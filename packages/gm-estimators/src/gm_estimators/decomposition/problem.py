@@ -1,6 +1,6 @@
-"""What `decomposition` asks of a two-level problem."""
+"""What `decompose` asks of a two-level problem."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
@@ -9,6 +9,10 @@ from torch import Tensor
 from gm_estimators.catalogue import Estimator
 
 Role = Literal["inner", "hessian", "outer"]
+"""What samples are for: I, the inner-loop gradient, II, its Jacobian and Hessian, or III, the outer gradient."""
+ROLES: tuple[Role, ...] = ("inner", "hessian", "outer")
+Rows = slice | Tensor
+"""The numbers of some trajectories: the first n as `slice(n)`, or any as a tensor `[trajectory]`."""
 
 SelfT = TypeVar("SelfT")
 
@@ -77,22 +81,36 @@ class ExactObjective:
 
 @runtime_checkable
 class Sample(Protocol):
-    """Trajectories of which a smaller sample is a part.
+    """Trajectories of which a smaller sample is a part."""
 
-    For an estimator with `debias` it also has `select(numbers)`, the sample of the trajectories of those numbers.
-    """
-
-    def first(self: SelfT, size: int, /) -> SelfT:
-        """The first `size` trajectories."""
+    def select(self: SelfT, rows: Rows, /) -> SelfT:
+        """Returns the trajectories of those numbers."""
 
 
 SampleT = TypeVar("SampleT", bound=Sample)
-SampleT_co = TypeVar("SampleT_co", bound=Sample, covariant=True)
+
+
+@runtime_checkable
+class Point(Protocol[SampleT]):
+    """One θ of a problem: what is exact there and what is sampled; asked again, it need not be evaluated again."""
+
+    def exact(self, role: Role, /) -> Objective:
+        """Returns the exact objective of a role."""
+
+    def draw(self, step: int, rows: Mapping[Role, Rows], /) -> Mapping[Role, SampleT]:
+        """Draws trajectories of those numbers for each of some roles.
+
+        With common random numbers the same (role, step, number) always gets the same ones. II has no draw of its own
+        where it reads the trajectories of I.
+        """
+
+    def sampled(self, role: Role, estimator: Estimator, sample: SampleT, /) -> Objective:
+        """Returns the objective of a role as the estimator sees it in a sample that was drawn here."""
 
 
 @runtime_checkable
 class Problem(Protocol[SampleT]):
-    """A two-level problem (paper, Eq. 2): exact objectives, a sampler, and objectives estimated from samples."""
+    """A two-level problem (paper, Eq. 2): where it starts, and what there is at any θ."""
 
     @property
     def params(self) -> Tensor:
@@ -102,31 +120,17 @@ class Problem(Protocol[SampleT]):
     def meta_is_params(self) -> bool:
         """Whether φ = θ⁰, as in MAML."""
 
-    def exact(self, role: Role, params: Tensor, /) -> Objective:
-        """The exact objective of a role at θ."""
-
-    def draw(self, role: Role, step: int, params: Tensor, size: int, /) -> SampleT:
-        """`size` trajectories at θ; the same (role, step) always gets the same random numbers."""
-
-    def sampled(self, role: Role, estimator: Estimator, sample: SampleT, params: Tensor, /) -> Objective:
-        """The objective of a role at θ as the estimator sees it in a sample."""
+    def at(self, params: Tensor, /) -> Point[SampleT]:
+        """Returns what there is at θ."""
 
 
 @runtime_checkable
 class Splits(Protocol[SampleT]):
     """A problem that gives parts of its samples a batch axis of their own; others are asked part by part."""
 
-    def parts(self, numbers: Sequence[Tensor], /) -> "Sequence[Problem[SampleT]] | None":
-        """A problem for each of several `[part, trajectory]`, with a new first batch axis.
+    def parts(self, rows: Sequence[Mapping[Role, Tensor]], /) -> "Sequence[Problem[SampleT]] | None":
+        """Returns a problem for each of several `{role: [part, trajectory]}`, with a new first batch axis.
 
-        There role, step and θ of part i read `draw(…).select(numbers[i])`; at θ⁰ all of them read one draw. `None` if
-        that is not to be had.
+        There part i reads the trajectories of its own numbers; at θ⁰ all of them read one draw. `None` if that is not
+        to be had.
         """
-
-
-@runtime_checkable
-class DrawsParts(Protocol[SampleT_co]):
-    """A problem that can draw some trajectories without the others; others draw all and select."""
-
-    def draw_part(self, role: Role, step: int, params: Tensor, numbers: Tensor, /) -> SampleT_co:
-        """`draw(…).select(numbers)`."""

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gm_estimators import CATALOGUE, ExactObjective, TabularProblem, Trajectories, gae, lvc, mean_surrogate
+from gm_estimators import CATALOGUE, ExactObjective, Trajectories, gae, lvc, mean_surrogate
 from gm_estimators.catalogue import Estimator
-from gm_estimators.problem import Objective
+from gm_estimators.decomposition import Objective
 from gm_estimators.returns import discounts
+from gm_exact import TabularMDP
+from gm_experiments.common.problem import TabularProblem
 
 F64 = torch.float64
 STATES, ACTIONS, SIZE, HORIZON, GAMMA, LAMBDA = 4, 3, 6, 5, 0.9, 0.8
@@ -29,24 +31,25 @@ class Setting:
         action = torch.randint(ACTIONS, (HORIZON, SIZE, *batch), generator=draw)
         self.state, self.action = (x.movedim((0, 1), (-1, -2)) for x in (state, action))
         self.policies: list[torch.Tensor] = []
-        self.problem = TabularProblem(
-            params=self.params,
-            exact=lambda role, params: None,
-            rollout=self.rollout,
-            critic=lambda role, step, params: self.value,
-            reward=self.reward,
-            discount=GAMMA,
-            gae_lambda=LAMBDA,
-            critic_for=critic_for,
-        )
+        transition = torch.full((STATES, ACTIONS, STATES), 1 / STATES, dtype=dtype)
+        mdp = TabularMDP(transition, self.reward, 0, GAMMA)
+        self.problem = TabularProblem(mdp, self.params, self, gae_lambda=LAMBDA, critic_for=critic_for)
 
     def rollout(self, role, step, policy, rows):
         self.policies.append(policy)
         return self.state[..., rows, :], self.action[..., rows, :]
 
-    def objective(self, estimator, size=SIZE):
-        sample = self.problem.draw("inner", 0, self.params, size)
-        return self.problem.sampled("inner", estimator, sample, self.params)
+    def critic_error(self, role, step, value):
+        """What makes the critic `value`."""
+        return self.value - value
+
+    def objective(self, estimator, *sizes):
+        """As the estimator sees it in the first trajectories; of several sizes each is drawn from the one before."""
+        point = self.problem.at(self.params)
+        sample = point.draw(0, {"inner": slice(sizes[0] if sizes else SIZE)})["inner"]
+        for size in sizes[1:]:
+            sample = sample.select(slice(size))
+        return point.sampled("inner", estimator, sample)
 
     def plain(self, estimator: Estimator, params, *, critic: bool, size: int = SIZE):
         """The same objective through log-softmax and gather, one number per batch element."""
@@ -94,8 +97,7 @@ def test_the_critic_goes_to_whom_it_is_meant_for(critic_for, name, critic):
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_the_first_trajectories_are_those_of_a_smaller_draw(name):
     setting, estimator = Setting(2), CATALOGUE[name]
-    part = setting.problem.draw("inner", 0, setting.params, SIZE).first(4).first(2)
-    found = setting.problem.sampled("inner", estimator, part, setting.params)
+    found = setting.objective(estimator, SIZE, 4, 2)
     expected = setting.objective(estimator, 2)
     vectors = torch.ones(1, 2, STATES, ACTIONS, dtype=F64).cumsum(-1)
     assert_close(found.gradient, expected.gradient, rtol=0, atol=1e-14)
