@@ -1,62 +1,153 @@
-"""What ails LOLA-DiCE in the iterated prisoner's dilemma, and what replay does for it (paper, Figures 2 and 8)."""
+"""What is played, how it is learnt and estimated, and the cells that the figures ask for."""
 
-import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-import torch
-
-import gm_estimators as estimators
 import gm_lab
-import lola_report
-from lola_problem import Curve, Game, blocks_of, estimator_of
-from lola_training import Training
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import gm_envs_ipd
+    from gm_estimators import Estimator
+    from gm_estimators.decomposition import Role
 
 Figure = Literal["fig2a", "fig2b", "fig2c", "fig2d", "fig8", "debias"]
-
-CURVES: dict[str, tuple[Curve, ...]] = {
-    "fig2a": (
-        Curve("inner=128 outer=128", shared=True),
-        Curve("inner=1024 outer=128", inner=1024, hessian=1024, shared=True),
-        Curve("inner=exact outer=128", inner=None, hessian=None),
-        Curve("inner=exact outer=exact", inner=None, hessian=None, outer=None),
-    ),
-    "fig2b": (
-        Curve("comp=128 hessian=128"),
-        Curve("comp=1024 hessian=128", inner=1024),
-        Curve("comp=exact hessian=128", inner=None),
-    ),
-    "fig2c": (
-        Curve("comp=128 hessian=128"),
-        Curve("comp=128 hessian=1024", hessian=1024),
-        Curve("comp=128 hessian=exact", hessian=None),
-    ),
-    "fig2d": (
-        Curve("comp=on hessian=on"),
-        Curve("comp=off hessian=off", shared=True, replay_inner=True, replay_hessian=True),
-        Curve("comp=off hessian=on", replay_inner=True),
-        Curve("comp=on hessian=off", replay_hessian=True),
-    ),
-    "debias": (
-        Curve("plain 192 + 192", inner=192, hessian=192, outer=192, shared=True),
-        Curve("jackknife 128 + 256", shared=True, debias="+jackknife"),
-        Curve("plain 24 + 24", inner=24, hessian=24, outer=24, shared=True),
-        Curve("jackknife 16 + 32", inner=16, hessian=16, outer=16, shared=True, debias="+jackknife"),
-    ),
-}
-"""Figure 8 shows the curves of Figure 2 with the accuracy of their gradients. A jackknife of two blocks draws an outer
-sample for all trajectories of the look-ahead and one half as large for each half, twice as many trajectories together:
-of the curves of `debias` each two have one budget."""
-
 LARGEST = 1e30
 """Of payoffs and learning rates: what is computed for every trajectory has single precision, up to 3e38."""
 
-STATES = ("start", "CC", "CD", "DC", "DD")
-POLICY = tuple(f"cooperate_{player}_{state}" for player in (1, 2) for state in STATES)
+
+@dataclass(frozen=True)
+class Game:
+    """What is played, how long, and how it is learnt."""
+
+    game: str = "ipd"
+    """ipd, stag-hunt, chicken, matching-pennies or battle-of-the-sexes."""
+    payoffs: tuple[float, ...] | None = None
+    """Instead of a known game: 8 numbers, R¹[a¹][a²] row by row (action 0 first), then R²[a¹][a²]."""
+    cooperative: Literal[0, 1] | None = None
+    """With --payoffs: the action that columns and figures call cooperation; 1 if not given."""
+    horizon: int = 100
+    """T, rounds of a trajectory; the truth has an infinite horizon."""
+    discount: float = 0.96
+    """γ."""
+    updates: int = 500
+    """Meta-updates of both players."""
+    inner_steps: int = 1
+    """K, the steps that a learner looks ahead."""
+    inner_lr: float = 0.3
+    """α, the size of a step in the look-ahead."""
+    outer_lr: float = 0.1
+    """Learning rate of Adam for the policies."""
+    critic_lr: float = 0.1
+    """Learning rate of Adam for the critics."""
+    critic: Literal["reward", "return", "none"] = "reward"
+    """What the critics predict: the immediate reward as in the paper's experiments, the return, or nothing."""
+    learners: Literal["both", "first"] = "both"
+    """Who looks ahead: both players, or player 1 against a naive learner."""
+    estimator: str = "dice"
+    """ad, dice, loaded_dice, loaded_dice@λ, lvc, tmaml, vtrace, or your own as package.module:function; each perhaps
+    with +jackknife or +selfnorm, those that read advantages with +vtrace or +vtrace@clip. Your own may carry critic =
+    False to be given values of zero."""
+    evaluation_size: int = 128
+    """Trajectories from which the score is taken after every update."""
+    replay_capacity: int = 1024
+    """Trajectories that the replay ring holds."""
+    max_age: int | None = None
+    """Leave out replayed trajectories that are older, in additions to the ring."""
+    clip: float | None = None
+    """Upper bound of the cumulative importance ratio."""
+    self_normalise: bool = False
+    """Divide the importance ratios by their mean."""
+
+    def matrix_game(self) -> "gm_envs_ipd.MatrixGame":
+        """Returns the game that is meant.
+
+        Raises:
+            ValueError: there is no such game, or its payoffs are not eight finite numbers.
+        """
+        import gm_envs_ipd as envs
+
+        if self.payoffs is None:
+            return envs.game(self.game)
+        return envs.game_from_payoffs(self.payoffs, cooperative=1 if self.cooperative is None else self.cooperative)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """How many trajectories the look-ahead's gradient (I), its Jacobian (II) and the outer gradient (III) are had from.
+
+    Attributes:
+        name: as in results.csv, whose column `curve` it is.
+        inner: trajectories for I; `None` for exact.
+        hessian: trajectories for II; `None` for exact.
+        outer: trajectories for III; `None` for exact.
+        shared: whether I and II read the same trajectories.
+        replay_inner: whether I adds its trajectories to the ring and reads all of it.
+        replay_hessian: the same for II.
+        baseline: whether a look-ahead that does not replay has the critic's baseline.
+        debias: what the estimator's name has at its end.
+    """
+
+    name: str
+    inner: int | None = 128
+    hessian: int | None = 128
+    outer: int | None = 128
+    shared: bool = False
+    replay_inner: bool = False
+    replay_hessian: bool = False
+    baseline: bool = True
+    debias: str = ""
+
+    def permutation(self) -> str:
+        """Returns S or E for each of I, II, III."""
+        return "".join("E" if size is None else "S" for size in (self.inner, self.hessian, self.outer))
+
+    def drawn(self) -> "dict[Role, int]":
+        """Returns how many trajectories are drawn for each role that has a draw of its own."""
+        hessian = None if self.shared else self.hessian
+        sizes: dict[Role, int | None] = {"inner": self.inner, "hessian": hessian, "outer": self.outer}
+        return {role: size for role, size in sizes.items() if size is not None}
+
+    def replays(self, role: "Role") -> bool:
+        """Tells whether a role reads the ring; II does what I does where they share their trajectories."""
+        return role != "outer" and (self.replay_hessian if role == "hessian" and not self.shared else self.replay_inner)
+
+
+ARMS: dict[str, tuple[Arm, ...]] = {
+    "fig2a": (
+        Arm("inner=128 outer=128", shared=True),
+        Arm("inner=1024 outer=128", inner=1024, hessian=1024, shared=True),
+        Arm("inner=exact outer=128", inner=None, hessian=None),
+        Arm("inner=exact outer=exact", inner=None, hessian=None, outer=None),
+    ),
+    "fig2b": (
+        Arm("comp=128 hessian=128"),
+        Arm("comp=1024 hessian=128", inner=1024),
+        Arm("comp=exact hessian=128", inner=None),
+    ),
+    "fig2c": (
+        Arm("comp=128 hessian=128"),
+        Arm("comp=128 hessian=1024", hessian=1024),
+        Arm("comp=128 hessian=exact", hessian=None),
+    ),
+    "fig2d": (
+        Arm("comp=on hessian=on"),
+        Arm("comp=off hessian=off", shared=True, replay_inner=True, replay_hessian=True),
+        Arm("comp=off hessian=on", replay_inner=True),
+        Arm("comp=on hessian=off", replay_hessian=True),
+    ),
+    "debias": (
+        Arm("plain 192 + 192", inner=192, hessian=192, outer=192, shared=True),
+        Arm("jackknife 128 + 256", shared=True, debias="+jackknife"),
+        Arm("plain 24 + 24", inner=24, hessian=24, outer=24, shared=True),
+        Arm("jackknife 16 + 32", inner=16, hessian=16, outer=16, shared=True, debias="+jackknife"),
+    ),
+}
+"""The curves of each figure. Figure 8 shows those of Figure 2 with the accuracy of their gradients. A jackknife of two
+blocks draws an outer sample for all trajectories of the look-ahead and one half as large for each half, twice as many
+trajectories together: of the curves of `debias` each two have one budget."""
+
+POLICY = tuple(f"cooperate_{player}_{state}" for player in (1, 2) for state in ("start", "CC", "CD", "DC", "DD"))
 KEY = ("figure", "curve", "seed", "update")
 MEASURED = (
     "score",
@@ -72,8 +163,6 @@ MEASURED = (
     "bias",
     "bias_outer_exact",
 )
-
-
 COLUMNS = (*KEY, *MEASURED, *POLICY)
 
 
@@ -103,14 +192,14 @@ class Cell:
 
     seed: int
     seeds: int
-    curve: Curve
+    curve: Arm
     names: tuple[tuple[str, str], ...]
     game: Game
     columns: tuple[str, ...]
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """One cell for each different way to estimate.
+    """Returns one cell for each different way to estimate.
 
     Args:
         settings: the flags.
@@ -118,6 +207,74 @@ def cells(settings: Settings) -> list[Cell]:
     Raises:
         BadInput: if a flag is out of range.
     """
+    _check_numbers(settings)
+    game = game_of(settings)
+    _check_names(settings, game)
+    names = _names(settings)
+    _check_sizes(game, names)
+    columns = (*COLUMNS, *extra_columns(settings))
+    every = [Cell(settings.seed, settings.seeds, arm, tuple(named), game, columns) for arm, named in names.items()]
+    # the longest first, so that no worker is left with one at the end
+    return sorted(every, key=trajectories_read, reverse=True)
+
+
+def game_of(settings: Settings) -> Game:
+    """Returns the part of the settings that says what is played and how it is learnt."""
+    return Game(**{field.name: getattr(settings, field.name) for field in fields(Game)})
+
+
+def extra_columns(settings: Settings) -> tuple[str, ...]:
+    """Says how often the players cooperate, where that is asked for."""
+    return ("cooperation",) if "debias" in settings.figure else ()
+
+
+def trajectories_read(cell: Cell) -> int:
+    """Counts, about, the trajectories that an update reads."""
+    drawn = cell.curve.drawn()
+    return sum(cell.game.replay_capacity if cell.curve.replays(role) else size for role, size in drawn.items())
+
+
+def estimator_of(game: Game, arm: Arm) -> "Estimator":
+    """Returns the estimator that an arm has in a game.
+
+    Raises:
+        EstimatorError: there is none of that name, or it needs what only the tabular problems have.
+    """
+    import gm_estimators as estimators
+
+    estimator = estimators.load(game.estimator + arm.debias)
+    tabular = {
+        "+learnt": estimator.critic == "learnt",
+        "+correction": estimator.correction,
+        "τ": estimator.gae_lambda is not None,
+    }
+    for part, asked in tabular.items():
+        if asked:
+            raise estimators.EstimatorError(
+                f"expected an estimator without {part}, which only the tabular problems have, got {estimator.name!r}"
+            )
+    return estimator
+
+
+def blocks_of(game: Game, arm: Arm) -> int:
+    """Returns into how many parts an arm's estimator divides its samples."""
+    from gm_estimators import Jackknife
+
+    debias = estimator_of(game, arm).debias
+    return debias.blocks if isinstance(debias, Jackknife) else 1
+
+
+def require_cpu(settings: gm_lab.RunSettings) -> None:
+    """Refuses any other device.
+
+    Raises:
+        BadInput: another one was asked for.
+    """
+    cpu = settings.device in ("auto", "cpu")
+    gm_lab.require(settings, "device", "auto or cpu, since this app computes on the CPU", cpu)
+
+
+def _check_numbers(settings: Settings) -> None:
     for name in ("horizon", "updates", "inner_steps", "evaluation_size", "replay_capacity", "seeds"):
         gm_lab.require(settings, name, "an integer of at least 1", getattr(settings, name) >= 1)
     for name in ("inner_lr", "outer_lr", "critic_lr"):
@@ -129,147 +286,52 @@ def cells(settings: Settings) -> list[Cell]:
     gm_lab.require(settings, "game", "no --payoffs beside it", alone)
     meant = settings.cooperative is None or settings.payoffs is not None
     gm_lab.require(settings, "cooperative", "--payoffs beside it, since a known game has its own", meant)
-    on_the_cpu(settings)
+    require_cpu(settings)
     gm_lab.require(settings, "clip", "a number above 0", settings.clip is None or settings.clip > 0)
     gm_lab.require(settings, "max_age", "an integer of at least 0", settings.max_age is None or settings.max_age >= 0)
-    game = settings_game(settings)
+
+
+def _check_names(settings: Settings, game: Game) -> None:
+    """Refuses a game or an estimator that there is not."""
     try:
         game.matrix_game()
-        estimator_of(game, Curve(""))
+        blocks = blocks_of(game, Arm(""))
     except ValueError as error:
         flag = "" if str(error).startswith(("game:", "payoffs:")) else "estimator: "
         raise gm_lab.BadInput(f"--{flag}{error}") from error
-    if "debias" in settings.figure and blocks_of(estimator_of(game, Curve(""))) > 1:
+    if "debias" in settings.figure and blocks > 1:
         raise gm_lab.BadInput(
             f"--estimator: expected one without +jackknife, which --figure debias adds, got {settings.estimator!r}"
         )
-    figures = tuple(f for f in CURVES if f in settings.figure or ("fig8" in settings.figure and f != "debias"))
-    known = [curve.name for figure in figures for curve in CURVES[figure]]
-    if unknown := sorted(set(settings.curves or ()) - set(known)):
-        raise gm_lab.BadInput(f"--curves: expected some of {', '.join(dict.fromkeys(known))}, got {', '.join(unknown)}")
-    names: dict[Curve, list[tuple[str, str]]] = {}
-    for figure in figures:
-        for curve in CURVES[figure]:
-            if settings.curves is None or curve.name in settings.curves:
-                baseline = figure != "fig2d" or settings.inner_baseline == "all"
-                names.setdefault(replace(curve, name="", baseline=baseline), []).append((figure, curve.name))
-    fresh = [
-        size for c in names for size, on in ((c.inner, c.replay_inner), (c.hessian, c.replay_hessian)) if size and on
-    ]
-    most = max(fresh, default=1)
-    gm_lab.require(settings, "replay_capacity", f"at least {most} trajectories", settings.replay_capacity >= most)
-    for curve in names:
-        blocks = blocks_of(estimator_of(game, curve))
-        sizes = [size for size in (curve.inner, curve.hessian, curve.outer) if size is not None]
-        sizes += [settings.replay_capacity] if curve.replay_inner or curve.replay_hessian else []
-        if odd := [size for size in sizes if size % blocks]:
-            raise gm_lab.BadInput(f"--estimator: expected parts of {odd[0]} trajectories, got a jackknife of {blocks}")
-    columns = (*COLUMNS, *extra_columns(settings))
-    found = [Cell(settings.seed, settings.seeds, c, tuple(named), game, columns) for c, named in names.items()]
-    # the longest first, so that no worker is left with one at the end
-    return sorted(found, key=work, reverse=True)
 
 
-def settings_game(settings: Settings) -> Game:
-    """The part of the settings that says what is played and how it is learnt."""
-    return Game(**{field.name: getattr(settings, field.name) for field in fields(Game)})
-
-
-def extra_columns(settings: Settings) -> tuple[str, ...]:
-    """How often the players cooperate, where that is asked for."""
-    return ("cooperation",) if "debias" in settings.figure else ()
-
-
-def work(cell: Cell) -> int:
-    """About how many trajectories an update reads."""
-    curve = cell.curve
-    sizes = [
-        cell.game.replay_capacity if replay else size or 0
-        for size, replay in ((curve.inner, curve.replay_inner), (curve.hessian, curve.replay_hessian))
-    ]
-    return (max(sizes) if curve.shared else sum(sizes)) + (curve.outer or 0)
-
-
-def run_cell(cell: Cell) -> list[gm_lab.Row]:
-    """The rows of results.csv of one way to estimate."""
-    # the same stream for every curve: what two have in common, they draw alike
-    rng = np.random.Generator(np.random.SFC64(gm_lab.seed_of(cell.seed, "lola", cell.seeds)))
-    try:
-        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused
-            updates = list(Training(cell.game, cell.curve, cell.seeds, rng).updates())
-    except estimators.EstimatorError as error:
-        raise gm_lab.BadInput(str(error)) from error
-    except ValueError as error:
-        advice = "smaller payoffs or learning rates, or a --clip, keep numbers finite"
-        raise gm_lab.BadInput(f"{cell.names[0][1]}: {error} ({advice})") from error
-    measured = {name: torch.stack([update[name] for update in updates]) for name in updates[0]}
-    measured["score_1"], measured["score_2"] = measured.pop("scores").unbind(-1)
-    c, d = cell.game.matrix_game().cooperative, 1 - cell.game.matrix_game().cooperative
-    order = [0, *(1 + 2 * own + other for own, other in ((c, c), (c, d), (d, c), (d, d)))]
-    action_0 = measured.pop("action_0")[..., order].flatten(-2)
-    policy = 1 - action_0 if c == 1 else action_0
-    more = [measured[name].unsqueeze(-1) for name in cell.columns[len(COLUMNS) :]]
-    table = torch.cat((torch.stack([measured[name] for name in MEASURED], -1), policy, *more), -1)
-    rounded = significant(table).tolist()
-    return [
-        dict(zip(cell.columns, (figure, name, seed, update, *values), strict=True))
-        for figure, name in cell.names
-        for update, by_seed in enumerate(rounded, start=1)
-        for seed, values in enumerate(by_seed)
-    ]
-
-
-def significant(values: torch.Tensor, digits: int = 8) -> torch.Tensor:
-    """Numbers rounded to that many significant digits, so that small ones keep theirs; the rest as it is."""
-    places = digits - 1 - values.abs().log10().floor()
-    power = torch.tensor([10.0**n for n in range(301)], dtype=values.dtype)  # whole powers are exact up to 10²²
-    up, down = (power[n.nan_to_num().clamp(0, 300).long()] for n in (places, -places))
-    return ((values * up / down).round() * down / up).where(places.abs() <= 300, values)
-
-
-def on_the_cpu(settings: gm_lab.RunSettings) -> None:
-    """Refuses any other device.
+def _names(settings: Settings) -> dict[Arm, list[tuple[str, str]]]:
+    """The different ways to estimate, without a name, each with all (figure, curve) that ask for it.
 
     Raises:
-        BadInput: another one was asked for.
+        BadInput: if a curve is unknown.
     """
-    cpu = settings.device in ("auto", "cpu")
-    gm_lab.require(settings, "device", "auto or cpu, since this app computes on the CPU", cpu)
+    figures = [f for f in ARMS if f in settings.figure or ("fig8" in settings.figure and f != "debias")]
+    known = [arm.name for figure in figures for arm in ARMS[figure]]
+    if unknown := sorted(set(settings.curves or ()) - set(known)):
+        raise gm_lab.BadInput(f"--curves: expected some of {', '.join(dict.fromkeys(known))}, got {', '.join(unknown)}")
+    names: dict[Arm, list[tuple[str, str]]] = {}
+    for figure in figures:
+        baseline = figure != "fig2d" or settings.inner_baseline == "all"
+        for arm in ARMS[figure]:
+            if settings.curves is None or arm.name in settings.curves:
+                names.setdefault(replace(arm, name="", baseline=baseline), []).append((figure, arm.name))
+    return names
 
 
-def warm_up(settings: gm_lab.RunSettings) -> None:
-    """One thread for each worker, since the workers fill the cores."""
-    torch.set_num_threads(1)
-    on_the_cpu(settings)
-
-
-def claims(settings: Settings, frame: "pd.DataFrame") -> list[gm_lab.Verdict]:
-    """The verdicts on the paper's claims, which are about its own prisoner's dilemma."""
-    its_game = settings_game(settings).matrix_game().payoffs == Game().matrix_game().payoffs
-    return lola_report.claims(frame) if its_game and settings.figure != ("debias",) else []
-
-
-def summary(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """The closing table, under a line about what could not be measured."""
-    if missing := lola_report.undefined(frame):
-        print(missing)
-    return lola_report.summary(frame)
-
-
-EXPERIMENT = gm_lab.Experiment(
-    name="lola_offpolicy",
-    settings=Settings,
-    columns=COLUMNS,
-    key=KEY,
-    cells=cells,
-    run_cell=run_cell,
-    figures=lambda settings, frame: lola_report.figures(frame, settings.figure),
-    claims=claims,
-    extra_columns=extra_columns,
-    summary=lambda _settings, frame: summary(frame),
-    warm_up=warm_up,
-    curves=(gm_lab.Curves(by=("figure", "curve", "seed"), x="update", y=MEASURED),),
-)
-
-if __name__ == "__main__":
-    sys.exit(gm_lab.main(EXPERIMENT))
+def _check_sizes(game: Game, arms: Iterable[Arm]) -> None:
+    """Refuses a ring or a jackknife that the sizes of the arms don't suit."""
+    arms = list(arms)
+    most = max((size for arm in arms for role, size in arm.drawn().items() if arm.replays(role)), default=1)
+    if game.replay_capacity < most:
+        raise gm_lab.BadInput(f"--replay-capacity: expected at least {most} trajectories, got {game.replay_capacity}")
+    for arm in arms:
+        blocks = blocks_of(game, arm)
+        ring = [game.replay_capacity] * any(arm.replays(role) for role in arm.drawn())
+        if odd := [size for size in (*arm.drawn().values(), *ring) if size % blocks]:
+            raise gm_lab.BadInput(f"--estimator: expected parts of {odd[0]} trajectories, got a jackknife of {blocks}")
