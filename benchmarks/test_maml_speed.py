@@ -44,7 +44,7 @@ def batched(*, size: int = 256, steps: int = 1, mdps: int = 10, **flags: int) ->
             problem,
             [gm_estimators.load("lvc")],
             permutations=["SSS"],
-            sample_sizes=[size],
+            sizes=[size],
             inner_steps=steps,
             inner_lr=10.0,
         )

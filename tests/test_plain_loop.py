@@ -17,7 +17,7 @@ def test_the_batched_path_is_the_plain_loop(make_mdp, wire, estimator, inner_ste
     found = gm_estimators.decompose(
         wiring.problem,
         [gm_estimators.load(estimator)],
-        sample_sizes=[size],
+        sizes=[size],
         inner_steps=inner_steps,
         inner_lr=3.0,
     )

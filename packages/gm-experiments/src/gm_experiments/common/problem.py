@@ -99,6 +99,7 @@ class TabularProblem:
         mdp: the MDPs.
         params: θ⁰, shape `[*batch, state, action]`.
         numbers: what draws trajectories, and the critics' errors.
+        horizon: T of the exact objectives and the critics; `None` for an infinite one.
         gae_lambda: λ of the advantages; 1 gives n-step returns to the horizon.
         critic_for: which estimators get the critic: as the `paper` says, `all`, or `none`; those that learn one from
             their sample have that with the first two, a constant in φ.
@@ -112,10 +113,11 @@ class TabularProblem:
         params: Float[Tensor, "*batch state action"],
         numbers: Numbers,
         *,
+        horizon: int | None = None,
         gae_lambda: float = 1.0,
         critic_for: str = "paper",
     ) -> None:
-        self.mdp, self.params, self.numbers = mdp, params, numbers
+        self.mdp, self.params, self.numbers, self.horizon = mdp, params, numbers, horizon
         self.gae_lambda, self._critic_for = gae_lambda, critic_for
 
     def at(self, params: Tensor) -> "TabularPoint":
@@ -128,7 +130,7 @@ class TabularProblem:
 
     def evaluate(self, _role: Role, params: Tensor) -> gm_exact.PolicyEvaluation:
         """Evaluates the policy θ in the MDP of a role."""
-        return gm_exact.evaluate(self.mdp, params)
+        return gm_exact.evaluate(self.mdp, params, self.horizon)
 
     def exact(self, _role: Role, evaluation: gm_exact.PolicyEvaluation) -> Objective:
         """Returns the exact objective of an evaluated policy."""
