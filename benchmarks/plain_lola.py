@@ -1,6 +1,6 @@
 """The LOLA-DiCE meta-gradient as one would write it first: one seed, one trajectory, one round at a time.
 
-It is the oracle of apps/lola_training.py, and what that path's speed is measured against. It shares no code with the
+It is the oracle of gm_experiments.lola, and what that path's speed is measured against. It shares no code with the
 packages. A player's state is the start, or 1 + 2·own + other of the last round; θ is the log-odds of action 0.
 """
 

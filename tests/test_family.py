@@ -26,10 +26,10 @@ with jaxtyping.install_import_hook(["gm_estimators", "gm_exact"], "beartype.bear
         vtrace,
     )
     from gm_estimators.catalogue import FAMILY, families
-    from gm_experiments.lola.objectives import GameSignal, StepSums
     from gm_estimators.returns import discounts, returns_to_go
     from gm_exact import TabularMDP, evaluate, expectation, gradient, hessian, value
     from gm_exact import trajectories as every_trajectory
+    from gm_experiments.lola.objectives import GameSignal, StepSums
 
 F64 = torch.float64
 GAMMA, HORIZON = 0.8, 3

@@ -1,5 +1,6 @@
 """What ails LOLA-DiCE in iterated matrix games, and what replay does for it (paper, Section 5.2)."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import gm_lab
@@ -7,8 +8,9 @@ from gm_experiments.lola.settings import COLUMNS, KEY, MEASURED, Arm, Game, Sett
 
 if TYPE_CHECKING:
     from gm_experiments.lola.learner import Learner
+    from gm_experiments.lola.measurements import measurements_of
 
-__all__ = ["EXPERIMENT", "Arm", "Game", "Learner", "Settings"]
+__all__ = ["EXPERIMENT", "Arm", "Game", "Learner", "Settings", "measurements_of"]
 
 EXPERIMENT = gm_lab.Experiment(
     name="lola_offpolicy",
@@ -26,10 +28,11 @@ EXPERIMENT = gm_lab.Experiment(
 )
 
 
+_LATE = {"Learner": "gm_experiments.lola.learner", "measurements_of": "gm_experiments.lola.measurements"}
+
+
 def __getattr__(name: str) -> object:
     """Imports what needs torch when it is asked for."""
-    if name == "Learner":
-        from gm_experiments.lola.learner import Learner
-
-        return Learner
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATE[name]), name)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -54,6 +54,7 @@ class Start(NamedTuple):
     evaluation: UInt8[Tensor, "seed trajectory time"]
 
 
+@runtime_checkable
 class Player(Protocol):
     """What a look-ahead asks for trajectories."""
 

@@ -18,11 +18,10 @@ Only A, B, g, gρ and gρD are summed for each block over the trajectories.
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, Shaped
 from torch import Tensor
 
 from gm_experiments.lola.objectives import GameSignal
@@ -55,7 +54,7 @@ class Layout:
 
 @lru_cache(maxsize=32)
 def layout(horizon: int, rounds: int, device: torch.device) -> Layout:
-    """The blocks of a horizon."""
+    """Returns the blocks of a horizon."""
     blocks = -(-horizon // rounds)
     first = horizon - (blocks - 1) * rounds
     outcome = _digits(rounds + 1, device)
@@ -129,13 +128,13 @@ class DiceBlocks:
                 )
 
     def first(self) -> Float[Tensor, "*batch 5 4"]:
-        """W."""
+        """Returns W."""
         after = self._sum(*self._lanes.after())
         coefficient = after[0] + self._weight_sum * self._to_go - self._discount_sum * self._baseline
         return self._entries(coefficient)
 
     def product(self, direction: Float[Tensor, "extra *batch 5 4"]) -> Float[Tensor, "extra *batch 5 4"]:
-        """U of every direction along the extra leading axis."""
+        """Returns U of every direction along the extra leading axis."""
         return torch.cat([self._of_two(direction[i : i + 2]) for i in range(0, len(direction), 2)])
 
     def _of_two(self, direction: Tensor) -> Tensor:
@@ -151,7 +150,7 @@ class DiceBlocks:
         return torch.stack([self._entries(c) for c in coefficient])
 
     def visits(self) -> Float[Tensor, "*batch 5 4"]:
-        """How often each (s, o) occurs in a trajectory, on average."""
+        """Returns how often each (s, o) occurs in a trajectory, on average."""
         count = self._sum(*self._lanes.visits())
         return self._entries(count[0].expand_as(self._reward))
 
@@ -213,19 +212,19 @@ class _Lanes:
         return rho
 
     def discounts(self) -> tuple[Tensor, Tensor]:
-        """The g of each block."""
+        """Returns g of each block."""
         return self._discount, self._code
 
     def weights(self) -> tuple[Tensor, Tensor]:
-        """The gρ of each block."""
+        """Returns gρ of each block."""
         return self._weight, self._code
 
     def after(self) -> tuple[Tensor, Tensor]:
-        """A of every block but the last, where it is 0."""
+        """Returns A of every block but the last, where it is 0."""
         return _reverse_cumsum_(self._alpha.clone())[1:], self._code[:-1]
 
     def along(self, score: Tensor, to_go: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """B, and gρD, of one or two directions, from y_0 and D of whole blocks, shape `[extra, table, code]`.
+        """Returns B, and gρD, of one or two directions, from y_0 and D of whole blocks, shape `[extra, table, code]`.
 
         What is returned is only good until the next call.
         """
@@ -239,7 +238,7 @@ class _Lanes:
         return (_reverse_cumsum_(added)[1:], self._code[:-1]), (upto, self._code[1:])
 
     def visits(self) -> tuple[Tensor, Tensor]:
-        """A one for each block."""
+        """Returns a one for each block."""
         return torch.ones_like(self._discount), self._code
 
     def _twice(self, x: Tensor, name: str) -> Tensor:
@@ -251,13 +250,13 @@ class _Lanes:
 
         With a name it is only good until that name's next use.
         """
-        entries = [table.to(self._dtype).reshape(-1) for table in tables]
-        table = entries[0] if len(entries) == 1 else torch.complex(*entries)
+        flat = [table.to(self._dtype).reshape(-1) for table in tables]
+        table = flat[0] if len(flat) == 1 else torch.complex(*flat)
         if table.device.type == "cpu":  # half of what index_select takes; a code is never out of range
             shape = self._code.shape
-            found = table.new_empty(shape) if name is None else _scratch(name, shape, table.dtype, table.device)
-            np.take(table.numpy(), self._code.numpy(), mode="wrap", out=found.numpy())
-            return found
+            entries = table.new_empty(shape) if name is None else _scratch(name, shape, table.dtype, table.device)
+            np.take(table.numpy(), self._code.numpy(), mode="wrap", out=entries.numpy())
+            return entries
         return table.index_select(0, self._code.view(-1)).view(self._code.shape)
 
 
@@ -318,7 +317,7 @@ def _reverse_cumsum_(x: Tensor) -> Tensor:
     return x
 
 
-def _add_rows(x: "np.ndarray[Any, Any]") -> None:
+def _add_rows(x: Shaped[np.ndarray, "row lane"]) -> None:
     """Row by row: ten times faster than a cumulative sum along the first axis."""
     for b in range(1, len(x)):
         np.add(x[b], x[b - 1], out=x[b])

@@ -16,7 +16,7 @@ AT_ONCE = 100
 """Updates whose exact meta-gradients are found together, at a seventh of what they cost one by one."""
 
 
-def measurements(game: Game, updates: Sequence[Update]) -> dict[str, Float[Tensor, "update seed ..."]]:
+def measurements_of(game: Game, updates: Sequence[Update]) -> dict[str, Float[Tensor, "update seed ..."]]:
     """Returns the measurements of a run's updates by name.
 
     Args:

@@ -16,10 +16,16 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from gm_estimators.catalogue import Estimator, EstimatorError
-from gm_estimators.off_policy import OffPolicyTrajectories, cumulative_ratio, off_policy
-from gm_estimators.returns import discounts, gae
-from gm_estimators.surrogates import Trajectories
+from gm_estimators import (
+    Estimator,
+    EstimatorError,
+    OffPolicyTrajectories,
+    Trajectories,
+    cumulative_ratio,
+    gae,
+    off_policy,
+)
+from gm_estimators.returns import discounts
 
 
 @runtime_checkable
@@ -27,10 +33,10 @@ class EntrySums(Protocol):
     """W and d ↦ U of a sample."""
 
     def first(self) -> Float[Tensor, "*batch 5 4"]:
-        """W."""
+        """Returns W."""
 
     def product(self, direction: Float[Tensor, "extra *batch 5 4"], /) -> Float[Tensor, "extra *batch 5 4"]:
-        """U of every direction along the extra leading axis."""
+        """Returns U of every direction along the extra leading axis."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ class GameObjective:
     def vjp(
         self, cotangent: Float[Tensor, "extra *batch 5"]
     ) -> tuple[Float[Tensor, "extra *batch 5"], Float[Tensor, "extra *batch 5"]]:
-        """(∇²θ J λ, ∇φ∇θ J λ) for every λ along the extra leading axis."""
+        """Returns (∇²θ J λ, ∇φ∇θ J λ) for every λ along the extra leading axis."""
         direction = cotangent.unsqueeze(-1) * self._score
         second = self._sums.product(direction).to(direction)
         own = (second * self._score).sum(-1) - cotangent * self._curvature * self._first.sum(-1)
@@ -147,15 +153,15 @@ class StepSums:
         self._derivatives = estimator.derivatives(trajectories)
 
     def first(self) -> Float[Tensor, "*batch 5 4"]:
-        """W."""
+        """Returns W."""
         return self._table(self._derivatives.first)
 
     def visits(self) -> Float[Tensor, "*batch 5 4"]:
-        """How often each (s, o) occurs in a trajectory, on average."""
+        """Returns how often each (s, o) occurs in a trajectory, on average."""
         return self._table(torch.ones_like(self._derivatives.first))
 
     def product(self, direction: Float[Tensor, "extra *batch 5 4"]) -> Float[Tensor, "extra *batch 5 4"]:
-        """U of every direction along the extra leading axis."""
+        """Returns U of every direction along the extra leading axis."""
         return torch.stack([self._product(d) for d in direction])
 
     def _product(self, direction: Tensor) -> Tensor:
@@ -172,7 +178,7 @@ class StepSums:
 
 
 def joint_log_policy(params: Float[Tensor, "*batch 2 5"]) -> Float[Tensor, "*batch 5 4"]:
-    """The log π¹(a¹ | s) + log π²(a² | s) of two policies over the same states."""
+    """Returns log π¹(a¹ | s) + log π²(a² | s) of two policies over the same states."""
     action_0, action_1 = (torch.nn.functional.logsigmoid(x) for x in (params, -params))
     both = torch.stack((action_0, action_1), -1)
     return (both[..., 0, :, :, None] + both[..., 1, :, None, :]).flatten(-2)

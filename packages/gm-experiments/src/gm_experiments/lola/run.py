@@ -7,7 +7,7 @@ from torch import Tensor
 import gm_lab
 from gm_estimators import EstimatorError
 from gm_experiments.lola.learner import Learner
-from gm_experiments.lola.measurements import measurements
+from gm_experiments.lola.measurements import measurements_of
 from gm_experiments.lola.settings import COLUMNS, MEASURED, Cell, Game, require_cpu
 
 DIGITS = 8
@@ -36,7 +36,7 @@ def run_cell(cell: Cell, _context: gm_lab.Context) -> list[gm_lab.Row]:
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused
             updates = list(Learner(cell.game, cell.curve, cell.seeds, rng).updates())
-            measured = measurements(cell.game, updates)
+            measured = measurements_of(cell.game, updates)
     except EstimatorError as error:
         raise gm_lab.BadInput(str(error)) from error
     except ValueError as error:
