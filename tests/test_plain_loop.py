@@ -8,7 +8,7 @@ import gm_estimators
 
 
 @pytest.mark.parametrize("inner_steps", [1, 2])
-@pytest.mark.parametrize("estimator", list(gm_estimators.CATALOGUE))
+@pytest.mark.parametrize("estimator", list(gm_estimators.estimator.CATALOGUE))
 def test_the_batched_path_is_the_plain_loop(make_mdp, wire, estimator, inner_steps):
     states, size, repeat = 6, 4, 1
     mdp = make_mdp(states=states, actions=3, concentration=0.2, discount=0.8, seed=3)

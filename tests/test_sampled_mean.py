@@ -6,18 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gm_estimators import (
-    CATALOGUE,
-    PERMUTATIONS,
-    Estimator,
-    Trajectories,
-    accuracy,
-    decompose,
-    exact_meta_gradient,
-    gae,
-    std_sum,
-)
-from gm_estimators.returns import discounts
+from gm_estimators import PERMUTATIONS, Estimator, Trajectories, decompose, exact_meta_gradient
+from gm_estimators.estimator import CATALOGUE
+from gm_estimators.metrics import accuracy, std_sum
+from gm_estimators.returns import discounts, gae
 from gm_exact import TabularMDP, evaluate, expectation
 from gm_exact import trajectories as every_trajectory
 

@@ -7,8 +7,13 @@ import pytest
 
 import gm_lab
 
-PACKAGES = ["gm_envs_ipd", "gm_envs_tabular", "gm_estimators", "gm_exact", "gm_experiments"]
-jaxtyping.install_import_hook(PACKAGES, "beartype.beartype")
+WITH_SHAPES = ["gm_envs_ipd", "gm_envs_tabular", "gm_estimators", "gm_exact", "gm_experiments.lola"]
+with jaxtyping.install_import_hook(WITH_SHAPES, "beartype.beartype"):
+    import gm_envs_ipd
+    import gm_envs_tabular
+    import gm_estimators
+    import gm_exact
+    import gm_experiments.lola.learner  # noqa: F401
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ from torch.testing import assert_close
 
 with jaxtyping.install_import_hook(["gm_envs_ipd", "gm_estimators", "gm_exact"], "beartype.beartype"):
     from gm_envs_ipd import GAMES, STRATEGIES, log_policy, log_probs, other_view, strategy_logits, strategy_values
-    from gm_estimators import CATALOGUE, OffPolicyTrajectories, Trajectories, gae
-    from gm_estimators.off_policy import cumulative_ratio, off_policy, off_policy_dice
-    from gm_estimators.returns import discounts
+    from gm_estimators import Trajectories
+    from gm_estimators.estimator import CATALOGUE
+    from gm_estimators.off_policy import OffPolicyTrajectories, cumulative_ratio, off_policy, off_policy_dice
+    from gm_estimators.returns import discounts, gae
     from gm_estimators.surrogates import dice
     from gm_exact import evaluate_game, game_value
     from gm_exact import games as exact_games

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from gm_estimators import CATALOGUE, Trajectories
+from gm_estimators import Trajectories
+from gm_estimators.estimator import CATALOGUE
 from gm_experiments.lola.blocks import DiceBlocks
 from gm_experiments.lola.objectives import GameObjective, GameSignal, StepSums, joint_log_policy
 

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 import gm_envs_ipd
 import gm_estimators
 import gm_exact
+from gm_estimators.surrogates import dice
 from gm_experiments.lola import Arm, Game
 from gm_experiments.lola.arena import Arena
 from gm_experiments.lola.learner import Estimates, Learner, TableAdam, Update
@@ -95,7 +96,7 @@ def test_every_estimator_has_the_mean_that_the_blocks_have():
     """DiCE by blocks and DiCE round by round are one estimator."""
     by_blocks = estimate(moved_learner(SMALL, ARMS["apart"]))
     learner = moved_learner(SMALL, ARMS["apart"])
-    learner.estimator = replace(learner.estimator, surrogate=lambda seen: gm_estimators.dice(seen), closed_form=None)
+    learner.estimator = replace(learner.estimator, surrogate=lambda seen: dice(seen), closed_form=None)
     assert_close(estimate(learner), by_blocks, rtol=1e-10, atol=1e-10)
 
 
@@ -274,11 +275,11 @@ def test_a_meta_gradient_that_is_not_finite_is_refused():
 
 def test_an_estimator_without_a_critic_is_given_none(tmp_path, monkeypatch):
     (tmp_path / "own_dice.py").write_text(
-        "import gm_estimators\n"
-        "def with_it(seen): return gm_estimators.dice(seen)\n"
+        "from gm_estimators.surrogates import dice\n"
+        "def with_it(seen): return dice(seen)\n"
         "def without(seen):\n"
         "    assert not bool(seen.value.any())\n"
-        "    return gm_estimators.dice(seen)\n"
+        "    return dice(seen)\n"
         "without.critic = False\n"
     )
     monkeypatch.chdir(tmp_path)

@@ -14,7 +14,7 @@ import gm_estimators as estimators
 import gm_exact
 import lola_attribution
 from attribution_sources import MEASURES
-from gm_estimators import Adam
+from gm_estimators.attribution import AdamDistortion
 from lola_problem import Curve, Game, LookAhead
 from lola_training import Training
 
@@ -56,7 +56,7 @@ def cell():
 
 def measured(cell, run):
     """The estimates with everything in practice, and the truth."""
-    adam = Adam.after(run.followed, run.truth(run.params))
+    adam = AdamDistortion.after(run.followed, run.truth(run.params))
     sampled = lola_attribution._sampled(cell, run, 4)
     return attribution_sources.in_practice(sampled, adam, cell.clip_norm)(frozenset(cell.sources)), adam.truth
 

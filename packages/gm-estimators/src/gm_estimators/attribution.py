@@ -21,10 +21,25 @@ from math import factorial
 import torch
 from torch import Tensor
 
-from gm_estimators.catalogue import Estimator
 from gm_estimators.decomposition import PERMUTATIONS, Problem, Sizes, decompose, exact_meta_gradient
 from gm_estimators.decomposition.problem import SampleT
+from gm_estimators.estimator import Estimator
 from gm_estimators.metrics import bias_sq, variance
+
+__all__ = [
+    "ESTIMATED",
+    "MEASURES",
+    "SHARED_BATCH",
+    "AdamDistortion",
+    "Measure",
+    "attribute",
+    "attribution",
+    "clipped",
+    "permutation_of",
+    "permutations_of",
+    "shapley",
+    "subsets",
+]
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 ESTIMATED = ("composition", "hessian", "outer")
@@ -36,7 +51,7 @@ MEASURES: dict[str, Measure] = {"bias_sq": bias_sq, "variance": lambda estimates
 
 
 def shapley(value: Mapping[frozenset[str], Tensor], sources: Sequence[str]) -> dict[str, Tensor]:
-    """The Shapley value of every source.
+    """Every source has its Shapley value.
 
     Args:
         value: v of every set of sources, the empty one included.
@@ -68,7 +83,7 @@ def attribute(
     truth: Tensor,
     measures: Mapping[str, Measure] | None = None,
 ) -> dict[str, dict[str, Tensor]]:
-    """The shares of any sources in a user's own estimates, 2ᵏ − 1 of which are asked for.
+    """Any sources have shares in the error of a user's own estimates, 2ᵏ − 1 of which are asked for.
 
     Args:
         estimate: S ↦ estimates `[*batch, repeat, size]` in which the sources S are as in practice, all others ideal;
@@ -163,14 +178,14 @@ def permutations_of(sources: Container[str]) -> list[str]:
 
 
 def clipped(x: Tensor, longest: Tensor) -> Tensor:
-    """Estimates no longer than c: x · min(1, c / ‖x‖) (Pascanu, Mikolov and Bengio 2013), along the last axis."""
+    """Clipping makes estimates no longer than c: x · min(1, c / ‖x‖) along the last axis (Pascanu et al. 2013)."""
     short: Tensor = x * (longest / torch.linalg.vector_norm(x, dim=-1, keepdim=True)).clamp(max=1)
     return short
 
 
 @dataclass(frozen=True)
-class Adam:
-    """What Adam makes of an error, its own step on the exact gradient y being the ideal (Kingma and Ba 2015).
+class AdamDistortion:
+    """What Adam makes of an estimate's error, its own step on the exact gradient y being the ideal (Kingma and Ba 2015).
 
         x ↦ y + (d(x) − d(y)) ‖y‖ / ‖d(y)‖,   d(x) = m̂ / (√v̂ + ε),   m = β₁ m + (1 − β₁) x,   v = β₂ v + (1 − β₂) x²
 
@@ -195,8 +210,8 @@ class Adam:
             raise ValueError(f"truth: expected finite vectors other than zero, got lengths {length.tolist()}")
 
     @classmethod
-    def after(cls, gradients: Sequence[Tensor], truth: Tensor) -> "Adam":
-        """Its state when those gradients were followed."""
+    def after(cls, gradients: Sequence[Tensor], truth: Tensor) -> "AdamDistortion":
+        """Adam is in this state when those gradients were followed."""
         first = second = torch.zeros_like(truth)
         for y in gradients:
             first, second = (
@@ -211,7 +226,7 @@ class Adam:
         return mean / (square.sqrt() + 1e-8)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The estimates `[*unit, repeat, size]` as far from y as Adam's steps are, in the length of y."""
+        """Estimates `[*unit, repeat, size]` become as far from y as Adam's steps are, in the length of y."""
         y = self.truth.unsqueeze(-2)
         exact = self._direction(y)
         unit = torch.linalg.vector_norm(y, dim=-1, keepdim=True) / torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
@@ -219,6 +234,9 @@ class Adam:
         return moved
 
 
+Adam = AdamDistortion  # old name
+
+
 def subsets(sources: Sequence[str]) -> list[frozenset[str]]:
-    """Every set of sources, small ones first."""
+    """Sources form these sets, small ones first."""
     return [frozenset(some) for some in chain.from_iterable(combinations(sources, r) for r in range(len(sources) + 1))]

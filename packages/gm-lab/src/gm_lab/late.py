@@ -23,6 +23,7 @@ class Late:
         return getattr(import_module(module), name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Imports the function and calls it."""
         return self.resolve()(*args, **kwargs)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import Tensor
 
-from gm_estimators.catalogue import Estimator, EstimatorError, families
 from gm_estimators.corrections import credit
 from gm_estimators.debias import Debias
 from gm_estimators.decomposition.adjoint import backward
@@ -20,6 +19,7 @@ from gm_estimators.decomposition.path import Path, Station, walked
 from gm_estimators.decomposition.permutations import PERMUTATIONS, check_permutation
 from gm_estimators.decomposition.problem import ROLES, Objective, Problem, Role, SampleT, Splits
 from gm_estimators.decomposition.sizes import Size, Sizes, sizes_of
+from gm_estimators.estimator import Estimator, EstimatorError, families
 
 
 class Decomposition(dict[tuple[str, str, Size], Tensor]):

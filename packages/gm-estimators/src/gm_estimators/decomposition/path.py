@@ -6,9 +6,9 @@ from typing import Any, Generic
 
 from torch import Tensor
 
-from gm_estimators.catalogue import Estimator
 from gm_estimators.decomposition.problem import Objective, Problem, Role, SampleT
 from gm_estimators.decomposition.sizes import Size, Sizes, sizes_of
+from gm_estimators.estimator import Estimator
 
 
 class Station(Generic[SampleT]):

@@ -6,7 +6,7 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-from gm_estimators.catalogue import Estimator
+from gm_estimators.estimator import Estimator
 
 Role = Literal["inner", "hessian", "outer"]
 """What samples are for: I, the inner-loop gradient, II, its Jacobian and Hessian, or III, the outer gradient."""

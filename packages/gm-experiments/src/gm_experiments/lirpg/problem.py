@@ -12,8 +12,10 @@ import gm_exact
 from gm_estimators.decomposition import Role
 from gm_estimators.derivatives import LogProbDerivatives
 from gm_estimators.returns import gae_adjoint
+from gm_experiments.common.mdps import RandomMDPs
 from gm_experiments.common.problem import Mixed, Numbers, TabularProblem, TabularSample
 from gm_experiments.common.softmax import flat, scattered
+from gm_experiments.lirpg.settings import Lirpg
 
 
 class RewardObjective:
@@ -119,3 +121,18 @@ class LirpgProblem(TabularProblem):
 
     def parts(self, _rows: Sequence[Mapping[Role, Tensor]]) -> None:
         """Leaves its parts to be asked for one by one, since φ has no axis for them."""
+
+
+def lirpg_problem(mdps: RandomMDPs) -> LirpgProblem:
+    """LIRPG on random MDPs from φ = 0 and the uniform policy."""
+    settings = mdps.tabular
+    assert isinstance(settings, Lirpg)
+    return LirpgProblem(
+        mdps.mdp,
+        mdps.zeros(),
+        mdps,
+        mdps.zeros().requires_grad_(),
+        critic_depends=settings.intrinsic_critic == "depends",
+        gae_lambda=settings.gae_lambda,
+        critic_for=settings.critic,
+    )

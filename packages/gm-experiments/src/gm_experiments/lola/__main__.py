@@ -1,4 +1,4 @@
-"""Runs the experiment: `python -m gm_experiments.lola`."""
+"""`python -m gm_experiments.lola` runs the experiment."""
 
 import sys
 

@@ -1,10 +1,12 @@
 """The paper's claims on LOLA-1 to LOLA-6, as docs/claims.toml says they are decided."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import gm_lab
+from gm_experiments.common.claims import Claim
 from gm_experiments.lola.figures import LAST, last_updates
 from gm_experiments.lola.settings import Game, Settings, game_of
 
@@ -43,74 +45,59 @@ def _by_curve(frame: "pd.DataFrame", measure: str) -> "dict[str, pd.Series[float
     return {"": means.iloc[:0].droplevel("curve"), **by_curve}
 
 
-Check = Callable[[Means], gm_lab.Comparison]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim that holds if all of its comparisons do."""
-
-    id: str
-    text: str
-    checks: tuple[Check, ...]
-
-
-def better(high: str, low: str) -> Check:
+def better(high: str, low: str, means: Means) -> Iterator[gm_lab.Comparison]:
     """The score of one curve is above another's."""
-    return lambda means: gm_lab.above(f"{high} > {low}", means.score(high), means.score(low))
+    yield gm_lab.above(f"{high} > {low}", means.score(high), means.score(low))
 
 
-def below(curve: str, bound: float) -> Check:
-    """The score of a curve is below a bound."""
-    label = f"{curve}: score < {bound}".replace("-", "−")
-    return lambda means: gm_lab.at_most(label, means.score(curve), bound)
+def fails(curve: str, means: Means) -> Iterator[gm_lab.Comparison]:
+    """The score of a curve is below −1.5."""
+    yield gm_lab.at_most(f"{curve}: score < −1.5", means.score(curve), -1.5)
 
 
-def more_accurate(label: str, high: str, low: str, least: float) -> Check:
-    """The accuracy of one curve is above another's by a bound."""
-    return lambda means: gm_lab.at_least(label, means.accuracy(high) - means.accuracy(low), least)
+def far_more_accurate(means: Means) -> Iterator[gm_lab.Comparison]:
+    """An exact inner gradient adds .2 to the accuracy that 1024 trajectories have."""
+    gain = means.accuracy(EXACT) - means.accuracy(MANY)
+    yield gm_lab.at_least("accuracy with exact outer: exact − 1024 > .2", gain, 0.2)
 
 
-def gains_more(label: str, first: tuple[str, str], second: tuple[str, str]) -> Check:
-    """The score gains more from one change than from another."""
-    return lambda means: gm_lab.above(label, means.gain(*first), means.gain(*second))
+def gains_little(means: Means) -> Iterator[gm_lab.Comparison]:
+    """An exact inner gradient adds less to the score of 1024 trajectories than these do to that of 128."""
+    yield gm_lab.above("score: 1024 − 128 > exact − 1024", means.gain(MANY, FEW), means.gain(EXACT, MANY))
 
 
 FEW, MANY, EXACT = (f"inner={size} outer=128" for size in ("128", "1024", "exact"))
 BASE, ON = "comp=128 hessian=128", "comp=on hessian=on"
 LARGER = ("1024", "exact")
-CLAIMS = (
+CLAIMS: tuple[Claim[Means], ...] = (
     Claim(
         "LOLA-1",
         "inner 128 / outer 128 fails to cooperate, inner 1024 / outer 128 does far better",
-        (below(FEW, -1.5), better(MANY, FEW)),
+        (partial(fails, FEW), partial(better, MANY, FEW)),
     ),
-    Claim("LOLA-2", "the outer estimate matters too", (better("inner=exact outer=exact", EXACT),)),
+    Claim("LOLA-2", "the outer estimate matters too", (partial(better, "inner=exact outer=exact", EXACT),)),
     Claim(
         "LOLA-3",
         "composition with 1024 samples or exact beats 128, Hessian at 128",
-        tuple(better(f"comp={size} hessian=128", BASE) for size in LARGER),
+        tuple(partial(better, f"comp={size} hessian=128", BASE) for size in LARGER),
     ),
     Claim(
         "LOLA-4",
         "Hessian with 1024 samples or exact beats 128, and by more than the composition gains",
         (
-            *(better(f"comp=128 hessian={size}", BASE) for size in LARGER),
-            *(better(f"comp=128 hessian={size}", f"comp={size} hessian=128") for size in LARGER),
+            *(partial(better, f"comp=128 hessian={size}", BASE) for size in LARGER),
+            *(partial(better, f"comp=128 hessian={size}", f"comp={size} hessian=128") for size in LARGER),
         ),
     ),
     Claim(
         "LOLA-5",
         "each of off/off, off/on, on/off beats on/on",
-        tuple(better(f"comp={c} hessian={h}", ON) for c, h in (("off", "off"), ("off", "on"), ("on", "off"))),
+        tuple(partial(better, f"comp={c} hessian={h}", ON) for c, h in (("off", "off"), ("off", "on"), ("on", "off"))),
     ),
     Claim(
         "LOLA-6",
         "an exact inner gradient raises accuracy a lot, yet the return only a little",
-        (
-            more_accurate("accuracy with exact outer: exact − 1024 > .2", EXACT, MANY, 0.2),
-            gains_more("score: 1024 − 128 > exact − 1024", (MANY, FEW), (EXACT, MANY)),
-        ),
+        (far_more_accurate, gains_little),
     ),
 )
 
@@ -126,7 +113,7 @@ def verdicts(frame: "pd.DataFrame") -> list[gm_lab.Verdict]:
     updates = frame["update"].max()
     enough = updates >= LAST
     means = Means(frame if enough else frame.iloc[:0])
-    decided = [gm_lab.decided(claim.id, claim.text, [check(means) for check in claim.checks]) for claim in CLAIMS]
+    decided = [claim.verdict(means) for claim in CLAIMS]
     if enough:
         return decided
     return [replace(verdict, measured=f"{updates} updates, expected at least {LAST}") for verdict in decided]

@@ -9,8 +9,10 @@ import torch
 from jaxtyping import Float, Int32, UInt8
 from torch import Tensor
 
-from gm_estimators import decompose, effective_sample_size, returns_to_go
-from gm_estimators.decomposition import Objective, Path, Sizes
+from gm_estimators import Sizes, decompose
+from gm_estimators.decomposition import Objective, Path
+from gm_estimators.off_policy import effective_sample_size
+from gm_estimators.returns import returns_to_go
 from gm_experiments.lola.arena import Arena, JointTrajectories, Start
 from gm_experiments.lola.problem import LookAhead, SampledObjective, Silenced, exact_meta_gradients, signals
 from gm_experiments.lola.settings import Arm, Game, estimator_of

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import gm_envs_ipd as envs
-import gm_estimators as estimators
+from gm_estimators.metrics import accuracy, correlation, relative_bias
 from gm_experiments.lola.learner import Update
 from gm_experiments.lola.problem import exact_meta_gradients
 from gm_experiments.lola.settings import Game
@@ -48,15 +48,15 @@ def _of_some(game: Game, updates: Sequence[Update]) -> dict[str, Tensor]:
     score = share @ game.matrix_game().tensor().flatten(-2).T
     nothing = torch.full(score.shape[:-1], torch.nan, dtype=score.dtype)
     return {
-        "accuracy": estimators.accuracy(estimate, truth).mean(-1),
-        "correlation": estimators.correlation(estimate, truth).mean(-1),
-        "accuracy_outer_exact": estimators.accuracy(outer_exact, truth).mean(-1),
-        "correlation_outer_exact": estimators.correlation(outer_exact, truth).mean(-1),
+        "accuracy": accuracy(estimate, truth).mean(-1),
+        "correlation": correlation(estimate, truth).mean(-1),
+        "accuracy_outer_exact": accuracy(outer_exact, truth).mean(-1),
+        "correlation_outer_exact": correlation(outer_exact, truth).mean(-1),
         "error_sq": (estimate - truth).square().sum(-1).mean(-1),
         "truth_sq": truth.square().sum(-1).mean(-1),
         "effective_size": _stacked([update.estimates.effective_size for update in updates], nothing),
-        "bias": estimators.relative_bias(estimate, truth).mean(-1),
-        "bias_outer_exact": estimators.relative_bias(outer_exact, truth).mean(-1),
+        "bias": relative_bias(estimate, truth).mean(-1),
+        "bias_outer_exact": relative_bias(outer_exact, truth).mean(-1),
         "score": score.mean(-1),
         "score_1": score[..., 0],
         "score_2": score[..., 1],

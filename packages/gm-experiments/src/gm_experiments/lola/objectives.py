@@ -16,16 +16,9 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from gm_estimators import (
-    Estimator,
-    EstimatorError,
-    OffPolicyTrajectories,
-    Trajectories,
-    cumulative_ratio,
-    gae,
-    off_policy,
-)
-from gm_estimators.returns import discounts
+from gm_estimators import Estimator, EstimatorError, Trajectories
+from gm_estimators.off_policy import OffPolicyTrajectories, cumulative_ratio, off_policy
+from gm_estimators.returns import discounts, gae
 
 
 @runtime_checkable

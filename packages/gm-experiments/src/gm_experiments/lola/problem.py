@@ -10,8 +10,9 @@ from torch import Tensor
 
 import gm_envs_ipd as envs
 import gm_exact
-from gm_estimators import Estimator, dice
+from gm_estimators import Estimator
 from gm_estimators.decomposition import Objective, Role, Rows
+from gm_estimators.surrogates import dice
 from gm_experiments.lola.arena import JointTrajectories, Player
 from gm_experiments.lola.blocks import DiceBlocks
 from gm_experiments.lola.objectives import GameObjective, GameSignal, StepSums, joint_log_policy
@@ -203,12 +204,12 @@ def signals(
     Args:
         game: what is played.
         arm: says whether a look-ahead that does not replay has a baseline.
-        estimator: may want no critic.
+        estimator: takes values or doesn't.
         critics: V over player 1's states.
     """
     reward = game.matrix_game().tensor().flatten(-2).expand(len(critics), 2, 4)
     zeros = torch.zeros_like(critics)
-    given = critics if game.critic != "none" and wants_critic(estimator) else zeros
+    given = critics if game.critic != "none" and estimator.takes_values else zeros
 
     def of_opponents(role: Role) -> GameSignal:
         value = given if arm.baseline or arm.replays(role) else zeros
@@ -219,15 +220,6 @@ def signals(
         "hessian": of_opponents("hessian"),
         "outer": GameSignal(reward, given, game.discount),
     }
-
-
-def wants_critic(estimator: Estimator) -> bool:
-    """Tells whether an estimator is to be given the critics' values: one's own surrogate may carry `critic = False`.
-
-    `Estimator.critic` is what the paper's tabular experiments do, where DiCE has none.
-    """
-    surrogate = getattr(estimator.surrogate, "func", estimator.surrogate)
-    return bool(getattr(surrogate, "critic", True))
 
 
 def opponents_view(params: Float[Tensor, "*batch learner=2 5"]) -> Float[Tensor, "*batch learner=2 5"]:

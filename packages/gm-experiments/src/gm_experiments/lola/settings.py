@@ -258,7 +258,7 @@ def estimator_of(game: Game, arm: Arm) -> "Estimator":
 
 def blocks_of(game: Game, arm: Arm) -> int:
     """Returns into how many parts an arm's estimator divides its samples."""
-    from gm_estimators import Jackknife
+    from gm_estimators.debias import Jackknife
 
     debias = estimator_of(game, arm).debias
     return debias.blocks if isinstance(debias, Jackknife) else 1
