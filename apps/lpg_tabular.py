@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import tabular
 import torch
 
 import gm_estimators as estimators
@@ -14,7 +15,6 @@ import gm_lab
 import lpg_lifetimes as lifetimes
 import lpg_report
 import lpg_study
-import tabular
 from gm_lab.store import write_atomically
 from lpg_training import Lpg, MetaTraining
 

@@ -22,9 +22,9 @@ with jaxtyping.install_import_hook(["gm_envs_ipd", "gm_estimators", "gm_exact", 
     from gm_envs_ipd import GAMES, log_policy, log_probs
     from gm_estimators import Estimator, EstimatorError, Sizes, decompose, load
     from gm_estimators.decomposition import ExactObjective
-    from gm_estimators.games import GameObjective, GameSignal, StepSums, joint_log_policy
     from gm_exact import TabularMDP, game_value, value
     from gm_exact import trajectories as every_trajectory
+    from gm_experiments.lola.objectives import GameObjective, GameSignal, StepSums, joint_log_policy
 
 F64 = torch.float64
 GAMMA, HORIZON, INNER_LR = 0.8, 2, 0.8

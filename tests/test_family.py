@@ -14,13 +14,13 @@ with jaxtyping.install_import_hook(["gm_estimators", "gm_exact", "gm_experiments
     from gm_estimators import EstimatorError, Trajectories, decompose, load, meta_gradient
     from gm_estimators.corrections import sampling_correction
     from gm_estimators.estimator import CATALOGUE, FAMILY, families
-    from gm_estimators.games import GameSignal, StepSums
     from gm_estimators.off_policy import OffPolicyTrajectories, off_policy, vtrace
     from gm_estimators.returns import discounts, gae, returns_to_go
     from gm_estimators.surrogates import mean_surrogate
     from gm_exact import TabularMDP, expectation, gradient, hessian, value
     from gm_exact import trajectories as every_trajectory
     from gm_experiments.common.problem import TabularProblem
+    from gm_experiments.lola.objectives import GameSignal, StepSums
 
 F64 = torch.float64
 GAMMA, HORIZON = 0.8, 3

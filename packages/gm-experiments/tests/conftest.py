@@ -7,10 +7,9 @@ import pytest
 
 import gm_lab
 
-with jaxtyping.install_import_hook(["gm_envs_tabular", "gm_estimators", "gm_exact"], "beartype.beartype"):
-    import gm_envs_tabular  # noqa: F401
-    import gm_estimators  # noqa: F401
-    import gm_exact  # noqa: F401
+WITH_SHAPES = ["gm_envs_ipd", "gm_envs_tabular", "gm_estimators", "gm_exact", "gm_experiments.lola"]
+with jaxtyping.install_import_hook(WITH_SHAPES, "beartype.beartype"):
+    import gm_experiments.lola.learner  # noqa: F401
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import gm_lab
 from gm_experiments.attribution.settings import KEY, Settings, cells
 from gm_experiments.attribution.sources import METRICS, curves
 
-__all__ = ["EXPERIMENT", "Settings", "figures", "problem", "run", "settings", "sources"]
+__all__ = ["EXPERIMENT", "Settings", "figures", "lola", "problem", "run", "settings", "sources"]
 
 EXPERIMENT = gm_lab.Experiment(
     name="attribution",

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 import torch
 from attribution_sources import MEASURES
+from lola_problem import Curve, Game, LookAhead
+from lola_training import Training
 from torch.testing import assert_close
 
 import gm_estimators as estimators
 import gm_exact
 import lola_attribution
 from gm_estimators.attribution import AdamDistortion
-from lola_problem import Curve, Game, LookAhead
-from lola_training import Training
 
 SMALL = [
     "--estimators",

@@ -2,7 +2,7 @@
 
 Both players' policies are tables over the same five states s: the start, or 1 + the last joint outcome o = 2·a¹ + a².
 θʲ[s] is player j's log-odds of action 0 and σʲ(s, o) = [aʲ = 0] − πʲ(0|s) its score, so that a surrogate's derivatives
-in the log-probabilities enter through 20 numbers, one for each cell (s, o):
+in the log-probabilities enter through 20 numbers, one for each entry (s, o):
 
     W(s, o) = mean Σ_t w_t [s_t = s, o_t = o],   U(s, o) the same of (F d)_t,   d(s, o) = λ[s] σ(s, o)
     ∂J/∂θʲ[s] = Σ_o W σʲ,   (∂θʲ∂θᵏJ λ)[s] = Σ_o U σʲ − [j = k] λ[s] πʲ(0|s) πʲ(1|s) Σ_o W
@@ -16,21 +16,20 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from gm_estimators.estimator import Estimator, EstimatorError
+from gm_estimators import Estimator, EstimatorError, Trajectories
 from gm_estimators.off_policy import OffPolicyTrajectories, cumulative_ratio, off_policy
 from gm_estimators.returns import discounts, gae
-from gm_estimators.surrogates import Trajectories
 
 
 @runtime_checkable
-class CellSums(Protocol):
+class EntrySums(Protocol):
     """W and d ↦ U of a sample."""
 
     def first(self) -> Float[Tensor, "*batch 5 4"]:
-        """W."""
+        """Returns W."""
 
     def product(self, direction: Float[Tensor, "extra *batch 5 4"], /) -> Float[Tensor, "extra *batch 5 4"]:
-        """U of every direction along the extra leading axis."""
+        """Returns U of every direction along the extra leading axis."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class GameObjective:
         meta_params: Float[Tensor, "*batch 5"],
         params: Float[Tensor, "*batch 5"],
         learner: Integer[Tensor, "*batch"],
-        sums: CellSums,
+        sums: EntrySums,
     ) -> None:
         action_0 = torch.tensor([[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 1.0, 0.0]], dtype=params.dtype, device=params.device)
         own = action_0[learner].unsqueeze(-2)
@@ -90,7 +89,7 @@ class GameObjective:
     def vjp(
         self, cotangent: Float[Tensor, "extra *batch 5"]
     ) -> tuple[Float[Tensor, "extra *batch 5"], Float[Tensor, "extra *batch 5"]]:
-        """(∇²θ J λ, ∇φ∇θ J λ) for every λ along the extra leading axis."""
+        """Returns (∇²θ J λ, ∇φ∇θ J λ) for every λ along the extra leading axis."""
         direction = cotangent.unsqueeze(-1) * self._score
         second = self._sums.product(direction).to(direction)
         own = (second * self._score).sum(-1) - cotangent * self._curvature * self._first.sum(-1)
@@ -130,13 +129,13 @@ class StepSums:
             )
         outcome = outcome.long()
         state = torch.nn.functional.pad(outcome[..., :-1] + 1, (1, 0))
-        self._cell = 4 * state + outcome
+        self._entry = 4 * state + outcome
         self._shape = log_policy.shape
-        trajectories = _read(self._cell, log_policy, signal)
+        trajectories = _read(self._entry, log_policy, signal)
         if behaviour is not None:
             trajectories = OffPolicyTrajectories(
                 **vars(trajectories),
-                behaviour_log_prob=behaviour.flatten(-2).gather(-1, self._cell),
+                behaviour_log_prob=behaviour.flatten(-2).gather(-1, self._entry),
                 clip=clip,
                 self_normalise=self_normalise or estimator.self_normalise,
             )
@@ -147,19 +146,19 @@ class StepSums:
         self._derivatives = estimator.derivatives(trajectories)
 
     def first(self) -> Float[Tensor, "*batch 5 4"]:
-        """W."""
+        """Returns W."""
         return self._table(self._derivatives.first)
 
     def visits(self) -> Float[Tensor, "*batch 5 4"]:
-        """How often each (s, o) occurs in a trajectory, on average."""
+        """Returns how often each (s, o) occurs in a trajectory, on average."""
         return self._table(torch.ones_like(self._derivatives.first))
 
     def product(self, direction: Float[Tensor, "extra *batch 5 4"]) -> Float[Tensor, "extra *batch 5 4"]:
-        """U of every direction along the extra leading axis."""
+        """Returns U of every direction along the extra leading axis."""
         return torch.stack([self._product(d) for d in direction])
 
     def _product(self, direction: Tensor) -> Tensor:
-        along = _look_up(direction.flatten(-2), self._cell)
+        along = _look_up(direction.flatten(-2), self._entry)
         if self._derivatives.diagonal is not None:
             return self._table(self._derivatives.diagonal * along)
         assert self._derivatives.product is not None  # set whenever `diagonal` is not
@@ -167,23 +166,23 @@ class StepSums:
 
     def _table(self, weight: Tensor) -> Tensor:
         table = weight.new_zeros(*self._shape[:-2], 20)
-        table.scatter_add_(-1, self._cell.flatten(-2), weight.detach().flatten(-2))
-        return table.reshape(self._shape) / self._cell.shape[-2]
+        table.scatter_add_(-1, self._entry.flatten(-2), weight.detach().flatten(-2))
+        return table.reshape(self._shape) / self._entry.shape[-2]
 
 
 def joint_log_policy(params: Float[Tensor, "*batch 2 5"]) -> Float[Tensor, "*batch 5 4"]:
-    """The log π¹(a¹ | s) + log π²(a² | s) of two policies over the same states."""
+    """Returns log π¹(a¹ | s) + log π²(a² | s) of two policies over the same states."""
     action_0, action_1 = (torch.nn.functional.logsigmoid(x) for x in (params, -params))
     both = torch.stack((action_0, action_1), -1)
     return (both[..., 0, :, :, None] + both[..., 1, :, None, :]).flatten(-2)
 
 
-def _read(cell: Tensor, log_policy: Tensor, signal: GameSignal) -> Trajectories:
+def _read(entry: Tensor, log_policy: Tensor, signal: GameSignal) -> Trajectories:
     """The trajectories with nothing to come after the last round."""
-    log_prob = _look_up(log_policy.flatten(-2), cell)
-    reward = _look_up(signal.reward, cell & 3)
-    value = torch.nn.functional.pad(_look_up(signal.value, cell >> 2), (0, 1))
-    discount = discounts(signal.discount, cell.shape[-1] + 1).to(log_prob)
+    log_prob = _look_up(log_policy.flatten(-2), entry)
+    reward = _look_up(signal.reward, entry & 3)
+    value = torch.nn.functional.pad(_look_up(signal.value, entry >> 2), (0, 1))
+    discount = discounts(signal.discount, entry.shape[-1] + 1).to(log_prob)
     return Trajectories(log_prob, reward, value, gae(reward, value, signal.discount), discount)
 
 

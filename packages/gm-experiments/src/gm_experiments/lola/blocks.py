@@ -18,14 +18,13 @@ Only A, B, g, gρ and gρD are summed for each block over the trajectories.
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, Shaped
 from torch import Tensor
 
-from gm_estimators.games import GameSignal
+from gm_experiments.lola.objectives import GameSignal
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,23 +38,23 @@ class Layout:
         rounds: m.
         first: rounds of the first block.
         codes: how many different blocks there are.
-        cell: 4 s_i + o_i of their rounds, shape `[codes, rounds]`.
+        entry: 4 s_i + o_i of their rounds, shape `[codes, rounds]`.
         live: whether a block has that round, same shape.
-        one_hot: [cell of this round = c], shape `[codes × rounds, 20]`, float64.
+        one_hot: [entry of this round = c], shape `[codes × rounds, 20]`, float64.
     """
 
     blocks: int
     rounds: int
     first: int
     codes: int
-    cell: Tensor
+    entry: Tensor
     live: Tensor
     one_hot: Tensor
 
 
 @lru_cache(maxsize=32)
 def layout(horizon: int, rounds: int, device: torch.device) -> Layout:
-    """The blocks of a horizon."""
+    """Returns the blocks of a horizon."""
     blocks = -(-horizon // rounds)
     first = horizon - (blocks - 1) * rounds
     outcome = _digits(rounds + 1, device)
@@ -63,11 +62,11 @@ def layout(horizon: int, rounds: int, device: torch.device) -> Layout:
     at_start = _digits(first, device)
     state = torch.nn.functional.pad(at_start[:, :-1] + 1, (1, 0))
     start = torch.nn.functional.pad(4 * state + at_start, (0, rounds - first))
-    cell = torch.cat((after, start))
-    live = torch.ones_like(cell, dtype=torch.bool)
+    entry = torch.cat((after, start))
+    live = torch.ones_like(entry, dtype=torch.bool)
     live[len(after) :, first:] = False
-    one_hot = (torch.nn.functional.one_hot(cell, 20) * live.unsqueeze(-1)).flatten(0, 1).double()
-    return Layout(blocks, rounds, first, len(cell), cell, live, one_hot)
+    one_hot = (torch.nn.functional.one_hot(entry, 20) * live.unsqueeze(-1)).flatten(0, 1).double()
+    return Layout(blocks, rounds, first, len(entry), entry, live, one_hot)
 
 
 def _digits(count: int, device: torch.device) -> Tensor:
@@ -106,11 +105,11 @@ class DiceBlocks:
         self._layout = at = layout(horizon, rounds, outcome.device)
         self._groups = 1 if log_ratio is None else log_ratio.shape[-3]
         decay = signal.discount ** torch.arange(rounds, device=outcome.device).to(signal.reward)
-        reward = decay * self._per_group(signal.reward)[:, at.cell & 3] * at.live
-        self._baseline = decay * self._per_group(signal.value)[:, at.cell >> 2]
+        reward = decay * self._per_group(signal.reward)[:, at.entry & 3] * at.live
+        self._baseline = decay * self._per_group(signal.value)[:, at.entry >> 2]
         log_weight = None
         if log_ratio is not None:
-            step = log_ratio.reshape(-1, 20)[:, at.cell].where(at.live, 0.0)
+            step = log_ratio.reshape(-1, 20)[:, at.entry].where(at.live, 0.0)
             upto = step.cumsum(-1)
             log_weight, reward, self._baseline = upto[..., -1], reward * upto.exp(), self._baseline * step.exp()
         self._reward, self._to_go = reward, _reverse_cumsum(reward)
@@ -129,31 +128,31 @@ class DiceBlocks:
                 )
 
     def first(self) -> Float[Tensor, "*batch 5 4"]:
-        """W."""
+        """Returns W."""
         after = self._sum(*self._lanes.after())
         coefficient = after[0] + self._weight_sum * self._to_go - self._discount_sum * self._baseline
-        return self._cells(coefficient)
+        return self._entries(coefficient)
 
     def product(self, direction: Float[Tensor, "extra *batch 5 4"]) -> Float[Tensor, "extra *batch 5 4"]:
-        """U of every direction along the extra leading axis."""
+        """Returns U of every direction along the extra leading axis."""
         return torch.cat([self._of_two(direction[i : i + 2]) for i in range(0, len(direction), 2)])
 
     def _of_two(self, direction: Tensor) -> Tensor:
         """U of one or two directions."""
         at = self._layout
-        along = torch.stack([self._per_group(d.flatten(-2))[:, at.cell] for d in direction]) * at.live
+        along = torch.stack([self._per_group(d.flatten(-2))[:, at.entry] for d in direction]) * at.live
         score = along.cumsum(-1)
         to_go = _reverse_cumsum(self._reward * score)
         after, reach = (self._sum(*term) for term in self._lanes.along(score[..., -1], to_go[..., 0]))
         coefficient = (
             after + reach * self._to_go + self._weight_sum * to_go - self._discount_sum * self._baseline * along
         )
-        return torch.stack([self._cells(c) for c in coefficient])
+        return torch.stack([self._entries(c) for c in coefficient])
 
     def visits(self) -> Float[Tensor, "*batch 5 4"]:
-        """How often each (s, o) occurs in a trajectory, on average."""
+        """Returns how often each (s, o) occurs in a trajectory, on average."""
         count = self._sum(*self._lanes.visits())
-        return self._cells(count[0].expand_as(self._reward))
+        return self._entries(count[0].expand_as(self._reward))
 
     def _read(self, outcome: Tensor, group: Tensor | None, discount: float, dtype: torch.dtype) -> "_Lanes":
         size, tables = self._size, len(self._reward) // self._groups
@@ -175,10 +174,10 @@ class DiceBlocks:
         flat = table.expand(*self._batch, table.shape[-1]).reshape(-1, table.shape[-1])
         return flat if self._groups == 1 else flat.repeat_interleave(self._groups, 0)
 
-    def _cells(self, coefficient: Tensor) -> Tensor:
-        """Each round's coefficient to its own cell, [table × group, code, round] → [*batch, 5, 4]."""
-        by_cell = coefficient.flatten(1) @ self._layout.one_hot.to(coefficient)
-        return by_cell.view(*self._batch, self._groups, 5, 4).sum(-3) / self._size
+    def _entries(self, coefficient: Tensor) -> Tensor:
+        """Each round's coefficient to its own entry, [table × group, code, round] → [*batch, 5, 4]."""
+        by_entry = coefficient.flatten(1) @ self._layout.one_hot.to(coefficient)
+        return by_entry.view(*self._batch, self._groups, 5, 4).sum(-3) / self._size
 
 
 class _Lanes:
@@ -213,19 +212,19 @@ class _Lanes:
         return rho
 
     def discounts(self) -> tuple[Tensor, Tensor]:
-        """The g of each block."""
+        """Returns g of each block."""
         return self._discount, self._code
 
     def weights(self) -> tuple[Tensor, Tensor]:
-        """The gρ of each block."""
+        """Returns gρ of each block."""
         return self._weight, self._code
 
     def after(self) -> tuple[Tensor, Tensor]:
-        """A of every block but the last, where it is 0."""
+        """Returns A of every block but the last, where it is 0."""
         return _reverse_cumsum_(self._alpha.clone())[1:], self._code[:-1]
 
     def along(self, score: Tensor, to_go: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """B, and gρD, of one or two directions, from y_0 and D of whole blocks, shape `[extra, table, code]`.
+        """Returns B, and gρD, of one or two directions, from y_0 and D of whole blocks, shape `[extra, table, code]`.
 
         What is returned is only good until the next call.
         """
@@ -239,7 +238,7 @@ class _Lanes:
         return (_reverse_cumsum_(added)[1:], self._code[:-1]), (upto, self._code[1:])
 
     def visits(self) -> tuple[Tensor, Tensor]:
-        """A one for each block."""
+        """Returns a one for each block."""
         return torch.ones_like(self._discount), self._code
 
     def _twice(self, x: Tensor, name: str) -> Tensor:
@@ -251,13 +250,13 @@ class _Lanes:
 
         With a name it is only good until that name's next use.
         """
-        entries = [table.to(self._dtype).reshape(-1) for table in tables]
-        table = entries[0] if len(entries) == 1 else torch.complex(*entries)
+        flat = [table.to(self._dtype).reshape(-1) for table in tables]
+        table = flat[0] if len(flat) == 1 else torch.complex(*flat)
         if table.device.type == "cpu":  # half of what index_select takes; a code is never out of range
             shape = self._code.shape
-            found = table.new_empty(shape) if name is None else _scratch(name, shape, table.dtype, table.device)
-            np.take(table.numpy(), self._code.numpy(), mode="wrap", out=found.numpy())
-            return found
+            entries = table.new_empty(shape) if name is None else _scratch(name, shape, table.dtype, table.device)
+            np.take(table.numpy(), self._code.numpy(), mode="wrap", out=entries.numpy())
+            return entries
         return table.index_select(0, self._code.view(-1)).view(self._code.shape)
 
 
@@ -294,7 +293,7 @@ def _numbers(x: Tensor) -> Tensor:
 @lru_cache(maxsize=8)
 def _discounts(discount: float, at: Layout, lanes: int, dtype: torch.dtype) -> Tensor:
     """g_b for every lane, the same for all samples of a size."""
-    before = (at.rounds * torch.arange(at.blocks, device=at.cell.device) - (at.rounds - at.first)).clamp(min=0)
+    before = (at.rounds * torch.arange(at.blocks, device=at.entry.device) - (at.rounds - at.first)).clamp(min=0)
     return (discount ** before.to(dtype)).unsqueeze(-1).repeat(1, lanes)
 
 
@@ -318,7 +317,7 @@ def _reverse_cumsum_(x: Tensor) -> Tensor:
     return x
 
 
-def _add_rows(x: "np.ndarray[Any, Any]") -> None:
+def _add_rows(x: Shaped[np.ndarray, "row lane"]) -> None:
     """Row by row: ten times faster than a cumulative sum along the first axis."""
     for b in range(1, len(x)):
         np.add(x[b], x[b - 1], out=x[b])

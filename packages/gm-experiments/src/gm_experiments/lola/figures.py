@@ -1,13 +1,12 @@
-"""What apps/lola_offpolicy.py makes of results.csv: figures, verdicts on LOLA-1 to LOLA-6, and the closing table."""
+"""What becomes of results.csv: figures and the closing table."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 import gm_lab
-from gm_lab import above, at_least, at_most, decided
+from gm_experiments.lola.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,11 +30,13 @@ DEBIAS = {
     "accuracy_outer_exact": "accuracy, exact outer gradient",
 }
 LAST = 50
+"""Updates at the end whose mean is an arm's score."""
 BIN = 10
 
 
-def figures(frame: "pd.DataFrame", wanted: Sequence[str]) -> "dict[str, Figure]":
-    """The pictures that were asked for, and the policies that were learnt."""
+def figures(settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
+    """Draws the pictures that were asked for, and the policies that were learnt."""
+    wanted = settings.figure
     parts = [part for part in PARTS if part in set(frame["figure"])]
     drawn = {part: _page(frame, [part], {"score": ROWS["score"]}, 4.2) for part in parts if part in wanted}
     if "fig8" in wanted:
@@ -70,7 +71,7 @@ def _page(frame: "pd.DataFrame", parts: Sequence[str], rows: dict[str, str], wid
 
 
 def trajectories(curve: str) -> int:
-    """How many an update of a learner draws in a curve of the figure debias, from its name."""
+    """Returns how many an update of a learner draws in a curve of the figure debias, from its name."""
     return sum(int(size) for size in curve.split()[1::2])
 
 
@@ -84,7 +85,7 @@ def _by_budget(frame: "pd.DataFrame") -> "tuple[pd.DataFrame, list[str]]":
 
 def _policies(frame: "pd.DataFrame") -> "Figure":
     """Who cooperates after what, at the end: one row for each curve, one column for each state."""
-    rows = _last(frame).drop_duplicates(["curve", "seed", "update"])
+    rows = last_updates(frame).drop_duplicates(["curve", "seed", "update"])
     columns = [name for name in frame.columns if name.startswith("cooperate_1_")]
     states = [name.removeprefix("cooperate_1_") for name in columns]
     curves = list(dict.fromkeys(frame["curve"]))
@@ -106,40 +107,51 @@ def _policies(frame: "pd.DataFrame") -> "Figure":
     return figure
 
 
-def _last(frame: "pd.DataFrame") -> "pd.DataFrame":
+def last_updates(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Returns the rows of the last `LAST` updates."""
     rows: pd.DataFrame = frame[frame["update"] > frame["update"].max() - LAST]
     return rows
 
 
 def undefined(frame: "pd.DataFrame") -> str:
-    """How many rows lack an accuracy, and why; empty if none does."""
+    """Says how many rows lack an accuracy, and why; empty if none does."""
     count = int(frame["accuracy"].isna().sum())
     reason = "the estimate or the exact meta-gradient of a player is zero"
     return f"accuracy is undefined (nan) in {count:,} of {len(frame):,} rows, where {reason}" if count else ""
 
 
-def summary(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Each curve's score at the end, with its interval and its spread, and how good its gradients were."""
+def summary(_settings: Settings, frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Returns each curve's score at the end and how good its gradients were; says before what could not be measured."""
+    if missing := undefined(frame):
+        print(missing)
+    return closing_table(frame)
+
+
+def closing_table(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Returns each curve's score at the end with its spread, and how good its gradients were."""
     import pandas as pd
 
-    lines = []
-    replays = frame["effective_size"].notna().any()
-    for curve, rows in frame.drop_duplicates(["curve", "seed", "update"]).groupby("curve", sort=False):
-        score = gm_lab.per_unit(_last(rows), "score", "seed")
-        line = {"curve": curve, "score": score.mean(), "worst": score.min(), "best": score.max()}
-        early = rows[rows["update"] <= 100]
-        for column, name in (("accuracy", "cosine"), ("accuracy_outer_exact", "outer exact")):
-            line[name] = early[column].mean()
-        if replays:
-            size = rows["effective_size"].mean()
-            line["ESS"] = "" if np.isnan(size) else f"{size:.0f}"
-        else:  # beside the effective sizes there is no room for it in 80 columns
-            line["Pearson"] = early["correlation"].mean()
-        lines.append(line)
+    once = frame.drop_duplicates(["curve", "seed", "update"]).groupby("curve", sort=False)
+    replays = bool(frame["effective_size"].notna().any())
+    table = pd.DataFrame([_line(str(curve), rows, replays) for curve, rows in once])
     if (frame["figure"] == "debias").all():
-        accuracies = pd.DataFrame(lines)[["curve", "cosine", "outer exact"]]
-        return _against_plain(_last(frame)).merge(accuracies, on="curve")
-    return pd.DataFrame(lines)
+        return _against_plain(last_updates(frame)).merge(table[["curve", "cosine", "outer exact"]], on="curve")
+    return table
+
+
+def _line(curve: str, rows: "pd.DataFrame", replays: bool) -> dict[str, object]:
+    """A line of the closing table."""
+    score = gm_lab.per_unit(last_updates(rows), "score", "seed")
+    early = rows[rows["update"] <= 100]
+    line: dict[str, object] = {"curve": curve, "score": score.mean(), "worst": score.min(), "best": score.max()}
+    for column, name in (("accuracy", "cosine"), ("accuracy_outer_exact", "outer exact")):
+        line[name] = early[column].mean()
+    if replays:
+        size = rows["effective_size"].mean()
+        line["ESS"] = "" if np.isnan(size) else f"{size:.0f}"
+    else:  # beside the effective sizes there is no room for it in 80 columns
+        line["Pearson"] = early["correlation"].mean()
+    return line
 
 
 def _against_plain(end: "pd.DataFrame") -> "pd.DataFrame":
@@ -154,77 +166,3 @@ def _against_plain(end: "pd.DataFrame") -> "pd.DataFrame":
         gain = "" if other == curve or len(rate) < 2 else str(gm_lab.paired_difference(rate, rates[other]))
         lines.append({"curve": curve, "cooperation": str(gm_lab.mean_interval(rate)), "more than plain": gain})
     return pd.DataFrame(lines)
-
-
-def claims(frame: "pd.DataFrame") -> list[gm_lab.Verdict]:
-    """The verdicts on LOLA-1 to LOLA-6, as docs/claims.toml says they are decided; none before the last updates are in.
-
-    They are about the prisoner's dilemma with the paper's payoffs.
-    """
-    if frame["update"].max() < LAST:
-        return [
-            replace(verdict, measured=f"{frame['update'].max()} updates, expected at least {LAST}")
-            for verdict in _verdicts(frame.iloc[:0])
-        ]
-    return _verdicts(frame)
-
-
-def _verdicts(frame: "pd.DataFrame") -> list[gm_lab.Verdict]:
-    end = _last(frame)
-
-    def score(curve: str) -> "pd.Series[float]":
-        return gm_lab.per_unit(end, "score", "seed", curve=curve)
-
-    def accuracy(curve: str) -> "pd.Series[float]":
-        return gm_lab.per_unit(frame, "accuracy_outer_exact", "seed", curve=curve)
-
-    def better(high: str, low: str) -> gm_lab.Comparison:
-        return above(f"{high} > {low}", score(high), score(low))
-
-    def gain(high: str, low: str) -> "pd.Series[float]":
-        return score(high) - score(low)
-
-    base = "comp=128 hessian=128"
-    on = "comp=on hessian=on"
-    few, many, exact = (f"inner={size} outer=128" for size in ("128", "1024", "exact"))
-    return [
-        decided(
-            "LOLA-1",
-            "inner 128 / outer 128 fails to cooperate, inner 1024 / outer 128 does far better",
-            [at_most(f"{few}: score < −1.5", score(few), -1.5), better(many, few)],
-        ),
-        decided("LOLA-2", "the outer estimate matters too", [better("inner=exact outer=exact", exact)]),
-        decided(
-            "LOLA-3",
-            "composition with 1024 samples or exact beats 128, Hessian at 128",
-            [better(f"comp={size} hessian=128", base) for size in ("1024", "exact")],
-        ),
-        decided(
-            "LOLA-4",
-            "Hessian with 1024 samples or exact beats 128, and by more than the composition gains",
-            [
-                *(better(f"comp=128 hessian={size}", base) for size in ("1024", "exact")),
-                *(better(f"comp=128 hessian={size}", f"comp={size} hessian=128") for size in ("1024", "exact")),
-            ],
-        ),
-        decided(
-            "LOLA-5",
-            "each of off/off, off/on, on/off beats on/on",
-            [
-                better(f"comp={comp} hessian={hessian}", on)
-                for comp, hessian in (("off", "off"), ("off", "on"), ("on", "off"))
-            ],
-        ),
-        decided(
-            "LOLA-6",
-            "an exact inner gradient raises accuracy a lot, yet the return only a little",
-            [
-                at_least("accuracy with exact outer: exact − 1024 > .2", accuracy(exact) - accuracy(many), 0.2),
-                above(
-                    "score: 1024 − 128 > exact − 1024",
-                    gain(many, few),
-                    gain(exact, many),
-                ),
-            ],
-        ),
-    ]

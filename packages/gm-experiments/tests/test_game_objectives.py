@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from gm_estimators import Trajectories
-from gm_estimators.blocks import DiceBlocks
 from gm_estimators.estimator import CATALOGUE
-from gm_estimators.games import GameObjective, GameSignal, StepSums, joint_log_policy
+from gm_experiments.lola.blocks import DiceBlocks
+from gm_experiments.lola.objectives import GameObjective, GameSignal, StepSums, joint_log_policy
 
 F64 = torch.float64
 
@@ -76,7 +76,7 @@ def test_derivatives_are_those_of_automatic_differentiation(name, learner):
 )
 def test_blocks_of_rounds_are_the_rounds_one_by_one(off_policy, horizon, rounds, size, discount, seed):
     outcome, judged = sample(2, 3, size, horizon, seed=seed), signal(2, 3, discount=discount, seed=seed % 1000)
-    table, direction = joint_log_policy(normal(2, 3, 2, 5, seed=seed)), normal(2, 3, 5, 4, seed=seed + 1)
+    table, direction = joint_log_policy(normal(2, 3, 2, 5, seed=seed)), normal(2, 2, 3, 5, 4, seed=seed + 1)
     ratio = group = behaviour = None
     if off_policy:
         group = torch.randint(0, 2, (3, size), generator=torch.Generator().manual_seed(seed))
@@ -96,7 +96,7 @@ def test_blocks_of_rounds_are_the_rounds_one_by_one(off_policy, horizon, rounds,
 
 def test_single_precision_is_enough():
     outcome, judged = sample(3, 256, 100), signal(3, discount=0.96)
-    direction = normal(3, 5, 4, seed=1)
+    direction = normal(1, 3, 5, 4, seed=1)
     fast, exact = (DiceBlocks(outcome, judged, rounds=3, dtype=dtype) for dtype in (torch.float32, F64))
     assert_close(fast.first(), exact.first(), rtol=0, atol=1e-5 * float(exact.first().abs().max()))
     assert_close(fast.product(direction), exact.product(direction), rtol=0, atol=1e-5 * 100)
