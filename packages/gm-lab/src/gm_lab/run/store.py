@@ -11,18 +11,16 @@ import os
 import secrets
 import shutil
 import socket
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
-from gm_lab.cells import Row, cell_id, checked_rows, sort_key
-from gm_lab.context import Context
-from gm_lab.errors import BadInput
-from gm_lab.settings import plain
+from gm_lab.run.cells import Row, cell_id, checked_rows, sort_key
+from gm_lab.run.context import Context
+from gm_lab.run.errors import BadInput
+from gm_lab.run.settings import plain
 
 LOCK, CONFIG, LOG = ".lock", "config.yaml", "log.txt"
 
@@ -32,9 +30,17 @@ def default_run_dir(app: str) -> Path:
     return Path("runs", app, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}")
 
 
-def cannot(action: str, path: Path, error: OSError) -> BadInput:
-    """The one line for a file system that refuses."""
-    return BadInput(f"cannot {action} {path}: {error.strerror or error}")
+@contextlib.contextmanager
+def allowed_to(action: str, path: Path) -> Iterator[None]:
+    """Turns the refusal of a file system into one line.
+
+    Raises:
+        BadInput: The file system refuses inside the block; the message says what to which file.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"cannot {action} {path}: {error.strerror or error}") from None
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -51,20 +57,14 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        room = ""
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        failure = cannot("write", path, error)
-        raise (needs(failure, path, len(content)) if error.errno in (errno.ENOSPC, errno.EDQUOT) else failure) from None
-
-
-def needs(failure: BadInput, path: Path, size: int) -> BadInput:
-    """The same line with how much is needed and how much is free."""
-    free = "an unknown amount"
-    with contextlib.suppress(OSError):
-        free = in_units(shutil.disk_usage(path.parent).free)
-    return BadInput(
-        f"{failure}: it needs {in_units(size)}, {free} is free; with more room the same --run-dir goes on from here"
-    )
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                free = in_units(shutil.disk_usage(path.parent).free)
+                room = f": it needs {in_units(len(content))}, {free} is free; "
+                room += "with more room the same --run-dir goes on from here"
+        raise BadInput(f"cannot write {path}: {error.strerror or error}{room}") from None
 
 
 def in_units(size: float) -> str:
@@ -82,10 +82,8 @@ def make_folder(path: Path) -> None:
     Raises:
         BadInput: The file system refuses.
     """
-    try:
+    with allowed_to("write", path):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot("write", path, error) from None
 
 
 @dataclass(frozen=True)
@@ -133,10 +131,8 @@ class RunDirectory:
     def claimed(self, cell: Any) -> Iterator[None]:
         """Holds the claim to `cell`; waits while another process, on this machine or another, holds it."""
         path = self.cell_path(cell).with_suffix(".claim")
-        try:
+        with allowed_to("write", path):
             file = path.open("w")
-        except OSError as error:
-            raise cannot("write", path, error) from None
         with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -147,13 +143,12 @@ class RunDirectory:
         """The cells still to be computed; damaged ones count as such, with a warning."""
         pending = []
         for cell in cells:
-            try:
-                done = self.load(cell) is not None
-            except (ValueError, TypeError, KeyError) as error:
-                warn(f"{self.cell_path(cell)} is damaged ({error}); computing it again")
-                done = False
-            except OSError as error:
-                raise cannot("read", self.cell_path(cell), error) from None
+            with allowed_to("read", self.cell_path(cell)):
+                try:
+                    done = self.load(cell) is not None
+                except (ValueError, TypeError, KeyError) as error:
+                    warn(f"{self.cell_path(cell)} is damaged ({error}); computing it again")
+                    done = False
             if not done:
                 pending.append(cell)
         return pending
@@ -196,7 +191,12 @@ def checksum(rows: Any) -> str:
 
 @contextlib.contextmanager
 def opened(
-    path: Path, app: str, settings: dict[str, Any], columns: tuple[str, ...], key: tuple[str, ...]
+    path: Path,
+    app: str,
+    settings: dict[str, Any],
+    columns: tuple[str, ...],
+    key: tuple[str, ...],
+    versions: Callable[[], dict[str, str]],
 ) -> Iterator[tuple[RunDirectory, dict[str, Any]]]:
     """Creates or resumes a run directory and holds it against other writers.
 
@@ -206,6 +206,7 @@ def opened(
         settings: The settings that have a bearing on results, as plain values.
         columns: Columns of results.csv.
         key: The columns that sort it.
+        versions: What a new run is computed with, asked for once it is clear that it may begin.
 
     Yields:
         The directory and its config.yaml as written when the run began.
@@ -213,21 +214,17 @@ def opened(
     Raises:
         BadInput: The folder holds something else, other settings, is being written, or can't be written.
     """
-    try:
+    with allowed_to("write", path):
         path.mkdir(parents=True, exist_ok=True)
         foreign = [entry.name for entry in path.iterdir() if entry.name != LOCK and not entry.name.endswith(".tmp")]
-    except OSError as error:
-        raise cannot("write", path, error) from None
     if foreign and CONFIG not in foreign:
         raise BadInput(f"--run-dir: expected a run directory or an empty one, got {path}, which holds {min(foreign)}")
     with locked(path):
-        config = matching_config(path, app, settings)
-        try:
+        config = matching_config(path, app, settings, versions)
+        with allowed_to("write", path):
             (path / "cells").mkdir(exist_ok=True)
             for leftover in [*path.glob(".*.tmp"), *path.glob("cells/.*.tmp")]:
                 leftover.unlink()
-        except OSError as error:
-            raise cannot("write", path, error) from None
         yield RunDirectory(path, columns, key), config
 
 
@@ -235,24 +232,17 @@ def opened(
 def locked(path: Path) -> Iterator[None]:
     """Holds a run directory against other writers; the hold ends with this process, however it ends."""
     name = path / LOCK
-    try:
+    with allowed_to("write", name):
         file = name.open("a+")
-    except OSError as error:
-        raise cannot("write", name, error) from None
     with file:
         try:
             # a record lock, unlike flock, is not inherited by forked workers, which may outlive a killed driver
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise BadInput(f"--run-dir: {path} is being written by {holder(file)}; expected one writer") from None
-        try:
+        with allowed_to("write", name):
             file.truncate(0)
-            file.write(f"{os.getpid()} {socket.gethostname()}")
-            file.flush()
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                file.close()
-            raise cannot("write", name, error) from None
+            os.write(file.fileno(), f"{os.getpid()} {socket.gethostname()}".encode())
         yield
 
 
@@ -263,7 +253,9 @@ def holder(file: IO[str]) -> str:
     return f"process {pid} on {host}" if host else "another process"
 
 
-def matching_config(path: Path, app: str, settings: dict[str, Any]) -> dict[str, Any]:
+def matching_config(
+    path: Path, app: str, settings: dict[str, Any], versions: Callable[[], dict[str, str]]
+) -> dict[str, Any]:
     """config.yaml of the run, written now if the run is new.
 
     Raises:
@@ -277,28 +269,17 @@ def matching_config(path: Path, app: str, settings: dict[str, Any]) -> dict[str,
         write_atomically(name, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
         return config
     try:
-        config = yaml.safe_load(name.read_bytes())
-        found = {"app": config["app"], **config["settings"]}
-    except OSError as error:
-        raise cannot("read", name, error) from None
+        with allowed_to("read", name):
+            config = yaml.safe_load(name.read_bytes())
+        kept = {"app": config["app"], **config["settings"]}
     except (yaml.YAMLError, KeyError, TypeError):
         raise BadInput(f"--run-dir: expected {name} as this program writes it, got another or a damaged file") from None
     asked = {"app": app, **settings}
-    for field in [*asked, *(found.keys() - asked.keys())]:
+    for field in [*asked, *(kept.keys() - asked.keys())]:
         # by text, so that NaN agrees with itself and 1 differs from 1.0 and from True
-        if repr(asked.get(field)) != repr(found.get(field)):
+        if repr(asked.get(field)) != repr(kept.get(field)):
             raise BadInput(
                 f"--run-dir: {path} holds a run of other settings: "
-                f"{field} is {found.get(field, 'absent')} there, but {asked.get(field, 'absent')} was asked for"
+                f"{field} is {kept.get(field, 'absent')} there, but {asked.get(field, 'absent')} was asked for"
             )
     return dict(config)
-
-
-def versions() -> dict[str, str]:
-    """What the results were computed with: Python and those packages among the usual ones that are loaded."""
-    found = {"python": sys.version.split()[0]}
-    for package in ("torch", "numpy", *sorted(name for name in sys.modules if name.startswith("gm_"))):
-        if package in sys.modules and "." not in package:
-            with contextlib.suppress(PackageNotFoundError):
-                found[package.replace("_", "-")] = version(package.replace("_", "-"))
-    return found

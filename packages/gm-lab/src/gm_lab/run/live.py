@@ -8,7 +8,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from gm_lab.cells import Row, cell_id, scalar
+from gm_lab.run.cells import Row, cell_id, scalar
 
 FOLDER = "live"
 

@@ -1,16 +1,24 @@
 """Figures for people: one colour, marker and dash per name everywhere, intervals as bands, files that don't change."""
 
+import contextlib
 import io
+import json
+import multiprocessing
+import os
+import re
+import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from gm_lab.statistics import mean_interval
-from gm_lab.store import write_atomically
+from gm_lab.analysis.statistics import mean_interval
+from gm_lab.run.interruption import become_worker
+from gm_lab.run.settings import usable_cores
+from gm_lab.run.store import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,11 +45,14 @@ GROUPS: tuple[tuple[str, ...], ...] = (
     ("lvc", "ad", "loaded_dice", "dice"),
     ("SSS", "SSE", "SES", "SEE", "ESS", "ESE", "EES"),
 )
+DPI = 160
+PNG_HEADER = 33  # bytes of signature and header
+PNG_WORDS = b"tEXtDescription\0"
 RC: Any = {
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "figure.dpi": 160,
+    "figure.dpi": DPI,
     "font.size": 9,
     "grid.alpha": 0.25,
     "grid.linewidth": 0.6,
@@ -194,27 +205,93 @@ def shared_legend(figure: "Figure", title: str | None = None, columns: int = 8) 
         )  # fmt: skip
 
 
-def save(figure: "Figure", stem: Path) -> list[Path]:
-    """Writes a figure as PNG and SVG; the same figure gives the same bytes.
+def save(figure: "Figure", stem: Path, svg: bool = False) -> list[Path]:
+    """Writes a figure; the same figure gives the same bytes.
 
     Args:
         figure: What to write.
-        stem: Folder and name without an extension; the folder is created.
+        stem: Folder and name without an extension.
+        svg: Whether to write it as SVG beside PNG; it is done, too, where there is one already.
 
     Returns:
-        The two files.
+        The files, the PNG first.
 
     Raises:
         BadInput: The file system refuses.
     """
     import matplotlib
 
-    written = []
+    metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+    files = [stem.with_name(f"{stem.name}.{kind}") for kind in metadata]
+    files = files if svg or files[1].exists() else files[:1]
     with matplotlib.rc_context(RC):
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        for file, kind in zip(files, metadata, strict=False):
             content = io.BytesIO()
-            figure.savefig(content, format=kind, metadata=metadata, dpi=160)
-            path = stem.with_name(f"{stem.name}.{kind}")
-            write_atomically(path, content.getvalue())
-            written.append(path)
-    return written
+            figure.savefig(content, format=kind, metadata=metadata[kind], dpi=DPI)
+            write_atomically(file, content.getvalue() if kind == "svg" else _described(content.getvalue(), figure))
+    return files
+
+
+def _described(picture: bytes, figure: "Figure") -> bytes:
+    """A PNG with the words of its figure, which it shows those who can't see it, in a chunk after its header."""
+    from matplotlib.text import Text
+
+    texts = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
+    chunk = PNG_WORDS + json.dumps(words(texts)).encode()
+    framed = (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    return picture[:PNG_HEADER] + framed + picture[PNG_HEADER:]
+
+
+def words(texts: Sequence[str]) -> list[str]:
+    """Those texts of a figure that are words, without the signs of formulas, each once."""
+    plain = [re.sub(r"[${}\\]|mathdefault", "", text).strip() for text in texts]
+    return [text for text in dict.fromkeys(plain) if re.search(r"[^\W\d]{2,}", text)]
+
+
+@contextlib.contextmanager
+def saving(
+    figures: Mapping[str, "Figure"], folder: Path, svg: bool = False, apart: bool = True
+) -> Iterator[list[Path]]:
+    """Writes figures side by side, in processes of their own, while the block runs.
+
+    Args:
+        figures: What to write, by name.
+        folder: Where to.
+        svg: Whether to write them as SVG, too.
+        apart: Whether this process may be forked; if not, they are written at the end of the block.
+
+    Yields:
+        The PNG files, which are complete at the end of the block.
+
+    Raises:
+        BadInput: The file system refuses.
+    """
+    stems = [folder / name for name in figures]
+    drawn = list(zip(figures.values(), stems, strict=True))
+    count = min(len(drawn), usable_cores()) if apart and sys.platform == "linux" else 0
+    shares = [drawn[first::count] for first in range(count)]
+    fork: Any = multiprocessing.get_context("fork" if count else None)
+    processes = [fork.Process(target=_save_share, args=(share, svg, os.getpid()), daemon=True) for share in shares]
+    try:
+        for process in processes:
+            process.start()
+        yield [stem.with_name(f"{stem.name}.png") for stem in stems]
+        for process in processes:
+            process.join()
+        undone = [share for process, share in zip(processes, shares, strict=True) if process.exitcode != 0]
+        for share in undone if count else [drawn]:
+            for figure, stem in share:
+                save(figure, stem, svg)  # says what is wrong
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def _save_share(share: Sequence[tuple["Figure", Path]], svg: bool, driver: int) -> None:
+    become_worker(driver)
+    try:
+        for figure, stem in share:
+            save(figure, stem, svg)
+    except Exception:
+        os._exit(1)  # the driver tries, too, and says why not

@@ -2,48 +2,43 @@
 
 import contextlib
 import functools
-import importlib
-import importlib.abc
-import importlib.util
 import logging
 import math
 import os
 import pickle
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.machinery import ModuleSpec
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
-from gm_lab.cells import Row, checked_rows, describe_cell, shorten
-from gm_lab.context import Context
-from gm_lab.errors import BadInput, CellFailed
-from gm_lab.interruption import Interruption
-from gm_lab.launch import QUICK_SECONDS, Failure, Outcome, attempt, checked
-from gm_lab.modules import imported_from
-from gm_lab.settings import RunSettings, usable_cores
+from gm_lab.launch.outcome import QUICK_SECONDS, Failure, Outcome, attempt, checked
+from gm_lab.run.cells import Row, checked_rows, describe_cell, shorten
+from gm_lab.run.context import Context
+from gm_lab.run.errors import BadInput, CellFailed
+from gm_lab.run.interruption import Interruption
+from gm_lab.run.provenance import imported_from
+from gm_lab.run.settings import RunSettings, usable_cores
 
 RETRIES = 3  # of a cell whose node or worker is lost
 PROBE_SECONDS = 3.0
 POLL_SECONDS = 0.2  # between looks at the signals
 HEAD_SECONDS = 10.0  # between looks at the cluster's first machine
-# HTTP/2: kinds of frames and their flags
-DATA, HEADERS, SETTINGS, END_STREAM, END_HEADERS = 0, 1, 4, 1, 4
-ASK_FOR_ID = {
-    ":method": "POST",
-    ":scheme": "http",
-    ":path": "/ray.rpc.NodeInfoGcsService/GetClusterId",
-    ":authority": "ray",
-    "te": "trailers",
-    "content-type": "application/grpc",
+TRIAL = "import logging, sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_level=logging.CRITICAL)"
+TRIAL_SECONDS = 60.0
+# by itself Ray tries for more than a minute
+IMPATIENT = {
+    "RAY_NUM_REDIS_GET_RETRIES": "1",
+    "RAY_gcs_rpc_server_connect_timeout_s": "2",
+    "RAY_py_gcs_connect_timeout_s": "5",
 }
-UNAUTHENTICATED = b"grpc-status\x0216"
 
 
 @dataclass(frozen=True)
@@ -97,7 +92,7 @@ def launched(
     Raises:
         BadInput: Ray is not installed, the cluster can't be reached, or has no node for such cells.
     """
-    ray = connected(where, installed())
+    ray = connected(where)
     flying: dict[Any, int] = {}
     try:
         interruption.check()
@@ -108,7 +103,7 @@ def launched(
             warn(f"no node of the cluster has room for a cell, which needs {need}; waiting for one")
         # Ray's own retries would be silent
         task = ray.remote(num_cpus=where.cpus, num_gpus=where.gpus, max_retries=0)(compute)
-        shipped = ray.put(pickle.dumps((sources(), ray.cloudpickle.dumps(job))))
+        shipped = ray.put(packed(ray, job))
 
         def submit(index: int) -> Any:
             return task.remote(shipped, index, ray.cloudpickle.dumps(cells[index]))
@@ -130,38 +125,25 @@ def check(settings: RunSettings) -> None:
     """Finds out at once whether there is a cluster to use.
 
     Raises:
-        BadInput: Ray is not installed, nothing like it answers at the address, or what does asks for another token.
+        BadInput: Ray is not installed, or can't use what is at the address.
     """
-    installed()
+    if find_spec("ray") is None:
+        raise BadInput("--launcher: ray is not installed; expected the extra: pip install 'gm-lab[ray]'")
     if settings.ray_address is not None:
-        answering(settings.ray_address)
+        let_in(settings.ray_address)
 
 
-def installed() -> Any:
-    """Ray.
-
-    Raises:
-        BadInput: It is not installed.
-    """
-    # no statistics to anyone, and no look-out for a new version
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
-    try:
-        return importlib.import_module("ray")
-    except ImportError:
-        raise BadInput("--launcher: ray is not installed; expected the extra: pip install 'gm-lab[ray]'") from None
-
-
-def connected(where: Place, ray: Any) -> Any:
+def connected(where: Place) -> Any:
     """Ray, connected to the cluster.
 
     Raises:
-        BadInput: The cluster can't be reached.
+        BadInput: The cluster can't be used.
     """
-    address, guarded = (None, False) if where.address is None else answering(where.address)
-    if guarded and "RAY_AUTH_MODE" not in os.environ:
-        # Ray sends its token where it finds a cluster by itself, and not to an address that it is given
-        os.environ["RAY_AUTH_MODE"] = "token"
-        ray._raylet.Config.initialize("")  # it has read the environment before
+    address = None if where.address is None else let_in(where.address)
+    let_in.cache_clear()  # it was true just now
+    # no statistics to anyone, and no hint at what a later Ray will do
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+    ray = import_module("ray")
     # neither the driver's nor the cluster's news of nodes and retries: what matters is said by us
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
@@ -184,45 +166,54 @@ def connected(where: Place, ray: Any) -> Any:
     return ray
 
 
-def token() -> str:
-    """What this machine holds where Ray looks for its token; empty if nothing."""
-    if found := os.environ.get("RAY_AUTH_TOKEN"):
-        return found
-    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        return path.read_text().strip()
-    return ""
+@functools.cache
+def let_in(address: str) -> str:
+    """The address, once Ray has been seen to connect to what is there, in a process of its own with little time.
 
-
-def answering(address: str) -> tuple[str, bool]:
-    """The address, and whether it asks for a token, if something like a Ray cluster answers there.
-
-    Ray itself would try for two minutes, and shows a token to all or to none. Those who don't ask for it must not get
-    it: Ray then takes the driver for guarded, and its news of lost workers doesn't arrive.
+    A token is shown to a cluster that asks for one and to no other: Ray takes that for guarded, too, and its news of
+    lost workers doesn't arrive.
 
     Raises:
-        BadInput: Nothing does, or it asks for another token than what this machine holds.
+        BadInput: Nothing answers, it is no Ray cluster, or it asks for another token than what this machine holds.
     """
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS", address)
     if address == "auto":
-        return address, False
-    where = _parts(address)
+        return address
     try:
-        if os.environ.get("RAY_USE_TLS") == "1":
-            socket.create_connection(where, PROBE_SECONDS).close()
-            return address, False
-        guarded = _refuses(where, "")
-        if guarded and ((held := token()) == "" or _refuses(where, held)):
-            raise BadInput(
-                f"--ray-address: the cluster at {address} asks for its token{', not the one found' if held else ''}; "
-                "expected a copy of its first machine's ~/.ray/auth_token here, in the same place"
-            )
+        socket.create_connection(_parts(address), PROBE_SECONDS).close()
     except OSError as error:
-        found = error.strerror or error
-        raise BadInput(f"--ray-address: expected a running Ray cluster at {address}, got: {found}") from None
-    return address, guarded
+        raise BadInput(
+            f"--ray-address: expected a running Ray cluster at {address}, got: {error.strerror or error}"
+        ) from None
+    said = _trial(address)
+    if "Unauthenticated" in said and "RAY_AUTH_MODE" not in os.environ:
+        said = _trial(address, RAY_AUTH_MODE="token")
+        if not said:
+            os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported
+    missing = "no authentication token was found" in said
+    if missing or "Unauthenticated" in said:
+        raise BadInput(
+            f"--ray-address: the cluster at {address} asks for its token{'' if missing else ', not the one found'}; "
+            "expected a copy of its first machine's ~/.ray/auth_token here, in the same place"
+        )
+    if said:
+        last = shorten(said.splitlines()[-1], 200)
+        raise BadInput(f"--ray-address: expected a running Ray cluster at {address}, got: {last}")
+    return address
+
+
+def _trial(address: str, **variables: str) -> str:
+    """What Ray says when it can't connect; empty if it can."""
+    command = [sys.executable, "-c", TRIAL, address]
+    environment = os.environ | IMPATIENT | variables
+    try:
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, env=environment, timeout=TRIAL_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return "no answer"
+    return "" if done.returncode == 0 else done.stderr.strip() or f"exit status {done.returncode}"
 
 
 def _parts(address: str) -> tuple[str, int]:
@@ -258,53 +249,14 @@ def _watched(address: str, warn: Callable[[str], None]) -> Iterator[None]:
         over.set()
 
 
-def _refuses(where: tuple[str, int], token: str) -> bool:
-    """Whether what answers refuses a token (none if empty); it is asked for the cluster's identity."""
-    asked = ASK_FOR_ID | ({"authorization": f"Bearer {token}"} if token else {})
-    names = b"".join(b"\0" + _text(name) + _text(value) for name, value in asked.items())
-    hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(SETTINGS)
-    # a message is a byte and its length in four; this one is empty
-    hello += _frame(HEADERS, names, 1, END_HEADERS) + _frame(DATA, bytes(5), 1, END_STREAM)
-    answer = b""
-    with socket.create_connection(where, PROBE_SECONDS) as connection:
-        connection.sendall(hello)
-        while b"grpc-status" not in answer[:-2]:
-            try:
-                more = connection.recv(4096)
-            except TimeoutError:
-                if not answer:
-                    raise
-                more = b""
-            answer += more
-            if answer[3:4] != bytes([SETTINGS]):
-                raise ConnectionError("what answers is no Ray cluster")
-            if not more:
-                break
-    return UNAUTHENTICATED in answer
-
-
-def _text(text: str) -> bytes:
-    """As HTTP/2 has it in its headers: the length in seven bits, the rest of a longer one in more, then the bytes."""
-    content = text.encode()
-    length, rest = bytes([min(len(content), 127)]), len(content) - 127
-    while rest >= 0:
-        length += bytes([rest % 128 + 128 * (rest >= 128)])
-        rest = rest // 128 if rest >= 128 else -1
-    return length + content
-
-
-def _frame(kind: int, payload: bytes = b"", stream: int = 0, flags: int = 0) -> bytes:
-    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
-
-
 def room(ray: Any, where: Place) -> int:
     """How many cells the cluster's living nodes can compute at once."""
     total = 0
     for node in ray.nodes():
         if node["Alive"]:
-            found = node["Resources"]
-            fits = [found.get("CPU", 0.0) / where.cpus]
-            fits += [found.get("GPU", 0.0) / where.gpus] if where.gpus else []
+            resources = node["Resources"]
+            fits = [resources.get("CPU", 0.0) / where.cpus]
+            fits += [resources.get("GPU", 0.0) / where.gpus] if where.gpus else []
             total += int(min(fits) + 1e-9)
     return total
 
@@ -393,71 +345,30 @@ def compute(job: bytes, index: int, cell: bytes) -> Outcome:
 
 
 @functools.cache
-def _prepared(job: bytes) -> tuple[Job, Context]:
+def _prepared(content: bytes) -> tuple[Job, Context]:
     """The job, unpacked and set up once in each worker process."""
-    modules, content = pickle.loads(job)
-    sys.meta_path.insert(0, Shipped(modules))
-    found: Job = pickle.loads(content)
-    return found, found.setup()
+    modules, job = pickle.loads(content)
+    sys.modules.update(modules)
+    return job, job.setup()
 
 
-@dataclass(frozen=True)
-class Source:
-    """A module's text, and whether it is a package."""
+def packed(ray: Any, job: Job) -> bytes:
+    """A job with all that only the driver has: the modules beside the running script and in the current folder.
 
-    text: str
-    package: bool = False
-
-
-def sources() -> dict[str, Source]:
-    """What only the driver has: the modules beside the running script, and what it imported from the current folder.
-
-    Of a package there all of it, because a cell may import more.
+    Raises:
+        BadInput: One of these modules holds what can't be sent.
     """
     script = getattr(sys.modules["__main__"], "__file__", None)
-    files = {file.stem: file for file in Path(script).resolve().parent.glob("*.py")} if script else {}
-    here = Path.cwd()
-    imported = imported_from([here])
-    files |= imported
-    for top in {here / name.partition(".")[0] for name in imported}:
-        if (top / "__init__.py").is_file():
-            files |= {_module_name(file.relative_to(here)): file for file in top.rglob("*.py")}
-    found = {
-        name: Source(importlib.util.decode_source(file.read_bytes()), file.name == "__init__.py")
-        for name, file in sorted(files.items())
-    }
-    # packages without a file of their own
-    parents = {name.rsplit(".", depth)[0] for name in found for depth in range(1, name.count(".") + 1)}
-    return {name: Source("", package=True) for name in parents} | found
-
-
-def _module_name(path: Path) -> str:
-    parts = path.with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-class Shipped(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    """Imports the driver's modules from their text.
-
-    Args:
-        modules: What there is by name.
-    """
-
-    def __init__(self, modules: dict[str, Source]) -> None:
-        self._modules = modules
-
-    def find_spec(self, fullname: str, *_where: Any) -> ModuleSpec | None:
-        """Finds the module by name alone."""
-        return importlib.util.spec_from_loader(fullname, self) if fullname in self._modules else None
-
-    def is_package(self, fullname: str) -> bool:
-        """Whether it may have modules below it."""
-        return self._modules[fullname].package
-
-    def get_source(self, fullname: str) -> str:
-        """The module's text."""
-        return self._modules[fullname].text
-
-    def get_code(self, fullname: str) -> CodeType:
-        """The module's code."""
-        return self.source_to_code(self._modules[fullname].text, f"<shipped {fullname}>")
+    own = imported_from([*([Path(script).resolve().parent] if script else []), Path.cwd()])
+    own.pop("__main__", None)
+    # packages without a file of their own are above some
+    names = {name.rsplit(".", depth)[0] for name in own for depth in range(name.count(".") + 1)}
+    modules = {name: sys.modules[name] for name in sorted(names)}
+    for module in modules.values():
+        ray.cloudpickle.register_pickle_by_value(module)
+    try:
+        content: bytes = ray.cloudpickle.dumps((modules, job))
+    except (TypeError, ValueError, pickle.PicklingError) as error:
+        sent = ", ".join(modules) or "the experiment"
+        raise BadInput(f"--launcher ray: cannot send {sent} to the workers: {shorten(str(error), 200)}") from error
+    return content

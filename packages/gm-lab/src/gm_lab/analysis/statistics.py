@@ -1,13 +1,10 @@
 """Student-t intervals, paired differences, and what ">" and "≈" mean in a claim."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -94,28 +91,3 @@ def similar(first: ArrayLike, second: ArrayLike) -> bool | None:
     if min(left.count, right.count) < 2 or np.isnan(left.mean + right.mean):
         return None
     return left.overlaps(right)
-
-
-def per_unit(frame: "pd.DataFrame", value: str, over: str, **where: Any) -> "pd.Series[float]":
-    """One number per independent unit, ready to be paired.
-
-    Args:
-        frame: results.csv, or a part of it.
-        value: The column measured.
-        over: The column that names the unit, such as "mdp" or "seed"; rows of one unit are averaged.
-        where: Conditions column=value that select rows.
-
-    Returns:
-        The means, indexed by unit in ascending order; empty if no row fulfils the conditions.
-
-    Raises:
-        ValueError: There is no such column.
-    """
-    for column in (value, over, *where):
-        if column not in frame.columns:
-            raise ValueError(f"expected a column among {', '.join(frame.columns)}; got {column}")
-    selected = np.ones(len(frame), dtype=bool)
-    for column, wanted in where.items():
-        selected &= (frame[column] == wanted).to_numpy()
-    means: pd.Series[float] = frame[selected].groupby(over, sort=True)[value].mean()
-    return means

@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from gm_lab.settings import plain
+from gm_lab.run.settings import plain
 
 Row = dict[str, str | int | float]
 

@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -10,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gm_lab.errors import BadInput
-from gm_lab.provenance import sessions
-from gm_lab.store import CONFIG, cannot
-from gm_lab.tables import read_results
+from gm_lab.analysis.figures import DPI, PNG_HEADER, PNG_WORDS, words
+from gm_lab.analysis.tables import read_results
+from gm_lab.run.errors import BadInput
+from gm_lab.run.provenance import sessions
+from gm_lab.run.store import CONFIG, allowed_to
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,13 +95,13 @@ def load(path: Path) -> Run:
         what = "has no config.yaml" if path.is_dir() else "is no folder" if path.exists() else "doesn't exist"
         raise BadInput(f"expected a run directory, got {path}, which {what}")
     try:
-        config = yaml.safe_load((path / CONFIG).read_bytes())
-        app, run_id, settings = str(config["app"]), str(config["run_id"]), dict(config["settings"])
-        claims = claims_of(path / "claims.json") if (path / "claims.json").exists() else []
-        summary = read_results(path / "summary.csv") if (path / "summary.csv").exists() else None
-        figures = [_figure(app, file) for file in sorted((path / "figures").glob("*.svg"))]
-    except OSError as error:
-        raise cannot("read", path, error) from None
+        with allowed_to("read", path):
+            config = yaml.safe_load((path / CONFIG).read_bytes())
+            app, run_id, settings = str(config["app"]), str(config["run_id"]), dict(config["settings"])
+            claims = claims_of(path / "claims.json") if (path / "claims.json").exists() else []
+            summary = read_results(path / "summary.csv") if (path / "summary.csv").exists() else None
+            stems = {file.with_suffix("") for file in (path / "figures").glob("[!.]*.[ps][nv]g")}
+            figures = [_figure(app, stem) for stem in sorted(stems)]
     except (yaml.YAMLError, ValueError, KeyError, TypeError):
         raise BadInput(f"expected a run directory as the apps write it, got {path} with a damaged file") from None
     lines = sessions(path)
@@ -124,24 +126,27 @@ def claims_of(file: Path) -> list[dict[str, str]]:
     return [{name: str(claim[name]) for name in ("id", "claim", "verdict", "measured")} for claim in claims]
 
 
-def _figure(app: str, svg: Path) -> Figure:
-    drawing = svg.read_bytes()
-    picture = svg.with_suffix(".png")
-    small = len(drawing) <= SVG_BYTES or not picture.exists()
-    kind, content = ("image/svg+xml", drawing) if small else ("image/png", picture.read_bytes())
-    data = f"data:{kind};base64,{base64.b64encode(content).decode()}"
-    text = drawing.decode()
-    width = re.search(r'<svg [^>]*?\bwidth="([\d.]+)pt"', text)
-    wide = width is None or float(width[1]) > WIDE_POINTS
-    return Figure(svg.stem, data, described(app, svg.stem, text), wide)
-
-
-def described(app: str, name: str, drawing: str) -> str:
-    """A figure in words: the titles, axis labels and legend that Matplotlib leaves as comments in an SVG."""
-    texts = [html.unescape(text).strip() for text in re.findall(r"<!-- (.*?) -->", drawing)]
-    words = [re.sub(r"[${}\\]|mathdefault", "", text) for text in texts]
-    words = [text for text in dict.fromkeys(words) if re.search(r"[^\W\d]{2,}", text)]
-    return f"{name} of {app}" + (f": {'; '.join(words)}" if words else "")
+def _figure(app: str, stem: Path) -> Figure:
+    """A figure as SVG, or as PNG where there is no SVG or a huge one."""
+    vectors, pixels = (
+        file.read_bytes() if file.exists() else b""
+        for file in (stem.with_name(f"{stem.name}.{ending}") for ending in ("svg", "png"))
+    )
+    kind, content = ("svg+xml", vectors) if vectors and (len(vectors) <= SVG_BYTES or not pixels) else ("png", pixels)
+    data = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    if vectors:
+        drawing = vectors.decode()
+        width = re.search(r'<svg [^>]*?\bwidth="([\d.]+)pt"', drawing)
+        points = float(width[1]) if width else math.inf
+        # Matplotlib leaves each text as a comment
+        texts = words([html.unescape(text) for text in re.findall(r"<!-- (.*?) -->", drawing)])
+    else:
+        points = int.from_bytes(pixels[16:20], "big") * 72 / DPI
+        _, _, rest = pixels.partition(PNG_WORDS)
+        length = int.from_bytes(pixels[PNG_HEADER : PNG_HEADER + 4], "big") + 4 - len(PNG_WORDS)
+        texts = json.loads(rest[:length]) if rest else []
+    alt = f"{stem.name} of {app}" + (f": {'; '.join(texts)}" if texts else "")
+    return Figure(stem.name, data, alt, points > WIDE_POINTS)
 
 
 def number(value: Any) -> str:

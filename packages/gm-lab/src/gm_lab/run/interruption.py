@@ -3,15 +3,17 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from gm_lab.errors import Interrupted
+from gm_lab.run.errors import Interrupted
 
 # how long workers may take to write their checkpoints; schedulers kill about 30 s after SIGTERM
 GRACE_SECONDS = 20.0
 HURRIED_GRACE_SECONDS = 1.0
+EXPIRED = 124  # as the status of timeout(1)
 
 
 @contextlib.contextmanager
@@ -23,6 +25,32 @@ def receiving(receive: Callable[[int, FrameType | None], None]) -> Iterator[None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def become_worker(driver: int) -> None:
+    """Makes this process a worker: signals to the whole group are the driver's matter, and it ends with the driver.
+
+    Args:
+        driver: The process that started it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        import ctypes
+
+        parent_death_signal = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)
+        if os.getppid() != driver:  # it ended before we asked
+            os._exit(1)
+    else:
+        from multiprocessing import connection, parent_process
+
+        def watch() -> None:
+            if (parent := parent_process()) is not None:
+                connection.wait([parent.sentinel])
+                os._exit(1)
+
+        threading.Thread(target=watch, daemon=True).start()
 
 
 class Interruption:
@@ -48,6 +76,8 @@ class Interruption:
         self._hurried = False
         self._deferred = False
         self._waiting: Interrupted | None = None
+        self.expired = False
+        """Whether its time is over, rather than that somebody sent a signal."""
 
     @property
     def grace_seconds(self) -> float:
@@ -81,18 +111,37 @@ class Interruption:
             raise error
 
     @contextlib.contextmanager
-    def handled(self) -> Iterator[None]:
-        """Receives the signals, in the main thread only."""
+    def handled(self, stop_after: float | None = None) -> Iterator[None]:
+        """Receives the signals, in the main thread only.
+
+        Args:
+            stop_after: Seconds after which the run stops as after SIGTERM, but with `EXPIRED` for its status.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         with receiving(self._receive):
-            yield
+            previous = signal.signal(signal.SIGALRM, self._expire)
+            signal.setitimer(signal.ITIMER_REAL, stop_after or 0)
+            try:
+                yield
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, previous)
+
+    def _expire(self, _number: int, frame: FrameType | None) -> None:
+        if not self._raised:
+            self.expired = True
+            self._receive(signal.SIGTERM, frame)
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if self._raised:
-            os._exit(128 + number)
-        self.status = 128 + number
+            if not self.expired:
+                os._exit(128 + number)
+            # somebody's first one, while checkpoints are written because the time is over
+            self.expired, self.status = False, 128 + number
+            return
+        self.status = EXPIRED if self.expired else 128 + number
         if number == signal.SIGINT and self._computing and not self.draining:
             if self._waits:
                 self.draining = True

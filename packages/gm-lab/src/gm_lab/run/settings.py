@@ -5,14 +5,15 @@ import dataclasses
 import io
 import math
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from gm_lab.errors import BadInput
+from gm_lab.run.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class RunSettings:
     """With --launcher ray: GPUs, or the part of one, that a cell needs (default: 1 with --device cuda, else 0)."""
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     """Weights & Biases: auto is online when logged in and reachable, else offline; disabled doesn't touch it."""
+    svg: bool = False
+    """Writes the figures as SVG, too."""
 
 
 # how a run is executed, not what it computes: these may change when a run is resumed
@@ -87,14 +90,72 @@ def parsed_line(flags: type[FlagsT], program: str, argv: Sequence[str] | None = 
     import tyro
 
     tokens = list(sys.argv[1:] if argv is None else argv)
-    shown = io.StringIO()
     try:
-        with contextlib.redirect_stderr(shown):
+        with contextlib.redirect_stderr(io.StringIO()):  # its complaint is a box of several lines
             return tyro.cli(flags, prog=program, args=tokens)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise BadInput(one_line(shown.getvalue(), tokens)) from None
+    raise BadInput(refusal(flags, tokens))
+
+
+def refusal(flags: type[Any], tokens: Sequence[str]) -> str:
+    """Says what is wrong with a command line that tyro refuses, by the types of the flags.
+
+    Args:
+        flags: A dataclass of flags.
+        tokens: The command line.
+    """
+    kinds = {flag_of(name): kind for name, kind in get_type_hints(flags).items()}
+    kinds |= {flag.replace("--", "--no-", 1): bool for flag, kind in kinds.items() if kind is bool}
+    given: list[tuple[str, list[str]]] = [("", [])]
+    for token in tokens:
+        if token.startswith("--"):
+            name, joined, value = token.partition("=")
+            given.append((name, [value] if joined else []))
+        else:
+            given[-1][1].append(token)
+    stray = given[0][1]
+    for name, values in given[1:]:
+        flag = flag_of(name.removeprefix("--"))
+        if flag not in kinds:
+            close = get_close_matches(flag, kinds, 1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            return f"expected a flag that --help lists, got {' '.join([name, *values])}{hint}"
+        if complaint := mismatch(kinds[flag], values):
+            return f"{flag}: {complaint}"
+    return f"expected a flag that --help lists, got {' '.join(stray or tokens)}"
+
+
+def mismatch(kind: Any, values: Sequence[str]) -> str:
+    """Says what a flag of some type expects and what it got instead; empty if the values are of that type."""
+    if get_origin(kind) in (Union, UnionType):
+        if list(values) == ["None"]:
+            return ""
+        kind = next(option for option in get_args(kind) if option is not NoneType)
+    several = get_origin(kind) is tuple
+    item = get_args(kind)[0] if several else kind
+    least, most = (0, len(values)) if several else (0, 0) if kind is bool else (1, 1)
+    quoted = " ".join(f"'{value}'" for value in values) or "none"
+    if not least <= len(values) <= most:
+        return f"expected {most or 'no'} value, got {quoted}"
+    if get_origin(item) is Literal:
+        choices = [str(choice) for choice in get_args(item)]
+        unknown = [value for value in values if value not in choices]
+        return f"expected one of {', '.join(choices)}, got '{unknown[0]}'" if unknown else ""
+    words = {int: ("an integer", "integers"), float: ("a number", "numbers")}.get(item)
+    if words is not None:
+        try:
+            for value in values:
+                item(value)
+        except ValueError:
+            return f"expected {words[several]}, got {quoted}"
+    return ""
+
+
+def flag_of(name: str) -> str:
+    """The flag of a field."""
+    return "--" + name.replace("_", "-")
 
 
 def check_values(name: str, value: Any) -> None:
@@ -104,63 +165,11 @@ def check_values(name: str, value: Any) -> None:
         BadInput: The flag has such a value.
     """
     values = value if isinstance(value, tuple) else (value,)
-    flag = "--" + name.replace("_", "-")
     if not values:
-        raise BadInput(f"{flag}: expected at least one value, got none")
+        raise BadInput(f"{flag_of(name)}: expected at least one value, got none")
     for item in values:
         if isinstance(item, float) and not math.isfinite(item):
-            raise BadInput(f"{flag}: expected finite numbers, got {item}")
-
-
-def one_line(boxed: str, tokens: Sequence[str]) -> str:
-    """Tyro's framed complaint as a single line that says what was expected and what came.
-
-    Args:
-        boxed: What tyro printed: a box whose sections are separated by rules.
-        tokens: The command line it was about.
-    """
-    rows = [re.sub(r"\x1b\[[0-9;]*m", "", row).strip("│ \t") for row in boxed.splitlines()]
-    sections = re.split(r"[─-]{3,}", "\n".join(row for row in rows if not row.startswith(("╭", "╰"))))
-    # where the terminal knows no Unicode there is no frame, and the title stands above a rule of hyphens
-    message, *notes = sections if "╭" in boxed else sections[1:]
-    message, help_rows = " ".join(message.split()), "\n".join(notes)
-    if found := re.match(r"Error parsing (--\S+?)(/\S+)?: ", message):
-        flag = found[1]
-        kind = re.search(rf"^{flag}\S* (.+)$", help_rows, re.MULTILINE)
-        return f"{flag}: expected {in_words(kind[1]) if kind else 'another value'}, got {given(flag, tokens)}"
-    if found := re.match(r"invalid choice '(.*)' for argument '(--[^'/]+).*'\. Expected one of \((.*?),?\)", message):
-        return f"{found[2]}: expected one of {found[3].replace(chr(39), '')}, got '{found[1]}'"
-    if found := re.match(r"Missing value for argument '(--[^'/]+).*'\. Expected (\d+) value", message):
-        return f"{found[1]}: expected {found[2]} value{'s' * (found[2] != '1')}, got none"
-    if found := re.match(r"Unrecognized options: (.*)", message):
-        known = re.search(r"Perhaps you meant:\s+(--\S+)", help_rows)
-        hint = f" (did you mean {known[1]}?)" if known else ""
-        return f"expected a flag that --help lists, got {found[1].replace(',', '')}{hint}"
-    return message
-
-
-def in_words(kind: str) -> str:
-    """Tyro's name of a type, such as {None}|[INT [INT ...]], in words."""
-    kind = re.sub(r"^\{None\}\|", "", kind)
-    bare = re.fullmatch(r"\{?\[?(INT|FLOAT)\b.*", kind)
-    if bare is None:
-        return kind
-    one, several = {"INT": ("an integer", "integers"), "FLOAT": ("a number", "numbers")}[bare[1]]
-    return several if "..." in kind else one
-
-
-def given(flag: str, tokens: Sequence[str]) -> str:
-    """The values that follow the last `flag` in `tokens`, quoted."""
-    values: list[str] = []
-    inside = False
-    for token in tokens:
-        name, joined, value = token.partition("=")
-        if token.startswith("--"):
-            inside = name.replace("_", "-") == flag
-            values = ([value] if joined else []) if inside else values
-        elif inside:
-            values.append(token)
-    return " ".join(f"'{value}'" for value in values) or "nothing"
+            raise BadInput(f"{flag_of(name)}: expected finite numbers, got {item}")
 
 
 def require(settings: RunSettings, name: str, expected: str, holds: bool) -> None:
@@ -176,7 +185,7 @@ def require(settings: RunSettings, name: str, expected: str, holds: bool) -> Non
         BadInput: It isn't; the message names the flag, what was expected and what came.
     """
     if not holds:
-        raise BadInput(f"--{name.replace('_', '-')}: expected {expected}, got {getattr(settings, name)}")
+        raise BadInput(f"{flag_of(name)}: expected {expected}, got {getattr(settings, name)}")
 
 
 def result_settings(settings: RunSettings) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Where results come from: the command, the code's version and the machine, a line for each session on a run."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import platform
@@ -9,15 +8,12 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gm_lab.curves import Curves
-from gm_lab.modules import imported_from
-from gm_lab.settings import RunSettings, usable_cores
-from gm_lab.store import versions
+from gm_lab.run.settings import RunSettings, usable_cores
 
 SESSIONS = "sessions.jsonl"
 # what readers rely on in a line, by its event
@@ -25,11 +21,6 @@ FIELDS: dict[str, dict[str, Any]] = {
     "begun": {"command": str, "versions": dict, "machine": dict, "launcher": str},
     "computed": {"computed": int, "cells": int, "seconds": int | float, "time": str},
 }
-
-
-def now() -> str:
-    """The time in UTC, to the second."""
-    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def command(argv: Sequence[str] | None = None) -> str:
@@ -55,6 +46,33 @@ def code_version(folder: Path) -> dict[str, str | bool]:
         return {}
 
 
+def versions() -> dict[str, str]:
+    """What the results are computed with: Python, NumPy, and those packages among the usual ones that are loaded."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    numbers = {"python": sys.version.split()[0]}
+    for package in ("torch", "numpy", *sorted(name for name in sys.modules if name.startswith("gm_"))):
+        if (package in sys.modules or package == "numpy") and "." not in package:
+            with contextlib.suppress(PackageNotFoundError):
+                numbers[package.replace("_", "-")] = version(package.replace("_", "-"))
+    return numbers
+
+
+def imported_from(folders: Sequence[Path]) -> dict[str, Path]:
+    """The files of the loaded modules that were found in these folders rather than installed, by module."""
+    files = {}
+    for folder in folders:
+        with contextlib.suppress(OSError):  # PYTHONPATH may name what there isn't
+            tops = {entry.stem for entry in folder.iterdir()}
+            for name in [name for name in sys.modules if name.partition(".")[0] in tops]:
+                # a few modules name a file that there isn't, and what is installed below a folder has another name
+                file = Path(getattr(sys.modules[name], "__file__", None) or "none").resolve()
+                place = folder.joinpath(*name.split("."))
+                if file in (place.with_name(f"{place.name}.py"), place / "__init__.py") and file.is_file():
+                    files[name] = file
+    return files
+
+
 def untracked() -> list[str]:
     """Names of the running script and the modules beside it, in the current folder and in PYTHONPATH that Git lacks."""
     script = Path(sys.argv[0]).resolve()
@@ -76,16 +94,16 @@ def _git(folder: Path, *arguments: str) -> str:
 
 def machine(device: str = "cpu") -> dict[str, str | int | float]:
     """The processor, usable cores, memory in GiB, system, and the GPU if one was asked for."""
-    found: dict[str, str | int | float] = {"processor": _processor(), "cores": usable_cores()}
+    about: dict[str, str | int | float] = {"processor": _processor(), "cores": usable_cores()}
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        found["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    found["system"] = f"{platform.system()} {platform.machine()}"
+        about["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    about["system"] = f"{platform.system()} {platform.machine()}"
     if device.startswith("cuda"):
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             call = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
             names = subprocess.run(call, check=True, capture_output=True, text=True, timeout=10).stdout.splitlines()
-            found["gpu"] = names[int(device.partition(":")[2] or 0)] if names else device
-    return found
+            about["gpu"] = names[int(device.partition(":")[2] or 0)] if names else device
+    return about
 
 
 def _processor() -> str:
@@ -97,7 +115,7 @@ def _processor() -> str:
 
 
 def begun(
-    run_dir: Path, argv: Sequence[str] | None, settings: RunSettings, cells: int, curves: Sequence[Curves] = ()
+    run_dir: Path, argv: Sequence[str] | None, settings: RunSettings, cells: int, curves: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Writes down that a session begins, and returns what W&B should know of it.
 
@@ -106,7 +124,7 @@ def begun(
         argv: The program's arguments; `sys.argv[1:]` if None.
         settings: How it is run.
         cells: How many the run has.
-        curves: How its rows form curves.
+        curves: How its rows form curves, as plain values.
     """
     origin = {
         "command": command(argv),
@@ -117,7 +135,7 @@ def begun(
         "machine": machine(settings.device),
     }
     how = {"process": os.getpid(), "cells": cells, "workers": settings.workers, "launcher": settings.launcher}
-    record(run_dir, event="begun", **how, **origin, curves=[dataclasses.asdict(kind) for kind in curves])
+    record(run_dir, event="begun", **how, **origin, curves=curves)
     return origin
 
 
@@ -151,7 +169,8 @@ def record(run_dir: Path, **values: Any) -> None:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - 1))
         torn = file.read() not in (b"", b"\n")  # a full disk or a power cut took the rest of the last line
-        file.write(b"\n" * torn + json.dumps({"time": now(), **values}, ensure_ascii=False).encode() + b"\n")
+        line = {"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", **values}
+        file.write(b"\n" * torn + json.dumps(line, ensure_ascii=False).encode() + b"\n")
 
 
 def sessions(run_dir: Path) -> list[dict[str, Any]]:
@@ -159,12 +178,12 @@ def sessions(run_dir: Path) -> list[dict[str, Any]]:
     lines: list[bytes] = []
     with contextlib.suppress(OSError):
         lines = (run_dir / SESSIONS).read_bytes().splitlines()
-    found = []
+    records = []
     for line in lines:
         with contextlib.suppress(ValueError):
             values = json.loads(line)
             if isinstance(values, dict) and all(
                 isinstance(values.get(name), kind) for name, kind in FIELDS.get(str(values.get("event")), {}).items()
             ):
-                found.append(values)
-    return found
+                records.append(values)
+    return records

@@ -2,8 +2,7 @@
 
 One W&B run for the experiment (progress, tables, figures, artifacts) and one for each curve, in one group. The run
 directory is the buffer between the two: live/*.csv while cells are computed, results.csv and the rest when they are
-finished. W&B is imported only once a run has lasted a while or is over, and while there are cells at the lowest
-priority, so that it never competes with them for a core.
+finished. As long as there are cells it has the lowest priority, so that it never competes with them for a core.
 """
 
 import contextlib
@@ -20,17 +19,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gm_lab.connection import chosen_mode
-from gm_lab.curves import Curve, Curves, curve_of, curves_of, steps, thinned
-from gm_lab.ledger import Ledger
-from gm_lab.live import FOLDER, Tail
-from gm_lab.priority import children_give_way
-from gm_lab.tables import headline, read_results
+from gm_lab.run.live import FOLDER, Tail
+from gm_lab.run.store import write_atomically
+from gm_lab.track.connection import chosen_mode
+from gm_lab.track.curves import Curve, Curves, curve_of, curves_of, steps, thinned
 
 POLL_SECONDS = 1.0
 INIT_SECONDS = 20.0
+LOWEST = 19  # niceness
 AT_ONCE = {True: 1, False: 4}  # curves sent in parallel, by whether the run is offline, where there is nothing to await
 Tell = Callable[[dict[str, Any]], None]
+
+
+class Ledger:
+    """Which W&B runs were sent completely, and where those kept offline are; survives a restart.
+
+    Args:
+        path: A JSON file.
+        mode: "online" or "offline"; what was sent in one mode was not in the other.
+    """
+
+    def __init__(self, path: Path, mode: str) -> None:
+        self._path, self._lock = path, threading.Lock()
+        self._all: dict[str, dict[str, Any]] = {}
+        with contextlib.suppress(OSError, ValueError):
+            self._all = json.loads(path.read_text())
+        self._mine = self._all.setdefault(mode, {})
+
+    def done(self, name: str) -> bool:
+        """Whether this run was sent completely."""
+        return bool(self._mine.get(name, {}).get("done"))
+
+    def discard(self, name: str) -> None:
+        """Removes what an earlier session kept offline of a run that is now written again, whole."""
+        if folder := self._mine.get(name, {}).get("folder"):
+            shutil.rmtree(self._path.parent / folder, ignore_errors=True)
+
+    def note(self, name: str, folder: str | None, done: bool) -> None:
+        """Writes down how far a run is."""
+        with self._lock:
+            self._mine[name] = {"folder": folder, "done": done}
+            write_atomically(self._path, json.dumps(self._all).encode())
 
 
 @dataclass
@@ -42,12 +71,11 @@ class Open:
     last: int
 
 
-class Uploader:
+class Sender:
     """Sends one run directory to W&B.
 
     Args:
-        spec: What `gm_lab.tracking` says about the run: mode, run_dir, app, run_id, config and curves, and whether we
-            give way to it.
+        spec: What `gm_lab.track.tracker` says about the run: mode, run_dir, app, run_id, config and curves.
         tell: Takes lines for the driver: warnings, what was sent, how to upload an offline run.
     """
 
@@ -56,71 +84,61 @@ class Uploader:
         self._run_dir = Path(spec["run_dir"])
         self._kinds = [Curves.of(kind) for kind in spec["curves"]]
         self._folder = Path(os.environ.get("WANDB_DIR") or self._run_dir).resolve()
-        self._mode: Any = ""
-        self._run: Any = None
-        self._ledger: Ledger
         self._tails: dict[str, Tail] = {}
         self._open: dict[str, Open] = {}
         self._sent, self._lock = 0, threading.Lock()
+        self._offline = False
+        self._run = self._begun()
 
     def serve(self, messages: "queue.SimpleQueue[dict[str, Any]]") -> None:
         """Follows the run until it is over: `{"exit": status}` comes when everything it made is on disk."""
-        begun, done = time.monotonic(), 0
+        done = 0
         while True:
             latest: dict[str, Any] = {}
             with contextlib.suppress(queue.Empty):
                 latest = messages.get(timeout=POLL_SECONDS)
                 while "exit" not in latest:
                     latest = messages.get_nowait()
-            over = "exit" in latest
-            if self._run is None and (latest.get("exit") == 0 or time.monotonic() - begun > self._spec["quiet"]):
-                self._tell({"begun": True})
-                # W&B's own service has a session of its own
-                with children_give_way() if self._spec["gives_way"] else contextlib.nullcontext():
-                    self._begin()
-            if self._run is not None:
-                if latest.get("cells_done", 0) > done:
-                    done = latest["cells_done"]
-                    self._run.log({"cells_done": done, "cell_seconds": latest["cell_seconds"]}, step=done, commit=True)
-                self._follow()
-            if over:
-                if self._run is not None:
-                    self._end(latest["exit"])
+            if latest.get("cells_done", 0) > done:
+                done = latest["cells_done"]
+                self._run.log({"cells_done": done, "cell_seconds": latest["cell_seconds"]}, step=done, commit=True)
+            self._follow()
+            if "exit" in latest:
+                self._end(latest["exit"])
                 return
 
-    def _begin(self) -> None:
+    def _begun(self) -> Any:
+        """Begins the experiment's W&B run, online if it can be and is asked for."""
         os.environ.setdefault("WANDB_SILENT", "true")
         # artifacts of an offline run are staged here and must travel with it
         os.environ.setdefault("WANDB_DATA_DIR", str(self._folder / "wandb" / "data"))
         import wandb
 
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._mode = chosen_mode(self._spec["mode"], wandb.setup().settings.base_url, self._warn)
-        name = self._spec["run_id"]
+        self._offline = chosen_mode(self._spec["mode"], wandb.setup().settings.base_url, self._warn) == "offline"
+        about: Any = (self._spec["run_id"], self._run_dir.name, "experiment", [], self._spec["config"])
         try:
-            self._run = self._init(name, self._run_dir.name, "experiment", [], self._spec["config"])
+            run = self._init(*about)
         except Exception as error:
-            if self._mode == "offline":
+            if self._offline:
                 raise
             self._warn(f"W&B: {in_a_line(error)}; logging offline")
-            self._mode = "offline"
-            del self._ledger
+            self._offline = True
             wandb.teardown()  # it takes the run's id for used
-            self._run = self._init(name, self._run_dir.name, "experiment", [], self._spec["config"])
-        self._run.define_metric("cells_done")
-        self._run.define_metric("cell_seconds", step_metric="cells_done")
-        if self._mode == "offline":
+            run = self._init(*about)
+        run.define_metric("cells_done")
+        run.define_metric("cell_seconds", step_metric="cells_done")
+        if self._offline:
             self._tell({"sync": f"wandb sync {self._folder / 'wandb'}/offline-run-*"})
+        return run
 
     def _init(self, name: str, title: str, kind: str, tags: list[str], config: dict[str, Any]) -> Any:
         import wandb
 
-        offline = self._mode == "offline"
-        if not hasattr(self, "_ledger"):
-            self._ledger = Ledger(self._folder / "wandb" / "sent.json", "offline" if offline else "online")
-        if offline:
+        if kind == "experiment":
+            self._ledger = Ledger(self._folder / "wandb" / "sent.json", "offline" if self._offline else "online")
+        if self._offline:
             self._ledger.discard(name)
-        main = kind == "experiment"
         run = wandb.init(
             project=self._spec["app"],
             id=name,
@@ -129,9 +147,9 @@ class Uploader:
             job_type=kind,
             tags=[self._spec["app"], *(tag[:64] for tag in tags)],
             config=config,
-            mode=self._mode,
+            mode="offline" if self._offline else "online",
             dir=str(self._folder),
-            resume=None if offline else "allow",
+            resume=None if self._offline else "allow",
             reinit="create_new",
             settings=wandb.Settings(
                 console="off",
@@ -142,18 +160,20 @@ class Uploader:
                 x_disable_stats=True,
                 x_transaction_log_flush_interval=1,
                 # a list of all packages takes a tenth of a second: once is enough
-                x_save_requirements=main,
-                x_disable_meta=not main,
+                x_save_requirements=kind == "experiment",
+                x_disable_meta=kind != "experiment",
             ),
         )
-        kept = Path(run.settings.sync_dir).name if offline else None
-        self._ledger.note(name, kept, done=False)
+        self._ledger.note(name, self._kept(run), done=False)
         return run
 
+    def _kept(self, run: Any) -> str | None:
+        """The folder of an offline run."""
+        return Path(run.settings.sync_dir).name if self._offline else None
+
     def _begin_curve(self, curve: Curve) -> Any:
-        name = self._id(curve)
         config = {"curve": curve.place, **self._spec["config"]}
-        run = self._init(name, curve.name, "curve", curve.tags, config)
+        run = self._init(self._id(curve), curve.name, "curve", curve.tags, config)
         run.define_metric(curve.kind.x)
         run.define_metric("*", step_metric=curve.kind.x, summary="last,mean")
         return run
@@ -162,7 +182,7 @@ class Uploader:
         return f"{self._spec['run_id']}-{curve.id}"
 
     def _finish_curve(self, run: Any, curve: Curve, exit_code: int) -> None:
-        folder = Path(run.settings.sync_dir).name if self._mode == "offline" else None
+        folder = self._kept(run)
         run.finish(exit_code=exit_code)
         self._ledger.note(self._id(curve), folder, done=exit_code == 0)
 
@@ -177,16 +197,14 @@ class Uploader:
                 self._close(path.stem)
 
     def _log_live(self, cell: str, point: Curve) -> None:
-        name = self._id(point)
-        if self._ledger.done(name):
+        if self._ledger.done(self._id(point)):
             return
-        held = self._open.get(cell)
-        if held is not None and held.curve.id != point.id:
+        if cell in self._open and self._open[cell].curve.id != point.id:
             self._close(cell)
-            held = None
-        if held is None:
+        if cell not in self._open:
             run = self._begin_curve(point)
-            held = self._open[cell] = Open(run, point, run.step - 1)
+            self._open[cell] = Open(run, point, run.step - 1)
+        held = self._open[cell]
         (row,) = point.rows
         step = int(row[point.kind.x])
         if step > held.last:
@@ -201,13 +219,16 @@ class Uploader:
         for cell in list(self._open):
             self._close(cell, exit_code)
         if exit_code == 0:
-            frame = read_results(self._run_dir / "results.csv")
             self._outcome()
-            waiting = [curve for curve in curves_of(self._kinds, frame) if not self._ledger.done(self._id(curve))]
-            self._send_all(waiting)
+            self._send_curves()
         self._run.finish(exit_code=exit_code)
 
-    def _send_all(self, waiting: list[Curve]) -> None:
+    def _send_curves(self) -> None:
+        from gm_lab.analysis.tables import read_results
+
+        frame = read_results(self._run_dir / "results.csv")
+        waiting = [curve for curve in curves_of(self._kinds, frame) if not self._ledger.done(self._id(curve))]
+
         def send(curve: Curve) -> None:
             run = self._begin_curve(curve)
             numbered = zip(steps([row[curve.kind.x] for row in curve.rows]), curve.rows, strict=True)
@@ -219,39 +240,35 @@ class Uploader:
                 self._tell({"sent": self._sent, "of": len(waiting)})
 
         self._tell({"sent": 0, "of": len(waiting)})
-        with ThreadPoolExecutor(AT_ONCE[self._mode == "offline"]) as pool:
+        with ThreadPoolExecutor(AT_ONCE[self._offline]) as pool:
             for _ in pool.map(send, waiting):
                 pass
 
     def _outcome(self) -> None:
-        """Headline metrics, the small tables, the figures; results.csv and all else as artifacts."""
+        """Sends headline metrics, the small tables and the figures; results.csv and all else as artifacts."""
         import pandas as pd
         import wandb
 
+        from gm_lab.analysis.tables import headline, read_results
+
         summary = read_results(self._run_dir / "summary.csv")
-        claims = pd.DataFrame(
-            json.loads((self._run_dir / "claims.json").read_text()), columns=["id", "claim", "verdict", "measured"]
-        )
-        figures = sorted((self._run_dir / "figures").glob("*.png"))
-        self._run.log(
-            {
-                "summary": wandb.Table(dataframe=summary),
-                "claims": wandb.Table(dataframe=claims),
-                **{f"figures/{path.stem}": wandb.Image(str(path)) for path in figures},
-            }
-        )
-        self._run.summary.update(
-            headline(summary) | {f"claims/{row['id']}": row["verdict"] for _, row in claims.iterrows()}
-        )
+        verdicts = json.loads((self._run_dir / "claims.json").read_text())
+        claims = pd.DataFrame(verdicts, columns=["id", "claim", "verdict", "measured"])
+        images = sorted((self._run_dir / "figures").glob("*.png"))
+        tables = {"summary": wandb.Table(dataframe=summary), "claims": wandb.Table(dataframe=claims)}
+        self._run.log(tables | {f"figures/{path.stem}": wandb.Image(str(path)) for path in images})
+        decided = {f"claims/{verdict['id']}": verdict["verdict"] for verdict in verdicts}
+        self._run.summary.update(headline(summary) | decided)
+        names = ("results.csv", "summary.csv", "claims.json", "config.yaml", "sessions.jsonl")
         files = {
-            "results": ["results.csv", "summary.csv", "claims.json", "config.yaml", "sessions.jsonl"],
-            "figures": [f"figures/{path.name}" for path in sorted((self._run_dir / "figures").glob("*.[ps][nv]g"))],
+            "results": [self._run_dir / name for name in names],
+            "figures": sorted((self._run_dir / "figures").glob("*.[ps][nv]g")),
         }
-        for kind, names in files.items():
+        for kind, paths in files.items():
             artifact = wandb.Artifact(f"{self._spec['run_id']}-{kind}", type=kind)
-            for name in names:
-                if (self._run_dir / name).exists():
-                    artifact.add_file(str(self._run_dir / name), name=Path(name).name, skip_cache=True)
+            for path in paths:
+                if path.exists():
+                    artifact.add_file(str(path), name=path.name, skip_cache=True)
             self._run.log_artifact(artifact)
 
     def _warn(self, text: str) -> None:
@@ -261,6 +278,15 @@ class Uploader:
 def in_a_line(error: BaseException) -> str:
     """An error's name and message, shortened."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def services() -> list[int]:
+    """The processes that this one has started, on Linux: W&B's service."""
+    numbers: list[int] = []
+    for thread in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            numbers += map(int, thread.read_text().split())
+    return numbers
 
 
 def received(lines: Iterable[str], messages: "queue.SimpleQueue[dict[str, Any]]", limit: float) -> None:
@@ -278,11 +304,13 @@ def received(lines: Iterable[str], messages: "queue.SimpleQueue[dict[str, Any]]"
 
 
 def main() -> None:
-    """Runs as `python -m gm_lab.uploading`; stdin and stdout belong to the driver."""
+    """Runs as `python -m gm_lab.track.sender`; stdin and stdout belong to the driver."""
     out = os.fdopen(os.dup(1), "w", buffering=1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)  # W&B may print
     spec = json.loads(sys.stdin.readline())
+    if spec["gives_way"]:
+        os.setpriority(os.PRIO_PROCESS, 0, LOWEST)
 
     def tell(message: dict[str, Any]) -> None:
         with contextlib.suppress(OSError, ValueError):  # the driver is gone
@@ -291,8 +319,12 @@ def main() -> None:
     messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=received, args=(sys.stdin, messages, spec["limit"]), daemon=True).start()
     try:
-        Uploader(spec, tell).serve(messages)
-        tell({"complete": True})
+        sender = Sender(spec, tell)
+        tell({"services": services()})
+        for service in services() if spec["gives_way"] else []:
+            with contextlib.suppress(OSError):  # its session has a share of its own, where Linux has such shares
+                Path(f"/proc/{service}/autogroup").write_text(str(LOWEST))
+        sender.serve(messages)
     except BaseException as error:  # W&B also raises SystemExit and KeyboardInterrupt subclasses
         tell({"warn": f"W&B: {in_a_line(error)}; going on without it", "sync": None})
     finally:

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gm_lab.cells import Row
-from gm_lab.statistics import mean_interval
+from gm_lab.run.cells import Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,6 +110,8 @@ def curves_of(kinds: Sequence[Curves], frame: "pd.DataFrame") -> Iterator[Curve]
 
 
 def _points(kind: Curves, part: "pd.DataFrame") -> Iterator[dict[str, float]]:
+    from gm_lab.analysis.statistics import mean_interval
+
     if kind.over is None:
         for row in part.sort_values(kind.x).to_dict("records"):
             yield _point(kind, {str(column): value for column, value in row.items()})

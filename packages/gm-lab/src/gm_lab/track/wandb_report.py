@@ -6,44 +6,44 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from gm_lab.connection import chosen_mode
-from gm_lab.curves import Curves
-from gm_lab.errors import BadInput
-from gm_lab.report import MARKS, Run, titles
+from gm_lab.analysis.report import MARKS, Run, titles
+from gm_lab.run.errors import BadInput
+from gm_lab.track.connection import chosen_mode
+from gm_lab.track.curves import Curves
 
 
 def blocks(runs: Sequence[Run], entity: str) -> list[Any]:
     """What the Report is made of: a section for each run.
 
     Args:
-        runs: As `gm_lab.report.load` returns them.
+        runs: As `gm_lab.analysis.report.load` returns them.
         entity: The user or team whose projects, named like the apps, hold the W&B runs.
     """
     wr = _workspaces()
-    found: list[Any] = [wr.TableOfContents()]
+    parts: list[Any] = [wr.TableOfContents()]
     for run, title in zip(runs, titles(runs), strict=True):
-        found.append(wr.H1(text=title))
+        parts.append(wr.H1(text=title))
         if not run.finished:
             of = f" of {run.cells}" if run.cells else ""
-            found.append(wr.P(text=f"Unfinished: {run.done}{of} cells are computed."))
+            parts.append(wr.P(text=f"Unfinished: {run.done}{of} cells are computed."))
         if run.claims:
-            found += [wr.H2(text="Claims"), wr.MarkdownBlock(text=claims_table(run.claims))]
+            parts += [wr.H2(text="Claims"), wr.MarkdownBlock(text=claims_table(run.claims))]
         group = f"{run.app}-{run.run_id}"
         runset = wr.Runset(entity=entity, project=run.app, name=run.path.name, filters=f"Metric('Group') == '{group}'")
         panels: list[Any] = [wr.MediaBrowser(title=f.name, media_keys=[f"figures/{f.name}"]) for f in run.figures]
         for kind in map(Curves.of, run.begun.get("curves", [])):
             panels += [wr.LinePlot(x=kind.x, y=[column], title=f"{column} over {kind.x}") for column in kind.y]
         if panels:
-            found += [wr.H2(text="Figures and curves"), wr.PanelGrid(runsets=[runset], panels=panels)]
-        found.append(wr.H2(text="How to reproduce"))
+            parts += [wr.H2(text="Figures and curves"), wr.PanelGrid(runsets=[runset], panels=panels)]
+        parts.append(wr.H2(text="How to reproduce"))
         commit = run.begun.get("git_commit")
         lines = [f"git checkout {commit}"] * bool(commit) + [run.begun.get("command", "the command was not recorded")]
-        found.append(wr.MarkdownBlock(text="\n".join(["```sh", *lines, "```"])))
+        parts.append(wr.MarkdownBlock(text="\n".join(["```sh", *lines, "```"])))
         if untracked := run.begun.get("untracked"):
-            found.append(wr.P(text=f"In no commit: {', '.join(untracked)}."))
+            parts.append(wr.P(text=f"In no commit: {', '.join(untracked)}."))
         seconds = "; ".join(f"{part['computed']} cells in {part['seconds']:.1f} s" for part in run.computed)
-        found.append(wr.P(text=f"Computed: {seconds or 'not recorded'}."))
-    return found
+        parts.append(wr.P(text=f"Computed: {seconds or 'not recorded'}."))
+    return parts
 
 
 def claims_table(claims: Sequence[dict[str, str]]) -> str:
@@ -64,7 +64,7 @@ def published(runs: Sequence[Run], entity: str, project: str) -> str:
     """Saves the Report and returns its link.
 
     Args:
-        runs: As `gm_lab.report.load` returns them.
+        runs: As `gm_lab.analysis.report.load` returns them.
         entity: A W&B user or team.
         project: The project that the Report belongs to.
 
