@@ -40,7 +40,7 @@ def imports(source: str, *, at_import_only: bool = False) -> set[tuple[str, str 
             found |= {(str(node.module), alias.name) for alias in node.names}
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
             found |= {(str(arg.value), None) for arg in node.args if isinstance(arg, ast.Constant)}
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("late"):
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("late") and not at_import_only:
             places = [str(arg.value) for arg in node.args if isinstance(arg, ast.Constant)]
             found |= {(place.partition(":")[0], place.partition(":")[2]) for place in places if ":" in place}
     return found
