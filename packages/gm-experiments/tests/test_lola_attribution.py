@@ -1,22 +1,25 @@
-"""apps/lola_attribution.py end to end; its shares against direct measurement, its critic against known values."""
+"""Attribution in matrix games end to end; its shares against direct measurement, its critic against known values."""
 
 from dataclasses import replace
 
-import attribution_report
-import attribution_sources
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from attribution_sources import MEASURES
-from lola_problem import Curve, Game, LookAhead
-from lola_training import Training
 from torch.testing import assert_close
 
-import gm_estimators as estimators
 import gm_exact
-import lola_attribution
-from gm_estimators.attribution import AdamDistortion
+import gm_lab
+from gm_estimators import Sizes, decompose
+from gm_estimators.attribution import AdamDistortion, MEASURES
+from gm_experiments.attribution import figures, sources
+from gm_experiments.attribution.lola import EXPERIMENT
+from gm_experiments.attribution.lola.problem import estimates, look_ahead, state_values, trained
+from gm_experiments.attribution.lola.run import run_cell
+from gm_experiments.attribution.lola.settings import Cell
+from gm_experiments.lola import Arm, Game
+from gm_experiments.lola.learner import Learner
+from gm_experiments.lola.problem import exact_meta_gradients
 
 SMALL = [
     "--estimators",
@@ -40,9 +43,7 @@ def app(run_app):
     """Runs the app, without drawing unless asked."""
 
     def run(*arguments, draw=False):
-        experiment = (
-            lola_attribution.EXPERIMENT if draw else replace(lola_attribution.EXPERIMENT, figures=lambda *_: {})
-        )
+        experiment = EXPERIMENT if draw else replace(EXPERIMENT, figures=lambda *_: {})
         return run_app(experiment, "--wandb", "disabled", *SMALL, *arguments)
 
     return run
@@ -51,14 +52,14 @@ def app(run_app):
 @pytest.fixture
 def cell():
     game = Game(horizon=6, updates=3, inner_lr=1.0)
-    return lola_attribution.Cell(0, (0, 1), game, ("dice",), (4,), "exact", ("composition",), 1.0, 5)
+    return Cell(0, (0, 1), game, ("dice",), (4,), "exact", ("composition",), 1.0, 5)
 
 
-def measured(cell, run):
+def measured(cell, learner, followed):
     """The estimates with everything in practice, and the truth."""
-    adam = AdamDistortion.after(run.followed, run.truth(run.params))
-    sampled = lola_attribution._sampled(cell, run, 4)
-    return attribution_sources.in_practice(sampled, adam, cell.clip_norm)(frozenset(cell.sources)), adam.truth
+    adam = AdamDistortion.after(followed, exact_meta_gradients(learner.game, learner.policies))
+    in_practice = sources.in_practice(estimates(cell, learner, 4), adam, cell.clip_norm)
+    return in_practice(frozenset(cell.sources)), adam.truth
 
 
 @pytest.mark.parametrize("path", ["exact", "sampled"])
@@ -67,7 +68,7 @@ def test_shares_sum_to_the_error_and_lost_cells_come_back(app, tmp_path, path):
     assert status == 0, error
     results = tmp_path / "run" / "results.csv"
     frame = pd.read_csv(results)
-    assert tuple(frame.columns) == lola_attribution.EXPERIMENT.columns
+    assert tuple(frame.columns) == EXPERIMENT.columns
     assert len(frame) == 2 * 2 * (7 + 1)
     assert np.isfinite(frame.select_dtypes("number").to_numpy()).all()
     for measure in ("bias_sq", "variance"):
@@ -76,7 +77,7 @@ def test_shares_sum_to_the_error_and_lost_cells_come_back(app, tmp_path, path):
         np.testing.assert_allclose(
             table.drop(columns="all").sum(axis=1).to_numpy(), table["all"].to_numpy(), rtol=1e-7, atol=1e-7
         )
-        closing = attribution_report.summary(frame).set_index(["of", "% of ‖∇φJ‖²"])
+        closing = figures.summary(EXPERIMENT.settings(), frame).set_index(["of", "% of ‖∇φJ‖²"])
         label = {"bias_sq": "DiCE, bias²", "variance": "DiCE, variance"}[measure]
         for point, rows in frame[frame["source"] == "all"].groupby("updates"):
             expected = 100 * rows[measure].mean() / rows["truth_sq"].mean()
@@ -94,78 +95,82 @@ def test_shares_sum_to_the_error_and_lost_cells_come_back(app, tmp_path, path):
 
 def test_a_single_source_has_the_error_that_is_measured_directly(cell):
     """composition alone: exact derivatives along the step that the trajectories make, by gm-exact alone."""
-    run = lola_attribution.trained(cell, "dice", 4)
-    estimates, truth = measured(cell, run)
-    training = Training(cell.game, Curve(""), 10, cell.generator())
-    training.params, training.values = (x.repeat_interleave(5, 0) for x in (run.params, state_values(run)))
-    problem = lola_attribution.CommonNumbers(training, 4, lambda *at: cell.generator(3, *at))
-    sample = problem.draw("inner", 0, problem.params, 4)
-    theta = problem.params + problem.sampled("inner", run.estimator, sample, problem.params).gradient
-    inner, outer = problem.exact("inner", problem.params), problem.exact("outer", theta)
+    learner, followed = trained(cell, "dice", 4)
+    practice, truth = measured(cell, learner, followed)
+    problem = look_ahead(cell, learner, state_values(learner.game, learner.policies), 4, shared=False)
+    start = problem.at(problem.params)
+    sample = start.draw(0, {"inner": slice(4)})["inner"]
+    end = problem.at(problem.params + start.sampled("inner", learner.estimator, sample).gradient)
+    inner, outer = start.exact("inner"), end.exact("outer")
     expected = outer.meta_gradient + inner.vjp(outer.gradient.unsqueeze(0))[1][0]
-    assert_close(estimates, expected.reshape(2, 5, 2, 5).transpose(1, 2))
+    assert_close(practice, expected.reshape(2, 5, 2, 5).transpose(1, 2))
 
-    found = pd.DataFrame(lola_attribution.run_cell(cell)).set_index(["source", "seed"])
+    rows = pd.DataFrame(run_cell(cell, gm_lab.Context())).set_index(["source", "seed"])
     for name, measure in MEASURES.items():
-        direct = measure(estimates, truth).mean(-1).tolist()
-        np.testing.assert_allclose(found.loc["composition"][name], direct, rtol=1e-9)
-        np.testing.assert_allclose(found.loc["all"][name], direct, rtol=1e-9)
-    assert (found["variance"] > 0).all()
+        direct = measure(practice, truth).mean(-1).tolist()
+        np.testing.assert_allclose(rows.loc["composition"][name], direct, rtol=1e-9)
+        np.testing.assert_allclose(rows.loc["all"][name], direct, rtol=1e-9)
+    assert (rows["variance"] > 0).all()
 
 
 def test_everything_in_practice_is_the_estimate_of_training_itself(cell):
     """With independent batches and no clipping or Adam: `decompose` of a look-ahead on the same trajectories."""
     cell = replace(cell, sources=("composition", "hessian", "outer", "critic"))
-    run = lola_attribution.trained(cell, "dice", 4)
-    estimates, _ = measured(cell, run)
-    training = Training(cell.game, Curve("", inner=4, hessian=4, outer=4), 10, cell.generator())
-    training.params, training.values = (x.repeat_interleave(5, 0) for x in (run.params, run.values))
-    common = lola_attribution.CommonNumbers(training, 4, lambda *at: cell.generator(3, *at))
-    theirs = LookAhead(training)
-    theirs.draw = lambda *at: common.draw(*at)
-    settings = {"permutations": ["SSS"], "sample_sizes": [1], "inner_steps": 1, "inner_lr": 1.0}
-    (expected,) = estimators.decompose(theirs, [run.estimator], **settings).values()
-    assert_close(estimates, expected.reshape(2, 5, 2, 5).transpose(1, 2))
-    assert run.values.abs().min() > 0
+    learner, followed = trained(cell, "dice", 4)
+    practice, _ = measured(cell, learner, followed)
+    again = Learner(cell.game, Arm("", inner=4, hessian=4, outer=4), 10, np.random.default_rng(0))
+    again.policies, again.critics = (x.repeat_interleave(5, 0) for x in (learner.policies, learner.critics))
+    common = look_ahead(cell, learner, learner.critics, 4, shared=False)
+    theirs = replace(again.look_ahead(again.start()), start=common.start, player=common.player)
+    settings = {"permutations": ["SSS"], "sizes": [Sizes.each(4)], "inner_steps": 1, "inner_lr": 1.0}
+    (expected,) = decompose(theirs, [learner.estimator], **settings).values()
+    assert_close(practice, expected.reshape(2, 5, 2, 5).transpose(1, 2))
+    assert learner.critics.abs().min() > 0
+
+
+def test_every_set_of_sources_reads_the_same_trajectories(cell):
+    learner, _ = trained(cell, "dice", 4)
+    apart, shared = (look_ahead(cell, learner, learner.critics, 4, shared=shared) for shared in (False, True))
+    assert torch.equal(apart.start["inner"].outcome, shared.start["inner"].outcome)
+    assert not torch.equal(apart.start["inner"].outcome, apart.start["hessian"].outcome)
+    policies = torch.zeros(10, 2, 2, 5, dtype=torch.float64)
+    first, second = (ahead.player.play(1, ["outer"], policies)["outer"].outcome for ahead in (apart, shared))
+    assert torch.equal(first, second)
 
 
 def test_what_is_exact_has_no_error_and_a_shared_batch_alone_neither(cell):
     for only in ("shared_batch", "critic"):
-        found = pd.DataFrame(lola_attribution.run_cell(replace(cell, sources=(only,))))
-        assert len(found) == 2 * 2
-        assert found[["bias_sq", "variance"]].abs().to_numpy().max() < 1e-12
+        rows = pd.DataFrame(run_cell(replace(cell, sources=(only,)), gm_lab.Context()))
+        assert len(rows) == 2 * 2
+        assert rows[["bias_sq", "variance"]].abs().to_numpy().max() < 1e-12
 
 
 def test_adam_alone_leaves_the_exact_gradient_where_it_is(cell):
-    found = pd.DataFrame(lola_attribution.run_cell(replace(cell, sources=("clipping", "adam"))))
-    assert found[["bias_sq", "variance"]].abs().to_numpy().max() < 1e-9
+    rows = pd.DataFrame(run_cell(replace(cell, sources=("clipping", "adam")), gm_lab.Context()))
+    assert rows[["bias_sq", "variance"]].abs().to_numpy().max() < 1e-9
 
 
 def test_the_exact_path_follows_the_truth_and_the_sampled_one_its_estimates(cell):
-    run = lola_attribution.trained(cell, "dice", 4)
-    assert len(run.followed) == 3
-    assert_close(run.followed[0], run.truth(torch.zeros_like(run.params)))
-    assert_close(run.params[0], run.params[1])
-    sampled = lola_attribution.trained(replace(cell, path="sampled"), "dice", 4)
-    assert (sampled.params[0] - sampled.params[1]).abs().max() > 1e-3
-
-
-def state_values(run):
-    return lola_attribution.state_values(run.game, run.params)
+    learner, followed = trained(cell, "dice", 4)
+    assert len(followed) == 3
+    assert_close(followed[0], exact_meta_gradients(learner.game, torch.zeros_like(learner.policies)))
+    assert_close(learner.policies[0], learner.policies[1])
+    sampled, _ = trained(replace(cell, path="sampled"), "dice", 4)
+    assert (sampled.policies[0] - sampled.policies[1]).abs().max() > 1e-3
 
 
 def test_the_ideal_critic_knows_the_value_of_every_state():
     """At the start the game's own value; after (own, other) the reward to come, by one step of Bellman's equation."""
     torch.manual_seed(0)
     game, params = Game(game="chicken"), torch.randn(3, 2, 5, dtype=torch.float64)
-    found = lola_attribution.state_values(game, params)
+    values = state_values(game, params)
     payoffs = game.matrix_game().tensor()
     own = torch.stack((params[:, 0], params[:, 1][:, [0, 1, 3, 2, 4]]), 1)  # player 2 calls (1, 0) what is (0, 1) to 1
-    assert_close(found[..., 0], gm_exact.game_value(payoffs, own, discount=game.discount))
+    assert_close(values[..., 0], gm_exact.game_value(payoffs, own, discount=game.discount))
     first, second = (torch.stack((p.sigmoid(), (-p).sigmoid()), -1) for p in params.unbind(1))
     joint = torch.einsum("nsa,nsb->nsab", first, second).flatten(-2)
-    backed_up = torch.einsum("nso,npo->nps", joint, payoffs.flatten(-2) + game.discount * found[..., 1:])
-    assert_close(found, backed_up)
+    backed_up = torch.einsum("nso,npo->nps", joint, payoffs.flatten(-2) + game.discount * values[..., 1:])
+    assert_close(values, backed_up)
 
 
 @pytest.mark.parametrize(
