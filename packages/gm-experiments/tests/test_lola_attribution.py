@@ -11,7 +11,7 @@ from torch.testing import assert_close
 import gm_exact
 import gm_lab
 from gm_estimators import Sizes, decompose
-from gm_estimators.attribution import AdamDistortion, MEASURES
+from gm_estimators.attribution import MEASURES, AdamDistortion
 from gm_experiments.attribution import figures, sources
 from gm_experiments.attribution.lola import EXPERIMENT
 from gm_experiments.attribution.lola.problem import estimates, look_ahead, state_values, trained

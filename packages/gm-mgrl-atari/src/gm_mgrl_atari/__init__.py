@@ -60,5 +60,7 @@ __all__ = [
     "linear_decay",
     "policy_estimator",
     "rom_name",
+    "study",
     "terms",
+    "throughput",
 ]

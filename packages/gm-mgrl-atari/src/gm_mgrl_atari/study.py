@@ -18,6 +18,19 @@ from gm_mgrl_atari.objectives import Batch, policy_estimator
 from gm_mgrl_atari.rollouts import Collector
 from gm_mgrl_atari.settings import Training
 
+__all__ = [
+    "BASE",
+    "REFERENCE",
+    "VARIANTS",
+    "Estimate",
+    "Quality",
+    "Variant",
+    "jackknife",
+    "last_point",
+    "measure",
+    "windows",
+]
+
 
 @dataclass(frozen=True)
 class Variant:

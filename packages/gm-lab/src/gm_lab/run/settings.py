@@ -107,6 +107,9 @@ def refusal(flags: type[Any], tokens: Sequence[str]) -> str:
         tokens: The command line.
     """
     kinds = {flag_of(name): kind for name, kind in get_type_hints(flags).items()}
+    for name, kind in get_type_hints(flags, include_extras=True).items():
+        notes = getattr(kind, "__metadata__", ())
+        kinds |= {alias: kinds[flag_of(name)] for note in notes for alias in getattr(note, "aliases", None) or ()}
     kinds |= {flag.replace("--", "--no-", 1): bool for flag, kind in kinds.items() if kind is bool}
     given: list[tuple[str, list[str]]] = [("", [])]
     for token in tokens:

@@ -1,4 +1,4 @@
-"""LPG's lifetimes and meta-training, and apps/lpg_tabular.py end to end: files, refusals, kill and resume, verdicts."""
+"""LPG's lifetimes and meta-training, and the experiment end to end: files, refusals, kill and resume, verdicts."""
 
 import json
 import os
@@ -8,14 +8,17 @@ import sys
 import time
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-APPS = Path(__file__).parents[1] / "apps"
+from gm_experiments.lpg import EXPERIMENT, claims, lifetimes
+from gm_experiments.lpg.problem import POLICY, new_agent
+from gm_experiments.lpg.settings import Lpg, Settings, Tuning, completed
+from gm_experiments.lpg.training import MetaTraining
+
 TINY = "--meta-updates 4 --lifetime 10 --tasks 8 --side 3 --held-out 2 --held-out-side 4 --tuning-tasks 2 --hidden 4"
 QUICK = "--inner-lrs 1 3 --critic-lrs 1 --gae-lambdas 0.9 --mdps 2 --repeats 2 --sample-sizes 4 --inner-steps 1 2"
 SMALL = [*TINY.split(), *QUICK.split(), "--horizon", "8", "--wandb", "disabled"]
@@ -23,28 +26,19 @@ SMALL = [*TINY.split(), *QUICK.split(), "--horizon", "8", "--wandb", "disabled"]
 
 @pytest.fixture
 def app(run_app):
-    import lpg_tabular
-
-    return partial(run_app, lpg_tabular.EXPERIMENT, *SMALL)
+    return partial(run_app, EXPERIMENT, *SMALL)
 
 
 def small(**changes):
-    from lpg_training import Lpg
-
     base = Lpg(side=3, horizon=8, lifetime=20, hidden=8, tasks=16, meta_updates=30, outer_trajectories=4)
     return replace(base, **changes)
 
 
 def training(seed=0, **changes):
-    from lpg_training import MetaTraining
-
     return MetaTraining(small(**changes), np.random.default_rng(seed))
 
 
 def test_scores_are_zero_for_the_uniform_policy_and_at_most_one():
-    import lpg_lifetimes as lifetimes
-    from lpg_problem import POLICY, new_agent
-
     for kind in lifetimes.KINDS:
         tasks = lifetimes.draw_tasks(np.random.default_rng(0), kind, 3, 4, 0.9, 8)
         agent = new_agent((4,), 10, 4, 2, torch.float32)
@@ -54,9 +48,6 @@ def test_scores_are_zero_for_the_uniform_policy_and_at_most_one():
 
 
 def test_samples_are_of_the_task_and_end_where_it_does():
-    import lpg_lifetimes as lifetimes
-    from lpg_problem import new_agent
-
     tasks = lifetimes.draw_tasks(np.random.default_rng(0), "grid", 3, 4, 0.9, 30)
     sample = tasks.sample(new_agent((4,), 10, 4, 2, torch.float64), 5, np.random.default_rng(1))
     for task in range(4):
@@ -68,10 +59,8 @@ def test_samples_are_of_the_task_and_end_where_it_does():
 
 @pytest.mark.parametrize("rule", ["policy_gradient", "actor_critic"])
 def test_hand_made_rules_learn(rule):
-    import lpg_lifetimes as lifetimes
-
     tasks = lifetimes.draw_tasks(np.random.default_rng(0), "grid", 3, 8, 0.9, 8)
-    ((_, new),) = lifetimes.Grid((2.0,), (), (0.3,), (0.9,)).hand_made(rule, 0.9)
+    ((_, new),) = lifetimes.hand_made_trials(Tuning((2.0,), (), (0.3,), (0.9,)), rule, 0.9)
     scores = lifetimes.live(tasks, new(), 40, 4, 2, np.random.default_rng(1)).mean(1)
     assert scores[-1] > 0.4
 
@@ -89,8 +78,6 @@ def test_agents_go_on_from_the_end_of_a_window_until_their_lives_end():
 
 def test_one_long_window_moves_agents_as_two_short_ones_do(monkeypatch):
     """Windows cut the meta-gradient, not the lives: with a rule that stays as it is, agents don't notice."""
-    from lpg_training import MetaTraining
-
     monkeypatch.setattr(MetaTraining, "_begin_anew", lambda self: None)
     monkeypatch.setattr(
         MetaTraining,
@@ -205,7 +192,7 @@ def test_bad_input_is_one_line_and_status_2(app, plug_in, arguments, message):
 
 def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_with_the_same_bytes(tmp_path):
     def started(run_dir):
-        command = [sys.executable, str(APPS / "lpg_tabular.py"), "--run-dir", str(run_dir), *SMALL, "--workers", "1"]
+        command = [sys.executable, "-m", "gm_experiments.lpg", "--run-dir", str(run_dir), *SMALL, "--workers", "1"]
         command += ["--figure", "learning", "--rules", "1", "--meta-updates", "100"]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -242,8 +229,6 @@ def test_a_damaged_checkpoint_costs_time_only(app, tmp_path):
 
 def results_that_hold():
     """results.csv where every claim holds with room to spare."""
-    import lpg_report
-
     rng, rows = np.random.default_rng(0), []
     scores = {"lpg": 0.9, "policy_gradient": 0.8, "actor_critic": 0.7}
     scores |= {f"{rule}_for_the_mean": score for rule, score in scores.items()}
@@ -261,13 +246,11 @@ def results_that_hold():
                 value = bias * (steps - 1) * (1 + 0.1 * rng.random())
                 point = {"estimator": name, "permutation": "ESE", "sample_size": 16, "inner_steps": steps, "mdp": mdp}
                 rows.append({"figure": "gradient", **point, "expected_bias_sq": value})
-    return pd.DataFrame([lpg_report.completed(row) for row in rows])
+    return pd.DataFrame([completed(row) for row in rows])
 
 
 def verdicts(frame):
-    import lpg_report
-
-    return {verdict.id: verdict for verdict in lpg_report.claims(frame)}
+    return {verdict.id: verdict for verdict in claims.claims(Settings(), frame)}
 
 
 @pytest.mark.claim("LPG-1", "LPG-2", "LPG-3", "LPG-4")

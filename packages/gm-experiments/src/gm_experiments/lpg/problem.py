@@ -1,4 +1,4 @@
-"""LPG: the network that is the update rule, the agent that it updates, and the two as an inner objective.
+"""A network is the update rule (LPG), a table is the agent that it updates, and the two make an inner objective.
 
 Oh et al. 2020, "Discovering Reinforcement Learning Algorithms"; the paper's Table 1 and Appendix A.4.
 """
@@ -18,8 +18,8 @@ FEATURES = 6
 EMBEDDING = 16
 
 
-class Sample(NamedTuple):
-    """Trajectories of agents; what follows the end of an episode stays in a state without reward.
+class Experience(NamedTuple):
+    """Agents leave these trajectories; after the end of an episode they stay in a state without reward.
 
     Attributes:
         state: s_0 … s_T, shape `[*batch, trajectory, T + 1]`.
@@ -37,7 +37,7 @@ class Sample(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What the rule wants of an agent at each step.
+    """The rule wants this of an agent at each step.
 
     Attributes:
         policy: π̂_t, shape `[*batch, trajectory, T]`.
@@ -50,7 +50,7 @@ class Targets(NamedTuple):
 
 @dataclass(frozen=True)
 class Inner:
-    """How the targets move an agent.
+    """The targets move an agent in this way.
 
     Attributes:
         discount: γ, an input of the rule.
@@ -64,12 +64,14 @@ class Inner:
     estimator: estimators.Estimator
     correction: bool = False
 
-    def objective(self, weights: Weights, agent: Agent, sample: Sample, kept: list[Targets] | None = None) -> Tensor:
-        """What `gm_estimators.inner_loop` ascends: its gradient is `direction`."""
+    def objective(
+        self, weights: Weights, agent: Agent, sample: Experience, kept: list[Targets] | None = None
+    ) -> Tensor:
+        """Returns what `gm_estimators.inner_loop` ascends: its gradient is `direction`."""
         return directed(agent, self.direction(weights, agent, sample, kept))
 
-    def direction(self, weights: Weights, agent: Agent, sample: Sample, kept: list[Targets] | None = None) -> Agent:
-        """The update of θ, for which the targets count as given (Oh et al. 2020).
+    def direction(self, weights: Weights, agent: Agent, sample: Experience, kept: list[Targets] | None = None) -> Agent:
+        """Returns the update of θ, for which the targets count as given (Oh et al. 2020).
 
             u(φ, θ) = 1/n Σ_n Σ_t [π̂_t ∇θ log π(a_t | s_t) − α_y ∇θ KL(y(s_t) ‖ ŷ_t)]
 
@@ -97,13 +99,13 @@ class Inner:
         each = surrogate_of(self.estimator, log_prob, targets.policy) - self.prediction_weight * divergence
         weight = torch.full_like(each, 1 / each.shape[-1]) if sample.weight is None else sample.weight
         if self.correction:
-            weight = weight * estimators.magic_box(chosen_of(agent[POLICY].log_softmax(-1), sample).sum(-1))
-        found = torch.autograd.grad((weight * each).sum(), list(alias.values()), create_graph=True)
-        return dict(zip(alias, found, strict=True))
+            weight = weight * estimators.operators.magic_box(chosen_of(agent[POLICY].log_softmax(-1), sample).sum(-1))
+        update = torch.autograd.grad((weight * each).sum(), list(alias.values()), create_graph=True)
+        return dict(zip(alias, update, strict=True))
 
 
 def new_rule(hidden: int, predictions: int, generator: torch.Generator, dtype: torch.dtype) -> Weights:
-    """φ⁰: uniform within ±1/√(inputs) (LSTM: ±1/√hidden), the first targets close to zero.
+    """Draws φ⁰ uniformly within ±1/√(inputs) (LSTM: ±1/√hidden), so that the first targets are close to zero.
 
     Args:
         hidden: size of the LSTM.
@@ -129,8 +131,8 @@ def new_rule(hidden: int, predictions: int, generator: torch.Generator, dtype: t
     return weights
 
 
-def rule(weights: Weights, agent: Agent, sample: Sample, discount: float) -> Targets:
-    """The targets, by an LSTM that reads a trajectory backwards in time (Oh et al. 2020).
+def rule(weights: Weights, agent: Agent, sample: Experience, discount: float) -> Targets:
+    """Returns the targets of an LSTM that reads a trajectory backwards in time (Oh et al. 2020).
 
         (π̂_t, ŷ_t) = U_φ(x_t, x_{t+1}, …, x_{T−1}),   x_t = [r_t, d_t, γ, π(a_t | s_t), e(y(s_t)), e(y(s_{t+1}))]
 
@@ -162,7 +164,7 @@ def rule(weights: Weights, agent: Agent, sample: Sample, discount: float) -> Tar
 
 
 def backward_lstm(weights: Weights, inputs: Tensor) -> Tensor:
-    """Hidden states h_t of an LSTM that goes from the last step to the first (Hochreiter and Schmidhuber 1997).
+    """Returns the states of an LSTM that goes from the last step to the first (Hochreiter and Schmidhuber 1997).
 
         (i, f, g, o) = W x_t + U h_{t+1} + b,   c_t = σ(f) c_{t+1} + σ(i) tanh(g),   h_t = σ(o) tanh(c_t)
 
@@ -177,22 +179,22 @@ def backward_lstm(weights: Weights, inputs: Tensor) -> Tensor:
     recurrent = weights["recurrent"].mT
     hidden = driven.new_zeros(*driven.shape[1:-1], recurrent.shape[-2])
     memory = hidden
-    found = []
+    hidden_states = []
     for drive in reversed(driven.unbind(0)):
         entry, keep, candidate, out = (drive + hidden @ recurrent).chunk(4, -1)
         memory = keep.sigmoid() * memory + entry.sigmoid() * candidate.tanh()
         hidden = out.sigmoid() * memory.tanh()
-        found.append(hidden)
-    return torch.stack(found[::-1])
+        hidden_states.append(hidden)
+    return torch.stack(hidden_states[::-1])
 
 
 def linear(weights: Weights, name: str, inputs: Tensor) -> Tensor:
-    """W x + b, the weights broadcast against the inputs' batch axes."""
+    """Returns W x + b, the weights broadcast against the inputs' batch axes."""
     return inputs @ weights[name].mT + weights[f"{name}_bias"].unsqueeze(-2)
 
 
 def surrogate_of(estimator: estimators.Estimator, log_prob: Tensor, advantage: Tensor) -> Tensor:
-    """The estimator's surrogate of each trajectory, for given advantages A_t and rewards A_t − A_{t+1}.
+    """Returns the estimator's surrogate of each trajectory, for given advantages A_t and rewards A_t − A_{t+1}.
 
     Raises:
         EstimatorError: if it fails, or gives another shape than one number per trajectory.
@@ -201,24 +203,24 @@ def surrogate_of(estimator: estimators.Estimator, log_prob: Tensor, advantage: T
     value = advantage.new_zeros(()).expand(*advantage.shape[:-1], advantage.shape[-1] + 1)
     discount = advantage.new_ones(advantage.shape[-1] + 1)
     trajectories = estimators.Trajectories(log_prob, advantage - following, value, advantage, discount)
-    found: list[Tensor] = []
+    each: list[Tensor] = []
 
     def noted(argument: estimators.Trajectories) -> Tensor:
-        found.append(estimator.surrogate(argument))
-        return found[0]
+        each.append(estimator.surrogate(argument))
+        return each[0]
 
     try:
-        mean = estimators.mean_surrogate(noted, trajectories)  # which checks the shape
+        mean = estimators.surrogates.mean_surrogate(noted, trajectories)  # which checks the shape
         if not mean.requires_grad:
             raise ValueError("surrogate: expected a differentiable function of trajectories.log_prob, got a constant")
     except Exception as error:
         detail = " ".join(str(error).split()) or type(error).__name__
         raise estimators.EstimatorError(f"estimator {estimator.name}: {detail}") from error
-    return found[0]
+    return each[0]
 
 
 class _Directed(torch.autograd.Function):
-    """⟨θ, u⟩ whose gradient in θ is u, also where u depends on θ."""
+    """The gradient of ⟨θ, u⟩ in θ is u, also where u depends on θ."""
 
     @staticmethod
     def forward(ctx: Any, params: Tensor, direction: Tensor) -> Tensor:
@@ -232,7 +234,7 @@ class _Directed(torch.autograd.Function):
 
 
 def directed(params: Agent, direction: Agent) -> Tensor:
-    """An objective whose gradient is a given direction u(φ, θ), be that the gradient of a function or not.
+    """Returns an objective whose gradient is a given direction u(φ, θ), be that the gradient of a function or not.
 
     Whoever differentiates that gradient again finds ∂u/∂φ and ∂u/∂θ, so that `gm_estimators.inner_loop` and
     `meta_gradient` take a learnt update rule as they take an objective.
@@ -241,26 +243,26 @@ def directed(params: Agent, direction: Agent) -> Tensor:
     return torch.stack(terms).sum()
 
 
-def chosen_of(table: Tensor, sample: Sample) -> Tensor:
-    """Entries of a table over states and actions at (s_t, a_t)."""
+def chosen_of(table: Tensor, sample: Experience) -> Tensor:
+    """Returns the entries of a table over states and actions at (s_t, a_t)."""
     place = sample.state[..., :-1] * table.shape[-1] + sample.action
     return table.flatten(-2).gather(-1, place.flatten(-2)).reshape(place.shape)
 
 
 def visited(table: Tensor, state: Tensor) -> Tensor:
-    """Rows of a table over states at s_t."""
+    """Returns the rows of a table over states at s_t."""
     batch = table.shape[:-2]
     offset = (torch.arange(batch.numel(), device=table.device) * table.shape[-2]).reshape(*batch, 1, 1)
     return table.flatten(0, -2).index_select(0, (state + offset).flatten()).reshape(*state.shape, table.shape[-1])
 
 
 def time_last(tensor: Tensor) -> Tensor:
-    """[time, *batch, trajectory, feature] → [*batch, trajectory, time, feature]."""
+    """Turns [time, *batch, trajectory, feature] into [*batch, trajectory, time, feature]."""
     return tensor.movedim(0, -2)
 
 
 def new_agent(batch: tuple[int, ...], states: int, actions: int, predictions: int, dtype: torch.dtype) -> Agent:
-    """θ⁰: a uniform policy, and a uniform prediction in every state."""
+    """Returns θ⁰, a uniform policy and a uniform prediction in every state."""
     return {
         POLICY: torch.zeros(*batch, states, actions, dtype=dtype),
         PREDICTION: torch.zeros(*batch, states, predictions, dtype=dtype),

@@ -1,8 +1,7 @@
-"""Meta-training of LPG over many lifetimes at once, with a state that can be saved and restored."""
+"""LPG is meta-trained over many lifetimes at once; its state can be saved and restored."""
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,63 +10,24 @@ from torch import Tensor
 
 import gm_envs_tabular as envs
 import gm_estimators as estimators
-from gm_estimators.inner_loop import Params, as_dict
-from lpg_lifetimes import ACTIONS, F32, KINDS, Tasks, advantages, draw_task
-from lpg_problem import POLICY, PREDICTION, Agent, Inner, Sample, Targets, chosen_of, new_agent, new_rule
-
-
-@dataclass(frozen=True)
-class Lpg:
-    """The tasks, the lives of agents in them, the rule and its meta-training."""
-
-    side: int = 4
-    """Training tasks have side² + 1 states: grid worlds of side × side cells, and random MDPs of that size."""
-    horizon: int = 20
-    """T, steps of a trajectory."""
-    discount: float = 0.95
-    """γ."""
-    trajectories: int = 2
-    """Trajectories of an update of an agent."""
-    lifetime: int = 100
-    """Updates of an agent until another begins anew in another task."""
-    window: int = 5
-    """K, updates that a meta-gradient looks through; agents go on from where it ends."""
-    inner_lr: float = 3.0
-    """α, the size of an agent's update."""
-    prediction_weight: float = 1.0
-    """α_y, the size of the predictions' part of it."""
-    hidden: int = 32
-    """Size of the LSTM."""
-    predictions: int = 8
-    """m, the length of a prediction vector."""
-    estimator: str = "lvc"
-    """Of the updates in meta-training: ad, dice, loaded_dice, lvc, or your own as package.module:function."""
-    tasks: int = 256
-    """Lives that go on at the same time."""
-    meta_updates: int = 600
-    """Windows of meta-training."""
-    meta_lr: float = 5e-3
-    """Adam's learning rate for the rule, which decays linearly to 0."""
-    outer_trajectories: int = 16
-    """Trajectories of the outer objective."""
-    policy_entropy: float = 0.01
-    """Coefficient of the policies' entropy in the outer objective."""
-    prediction_entropy: float = 1e-3
-    """Coefficient of the predictions' entropy in the outer objective."""
-    target_penalty: float = 1e-3
-    """Coefficient of the squares of the targets π̂ and ŷ in the outer objective."""
-    gae_lambda: float = 0.95
-    """λ of the outer advantages."""
-    critic_lr: float = 0.3
-    """Step size of the critics of the outer objective, which the rule never sees."""
-
-    def inner(self) -> Inner:
-        """The rule as an inner objective."""
-        return Inner(self.discount, self.prediction_weight, estimators.load(self.estimator, suffixes=False))
+from gm_estimators.parameters import Params, as_dict
+from gm_experiments.lpg.lifetimes import ACTIONS, F32, KINDS, Tasks, advantages, draw_task
+from gm_experiments.lpg.problem import (
+    POLICY,
+    PREDICTION,
+    Agent,
+    Experience,
+    Inner,
+    Targets,
+    chosen_of,
+    new_agent,
+    new_rule,
+)
+from gm_experiments.lpg.settings import Lpg
 
 
 class MetaTraining:
-    """Lives that overlap, and after each window of K updates a step of Adam for the rule.
+    """Lives overlap, and after each window of K updates Adam moves the rule.
 
     Args:
         settings: all of it.
@@ -75,7 +35,9 @@ class MetaTraining:
     """
 
     def __init__(self, settings: Lpg, rng: np.random.Generator) -> None:
-        self.settings, self.inner, self._rng = settings, settings.inner(), rng
+        self.settings, self._rng = settings, rng
+        estimator = estimators.load(settings.estimator, suffixes=False)
+        self.inner = Inner(settings.discount, settings.prediction_weight, estimator)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         drawn = new_rule(settings.hidden, settings.predictions, generator, F32)
         self.weights = {name: weight.requires_grad_() for name, weight in drawn.items()}
@@ -94,7 +56,7 @@ class MetaTraining:
         return draw_task(self._rng, KINDS[index % len(KINDS)], self.settings.side)
 
     def step(self) -> None:
-        """One window from where the agents are, one meta-update; `scores` gets the agents' mean score after it."""
+        """Goes through one window from where the agents are, moves the rule once, and notes the agents' mean score."""
         s, kept, ended = self.settings, list[Targets](), list[Agent]()
 
         def inner(weights: Params, params: Params, _step: int) -> Tensor:
@@ -107,10 +69,10 @@ class MetaTraining:
             ended.append({name: tensor.detach() for name, tensor in agent.items()})
             return self._outer(agent, self.tasks.sample(agent, s.outer_trajectories, self._rng), kept).mean()
 
-        found = estimators.meta_gradient(
+        meta_gradient = estimators.meta_gradient(
             self.weights, self.agent, inner=inner, outer=outer, inner_steps=s.window, inner_lr=s.inner_lr
         )
-        for name, gradient in as_dict(found).items():
+        for name, gradient in as_dict(meta_gradient).items():
             self.weights[name].grad = -gradient
         torch.nn.utils.clip_grad_norm_(list(self.weights.values()), 1.0)
         for group in self._optimiser.param_groups:
@@ -131,8 +93,8 @@ class MetaTraining:
         again = {i: self._draw(i) for i in ended}
         self.tasks = self._posed([again.get(i, task) for i, task in enumerate(self.tasks.drawn)])
 
-    def _outer(self, agent: Agent, sample: Sample, kept: Sequence[Targets]) -> Tensor:
-        """Advantage actor-critic at θᴷ, regularised as in Oh et al. 2020, of each task.
+    def _outer(self, agent: Agent, sample: Experience, kept: Sequence[Targets]) -> Tensor:
+        """Returns the advantage actor-critic's objective at θᴷ of each task, regularised as in Oh et al. 2020.
 
             J = Σ_t γᵗ A_t log π(a_t | s_t) / scale + β₀ Σ_t H(π(s_t)) + β₁ H(y) − β₂ Σ_steps (π̂² + ŷ²)
 
@@ -156,7 +118,7 @@ class MetaTraining:
         )
 
     def state(self) -> bytes:
-        """All that `restore` needs to go on as if nothing had happened."""
+        """Returns all that `restore` needs to go on as if nothing had happened."""
         transition, reward = (torch.stack(tables) for tables in zip(*self.tasks.drawn, strict=True))
         record = {
             "weights": {name: weight.detach() for name, weight in self.weights.items()},

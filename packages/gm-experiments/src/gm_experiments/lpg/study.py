@@ -1,4 +1,4 @@
-"""How good LPG's meta-gradient is, with the exact one from every trajectory of tiny MDPs beside it."""
+"""LPG's meta-gradient is estimated in tiny MDPs, where every trajectory gives the exact one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,18 +11,27 @@ from torch import Tensor
 import gm_envs_tabular as envs
 import gm_estimators as estimators
 import gm_exact
-from gm_estimators.inner_loop import Params, as_dict, gradient
-from lpg_problem import POLICY, PREDICTION, Agent, Inner, Sample, Weights, chosen_of, directed, new_rule
+import gm_lab
+from gm_estimators.parameters import Params, as_dict, gradient
+from gm_experiments.lpg.problem import (
+    POLICY,
+    PREDICTION,
+    Agent,
+    Experience,
+    Inner,
+    Weights,
+    chosen_of,
+    directed,
+    new_rule,
+)
+from gm_experiments.lpg.settings import CORRECTED
 
 F64 = torch.float64
-Point = dict[str, str | int | float]
-CORRECTED = "corrected"
-"""Not of the catalogue: AD with the update's derivative corrected by the score of the whole trajectory."""
 
 
 @dataclass(frozen=True)
 class Tiny:
-    """The tiny problems: small enough for every trajectory, and the rule that is looked at in them."""
+    """The tiny problems are small enough for every trajectory; a small rule is looked at in them."""
 
     states: int = 3
     actions: int = 2
@@ -37,7 +46,7 @@ class Tiny:
 
 
 class TinyProblem:
-    """Tiny MDPs, agents somewhere in their lives, and a rule; exact and sampled meta-gradients there.
+    """Agents are somewhere in their lives in tiny MDPs; meta-gradients of a rule there are exact or sampled.
 
     Args:
         tiny: their sizes.
@@ -63,7 +72,7 @@ class TinyProblem:
             torch.stack([getattr(one, name) for one in every])
             for name in ("states", "actions", "rewards", "environment_probability")
         )
-        self._every, self._chance = Sample(state, action, reward_t, torch.zeros_like(reward_t)), chance
+        self._every, self._chance = Experience(state, action, reward_t, torch.zeros_like(reward_t)), chance
         self.agent = {
             POLICY: torch.from_numpy(rng.normal(0, 0.5, (mdps, tiny.states, tiny.actions))),
             PREDICTION: torch.from_numpy(rng.normal(0, 0.5, (mdps, tiny.states, tiny.predictions))),
@@ -72,12 +81,12 @@ class TinyProblem:
         self.weights = new_rule(tiny.hidden, tiny.predictions, generator, F64)
 
     def inner(self, name: str) -> Inner:
-        """The rule's update under the name of an estimator."""
+        """Returns the rule's update under the name of an estimator."""
         estimator = estimators.load("ad" if name == CORRECTED else name, suffixes=False)
         return Inner(self.tiny.discount, self.tiny.prediction_weight, estimator, correction=name == CORRECTED)
 
     def expected(self, name: str, weights: Weights, agent: Agent) -> Tensor:
-        """The inner objective over all trajectories, each with its probability: E[u], with the E[∂u/∂θ] of a name.
+        """Returns the objective over all trajectories, each with its probability: E[u], with the E[∂u/∂θ] of a name.
 
         With the correction, ∂/∂θ of E[u] and E[∂u/∂θ] are the same, and this is the exact objective.
         """
@@ -88,11 +97,11 @@ class TinyProblem:
         return self.inner(name).objective(weights, agent, every._replace(weight=weight))
 
     def outer(self, agent: Agent) -> Tensor:
-        """J(θᴷ), exactly."""
+        """Returns the exact J(θᴷ)."""
         return gm_exact.evaluate(self.mdp, agent[POLICY], self.tiny.horizon).value
 
     def expected_meta_gradient(self, name: str, weights: Weights, inner_steps: int) -> Weights:
-        """∇φ J(θᴷ) of every MDP, from exact updates and the expected derivatives of an estimator.
+        """Returns ∇φ J(θᴷ) of every MDP, from exact updates and the expected derivatives of an estimator.
 
         As samples of different steps are independent, it is the expectation of the estimate whose updates and outer
         gradient are exact; with the correction it is the truth.
@@ -109,13 +118,13 @@ class TinyProblem:
         def outer(_phi: Params, theta: Params) -> Tensor:
             return self.outer(as_dict(theta))
 
-        found = estimators.meta_gradient(
+        meta_gradient = estimators.meta_gradient(
             weights, self.agent, inner=inner, outer=outer, inner_steps=inner_steps, inner_lr=self.tiny.inner_lr
         )
-        return as_dict(found)
+        return as_dict(meta_gradient)
 
     def learn(self) -> None:
-        """Adam on the exact meta-gradient, so that the targets come to mean something."""
+        """Follows the exact meta-gradient with Adam, so that the targets come to mean something."""
         optimiser = torch.optim.Adam(list(self.weights.values()), lr=1e-2)
         for _ in range(self.tiny.warm_up):
             each = self.expected_meta_gradient(CORRECTED, self.spread(), 2)
@@ -124,22 +133,22 @@ class TinyProblem:
             optimiser.step()
 
     def spread(self, *batch: int) -> Weights:
-        """φ with the axes of the MDPs and of others in front, so that each has a gradient of its own."""
+        """Returns φ with the axes of the MDPs and of others in front, so that each has a gradient of its own."""
         axes = (len(self._chance), *batch)
         return {name: weight.detach().expand(*axes, *weight.shape).clone() for name, weight in self.weights.items()}
 
     def updates(self, inner_steps: int) -> list[Agent]:
-        """E[u] at θ⁰ … θ^{K−1}, on the way that exact updates take; an axis of length one stands for the repeats."""
-        agent, weights, found = self.agent, self.spread(), list[Agent]()
+        """Returns E[u] at θ⁰ … θ^{K−1} of exact updates; an axis of length one stands for the repeats."""
+        agent, weights, updates = self.agent, self.spread(), list[Agent]()
         for _ in range(inner_steps):
             theta = {name: tensor.detach().requires_grad_() for name, tensor in agent.items()}
             update = gradient(self.expected(CORRECTED, weights, theta), theta)
-            found.append({name: tensor.unsqueeze(1) for name, tensor in update.items()})
+            updates.append({name: tensor.unsqueeze(1) for name, tensor in update.items()})
             agent = {name: tensor + self.tiny.inner_lr * update[name] for name, tensor in agent.items()}
-        return found
+        return updates
 
     def estimates(self, name: str, permutation: str, inner_steps: int, uniform: Callable[[str, int], Tensor]) -> Tensor:
-        """Independent estimates of the meta-gradient, shape `[MDP, repeat, weight]`.
+        """Draws independent estimates of the meta-gradient, shape `[MDP, repeat, weight]`.
 
         Args:
             name: of an estimator, or `CORRECTED`.
@@ -160,7 +169,7 @@ class TinyProblem:
             if permutation[2] == "E":
                 return gm_exact.evaluate(self._spread_mdp, theta[POLICY], self.tiny.horizon).value
             sample = self._draw(theta, uniform("outer", 0))
-            to_go = estimators.returns_to_go(sample.reward, self.tiny.discount)
+            to_go = estimators.returns.returns_to_go(sample.reward, self.tiny.discount)
             discount = self.tiny.discount ** torch.arange(self.tiny.horizon)
             return (chosen_of(theta[POLICY].log_softmax(-1), sample) * discount * to_go).sum(-1).mean(-1)
 
@@ -171,7 +180,7 @@ class TinyProblem:
             return directed(theta, {key: u.expand_as(theta[key]) for key, u in exact[step].items()})
 
         start = {key: t.unsqueeze(1).expand(-1, repeats, -1, -1).clone() for key, t in self.agent.items()}
-        found = estimators.meta_gradient(
+        meta_gradient = estimators.meta_gradient(
             self.spread(repeats),
             start,
             inner=given if exact else sampled,
@@ -180,19 +189,19 @@ class TinyProblem:
             inner_steps=inner_steps,
             inner_lr=self.tiny.inner_lr,
         )
-        return flat(as_dict(found))
+        return flat(as_dict(meta_gradient))
 
-    def _draw(self, agent: Agent, uniform: Tensor) -> Sample:
+    def _draw(self, agent: Agent, uniform: Tensor) -> Experience:
         state, action = envs.rollout(agent[POLICY].detach().softmax(-1), self._next_states, uniform)
         place = state[..., :-1] * self.tiny.actions + action
         reward = self._spread_mdp.reward.flatten(-2).expand(*place.shape[:2], -1).gather(-1, place.flatten(-2))
-        return Sample(state, action, reward.reshape(place.shape), torch.zeros(place.shape, dtype=F64))
+        return Experience(state, action, reward.reshape(place.shape), torch.zeros(place.shape, dtype=F64))
 
 
-def measured(
+def measurements(
     problem: TinyProblem, names: Sequence[str], sizes: Sequence[int], inner_steps: int, *, repeats: int, seed: int
-) -> Iterator[Point]:
-    """How estimates differ from the exact meta-gradient at one K, squares in units of its own ‖g‖².
+) -> Iterator[gm_lab.Row]:
+    """Measures how estimates differ from the exact meta-gradient at one K, squares in units of its own ‖g‖².
 
     Args:
         problem: the tiny problems.
@@ -209,30 +218,30 @@ def measured(
     for name in names:
         expected = flat(problem.expected_meta_gradient(name, problem.spread(), inner_steps))
         exact = {
-            "expected_accuracy": estimators.accuracy(expected, truth),
+            "expected_accuracy": estimators.metrics.accuracy(expected, truth),
             "expected_bias_sq": (expected - truth).square().sum(-1) / square,
         }
         for size, permutation in product(sizes, ("ESE", "SSS")):
-            found = problem.estimates(name, permutation, inner_steps, largest.first(size))
+            estimates = problem.estimates(name, permutation, inner_steps, largest.first(size))
             values = {
-                "accuracy": estimators.accuracy(found, truth.unsqueeze(1)).mean(-1),
-                "variance": estimators.variance(found) / square,
-                "bias_sq": estimators.bias_sq(found, truth) / square,
+                "accuracy": estimators.metrics.accuracy(estimates, truth.unsqueeze(1)).mean(-1),
+                "variance": estimators.metrics.variance(estimates) / square,
+                "bias_sq": estimators.metrics.bias_sq(estimates, truth) / square,
                 **{key: value if permutation == "ESE" else value * torch.nan for key, value in exact.items()},
             }
-            point: Point = {
+            label: gm_lab.Row = {
                 "estimator": name,
                 "permutation": permutation,
                 "sample_size": size,
                 "inner_steps": inner_steps,
             }
             for mdp in range(mdps):
-                yield {**point, "mdp": mdp, **{key: float(value[mdp]) for key, value in values.items()}}
+                yield {**label, "mdp": mdp, **{key: float(value[mdp]) for key, value in values.items()}}
 
 
 @dataclass(frozen=True)
 class CommonUniforms:
-    """Random numbers `[MDP, repeat, trajectory, time]` of each role and step, the same for all who ask."""
+    """All who ask get the same random numbers `[MDP, repeat, trajectory, time]` of each role and step."""
 
     seed: int
     mdps: int
@@ -241,7 +250,7 @@ class CommonUniforms:
     horizon: int
 
     def first(self, size: int) -> Callable[[str, int], Tensor]:
-        """The first trajectories of each."""
+        """Returns a function that gives the first trajectories of each."""
 
         def uniform(role: str, step: int) -> Tensor:
             rng = np.random.default_rng([self.seed, len(role), step])
@@ -251,6 +260,6 @@ class CommonUniforms:
 
 
 def flat(weights: Weights) -> Tensor:
-    """All entries along one axis, after the batch axes; a bias has one axis less than a matrix."""
+    """Joins all entries along one axis, after the batch axes; a bias has one axis less than a matrix."""
     parts = (t.flatten(-2) if not name.endswith("_bias") else t for name, t in sorted(weights.items()))
     return torch.cat(list(parts), dim=-1)

@@ -1,7 +1,6 @@
-"""Tabular tasks, the lives of agents in them, and the hand-made rules that a learnt one is compared with."""
+"""Agents live in tabular tasks by a learnt rule, or by the hand-made ones that it is compared with."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
@@ -12,17 +11,20 @@ from torch import Tensor
 import gm_envs_tabular as envs
 import gm_estimators as estimators
 import gm_exact
-from lpg_problem import POLICY, Agent, Inner, Sample, Weights, chosen_of, new_agent
+from gm_experiments.lpg.problem import POLICY, Agent, Experience, Inner, Weights, chosen_of, new_agent
+from gm_experiments.lpg.settings import Tuning
 
 F32, F64 = torch.float32, torch.float64
 ACTIONS = 4
 KINDS = ("random", "grid")
-Learner = Callable[[Agent, Sample], Agent]
-"""From θ and its trajectories to the next θ."""
+Rule = Callable[[Agent, Experience], Agent]
+"""It turns θ and its trajectories into the next θ."""
+Trial = tuple[dict[str, float], Callable[[], Rule]]
+"""A rule is tried at these settings, from which the function makes it anew."""
 
 
 class Tasks:
-    """Tabular tasks of one size along the first axis, with what agents sample in them.
+    """Tabular tasks of one size stand along the first axis, and agents sample in them.
 
     Args:
         drawn: the tasks.
@@ -42,15 +44,15 @@ class Tasks:
         self.scale = (self._best() - self.uniform).clamp(min=1e-3)
 
     def _best(self) -> Tensor:
-        """The value of the best policy that knows the time: V_t = max_a r + γ P V_{t+1}."""
+        """Returns the value of the best policy that knows the time: V_t = max_a r + γ P V_{t+1}."""
         value = torch.zeros_like(self.mdp.reward[..., 0])
         for _ in range(self.horizon):
             future = torch.einsum("...sax,...x->...sa", self.mdp.transition, value)
             value = (self.mdp.reward + self.discount * future).amax(-1)
         return value[..., 0]
 
-    def sample(self, agent: Agent, trajectories: int, rng: np.random.Generator) -> Sample:
-        """Trajectories of every agent."""
+    def sample(self, agent: Agent, trajectories: int, rng: np.random.Generator) -> Experience:
+        """Draws trajectories of every agent."""
         policy = agent[POLICY].detach().to(F64).softmax(-1)
         uniform = envs.uniforms(rng, (len(policy),), trajectories, self.horizon)
         state, action = envs.rollout(policy, self._next_states, uniform)
@@ -58,16 +60,16 @@ class Tasks:
         reward = self.mdp.reward.flatten(-2).gather(-1, place).reshape(action.shape)
         over = self._over.gather(-1, state[..., 1:].flatten(-2)).reshape(action.shape)
         dtype = agent[POLICY].dtype
-        return Sample(state, action, reward.to(dtype), over.to(dtype))
+        return Experience(state, action, reward.to(dtype), over.to(dtype))
 
     def score(self, agent: Agent) -> Tensor:
-        """(J(θ) − J(uniform)) / (J(best) − J(uniform)) with the exact J(θ) = E Σ_{t<T} γᵗ r_t."""
+        """Returns (J(θ) − J(uniform)) / (J(best) − J(uniform)) with the exact J(θ) = E Σ_{t<T} γᵗ r_t."""
         value = gm_exact.evaluate(self.mdp, agent[POLICY].detach().to(F64), self.horizon).value
         return (value - self.uniform) / self.scale
 
 
 def draw_task(rng: np.random.Generator, kind: str, side: int) -> envs.MDP:
-    """A task with side² + 1 states: a random MDP, or a grid world with as many good as bad ends."""
+    """Draws a task with side² + 1 states: a random MDP, or a grid world with as many good as bad ends."""
     if kind == "random":
         return envs.random_mdp(rng, states=side * side + 1, actions=ACTIONS, concentration=0.01)
     ends = max(1, side * side // 8)
@@ -78,48 +80,51 @@ def draw_task(rng: np.random.Generator, kind: str, side: int) -> envs.MDP:
 
 
 def draw_tasks(rng: np.random.Generator, kind: str, side: int, count: int, discount: float, horizon: int) -> Tasks:
-    """Tasks of one kind."""
+    """Draws tasks of one kind."""
     return Tasks([draw_task(rng, kind, side) for _ in range(count)], discount, horizon)
 
 
 def live(
-    tasks: Tasks, learner: Learner, updates: int, trajectories: int, predictions: int, rng: np.random.Generator
+    tasks: Tasks, rule: Rule, updates: int, trajectories: int, predictions: int, rng: np.random.Generator
 ) -> Tensor:
-    """The scores of new agents before and after each update, shape `[updates + 1, task]`."""
+    """Returns the scores of new agents before and after each update, shape `[updates + 1, task]`."""
     agent = new_agent((len(tasks.drawn),), tasks.mdp.n_states, ACTIONS, predictions, F32)
     scores = [tasks.score(agent)]
     for _ in range(updates):
-        moved = learner(agent, tasks.sample(agent, trajectories, rng))
+        moved = rule(agent, tasks.sample(agent, trajectories, rng))
         agent = {name: tensor.detach() for name, tensor in moved.items()}
         scores.append(tasks.score(agent))
     return torch.stack(scores)
 
 
-def learnt(inner: Inner, weights: Weights, inner_lr: float) -> Learner:
-    """θ ← θ + α u(φ, θ)."""
+def learnt(inner: Inner, weights: Weights, inner_lr: float) -> Rule:
+    """Makes the rule θ ← θ + α u(φ, θ)."""
 
-    def learner(agent: Agent, sample: Sample) -> Agent:
+    def rule(agent: Agent, sample: Experience) -> Agent:
         theta = {name: tensor.detach().requires_grad_() for name, tensor in agent.items()}
         direction = inner.direction(weights, theta, sample)
         return {name: theta[name] + inner_lr * direction[name] for name in theta}
 
-    return learner
+    return rule
 
 
-def policy_gradient(inner_lr: float, discount: float) -> Learner:
-    """θ ← θ + α/n Σ_n Σ_t ∇log π(a_t | s_t) (G_t − mean of the other trajectories' G_t) (Williams 1992)."""
+def policy_gradient(inner_lr: float, discount: float) -> Rule:
+    """Makes the rule of Williams (1992), with the mean of the other trajectories as baseline.
 
-    def learner(agent: Agent, sample: Sample) -> Agent:
-        to_go = estimators.returns_to_go(sample.reward, discount)
+    θ ← θ + α/n Σ_n Σ_t ∇log π(a_t | s_t) (G_t − mean of the other trajectories' G_t)
+    """
+
+    def rule(agent: Agent, sample: Experience) -> Agent:
+        to_go = estimators.returns.returns_to_go(sample.reward, discount)
         others = max(1, to_go.shape[-2] - 1)
         baseline = (to_go.sum(-2, keepdim=True) - to_go) / others
         return _ascended(agent, sample, to_go - baseline, inner_lr)
 
-    return learner
+    return rule
 
 
 class ActorCritic:
-    """The same with advantages of a critic that each agent learns from its own trajectories.
+    """It is the policy gradient with advantages of a critic that each agent learns from its own trajectories.
 
     Args:
         inner_lr: α.
@@ -132,8 +137,8 @@ class ActorCritic:
         self._inner_lr, self._critic_lr, self._lambda, self._discount = inner_lr, critic_lr, gae_lambda, discount
         self._value: Tensor | None = None
 
-    def __call__(self, agent: Agent, sample: Sample) -> Agent:
-        """θ′, and a step of the critic."""
+    def __call__(self, agent: Agent, sample: Experience) -> Agent:
+        """Returns θ′, and moves the critic."""
         if self._value is None:
             self._value = torch.zeros_like(agent[POLICY][..., 0])
         advantage, self._value = advantages(self._value, sample, self._discount, self._lambda, self._critic_lr)
@@ -141,48 +146,36 @@ class ActorCritic:
 
 
 def advantages(
-    critic: Tensor, sample: Sample, discount: float, gae_lambda: float, critic_lr: float
+    critic: Tensor, sample: Experience, discount: float, gae_lambda: float, critic_lr: float
 ) -> tuple[Tensor, Tensor]:
-    """Generalised advantages by a tabular critic `[task, state]`, and the critic after a step towards the λ-returns."""
+    """Returns advantages (GAE) by a tabular critic `[task, state]`, and the critic a step closer to the λ-returns."""
     value = critic.gather(-1, sample.state.flatten(-2)).reshape(sample.state.shape)
-    advantage = estimators.gae(sample.reward, value, discount, gae_lambda)
+    advantage = estimators.returns.gae(sample.reward, value, discount, gae_lambda)
     states, error = sample.state[..., :-1].flatten(-2), advantage.flatten(-2)
     total = torch.zeros_like(critic).scatter_add_(-1, states, error)
     count = torch.zeros_like(critic).scatter_add_(-1, states, torch.ones_like(error))
     return advantage, critic + critic_lr * total / count.clamp(min=1)
 
 
-def _ascended(agent: Agent, sample: Sample, advantage: Tensor, inner_lr: float) -> Agent:
+def _ascended(agent: Agent, sample: Experience, advantage: Tensor, inner_lr: float) -> Agent:
     policy = agent[POLICY].detach().requires_grad_()
     objective = (chosen_of(policy.log_softmax(-1), sample) * advantage).sum(-1).mean(-1)
     (gradient,) = torch.autograd.grad(objective.sum(), policy)
     return agent | {POLICY: policy + inner_lr * gradient}
 
 
-Point = tuple[dict[str, float], Callable[[], Learner]]
-"""Settings of a rule, and what makes a new learner of them."""
+def learnt_trials(tuning: Tuning, inner: Inner, weights: Weights) -> Iterator[Trial]:
+    """Lists the settings at which a learnt rule is tried."""
+    for lr in tuning.learnt_lrs:
+        yield {"lr": lr}, partial(learnt, inner, weights, lr)
 
 
-@dataclass(frozen=True)
-class Grid:
-    """What rules are tuned over: α, and for the actor-critic the critic's step size and λ too."""
-
-    inner_lrs: tuple[float, ...]
-    learnt_lrs: tuple[float, ...]
-    critic_lrs: tuple[float, ...]
-    gae_lambdas: tuple[float, ...]
-
-    def learnt(self, inner: Inner, weights: Weights) -> Iterator[Point]:
-        """The settings of a learnt rule."""
-        for lr in self.learnt_lrs:
-            yield {"lr": lr}, partial(learnt, inner, weights, lr)
-
-    def hand_made(self, rule: str, discount: float) -> Iterator[Point]:
-        """The settings of a hand-made rule."""
-        if rule == "policy_gradient":
-            for lr in self.inner_lrs:
-                yield {"lr": lr}, partial(policy_gradient, lr, discount)
-            return
-        for lr, critic_lr, gae_lambda in product(self.inner_lrs, self.critic_lrs, self.gae_lambdas):
-            point = {"lr": lr, "critic_lr": critic_lr, "gae_lambda": gae_lambda}
-            yield point, partial(ActorCritic, lr, critic_lr, gae_lambda, discount)
+def hand_made_trials(tuning: Tuning, name: str, discount: float) -> Iterator[Trial]:
+    """Lists the settings at which a hand-made rule is tried."""
+    if name == "policy_gradient":
+        for lr in tuning.inner_lrs:
+            yield {"lr": lr}, partial(policy_gradient, lr, discount)
+        return
+    for lr, critic_lr, gae_lambda in product(tuning.inner_lrs, tuning.critic_lrs, tuning.gae_lambdas):
+        tried = {"lr": lr, "critic_lr": critic_lr, "gae_lambda": gae_lambda}
+        yield tried, partial(ActorCritic, lr, critic_lr, gae_lambda, discount)

@@ -9,27 +9,14 @@ from torch.testing import assert_close
 from gm_estimators import Estimator, EstimatorError, meta_gradient
 from gm_estimators.estimator import CATALOGUE
 from gm_exact import evaluate
+from gm_experiments.lpg import problem, study
 
 F64 = torch.float64
 TASKS, STATES, ACTIONS, PREDICTIONS, HIDDEN, SIZE, HORIZON = 2, 3, 2, 3, 4, 5, 4
 
 
 @pytest.fixture
-def problem():
-    import lpg_problem
-
-    return lpg_problem
-
-
-@pytest.fixture
-def study():
-    import lpg_study
-
-    return lpg_study
-
-
-@pytest.fixture
-def weights(problem):
+def weights():
     drawn = problem.new_rule(HIDDEN, PREDICTIONS, torch.Generator().manual_seed(0), F64)
     return {name: 2 * weight for name, weight in drawn.items()}
 
@@ -39,7 +26,7 @@ def normal(seed: int, *shape: int) -> Tensor:
 
 
 @pytest.fixture
-def agent(problem):
+def agent():
     return {
         problem.POLICY: normal(1, TASKS, STATES, ACTIONS),
         problem.PREDICTION: normal(2, TASKS, STATES, PREDICTIONS),
@@ -47,7 +34,7 @@ def agent(problem):
 
 
 @pytest.fixture
-def samples(problem):
+def samples():
     """A fixed batch for each inner step, whatever the agent."""
     found = []
     for step in range(3):
@@ -55,15 +42,15 @@ def samples(problem):
         state = torch.randint(0, STATES, (TASKS, SIZE, HORIZON + 1), generator=random)
         action = torch.randint(0, ACTIONS, (TASKS, SIZE, HORIZON), generator=random)
         over = (normal(20 + step, TASKS, SIZE, HORIZON) > 1).to(F64)
-        found.append(problem.Sample(state, action, normal(30 + step, TASKS, SIZE, HORIZON), over))
+        found.append(problem.Experience(state, action, normal(30 + step, TASKS, SIZE, HORIZON), over))
     return found
 
 
-def inner_of(problem, name="ad", **changes):
+def inner_of(name="ad", **changes):
     return problem.Inner(0.9, 0.5, CATALOGUE[name], **changes)
 
 
-def test_the_lstm_is_torchs_run_backwards(problem, weights):
+def test_the_lstm_is_torchs_run_backwards(weights):
     inputs = normal(3, TASKS, SIZE, HORIZON, problem.FEATURES)
     reference = torch.nn.LSTM(problem.FEATURES, HIDDEN, dtype=F64)
     with torch.no_grad():
@@ -76,7 +63,7 @@ def test_the_lstm_is_torchs_run_backwards(problem, weights):
     assert_close(found.flatten(1, 2), expected.flip(0))
 
 
-def test_targets_see_what_follows_and_nothing_before(problem, weights, agent, samples):
+def test_targets_see_what_follows_and_nothing_before(weights, agent, samples):
     reward = samples[0].reward.clone()
     reward[..., 2] += 1
     before, after = (problem.rule(weights, agent, s, 0.9) for s in (samples[0], samples[0]._replace(reward=reward)))
@@ -84,13 +71,13 @@ def test_targets_see_what_follows_and_nothing_before(problem, weights, agent, sa
     assert changed.tolist() == [True, True, True, False]
 
 
-def test_an_agent_with_a_rule_of_its_own_is_as_one_with_the_shared_rule(problem, weights, agent, samples):
+def test_an_agent_with_a_rule_of_its_own_is_as_one_with_the_shared_rule(weights, agent, samples):
     own = {name: weight.expand(TASKS, *weight.shape) for name, weight in weights.items()}
     for shared, each in zip(*(problem.rule(w, agent, samples[0], 0.9) for w in (weights, own)), strict=True):
         assert_close(shared, each)
 
 
-def by_hand(problem, weights, agent, sample) -> dict[str, Tensor]:
+def by_hand(weights, agent, sample) -> dict[str, Tensor]:
     """u step by step: (1[a = a_t] − π) π̂_t for the policy, −α_y y (log y − log ŷ − KL) for the prediction."""
     targets = problem.rule(weights, agent, sample, 0.9)
     found = {name: torch.zeros_like(tensor) for name, tensor in agent.items()}
@@ -109,35 +96,35 @@ def by_hand(problem, weights, agent, sample) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("correction", [False, True])
 @pytest.mark.parametrize("name", sorted(CATALOGUE))
-def test_every_estimator_gives_the_update_that_the_equation_does(problem, weights, agent, samples, name, correction):
+def test_every_estimator_gives_the_update_that_the_equation_does(weights, agent, samples, name, correction):
     tracked = {key: tensor.requires_grad_() for key, tensor in agent.items()}
-    found = inner_of(problem, name, correction=correction).direction(weights, tracked, samples[0])
-    expected = by_hand(problem, weights, {k: v.detach() for k, v in agent.items()}, samples[0])
+    found = inner_of(name, correction=correction).direction(weights, tracked, samples[0])
+    expected = by_hand(weights, {k: v.detach() for k, v in agent.items()}, samples[0])
     for key, tensor in found.items():
         assert_close(tensor.detach(), expected[key])
 
 
-def outer_value(problem, theta) -> Tensor:
+def outer_value(theta) -> Tensor:
     """A smooth function of all of θᴷ, one number for each task."""
     return (theta[problem.POLICY].softmax(-1)[..., 0].square() + theta[problem.PREDICTION].sin().sum(-1)).sum(-1)
 
 
-def test_the_meta_gradient_of_ad_is_that_of_central_differences(problem, weights, agent, samples):
+def test_the_meta_gradient_of_ad_is_that_of_central_differences(weights, agent, samples):
     """On fixed trajectories AD differentiates exactly what is computed: θᴷ as a function of φ, three updates long."""
-    inner = inner_of(problem)
+    inner = inner_of()
 
     def after(phi) -> float:
         theta = agent
         for sample in samples:
-            update = by_hand(problem, phi, theta, sample)
+            update = by_hand(phi, theta, sample)
             theta = {name: tensor + 0.7 * update[name] for name, tensor in theta.items()}
-        return float(outer_value(problem, theta).sum())
+        return float(outer_value(theta).sum())
 
     found = meta_gradient(
         weights,
         agent,
         inner=lambda phi, theta, step: inner.objective(phi, theta, samples[step]),
-        outer=lambda _phi, theta: outer_value(problem, theta),
+        outer=lambda _phi, theta: outer_value(theta),
         inner_steps=3,
         inner_lr=0.7,
     )
@@ -151,14 +138,14 @@ def test_the_meta_gradient_of_ad_is_that_of_central_differences(problem, weights
 
 
 @pytest.fixture
-def tiny(study):
+def tiny():
     """Two tiny MDPs with agents and a rule whose targets are large enough for the Hessian to matter."""
     made = study.TinyProblem(study.Tiny(), 2, np.random.default_rng(0))
     made.weights = {name: 2 * weight for name, weight in made.weights.items()}
     return made
 
 
-def test_the_exact_meta_gradient_is_that_of_central_differences(study, tiny):
+def test_the_exact_meta_gradient_is_that_of_central_differences(tiny):
     """Of J after three expected updates, whose values owe nothing to the correction."""
 
     def after(phi) -> Tensor:
@@ -180,7 +167,7 @@ def test_the_exact_meta_gradient_is_that_of_central_differences(study, tiny):
     assert ((wrong - slope).abs() > 1e-3 * slope.abs()).all()  # AD's is another number
 
 
-def test_at_one_step_estimators_agree_and_beyond_it_only_the_corrected_one_is_exact(study, tiny):
+def test_at_one_step_estimators_agree_and_beyond_it_only_the_corrected_one_is_exact(tiny):
     def of(name: str, steps: int) -> Tensor:
         return study.flat(tiny.expected_meta_gradient(name, tiny.spread(), steps))
 
@@ -195,7 +182,7 @@ def test_at_one_step_estimators_agree_and_beyond_it_only_the_corrected_one_is_ex
 REPEATS, DRAWN = 400, 8
 
 
-def largest_z(study, tiny, name: str, reference: str) -> float:
+def largest_z(tiny, name: str, reference: str) -> float:
     """The largest |mean of estimates − expectation| in standard errors of the mean, along twenty random directions."""
     uniforms = study.CommonUniforms(7, 2, REPEATS, DRAWN, tiny.tiny.horizon).first(DRAWN)
     estimates = tiny.estimates(name, "ESE", 3, uniforms)
@@ -207,13 +194,13 @@ def largest_z(study, tiny, name: str, reference: str) -> float:
 
 
 @pytest.mark.parametrize("name", ["ad", "lvc", "dice", "corrected"])
-def test_the_sampled_mean_is_the_expectation_by_enumeration(study, tiny, name):
+def test_the_sampled_mean_is_the_expectation_by_enumeration(tiny, name):
     """Within 4 standard errors: among 40 numbers a right estimator is that far off once in 400 seeds."""
-    assert largest_z(study, tiny, name, name) < 4
+    assert largest_z(tiny, name, name) < 4
 
 
-def test_a_biased_control_is_rejected(study, tiny):
-    assert largest_z(study, tiny, "ad", study.CORRECTED) > 8
+def test_a_biased_control_is_rejected(tiny):
+    assert largest_z(tiny, "ad", study.CORRECTED) > 8
 
 
 @pytest.mark.parametrize(
@@ -223,7 +210,7 @@ def test_a_biased_control_is_rejected(study, tiny):
         (lambda t: t.reward.detach().sum(-1), "expected a differentiable function of trajectories.log_prob"),
     ],
 )
-def test_a_users_surrogate_that_fails_is_named(problem, weights, agent, samples, surrogate, message):
+def test_a_users_surrogate_that_fails_is_named(weights, agent, samples, surrogate, message):
     inner = problem.Inner(0.9, 0.5, Estimator("mine:wrong", surrogate, True, "mine", None, "this test"))
     tracked = {key: tensor.requires_grad_() for key, tensor in agent.items()}
     with pytest.raises(EstimatorError, match=f"estimator mine:wrong: surrogate: {message}"):
