@@ -1,16 +1,17 @@
 """What the tests of the experiments share: array shapes are checked, and an experiment runs in an empty folder."""
 
 from collections.abc import Callable
+from importlib import import_module
 
 import jaxtyping
 import pytest
 
 import gm_lab
 
-with jaxtyping.install_import_hook(["gm_envs_tabular", "gm_estimators", "gm_exact"], "beartype.beartype"):
-    import gm_envs_tabular  # noqa: F401
-    import gm_estimators  # noqa: F401
-    import gm_exact  # noqa: F401
+WITH_SHAPES = ("gm_envs_ipd", "gm_envs_tabular", "gm_estimators", "gm_exact", "gm_experiments.lola")
+with jaxtyping.install_import_hook(WITH_SHAPES, "beartype.beartype"):
+    for module in (*WITH_SHAPES, "gm_experiments.lola.run"):
+        import_module(module)
 
 
 @pytest.fixture

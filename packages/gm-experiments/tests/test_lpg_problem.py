@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from gm_estimators import CATALOGUE, Estimator, EstimatorError, meta_gradient
+from gm_estimators import Estimator, EstimatorError, meta_gradient
+from gm_estimators.estimator import CATALOGUE
 from gm_exact import evaluate
 from gm_experiments.lpg import problem, study
 

@@ -114,7 +114,7 @@ def undisturbed(tmp_path_factory, finish):
     return finish(tmp_path_factory.mktemp("undisturbed") / "run")
 
 
-def wait_until(condition, seconds=20.0):
+def wait_until(condition, seconds=60.0):
     """Waits for something another process does."""
     end = time.monotonic() + seconds
     while not condition():

@@ -11,7 +11,6 @@ import pytest
 
 import gm_lab
 
-
 SOON = 40
 """Seconds that are plenty on a busy machine, and less than the cells or checkpoints take that nobody waits for."""
 

@@ -9,12 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gm_estimators import Estimator, meta_gradient
-from gm_estimators.inner_loop import Params as AnyParams
-from gm_estimators.inner_loop import Update, as_dict, gradient
+from gm_estimators.optimisers import AdamState, Update, global_norm
+from gm_estimators.parameters import Params as AnyParams
+from gm_estimators.parameters import as_dict, detached, gradient
 from gm_mgrl_atari.laps import Laps
 from gm_mgrl_atari.network import Network, Params
 from gm_mgrl_atari.objectives import Batch, Coefficients, Terms, coefficients, combined, fixed_coefficients, terms
-from gm_mgrl_atari.optimiser import AdamState, detached, global_norm
 
 OUTER = fixed_coefficients()
 

@@ -1,1 +1,3 @@
-"""What the tabular experiments share: settings and cells, random MDPs, checks, labels, and what a claim is."""
+"""What several experiments share."""
+
+__all__ = ["checks", "claims", "grid", "labels", "mdps", "problem", "run", "settings", "softmax", "training"]

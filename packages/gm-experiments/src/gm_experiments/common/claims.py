@@ -1,10 +1,13 @@
-"""A claim is an entry of a table."""
+"""A claim as an entry of a table, and what is known about each point of results.csv."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-import gm_lab
+from gm_lab import analysis
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EvidenceT = TypeVar("EvidenceT")
 
@@ -22,10 +25,47 @@ class Claim(Generic[EvidenceT]):
 
     id: str
     words: str
-    parts: tuple[Callable[[EvidenceT], Iterable[gm_lab.Comparison]], ...]
+    parts: tuple[Callable[[EvidenceT], Iterable[analysis.Comparison]], ...]
     examples: int = 2
 
-    def verdict(self, evidence: EvidenceT) -> gm_lab.Verdict:
+    def verdict(self, evidence: EvidenceT) -> analysis.Verdict:
         """Whether it holds, with the numbers that decide it."""
         comparisons = [item for part in self.parts for item in part(evidence)]
-        return gm_lab.decided(self.id, self.words, comparisons, self.examples)
+        return analysis.decided(self.id, self.words, comparisons, self.examples)
+
+
+class Evidence:
+    """Metrics per MDP at each estimator, permutation and point of some axes, from one pass over results.csv.
+
+    Args:
+        frame: results.csv.
+        figures: those that measure the same thing.
+        axes: the columns that tell points apart; rows that differ in others are averaged.
+        metrics: the columns measured.
+    """
+
+    def __init__(
+        self,
+        frame: "pd.DataFrame",
+        figures: Sequence[str],
+        axes: Sequence[str],
+        metrics: Sequence[str] = ("accuracy", "variance"),
+    ) -> None:
+        rows = frame[frame["figure"].isin(figures)].drop(columns="figure").drop_duplicates()
+        key = ["estimator", "permutation", *axes]
+        means = rows.groupby([*key, "mdp"], sort=True)[list(metrics)].mean()
+        self._where = means.groupby(key, sort=False).indices
+        self._mdps = means.index.get_level_values("mdp")
+        self._values = {metric: means[metric].to_numpy() for metric in metrics}
+        self._points = {axis: sorted(rows[axis].unique()) for axis in axes}
+
+    def __call__(self, estimator: str, permutation: str, *point: float, metric: str = "accuracy") -> "pd.Series[float]":
+        """The metric at one point, indexed by MDP; empty if it was not measured."""
+        import pandas as pd
+
+        where = self._where.get((estimator, permutation, *point), slice(0))
+        return pd.Series(self._values[metric][where], self._mdps[where])
+
+    def points(self, axis: str) -> list[float]:
+        """The values of an axis that the figures have, in ascending order."""
+        return self._points[axis]

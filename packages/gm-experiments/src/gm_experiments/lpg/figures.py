@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-import gm_lab
 from gm_experiments.lpg.settings import Settings
+from gm_lab import analysis
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,21 +32,21 @@ def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
 
 def _learning(rows: "pd.DataFrame") -> "Figure":
     kinds = [kind for kind in KINDS if kind in set(rows["kind"])]
-    figure = gm_lab.panels([f"held-out {KINDS[kind]}" for kind in kinds], width=4.6)
+    figure = analysis.panels([f"held-out {KINDS[kind]}" for kind in kinds], width=4.6)
     for axes, kind in zip(figure.axes, kinds, strict=True):
         chosen = rows[rows["kind"] == kind]
         names = [name for name in RULES if name in set(chosen["rule"])]
-        gm_lab.lines(
+        analysis.lines(
             axes, chosen, "update", "score", by="rule", over="task", names=names, labels=RULES, marks=False,
             x_label="updates of an agent", y_label=SCORE,
         )  # fmt: skip
-    gm_lab.shared_legend(figure, columns=3)
+    analysis.shared_legend(figure, columns=3)
     return figure
 
 
 def _meta(rows: "pd.DataFrame") -> "Figure":
-    figure = gm_lab.panels(["meta-training"], width=3.8)
-    gm_lab.lines(
+    figure = analysis.panels(["meta-training"], width=3.8)
+    analysis.lines(
         figure.axes[0], rows, "update", "score", by="rule", over="seed", labels={"lpg": "LPG"}, marks=False,
         x_label="meta-updates (windows of K updates)", y_label="mean score of agents of all ages",
     )  # fmt: skip
@@ -62,18 +62,18 @@ def _gradient(rows: "pd.DataFrame") -> "Figure":
         "accuracy, derivatives sampled": (largest[largest["permutation"] == "ESE"], "accuracy"),
         "accuracy, all sampled": (largest[largest["permutation"] == "SSS"], "accuracy"),
     }
-    figure = gm_lab.panels(list(panels), width=2.8, share_y=False)
+    figure = analysis.panels(list(panels), width=2.8, share_y=False)
     for axes, (title, (chosen, metric)) in zip(figure.axes, panels.items(), strict=True):
         # zero cannot be shown on a logarithmic scale: what is exact has no line there
         shown = chosen[chosen[metric] > EQUAL] if metric == "expected_bias_sq" else chosen
-        gm_lab.lines(
+        analysis.lines(
             axes, shown, "inner_steps", metric, by="estimator", over="mdp", labels=ESTIMATORS,
             names=list(rows["estimator"].unique()), x_label="inner steps K",
             y_label="", y_scale="linear" if title.startswith("accuracy") else "log",
         )  # fmt: skip
         axes.set_xticks(sorted(rows["inner_steps"].unique()))
         axes.set_ylabel("accuracy" if metric == "accuracy" else "in units of ‖g‖²")
-    gm_lab.shared_legend(figure)
+    analysis.shared_legend(figure)
     return figure
 
 

@@ -115,7 +115,7 @@ def policy_gradient(inner_lr: float, discount: float) -> Rule:
     """
 
     def rule(agent: Agent, sample: Experience) -> Agent:
-        to_go = estimators.returns_to_go(sample.reward, discount)
+        to_go = estimators.returns.returns_to_go(sample.reward, discount)
         others = max(1, to_go.shape[-2] - 1)
         baseline = (to_go.sum(-2, keepdim=True) - to_go) / others
         return _ascended(agent, sample, to_go - baseline, inner_lr)
@@ -150,7 +150,7 @@ def advantages(
 ) -> tuple[Tensor, Tensor]:
     """Returns advantages (GAE) by a tabular critic `[task, state]`, and the critic a step closer to the λ-returns."""
     value = critic.gather(-1, sample.state.flatten(-2)).reshape(sample.state.shape)
-    advantage = estimators.gae(sample.reward, value, discount, gae_lambda)
+    advantage = estimators.returns.gae(sample.reward, value, discount, gae_lambda)
     states, error = sample.state[..., :-1].flatten(-2), advantage.flatten(-2)
     total = torch.zeros_like(critic).scatter_add_(-1, states, error)
     count = torch.zeros_like(critic).scatter_add_(-1, states, torch.ones_like(error))

@@ -99,7 +99,7 @@ class Inner:
         each = surrogate_of(self.estimator, log_prob, targets.policy) - self.prediction_weight * divergence
         weight = torch.full_like(each, 1 / each.shape[-1]) if sample.weight is None else sample.weight
         if self.correction:
-            weight = weight * estimators.magic_box(chosen_of(agent[POLICY].log_softmax(-1), sample).sum(-1))
+            weight = weight * estimators.operators.magic_box(chosen_of(agent[POLICY].log_softmax(-1), sample).sum(-1))
         update = torch.autograd.grad((weight * each).sum(), list(alias.values()), create_graph=True)
         return dict(zip(alias, update, strict=True))
 
@@ -210,7 +210,7 @@ def surrogate_of(estimator: estimators.Estimator, log_prob: Tensor, advantage: T
         return each[0]
 
     try:
-        mean = estimators.mean_surrogate(noted, trajectories)  # which checks the shape
+        mean = estimators.surrogates.mean_surrogate(noted, trajectories)  # which checks the shape
         if not mean.requires_grad:
             raise ValueError("surrogate: expected a differentiable function of trajectories.log_prob, got a constant")
     except Exception as error:

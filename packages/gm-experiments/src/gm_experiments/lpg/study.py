@@ -12,7 +12,7 @@ import gm_envs_tabular as envs
 import gm_estimators as estimators
 import gm_exact
 import gm_lab
-from gm_estimators.inner_loop import Params, as_dict, gradient
+from gm_estimators.parameters import Params, as_dict, gradient
 from gm_experiments.lpg.problem import (
     POLICY,
     PREDICTION,
@@ -169,7 +169,7 @@ class TinyProblem:
             if permutation[2] == "E":
                 return gm_exact.evaluate(self._spread_mdp, theta[POLICY], self.tiny.horizon).value
             sample = self._draw(theta, uniform("outer", 0))
-            to_go = estimators.returns_to_go(sample.reward, self.tiny.discount)
+            to_go = estimators.returns.returns_to_go(sample.reward, self.tiny.discount)
             discount = self.tiny.discount ** torch.arange(self.tiny.horizon)
             return (chosen_of(theta[POLICY].log_softmax(-1), sample) * discount * to_go).sum(-1).mean(-1)
 
@@ -218,15 +218,15 @@ def measurements(
     for name in names:
         expected = flat(problem.expected_meta_gradient(name, problem.spread(), inner_steps))
         exact = {
-            "expected_accuracy": estimators.accuracy(expected, truth),
+            "expected_accuracy": estimators.metrics.accuracy(expected, truth),
             "expected_bias_sq": (expected - truth).square().sum(-1) / square,
         }
         for size, permutation in product(sizes, ("ESE", "SSS")):
             estimates = problem.estimates(name, permutation, inner_steps, largest.first(size))
             values = {
-                "accuracy": estimators.accuracy(estimates, truth.unsqueeze(1)).mean(-1),
-                "variance": estimators.variance(estimates) / square,
-                "bias_sq": estimators.bias_sq(estimates, truth) / square,
+                "accuracy": estimators.metrics.accuracy(estimates, truth.unsqueeze(1)).mean(-1),
+                "variance": estimators.metrics.variance(estimates) / square,
+                "bias_sq": estimators.metrics.bias_sq(estimates, truth) / square,
                 **{key: value if permutation == "ESE" else value * torch.nan for key, value in exact.items()},
             }
             label: gm_lab.Row = {

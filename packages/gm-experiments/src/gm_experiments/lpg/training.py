@@ -10,7 +10,7 @@ from torch import Tensor
 
 import gm_envs_tabular as envs
 import gm_estimators as estimators
-from gm_estimators.inner_loop import Params, as_dict
+from gm_estimators.parameters import Params, as_dict
 from gm_experiments.lpg.lifetimes import ACTIONS, F32, KINDS, Tasks, advantages, draw_task
 from gm_experiments.lpg.problem import (
     POLICY,

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-import gm_lab
 from gm_experiments.mgrl.settings import ENDS, NAMES, PARTS, SECONDS, Settings
 from gm_experiments.mgrl.tables import games_of, variants_of
+from gm_lab import analysis
 from gm_lab.analysis import COLOURS, MARKERS
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _returns(log: "pd.DataFrame") -> "Figure":
     games = games_of(log)
     columns = min(len(games), 4)
     rows = -(-len(games) // columns)
-    figure = gm_lab.panels(games[:columns], width=3.4, height=2.9, rows=rows, share_y=False)
+    figure = analysis.panels(games[:columns], width=3.4, height=2.9, rows=rows, share_y=False)
     for axes, game in zip(figure.axes, games, strict=False):
         axes.set_title(game, fontsize=10, loc="left")
         _over_steps(
@@ -55,22 +55,22 @@ def _returns(log: "pd.DataFrame") -> "Figure":
         )
     for axes in figure.axes[len(games) :]:
         axes.set_axis_off()
-    gm_lab.shared_legend(figure)
+    analysis.shared_legend(figure)
     return figure
 
 
 def _meta_parameters(log: "pd.DataFrame") -> "Figure":
     games = games_of(log)
-    figure = gm_lab.panels(list(SYMBOLS.values()), width=2.7, height=2.4, rows=len(games), share_y=False)
+    figure = analysis.panels(list(SYMBOLS.values()), width=2.7, height=2.4, rows=len(games), share_y=False)
     for axes, (game, name) in zip(figure.axes, product(games, NAMES), strict=True):
         _over_steps(axes, log[log["game"] == game], name, game)
-    gm_lab.shared_legend(figure)
+    analysis.shared_legend(figure)
     return figure
 
 
 def _over_steps(axes: "Axes", log: "pd.DataFrame", value: str, label: str) -> None:
     """Draws a value of each algorithm over environment steps."""
-    gm_lab.lines(
+    analysis.lines(
         axes, log.assign(millions=log["env_steps"] / 1e6), "millions", value, by="algorithm", over="seed",
         labels=LABELS, x_label="environment steps, millions", y_label=label, marks=False,
     )  # fmt: skip
@@ -80,7 +80,7 @@ def _gradient(rows: "pd.DataFrame") -> "Figure":
     variants = variants_of(rows)
     points = sorted(rows["updates"].unique())
     measures = [measure for measure in TITLES if measure in rows]
-    figure = gm_lab.panels([TITLES[name] for name in measures], width=2.9, height=1.1 + 0.36 * len(variants))
+    figure = analysis.panels([TITLES[name] for name in measures], width=2.9, height=1.1 + 0.36 * len(variants))
     for axes, measure in zip(figure.axes, measures, strict=True):
         columns = [f"{measure}{end}" for end in ENDS]
         # runs of older versions have no intervals, and those of two windows unbounded ones
@@ -98,7 +98,7 @@ def _gradient(rows: "pd.DataFrame") -> "Figure":
             _magnitudes(axes, shown[measure])
     # all panels have one vertical axis
     figure.axes[0].invert_yaxis()
-    gm_lab.shared_legend(figure)
+    analysis.shared_legend(figure)
     return figure
 
 
@@ -118,7 +118,7 @@ def _time(rows: "pd.DataFrame") -> "Figure":
     """Draws the parts of the wall time, means over games and seeds."""
     parts = rows[list(SECONDS)].groupby(rows["algorithm"]).sum()
     shares = parts.div(parts.sum(axis=1), axis=0).mul(100)
-    figure = gm_lab.panels([""], width=7.2, height=1.3 + 0.4 * len(shares))
+    figure = analysis.panels([""], width=7.2, height=1.3 + 0.4 * len(shares))
     (axes,) = figure.axes
     done = 0 * shares[SECONDS[0]]
     for k, (part, column) in enumerate(zip(PARTS, SECONDS, strict=True)):
@@ -134,5 +134,5 @@ def _time(rows: "pd.DataFrame") -> "Figure":
         done = done + shares[column]
     axes.invert_yaxis()
     axes.set_xlabel("share of the wall time, per cent")
-    gm_lab.shared_legend(figure, columns=3)
+    analysis.shared_legend(figure, columns=3)
     return figure

@@ -140,6 +140,7 @@ def connected(where: Place) -> Any:
         BadInput: The cluster can't be used.
     """
     address = None if where.address is None else let_in(where.address)
+    let_in.cache_clear()  # it was true just now
     # no statistics to anyone, and no hint at what a later Ray will do
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
     ray = import_module("ray")
