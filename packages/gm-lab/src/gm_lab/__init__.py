@@ -10,6 +10,7 @@ from gm_lab.track import Curves
 
 if TYPE_CHECKING:
     from gm_lab import analysis as analysis
+    from gm_lab import report_command as report_command
     from gm_lab.analysis import Comparison as Comparison
     from gm_lab.analysis import Interval as Interval
     from gm_lab.analysis import Verdict as Verdict
@@ -53,7 +54,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Imports `gm_lab.analysis` and `gm_lab.launch`, which take their time, when they or their names are asked for."""
-    if name in ("analysis", "launch"):
+    if name in ("analysis", "launch", "report_command"):
         return import_module(f"gm_lab.{name}")
     analysis = None if name.startswith("_") else import_module("gm_lab.analysis")
     if analysis is None or name not in analysis.__all__:

@@ -23,13 +23,22 @@ from gm_estimators.returns import discounts, gae
 
 @runtime_checkable
 class EntrySums(Protocol):
-    """W and d ↦ U of a sample."""
+    """What an estimator makes of a sample: W, d ↦ U, and how often each entry is visited.
+
+    Attributes:
+        weight: the cumulative ratio of each trajectory; `None` without a behaviour policy.
+    """
+
+    weight: Float[Tensor, "*batch trajectory"] | None
 
     def first(self) -> Float[Tensor, "*batch 5 4"]:
         """Returns W."""
 
     def product(self, direction: Float[Tensor, "extra *batch 5 4"], /) -> Float[Tensor, "extra *batch 5 4"]:
         """Returns U of every direction along the extra leading axis."""
+
+    def visits(self) -> Float[Tensor, "*batch 5 4"]:
+        """Returns how often each (s, o) occurs in a trajectory, on average."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +79,11 @@ class GameObjective:
         self._meta_score = own - meta_params.sigmoid().unsqueeze(-1)
         self._score = other - params.sigmoid().unsqueeze(-1)
         self._curvature = params.sigmoid() * (-params).sigmoid()
-        self._sums = sums
+        self.sums = sums
 
     @cached_property
     def _first(self) -> Tensor:
-        return self._sums.first().to(self._score)
+        return self.sums.first().to(self._score)
 
     @cached_property
     def gradient(self) -> Float[Tensor, "*batch 5"]:
@@ -91,7 +100,7 @@ class GameObjective:
     ) -> tuple[Float[Tensor, "extra *batch 5"], Float[Tensor, "extra *batch 5"]]:
         """Returns (∇²θ J λ, ∇φ∇θ J λ) for every λ along the extra leading axis."""
         direction = cotangent.unsqueeze(-1) * self._score
-        second = self._sums.product(direction).to(direction)
+        second = self.sums.product(direction).to(direction)
         own = (second * self._score).sum(-1) - cotangent * self._curvature * self._first.sum(-1)
         return own, (second * self._meta_score).sum(-1)
 

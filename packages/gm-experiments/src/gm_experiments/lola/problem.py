@@ -15,7 +15,7 @@ from gm_estimators.decomposition import Objective, Role, Rows
 from gm_estimators.surrogates import dice
 from gm_experiments.lola.arena import JointTrajectories, Player
 from gm_experiments.lola.blocks import DiceBlocks
-from gm_experiments.lola.objectives import GameObjective, GameSignal, StepSums, joint_log_policy
+from gm_experiments.lola.objectives import EntrySums, GameObjective, GameSignal, StepSums, joint_log_policy
 from gm_experiments.lola.settings import Arm, Game
 
 LEARNERS = torch.tensor((0, 1))
@@ -96,7 +96,7 @@ class LookAheadPoint:
         ahead = self._ahead
         sums = _sums(estimator, sample, joint_log_policy(self._policies), ahead.signals[role], ahead.game, ahead.dtype)
         learners = LEARNERS.expand(self._params.shape[:-1])
-        return self._heard(role, SampledObjective(ahead.policies, self._params, learners, sample, sums))
+        return self._heard(role, SampledObjective(ahead.policies, self._params, learners, sums, sample))
 
     def _heard(self, role: Role, objective: Objective) -> Objective:
         mask = self._ahead.mask
@@ -110,20 +110,15 @@ class SampledObjective(GameObjective):
         meta_params: φ.
         params: θ.
         learner: as `GameObjective`.
+        sums: what the estimator made of the trajectories.
         sample: the trajectories.
-        sums: what the estimator made of them.
     """
 
     def __init__(
-        self,
-        meta_params: Tensor,
-        params: Tensor,
-        learner: Tensor,
-        sample: JointTrajectories,
-        sums: DiceBlocks | StepSums,
+        self, meta_params: Tensor, params: Tensor, learner: Tensor, sums: EntrySums, sample: JointTrajectories
     ) -> None:
         super().__init__(meta_params, params, learner, sums)
-        self.sample, self.sums = sample, sums
+        self.sample = sample
 
 
 class ExactGameObjective:
@@ -243,7 +238,7 @@ def _sums(
     signal: GameSignal,
     game: Game,
     dtype: torch.dtype,
-) -> DiceBlocks | StepSums:
+) -> EntrySums:
     """What the estimator makes of a sample: several rounds at a time for DiCE, round by round for any other."""
     controlled = game.self_normalise or game.clip is not None
     if estimator.surrogate is dice and (sample.behaviour is None or not controlled):
