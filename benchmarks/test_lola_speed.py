@@ -9,11 +9,10 @@ import pytest
 import torch
 
 import gm_envs_ipd
-from lola_problem import Curve, Game
-from lola_training import Training
+from gm_experiments.lola import Arm, Game, Learner, measurements_of
 from reading import lola
 
-CURVE = Curve("inner=128 outer=128", shared=True)
+ARM = Arm("inner=128 outer=128", shared=True)
 
 
 @pytest.fixture(autouse=True)
@@ -27,11 +26,11 @@ def one_thread():
 
 def seconds_per_update(seeds: int = 10, size: int = 128, updates: int = 10, **game: int) -> float:
     """Processor time of an update: rollouts, both meta-gradients, Adam, critics, the exact metric, the score."""
-    curve = replace(CURVE, inner=size, hessian=size, outer=size)
+    arm = replace(ARM, inner=size, hessian=size, outer=size)
     settings = Game(updates=updates, evaluation_size=size, **game)
     begin = time.process_time()
-    # up to a hundred updates come together, when the last of them is made
-    assert len(list(Training(settings, curve, seeds, np.random.Generator(np.random.SFC64(0))).updates())) == updates
+    learner = Learner(settings, arm, seeds, np.random.Generator(np.random.SFC64(0)))
+    assert len(measurements_of(settings, list(learner.updates()))["score"]) == updates
     return (time.process_time() - begin) / updates
 
 

@@ -9,8 +9,10 @@ import torch
 
 import gm_envs_tabular
 import gm_estimators
-import maml_tabular
-import tabular
+from gm_experiments.common.grid import Grid
+from gm_experiments.common.mdps import RandomMDPs
+from gm_experiments.common.settings import Cell, Tabular
+from gm_experiments.maml.problem import maml_problem
 from reading import maml
 from reading.mdp import MDP
 
@@ -36,19 +38,12 @@ def best_of(runs: int, work: Callable[[], object]) -> float:
 
 def batched(*, size: int = 256, steps: int = 1, mdps: int = 10, **flags: int) -> Callable[[], object]:
     """One estimate SSS by LVC in every repeat of every MDP, random numbers and exact critics included."""
-    grid = gm_estimators.Grid(("lvc",), ("SSS",), (size,), (steps,))
-    cell = tabular.Cell(0, tuple(range(mdps)), steps, 10.0, (("bench", grid),), tabular.Tabular(**flags))
+    grid = Grid(("lvc",), ("SSS",), (size,), (steps,))
+    cell = Cell(0, tuple(range(mdps)), steps, 10.0, (("bench", grid),), Tabular(**flags))
 
     def work() -> object:
-        problem = maml_tabular.maml_problem(cell, tabular.RandomMDPs(cell, torch.device("cpu")))
-        return gm_estimators.decompose(
-            problem,
-            [gm_estimators.load("lvc")],
-            permutations=["SSS"],
-            sample_sizes=[size],
-            inner_steps=steps,
-            inner_lr=10.0,
-        )
+        problem, lvc = maml_problem(RandomMDPs(cell, "cpu")), gm_estimators.load("lvc")
+        return gm_estimators.decompose(problem, [lvc], permutations=["SSS"], sizes=[size], **cell.terms)
 
     return work
 

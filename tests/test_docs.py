@@ -164,7 +164,7 @@ def test_every_package_and_every_app_has_a_page():
     nav = (ROOT / "mkdocs.yml").read_text()
     assert [page for page in PAGES if page not in nav] == []
     mentioned = {app for app, _ in COMMANDS}
-    apps = {path.stem for path in (ROOT / "apps").glob("*.py") if "EXPERIMENT = gm_lab.Experiment(" in path.read_text()}
+    apps = {path.stem for path in (ROOT / "apps").glob("*.py") if "gm_lab.main(EXPERIMENT)" in path.read_text()}
     assert apps - mentioned == set()
 
 

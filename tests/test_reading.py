@@ -10,8 +10,8 @@ from torch.testing import assert_close
 import gm_mgrl_atari
 from gm_estimators import ascent, decompose, load
 from gm_estimators.estimator import CATALOGUE
-from gm_estimators.tabular import TabularProblem
-from gm_exact import TabularMDP, evaluate, state_values
+from gm_exact import PolicyEvaluation, state_values
+from gm_experiments.lirpg.problem import LirpgProblem
 from reading import lirpg, maml, mgrl
 from reading.mdp import MDP
 
@@ -42,46 +42,20 @@ def plain_inputs(wiring):
 @pytest.mark.parametrize("estimator", list(CATALOGUE))
 def test_the_batched_path_is_the_plain_loop_of_maml(wiring, estimator, inner_steps):
     terms = {"inner_steps": inner_steps, "inner_lr": 3.0}
-    estimates = decompose(wiring.problem, [load(estimator)], sample_sizes=[SIZE], **terms)
+    estimates = decompose(wiring.problem, [load(estimator)], sizes=[SIZE], **terms)
     mdp, theta, random = plain_inputs(wiring)
     for (_, permutation, _), estimate in estimates.items():
         plain = maml.meta_gradient(mdp, theta, random, estimator=estimator, permutation=permutation, **terms)
         assert_close(estimate[REPEAT], plain, rtol=1e-10, atol=1e-12)
 
 
-class ExactLirpg:
-    """J of an MDP whose reward is r + φ."""
+class KnownError(LirpgProblem):
+    """LIRPG whose critic's error is that of a critic which does not know φ."""
 
-    meta_gradient = None
-
-    def __init__(self, mdp: TabularMDP, params: Tensor) -> None:
-        self._evaluation = evaluate(mdp, params)
-        self.gradient = self._evaluation.gradient
-
-    def vjp(self, cotangent: Tensor) -> tuple[Tensor, Tensor]:
-        tangent = self._evaluation.tangent(cotangent)
-        return tangent.gradient, tangent.occupancy
-
-
-def lirpg_problem(wiring, phi: Tensor) -> TabularProblem:
-    """A critic that knows φ, but for an error of its own."""
-    intrinsic = wiring.mdp.with_reward(wiring.mdp.reward + phi)
-    constant = wiring.mdp.with_reward(wiring.mdp.reward + phi.detach())
-
-    def critic(role: str, step: int, params: Tensor) -> Tensor:
-        error = wiring.critic(role, step, params) - state_values(wiring.mdp, params)
-        return state_values(wiring.mdp if role == "outer" else intrinsic, params) + error
-
-    return TabularProblem(
-        params=wiring.params,
-        exact=lambda role, params: ExactLirpg(wiring.mdp if role == "outer" else constant, params),
-        rollout=wiring.rollout,
-        critic=critic,
-        reward=wiring.mdp.reward,
-        discount=wiring.mdp.discount,
-        gae_lambda=GAE_LAMBDA,
-        intrinsic_reward=phi,
-    )
+    def critic(self, role: str, step: int, params: Tensor, _evaluation: PolicyEvaluation) -> Tensor:
+        plain = state_values(self.mdp, params)
+        judged = plain if role == "outer" else state_values(self._judged, params)
+        return judged + self.numbers.critic_error(role, step, plain)
 
 
 @pytest.mark.parametrize("inner_steps", [1, 2])
@@ -89,7 +63,8 @@ def lirpg_problem(wiring, phi: Tensor) -> TabularProblem:
 def test_the_batched_path_is_the_plain_loop_of_lirpg(wiring, estimator, inner_steps):
     phi = torch.randn(wiring.params.shape, generator=torch.Generator().manual_seed(1), dtype=F64).requires_grad_()
     terms = {"inner_steps": inner_steps, "inner_lr": 3.0}
-    estimates = decompose(lirpg_problem(wiring, phi), [load(estimator)], sample_sizes=[SIZE], **terms)
+    problem = KnownError(wiring.mdp, wiring.params, wiring, phi, gae_lambda=GAE_LAMBDA)
+    estimates = decompose(problem, [load(estimator)], sizes=[SIZE], **terms)
     mdp, theta, random = plain_inputs(wiring)
     for (_, permutation, _), estimate in estimates.items():
         named = {"estimator": estimator, "permutation": permutation, "gae_lambda": GAE_LAMBDA}

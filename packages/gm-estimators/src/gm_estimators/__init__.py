@@ -7,6 +7,7 @@ import importlib
 from typing import Any
 
 from gm_estimators import (
+    attribution,
     corrections,
     critics,
     debias,
@@ -21,8 +22,7 @@ from gm_estimators import (
     returns,
     surrogates,
 )
-from gm_estimators.attribution import attribution  # old name: without this line it is the room of that name
-from gm_estimators.decomposition import PERMUTATIONS, decompose, exact_meta_gradient
+from gm_estimators.decomposition import PERMUTATIONS, Sizes, decompose, exact_meta_gradient
 from gm_estimators.estimator import Estimator, EstimatorError
 from gm_estimators.inner_loop import inner_loop
 from gm_estimators.meta_gradient import meta_gradient
@@ -34,6 +34,7 @@ __all__ = [
     "PERMUTATIONS",
     "Estimator",
     "EstimatorError",
+    "Sizes",
     "Trajectories",
     "ascent",
     "attribution",
@@ -58,7 +59,7 @@ __all__ = [
 ]
 
 _OLD_NAMES = {
-    "attribution": "Adam SharedBatch attribute clipped shapley",
+    "attribution": "attribute clipped shapley",
     "corrections": "sampling_correction",
     "critics": "learnt_values",
     "debias": "Debias Jackknife Levels combine jackknife multilevel",
@@ -67,11 +68,9 @@ _OLD_NAMES = {
     "std_sum summary variance",
     "off_policy": "OffPolicyTrajectories cumulative_ratio effective_sample_size off_policy_dice vtrace",
     "operators": "decomposed_step likelihood_ratio magic_box",
-    "problem": "ExactObjective",
+    "decomposition": "Decomposition ExactObjective sampled_path",
     "returns": "gae lambda_returns returns_to_go",
-    "study": "Grid measure",
     "surrogates": "ad dice loaded_dice lvc mean_surrogate tmaml",
-    "tabular": "TabularProblem",
 }
 
 

@@ -1,0 +1,61 @@
+"""The command that writes one HTML page about any runs, and on request a W&B Report, too."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from gm_lab.run import BadInput, make_folder, parsed_line, provenance, write_atomically
+
+__all__ = ["Settings", "main"]
+
+NAME = "report"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Figures, verdicts, settings, speed and how to reproduce, of one or more runs on one page."""
+
+    run_dirs: tuple[Path, ...]
+    """Run directories, of one app or of several."""
+    out: Path | None = None
+    """Where the page goes (default: report.html in the run directory; runs/report-<UTC time>.html for several)."""
+    entity: str | None = None
+    """With --project: also write a W&B Report for this user or team, and print its link."""
+    project: str | None = None
+    """The W&B project that the Report belongs to; its panels show the runs where the apps sent them."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the page; exit status 0, or 2 with one line on stderr."""
+    try:
+        settings = parsed_line(Settings, NAME, argv)
+        if not settings.run_dirs:
+            raise BadInput("expected at least one run directory, got none")
+        if (settings.entity is None) != (settings.project is None):
+            raise BadInput("expected --entity and --project together, got one of them")
+        if "" in (settings.entity, settings.project):
+            raise BadInput("--entity, --project: expected the names of a W&B user or team and of a project, got ''")
+        from gm_lab.analysis import report
+
+        runs = [report.load(path) for path in settings.run_dirs]
+        out = settings.out or default_out(settings.run_dirs)
+        make_folder(out.parent)
+        write_atomically(out, report.rendered(runs, provenance.command(argv)).encode())
+        print(f"report: {out}")
+        if settings.entity is not None and settings.project is not None:
+            from gm_lab.track.wandb_report import published
+
+            print(f"W&B Report: {published(runs, settings.entity, settings.project)}")
+        return 0
+    except BadInput as error:
+        print(f"{NAME}: {error}", file=sys.stderr)
+        return 2
+
+
+def default_out(run_dirs: Sequence[Path]) -> Path:
+    """Returns a place in the run directory if there is one only."""
+    if len(run_dirs) == 1:
+        return run_dirs[0] / "report.html"
+    return Path("runs", f"report-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.html")
