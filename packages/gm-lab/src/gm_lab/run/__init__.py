@@ -7,6 +7,7 @@ from gm_lab.run.errors import BadInput, CellFailed, Interrupted
 from gm_lab.run.interruption import receiving
 from gm_lab.run.late import late
 from gm_lab.run.live import LiveRows, Tail
+from gm_lab.run.progress import shown_by
 from gm_lab.run.settings import (
     RunSettings,
     parse,
@@ -41,6 +42,7 @@ __all__ = [
     "require",
     "result_settings",
     "seed_of",
+    "shown_by",
     "usable_cores",
     "worker_count",
     "write_atomically",

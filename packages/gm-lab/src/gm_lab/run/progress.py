@@ -4,8 +4,13 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
 
 SECONDS_BETWEEN_LINES = 10.0
+Display = Callable[[str, int, int], AbstractContextManager[Callable[[], None]]]
+"""Shows how many cells are finished; it takes and yields what `progress` does."""
+_chosen: ContextVar[Display | None] = ContextVar("display", default=None)
 
 
 @contextlib.contextmanager
@@ -20,8 +25,23 @@ def progress(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
     Yields:
         A function to call as each cell is finished.
     """
-    with _bar(label, done, total) if sys.stderr.isatty() else _lines(label, done, total) as advance:
+    display = _chosen.get() or (_bar if sys.stderr.isatty() else _lines)
+    with display(label, done, total) as advance:
         yield advance
+
+
+@contextlib.contextmanager
+def shown_by(display: Display) -> Iterator[None]:
+    """Has a display of one's own show the progress of what is run in the block.
+
+    Args:
+        display: Entered when the workers have been forked, so that it may start threads, and left when they are done.
+    """
+    token = _chosen.set(display)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
 
 
 @contextlib.contextmanager
