@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-import plain_loop
 import pytest
 import torch
 
@@ -14,6 +13,8 @@ from gm_experiments.common.grid import Grid
 from gm_experiments.common.mdps import RandomMDPs
 from gm_experiments.common.settings import Cell, Tabular
 from gm_experiments.maml.problem import maml_problem
+from reading import maml
+from reading.mdp import MDP
 
 
 @pytest.fixture(autouse=True)
@@ -51,9 +52,9 @@ def plain(size: int = 256) -> Callable[[], object]:
     """One estimate SSS by LVC in one MDP, step by step; drawing its random numbers is not counted."""
     generator = torch.Generator().manual_seed(0)
     transition, reward = gm_envs_tabular.random_mdp(np.random.default_rng(0))
-    problem = plain_loop.Problem(transition, reward, 0.8)
+    problem = MDP(transition, reward, 0.8)
     randomness = [
-        plain_loop.Randomness(
+        maml.Randomness(
             torch.rand(size, 20, dtype=torch.float64, generator=generator).tolist(),
             torch.randn(20, dtype=torch.float64, generator=generator),
         )
@@ -62,7 +63,7 @@ def plain(size: int = 256) -> Callable[[], object]:
 
     def work() -> object:
         draws = iter(randomness)
-        return plain_loop.meta_gradient(
+        return maml.meta_gradient(
             problem,
             torch.zeros(20, 5, dtype=torch.float64),
             lambda _role, _step: next(draws),

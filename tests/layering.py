@@ -40,7 +40,7 @@ def imports(source: str, *, at_import_only: bool = False) -> set[tuple[str, str 
             found |= {(str(node.module), alias.name) for alias in node.names}
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
             found |= {(str(arg.value), None) for arg in node.args if isinstance(arg, ast.Constant)}
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("late"):
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("late") and not at_import_only:
             places = [str(arg.value) for arg in node.args if isinstance(arg, ast.Constant)]
             found |= {(place.partition(":")[0], place.partition(":")[2]) for place in places if ":" in place}
     return found
@@ -53,7 +53,7 @@ def imported(source: str, *, at_import_only: bool = False) -> set[str]:
 
 
 def public_names(source: str) -> set[str]:
-    """What `__all__` lists; nothing if there is none."""
+    """What `__all__` lists; nothing if there is none, as in a package that shows none of its modules."""
     for node in ast.parse(source).body:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
         if isinstance(target, ast.Name) and target.id == "__all__":
@@ -82,12 +82,16 @@ def used(source: str) -> set[str]:
 
 
 def hidden(name: str, sources: Sources) -> bool:
-    """Whether a dotted name leads through a module that does not list the next part in `__all__`."""
+    """Whether a dotted name leads through a module that does not show the next part.
+
+    A module shows what its `__all__` lists; one that is no package and has no `__all__` all that begins with a letter.
+    """
     module, *rest = name.split(".")
     for part in rest:
         if module not in sources:
             return False  # an attribute of a public thing
-        if part not in public_names(sources[module]):
+        shown, package = public_names(sources[module]), any(other.startswith(f"{module}.") for other in sources)
+        if part not in shown and (shown or package or part.startswith("_")):
             return True
         module = f"{module}.{part}"
     return False

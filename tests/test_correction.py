@@ -20,7 +20,8 @@ from given import given_problem
 
 with jaxtyping.install_import_hook(["gm_envs_ipd", "gm_estimators", "gm_exact", "gm_experiments"], "beartype.beartype"):
     from gm_envs_ipd import GAMES, log_policy, log_probs
-    from gm_estimators import Estimator, EstimatorError, ExactObjective, Sizes, decompose, load
+    from gm_estimators import Estimator, EstimatorError, Sizes, decompose, load
+    from gm_estimators.decomposition import ExactObjective
     from gm_exact import TabularMDP, game_value, value
     from gm_exact import trajectories as every_trajectory
     from gm_experiments.lola.objectives import GameObjective, GameSignal, StepSums, joint_log_policy

@@ -18,21 +18,12 @@ with jaxtyping.install_import_hook(
 ):
     from gm_envs_ipd import GAMES, log_policy, log_probs
     from gm_envs_tabular import rollout, successors, uniforms
-    from gm_estimators import (
-        CATALOGUE,
-        Jackknife,
-        Levels,
-        Trajectories,
-        combine,
-        decompose,
-        jackknife,
-        mean_surrogate,
-        meta_gradient,
-    )
-    from gm_estimators.debias import Term, trajectories_drawn
+    from gm_estimators import Trajectories, decompose, meta_gradient
+    from gm_estimators.debias import Jackknife, Levels, Term, combine, jackknife, trajectories_drawn
     from gm_estimators.decomposition import Splits
+    from gm_estimators.estimator import CATALOGUE
     from gm_estimators.returns import discounts
-    from gm_estimators.surrogates import dice
+    from gm_estimators.surrogates import dice, mean_surrogate
     from gm_exact import TabularMDP, expectation, game_value, gradient, lola_meta_gradient
     from gm_exact import trajectories as every_trajectory
     from gm_experiments.common.problem import TabularProblem

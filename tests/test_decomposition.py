@@ -7,22 +7,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from gm_estimators import (
-    CATALOGUE,
-    PERMUTATIONS,
-    Estimator,
-    Sizes,
-    Trajectories,
-    decompose,
-    exact_meta_gradient,
-    gae,
-    lvc,
-    mean_surrogate,
-    meta_gradient,
-    sampled_path,
-)
-from gm_estimators.decomposition import ROLES
-from gm_estimators.returns import discounts
+from gm_estimators import PERMUTATIONS, Estimator, Sizes, Trajectories, decompose, exact_meta_gradient, meta_gradient
+from gm_estimators.decomposition import ROLES, sampled_path
+from gm_estimators.estimator import CATALOGUE
+from gm_estimators.returns import discounts, gae
+from gm_estimators.surrogates import lvc, mean_surrogate
 from gm_exact import evaluate, maml_meta_gradient
 
 HORIZON, SIZES, INNER_LR = 5, [2, 4, 8], 2.0

@@ -110,6 +110,9 @@ def test_what_is_public_is_there(package):
         name for name in names if f"{own}.{name}" in modules and (f"{own}.{name}", name) not in imports(modules[own])
     }
     assert {room for room in rooms if not public_names(modules[f"{own}.{room}"])} == set()
+    for room in rooms if package == "gm-experiments" else ():
+        inside = {name.rpartition(".")[2] for name in modules if name.rpartition(".")[0] == f"{own}.{room}"}
+        assert inside - {"__main__"} <= public_names(modules[f"{own}.{room}"])
 
 
 # Circles
@@ -162,7 +165,7 @@ class Body:
     import scipy
 """
     assert imported(source) == {"gm_exact", "torch", "pandas", "wandb", "gm_lab", "scipy", "gm_experiments"}
-    assert imported(source, at_import_only=True) == {"gm_exact", "torch", "scipy", "gm_experiments"}
+    assert imported(source, at_import_only=True) == {"gm_exact", "torch", "scipy"}
     assert ("gm_experiments.maml.run", "run_cell") in imports(source)
 
 
@@ -192,7 +195,8 @@ def test_the_lab_knows_no_torch():
 @pytest.mark.parametrize("package", PACKAGES)
 def test_heavy_modules_are_imported_late(package):
     for name, source in SOURCES[package].items():
-        early = imported(source, at_import_only=True) & HEAVY
+        # what reads the flags may say something to tyro about them
+        early = imported(source, at_import_only=True) & (HEAVY - {"tyro"} if name.endswith("settings") else HEAVY)
         assert not early, f"{name} imports {sorted(early)} when it is imported"
 
 

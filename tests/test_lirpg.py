@@ -8,19 +8,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from gm_estimators import (
-    CATALOGUE,
-    PERMUTATIONS,
-    Estimator,
-    Trajectories,
-    bias_sq,
-    decompose,
-    exact_meta_gradient,
-    gae,
-    lvc,
-    mean_surrogate,
-)
-from gm_estimators.returns import discounts
+from gm_estimators import PERMUTATIONS, Estimator, Trajectories, decompose, exact_meta_gradient
+from gm_estimators.estimator import CATALOGUE
+from gm_estimators.metrics import bias_sq
+from gm_estimators.returns import discounts, gae
+from gm_estimators.surrogates import lvc, mean_surrogate
 from gm_exact import TabularMDP, evaluate, lirpg_meta_gradient, state_values, trajectories
 from gm_experiments.lirpg.problem import LirpgProblem
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import plain_lola
 import pytest
 import torch
 from torch.testing import assert_close
@@ -12,6 +11,7 @@ import gm_envs_ipd
 from gm_estimators import decompose
 from gm_experiments.lola import Arm, Game, Learner
 from gm_experiments.lola.arena import JointTrajectories, Player
+from reading import lola
 
 F64 = torch.float64
 GAME = Game(horizon=5, evaluation_size=4, replay_capacity=9)
@@ -38,18 +38,16 @@ class Recorder:
         return samples
 
 
-def plain_trajectories(sample: JointTrajectories, seed: int, learner: int) -> list[plain_lola.Played]:
+def plain_trajectories(sample: JointTrajectories, seed: int, learner: int) -> list[lola.Played]:
     """One seed's trajectories of one learner as the plain loop reads them."""
     rounds = [[(o >> 1, o & 1) for o in one] for one in sample.outcome[seed, learner].tolist()]
     if sample.behaviour is None:
-        return [plain_lola.Played(one) for one in rounds]
+        return [lola.Played(one) for one in rounds]
     table = sample.behaviour[seed, learner][sample.group[learner]]  # log μ¹μ²(o | s) in player 1's states
     first = table.unflatten(-1, (2, 2)).logsumexp(-1)
     second = table.unflatten(-1, (2, 2)).logsumexp(-2)
     logits = torch.stack((first[..., 0] - first[..., 1], second[..., 0] - second[..., 1]), 1)
-    return [
-        plain_lola.Played(one, tuple(gm_envs_ipd.joint_view(pair))) for one, pair in zip(rounds, logits, strict=True)
-    ]
+    return [lola.Played(one, tuple(gm_envs_ipd.joint_view(pair))) for one, pair in zip(rounds, logits, strict=True)]
 
 
 @pytest.mark.parametrize("inner_steps", [1, 2])
@@ -71,7 +69,7 @@ def test_the_batched_meta_gradient_is_the_plain_loops(name, inner_steps):
         inner_steps=inner_steps,
         inner_lr=GAME.inner_lr,
     ).values()
-    game = plain_lola.Game(gm_envs_ipd.GAMES["ipd"].payoffs, GAME.discount)
+    game = lola.Game(gm_envs_ipd.GAMES["ipd"].payoffs, GAME.discount)
     for seed in (0, 1):
         policies = tuple(gm_envs_ipd.joint_view(learner.policies)[seed])
         values = gm_envs_ipd.joint_view(learner.critics)[seed]
@@ -83,7 +81,7 @@ def test_the_batched_meta_gradient_is_the_plain_loops(name, inner_steps):
             def sample(role, step, _at, seed=seed, player=player):
                 return plain_trajectories(recorder.played[role, step], seed, player)
 
-            plain = plain_lola.meta_gradient(
+            plain = lola.meta_gradient(
                 game,
                 policies,
                 critics,

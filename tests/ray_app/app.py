@@ -1,5 +1,6 @@
 """An app for the tests of the Ray launcher. Its other modules are gone from the disk when a worker imports them."""
 
+import importlib
 import os
 import shutil
 import signal
@@ -8,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import own  # noqa: F401 - as an estimator of the user's is loaded while the settings are read
+import helper  # noqa: F401 - as an estimator of the user's is loaded while the settings are read
 
 import gm_lab
 
@@ -41,9 +42,7 @@ def cells(settings):
     return [Cell(number, settings.seed, settings.seconds, settings.trouble, trace) for number in range(settings.cells)]
 
 
-def run_cell(cell):
-    import helper
-
+def run_cell(cell, context):
     leave(cell, "begun")
     try:
         end = time.monotonic() + cell.seconds
@@ -54,7 +53,7 @@ def run_cell(cell):
         raise
     if cell.trouble and cell.number == 7:
         cause_trouble(cell.trouble)
-    return helper.rows(cell)
+    return importlib.import_module("helper").rows(cell)  # as an estimator is called, by its name
 
 
 def leave(cell, what):
@@ -69,10 +68,11 @@ def cause_trouble(kind):
     raise ZeroDivisionError("no\nway")
 
 
-def warm_up(settings):
+def prepare(settings):
     if settings.launcher == "ray":
         Path(__file__).with_name("helper.py").unlink(missing_ok=True)
         shutil.rmtree(Path(__file__).with_name("own"), ignore_errors=True)
+    return gm_lab.Context(settings.run_dir)
 
 
 EXPERIMENT = gm_lab.Experiment(
@@ -85,7 +85,7 @@ EXPERIMENT = gm_lab.Experiment(
     figures=lambda _settings, _frame: {},
     claims=lambda _settings, _frame: [],
     summary=lambda _settings, frame: frame.head(1),
-    warm_up=warm_up,
+    prepare=prepare,
 )
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gm_estimators.optimisers import adam, adam_state, ascent, constant, global_norm, linear_decay
+from gm_estimators import ascent
+from gm_estimators.optimisers import adam, adam_state, constant, global_norm, linear_decay
 
 F64 = torch.float64
 

@@ -20,7 +20,7 @@ EXPERIMENTS = ("attribution", "frontier", "lirpg", "maml")
 
 
 def test_names_that_settings_write_out_are_those_of_the_packages():
-    assert tuple(gm_estimators.CATALOGUE) == grid.ESTIMATORS
+    assert tuple(gm_estimators.estimator.CATALOGUE) == grid.ESTIMATORS
     assert grid.PERMUTATIONS == gm_estimators.PERMUTATIONS
     assert sources.SOURCES[:3] == ESTIMATED
 

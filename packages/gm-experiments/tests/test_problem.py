@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gm_estimators import CATALOGUE, ExactObjective, Trajectories, gae, lvc, mean_surrogate
-from gm_estimators.catalogue import Estimator
-from gm_estimators.decomposition import Objective
-from gm_estimators.returns import discounts
+from gm_estimators import Estimator, Trajectories
+from gm_estimators.decomposition import ExactObjective, Objective
+from gm_estimators.estimator import CATALOGUE
+from gm_estimators.returns import discounts, gae
+from gm_estimators.surrogates import lvc, mean_surrogate
 from gm_exact import TabularMDP
 from gm_experiments.common.problem import TabularProblem
 

@@ -114,7 +114,7 @@ def undisturbed(tmp_path_factory, finish):
     return finish(tmp_path_factory.mktemp("undisturbed") / "run")
 
 
-def wait_until(condition, seconds=20.0):
+def wait_until(condition, seconds=60.0):
     """Waits for something another process does."""
     end = time.monotonic() + seconds
     while not condition():
@@ -125,3 +125,15 @@ def wait_until(condition, seconds=20.0):
 @pytest.fixture
 def until():
     return wait_until
+
+
+@pytest.fixture
+def main(toy, capfd, tmp_path):
+    """Runs the toy in this process on one worker: exit status and stderr."""
+
+    def call(*flags):
+        default = ["--run-dir", str(tmp_path / "run"), "--wandb", "disabled", "--workers", "1", "--mdps", "2"]
+        status = gm_lab.main(toy.EXPERIMENT, [*default, *map(str, flags)])
+        return status, capfd.readouterr().err
+
+    return call

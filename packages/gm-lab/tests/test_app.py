@@ -2,28 +2,26 @@
 
 import dataclasses
 import errno
-import importlib
 import json
+import multiprocessing
 import os
 import re
 import resource
-import runpy
 import shutil
-import socket
+import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 
 import gm_lab
-from gm_lab.store import in_units
-from gm_lab.tables import read_results
+from gm_lab.analysis.tables import read_results
+from gm_lab.run.store import in_units
+
+TOY = str(Path(__file__).with_name("toy.py"))
 
 
 @pytest.mark.parametrize(
@@ -45,7 +43,7 @@ def test_a_run_directory_holds_what_the_design_says(run, toy, tmp_path):
     status, out, err = run("--run-dir", path)
     assert status == 0
     names = sorted(str(item.relative_to(path)) for item in path.rglob("*") if item.parent.name != "cells")
-    drawn = ["figures", "figures/toy.png", "figures/toy.svg"]
+    drawn = ["figures", "figures/toy.png"]
     assert names == [
         ".lock",
         "cells",
@@ -71,11 +69,15 @@ def test_a_run_directory_holds_what_the_design_says(run, toy, tmp_path):
     ]
     assert frame["bias"].isna().sum() == 12
     assert frame["bias"].max() == 0.1 + 0.2
-    again = path / "figures" / "toy.svg"
+    again = path / "figures" / "toy.png"
     before = again.read_bytes()
     again.unlink()
     assert gm_lab.main(toy.EXPERIMENT, ["--run-dir", str(path), "--wandb", "disabled"]) == 0
     assert again.read_bytes() == before
+    assert not again.with_suffix(".svg").exists()
+    assert gm_lab.main(toy.EXPERIMENT, ["--run-dir", str(path), "--wandb", "disabled", "--svg"]) == 0
+    assert again.read_bytes() == before
+    assert b"<svg" in again.with_suffix(".svg").read_bytes()
 
 
 def test_default_run_dir(toy, tmp_path, monkeypatch):
@@ -127,18 +129,6 @@ def test_bad_flags_get_one_line(toy, capfd, tmp_path, monkeypatch, name):
 
 def test_bad_flags_end_the_program_with_status_2(run):
     assert run("--mdps", "x") == (2, "", "toy: --mdps: expected an integer, got 'x'\n")
-
-
-@pytest.fixture
-def main(toy, capfd, tmp_path):
-    """Runs the toy in this process on one worker: exit status and stderr."""
-
-    def call(*flags):
-        default = ["--run-dir", str(tmp_path / "run"), "--wandb", "disabled", "--workers", "1", "--mdps", "2"]
-        status = gm_lab.main(toy.EXPERIMENT, [*default, *map(str, flags)])
-        return status, capfd.readouterr().err
-
-    return call
 
 
 def test_other_settings_are_refused(main, tmp_path):
@@ -279,31 +269,62 @@ def test_an_error_in_a_figure_is_one_line(main, toy, tmp_path, monkeypatch):
 def test_importing_is_light_and_disabled_touches_nothing_of_wandb(tmp_path):
     script = (
         "import sys, gm_lab, runpy\n"
-        "assert not {'pandas', 'matplotlib', 'wandb', 'scipy', 'rich', 'tyro', 'yaml', 'torch'} & set(sys.modules)\n"
+        "heavy = {'numpy', 'pandas', 'matplotlib', 'wandb', 'scipy', 'rich', 'tyro', 'yaml', 'torch'}\n"
+        "assert not heavy & set(sys.modules)\n"
         "toy = runpy.run_path(sys.argv[1])\n"
         "assert gm_lab.main(toy['EXPERIMENT'], sys.argv[2:]) == 0\n"
         "assert not [name for name in sys.modules if name.split('.')[0] in ('wandb', 'torch', 'matplotlib.pyplot')]\n"
     )
-    toy = str(Path(__file__).with_name("toy.py"))
     flags = ["--run-dir", str(tmp_path / "run"), "--wandb", "disabled", "--launcher", "threads"]
-    done = subprocess.run([sys.executable, "-c", script, toy, *flags], check=False, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script, TOY, *flags], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "run" / "wandb").exists()
 
 
-def test_nothing_is_drawn_while_a_thread_still_imports(tmp_path, monkeypatch):
-    """Two threads that import matplotlib from different ends find it half-made, as where all cells were done before."""
-    toy, ready = runpy.run_path(str(Path(__file__).with_name("toy.py"))), []
+def test_the_driver_imports_nothing_that_only_reports_need(tmp_path):
+    script = (
+        "import sys, gm_lab, runpy\n"
+        "toy = runpy.run_path(sys.argv[1])\n"
+        "assert gm_lab.main(toy['EXPERIMENT'], sys.argv[2:]) == 0\n"
+        "print([name for name in ('numpy', 'pandas', 'matplotlib', 'scipy', 'rich.table') if name in sys.modules])\n"
+    )
+    flags = ["--run-dir", str(tmp_path / "run"), "--wandb", "disabled", "--workers", "2"]
+    command = [sys.executable, "-c", script, TOY, *flags]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1] == "[]"
 
-    def slowly():
-        time.sleep(0.3)
-        ready.append(True)
 
-    monkeypatch.setattr("gm_lab.app._import_what_reports_need", slowly)
-    experiment = dataclasses.replace(toy["EXPERIMENT"], figures=lambda *_: ready.append("drawn") or {})
-    flags = ["--run-dir", str(tmp_path / "run"), "--wandb", "disabled", "--launcher", "threads"]
-    assert gm_lab.main(experiment, flags) == 0
-    assert ready == [True, "drawn"]
+def test_a_reporter_that_is_killed_is_replaced(main, toy, tmp_path, monkeypatch):
+    """As when memory runs out while it draws."""
+    driver = os.getpid()
+
+    def figures(settings, frame):
+        if os.getpid() != driver:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return toy.figures(settings, frame)
+
+    monkeypatch.setattr(toy, "EXPERIMENT", dataclasses.replace(toy.EXPERIMENT, figures=figures))
+    assert main() == (0, "toy: 6/6 cells, 0.0 s elapsed, 0 s left\n")
+    assert (tmp_path / "run" / "figures" / "toy.png").exists()
+
+
+def test_a_run_whose_time_is_over_keeps_what_is_finished(toy, capfd, tmp_path, monkeypatch, finish, undisturbed):
+    monkeypatch.setenv("TOY_SLEEP", "0.5")
+    flags = ["--run-dir", str(tmp_path / "run"), "--mdps", "10", "--workers", "2", "--wandb", "disabled"]
+    assert gm_lab.main(toy.EXPERIMENT, flags, stop_after=1.5) == 124
+    kept = f"every finished cell is kept; to go on: --run-dir {tmp_path / 'run'}"
+    assert capfd.readouterr().err.splitlines()[-1] == f"toy: its time is over, {kept}"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    monkeypatch.delenv("TOY_SLEEP")
+    assert finish(tmp_path / "run") == undisturbed
+
+
+def test_experiments_run_one_after_another_in_one_process(toy, tmp_path, undisturbed):
+    common = ["--mdps", "10", "--wandb", "disabled"]
+    for number, how in enumerate((["--workers", "2"], ["--launcher", "threads"], ["--workers", "3"])):
+        path = tmp_path / str(number)
+        assert gm_lab.main(toy.EXPERIMENT, ["--run-dir", str(path), *common, *how]) == 0
+        assert (path / "results.csv").read_bytes() == undisturbed
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("flags", [["--help"], ["--wandb", "disabled", "--launcher", "threads"]])
@@ -320,198 +341,25 @@ def test_output_that_nobody_reads_is_no_error(tmp_path, flags):
 
 def test_a_gpu_has_one_worker():
     from gm_lab import RunSettings
-    from gm_lab.settings import worker_count
+    from gm_lab.run.settings import worker_count
 
     assert worker_count(RunSettings(device="cuda:1", workers=4)) == 1
     assert worker_count(RunSettings(device="auto", workers=4)) == 4
-
-
-@pytest.fixture
-def no_cluster():
-    """A socket that accepts connections and says nothing, as some firewalls do."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield "{}:{}".format(*server.getsockname())
-
-
-def test_a_cluster_that_does_not_answer_is_refused_soon(main, no_cluster, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=None))
-    start = time.monotonic()
-    expected = f"toy: --ray-address: expected a running Ray cluster at {no_cluster}, got: timed out\n"
-    assert main("--launcher", "ray", "--ray-address", no_cluster) == (2, expected)
-    assert time.monotonic() - start < 5
-
-
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        ("127.0.0.1:1", "expected a running Ray cluster at 127.0.0.1:1, got: Connection refused"),
-        ("127.0.0.1:70000", "expected host:port or auto, got '127.0.0.1:70000'"),
-        ("ray://head:10001", "expected host:port or auto, got 'ray://head:10001'"),
-        ("head", "expected host:port or auto, got 'head'"),
-    ],
-)
-def test_an_address_of_no_cluster_is_refused(main, monkeypatch, tmp_path, address, message):
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=None))
-    assert main("--launcher", "ray", "--ray-address", address) == (2, f"toy: --ray-address: {message}\n")
-    assert not (tmp_path / "run").exists()
-
-
-HELLO = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-OPEN, GUARDED = HELLO + b"\x0bgrpc-status\x010\0", HELLO + b"\x0bgrpc-status\x0216\0"
-NONE = "expected a running Ray cluster at "
-TOKEN = "asks for its token"
-
-
-@pytest.mark.parametrize(
-    ("held", "answers", "found"),
-    [
-        ("", [OPEN], False),
-        ("a" * 40, [OPEN], False),  # nor is it shown
-        ("a" * 40, [GUARDED, OPEN], True),
-        ("a" * 300, [GUARDED, OPEN], True),
-        ("a" * 40, [GUARDED, GUARDED], f"{TOKEN}, not the one found"),
-        ("", [GUARDED], f"{TOKEN}; expected"),
-        ("", [b"HTTP/1.1 400 Bad Request\r\n\r\n"], NONE),
-        ("", [b""], NONE),
-    ],
-)
-def test_what_answers_at_an_address(held, answers, found, monkeypatch, tmp_path):
-    """Also where the address is one of IPv6."""
-    from gm_lab.cluster import answering
-
-    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
-    (tmp_path / "token").write_text(f"{held}\n")
-    asked = []
-    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listening:
-
-        def answered():
-            for answer in answers:
-                with listening.accept()[0] as connection:
-                    asked.append(connection.recv(4096))
-                    connection.sendall(answer)
-
-        answering_thread = threading.Thread(target=answered)
-        answering_thread.start()
-        address = f"[::1]:{listening.getsockname()[1]}"
-        if isinstance(found, str):
-            with pytest.raises(gm_lab.BadInput, match=found):
-                answering(address)
-        else:
-            assert answering(address) == (address, found)
-        answering_thread.join()
-    assert [f"Bearer {held}".encode() in question for question in asked] == [False, True][: len(answers)]
-
-
-def test_a_cluster_that_stops_answering_is_named_each_time(monkeypatch, until):
-    from gm_lab import cluster
-
-    monkeypatch.setattr(cluster, "HEAD_SECONDS", 0.02)
-    said = []
-    listening = socket.create_server(("127.0.0.1", 0))
-    address = listening.getsockname()
-    with cluster._watched("{}:{}".format(*address), said.append):
-        for times in (1, 2):
-            listening.accept()[0].close()
-            assert len(said) == times - 1
-            listening.close()
-            until(lambda times=times: len(said) == times)
-            time.sleep(0.2)  # it stays away
-            assert len(said) == times
-            listening = socket.create_server(address)
-    listening.close()
-    assert said[0].startswith("the cluster's first machine, 127.0.0.1:")
-
-
-def test_without_ray_the_extra_is_named(main, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    message = "toy: --launcher: ray is not installed; expected the extra: pip install 'gm-lab[ray]'\n"
-    assert main("--launcher", "ray") == (2, message)
-
-
-def test_what_a_cell_needs_of_a_cluster():
-    from gm_lab import RunSettings
-    from gm_lab.cluster import Place, place
-
-    assert place(RunSettings(device="cuda", workers=3)) == Place(None, 1.0, 1.0, 3)
-    assert place(RunSettings(device="cuda", gpus_per_cell=0.25)) == Place(None, 1.0, 0.25, None)
-    assert place(RunSettings(ray_address="a:1", cpus_per_cell=4)) == Place("a:1", 4, 0.0, None)
-
-
-def test_cells_find_room_on_living_nodes():
-    from gm_lab.cluster import Place, room
-
-    def node(alive, **resources):
-        return {"Alive": alive, "Resources": resources}
-
-    nodes = [node(True, CPU=8.0, GPU=2.0), node(True, CPU=3.0), node(False, CPU=64.0, GPU=8.0), node(True)]
-    ray = SimpleNamespace(nodes=lambda: nodes)
-    assert room(ray, Place(None, 1, 0, None)) == 11
-    assert room(ray, Place(None, 4, 0, None)) == 2
-    assert room(ray, Place(None, 1, 1, None)) == 2
-    assert room(ray, Place(None, 0.1, 0.1, None)) == 20
-
-
-def test_cells_that_this_machine_has_no_room_for_are_refused(main, monkeypatch):
-    closed = []
-    fake = SimpleNamespace(init=lambda **_: None, nodes=list, shutdown=lambda: closed.append(True))
-    monkeypatch.setitem(sys.modules, "ray", fake)
-    message = "toy: --gpus-per-cell: expected what this machine has, got cells that need 1 CPUs and 99 GPUs\n"
-    assert main("--launcher", "ray", "--gpus-per-cell", 99) == (2, message)
-    assert closed
 
 
 def test_sizes_are_readable():
     assert [in_units(size) for size in (0, 999, 1_234_000, 5e10)] == ["0 bytes", "999 bytes", "1.23 MB", "50.0 GB"]
 
 
-def test_modules_travel_as_text(monkeypatch):
-    from gm_lab.cluster import Shipped, Source
-
-    texts = {"travelled": "import also_travelled.inside as other", "also_travelled.inside": "x = 3"}
-    modules = {name: Source(text) for name, text in texts.items()} | {"also_travelled": Source("", package=True)}
-    monkeypatch.setattr(sys, "meta_path", [Shipped(modules)])
-    import travelled
-
-    assert travelled.other.x == 3
-    for name in modules:
-        del sys.modules[name]
-
-
-def test_which_modules_travel(monkeypatch, tmp_path):
-    """Those imported from the current folder, of a package all; what is installed below it has its name elsewhere."""
-    from gm_lab.cluster import Source, sources
-
-    contents = {
-        "alone.py": "import whole, parts.used, installed",
-        "unused.py": "",
-        "whole/__init__.py": "",
-        "whole/later/more.py": "y = 2",
-        "parts/used.py": "",
-        "parts/unused.py": "",
-        "lib/installed.py": "",
-    }
-    for name, text in contents.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path / "lib")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", None)
-    before = set(sys.modules)
-    importlib.import_module("alone")
-    found = sources()
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
-    assert set(found) == {"alone", "whole", "whole.later", "whole.later.more", "parts", "parts.used"}
-    assert {name for name, source in found.items() if source.package} == {"whole", "whole.later", "parts"}
-    assert found["whole.later.more"] == Source("y = 2")
-
-
 def test_cells_are_told_the_whole_path_of_a_run_directory(toy, monkeypatch, tmp_path):
     """Workers on other machines were started in other folders."""
     told = []
-    experiment = dataclasses.replace(toy.EXPERIMENT, warm_up=lambda settings: told.append(settings.run_dir))
+
+    def prepare(settings):
+        told.append(settings.run_dir)
+        return toy.prepare(settings)
+
+    experiment = dataclasses.replace(toy.EXPERIMENT, run_cell=gm_lab.late("gm_lab_toy:run_cell"), prepare=prepare)
     monkeypatch.chdir(tmp_path)
     assert gm_lab.main(experiment, ["--run-dir", "here", "--workers", "1", "--wandb", "disabled"]) == 0
     assert told == [tmp_path / "here"]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from gm_lab import cell_id, seed_of
-from gm_lab.cells import checked_rows, describe_cell, sort_key
-from gm_lab.store import RunDirectory, compute_cell
+from gm_lab import Context, cell_id, seed_of
+from gm_lab.run.cells import checked_rows, describe_cell, sort_key
+from gm_lab.run.store import RunDirectory, compute_cell
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,13 @@ def test_a_cell_that_another_process_has_claimed_is_not_computed_twice(store):
     cell, computed = Cell("x"), []
     path = store.cell_path(cell).with_suffix(".claim")
 
-    def run_cell(cell):
+    def run_cell(cell, context):
         computed.append(cell)
         return [{"a": 2}]
 
     with path.open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        thread = threading.Thread(target=compute_cell, args=(store, run_cell, cell))
+        thread = threading.Thread(target=compute_cell, args=(store, run_cell, cell, Context()))
         thread.start()
         thread.join(0.2)
         assert thread.is_alive()

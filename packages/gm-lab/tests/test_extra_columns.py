@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import gm_lab
-from gm_lab.tables import read_results
+from gm_lab.analysis.tables import read_results
 
 
-def run_with_more(cell, original):
-    return [row | {"more": -row["mdp"] if cell.mdp % 2 else float("nan")} for row in original(cell)]
+def run_with_more(cell, context, original):
+    return [row | {"more": -row["mdp"] if cell.mdp % 2 else float("nan")} for row in original(cell, context)]
 
 
 def test_further_columns_come_last_and_only_when_asked_for(toy, tmp_path, monkeypatch):
@@ -15,7 +15,7 @@ def test_further_columns_come_last_and_only_when_asked_for(toy, tmp_path, monkey
     plain = toy.EXPERIMENT
     wide = replace(
         plain,
-        run_cell=lambda cell: run_with_more(cell, plain.run_cell),
+        run_cell=lambda cell, context: run_with_more(cell, context, plain.run_cell),
         extra_columns=lambda settings: ("more",) if settings.mdps == 3 else (),
     )
     common = ["--workers", "1", "--wandb", "disabled", "--mdps"]

@@ -1,11 +1,13 @@
 """Looks that never change, bands that are the intervals, files that are the same bytes."""
 
+import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
 
 from gm_lab import lines, mean_interval, panels, shared_legend, style_of
-from gm_lab.figures import GROUPS, save, styles
+from gm_lab.analysis.figures import GROUPS, save, saving, styles
+from gm_lab.run import BadInput
 
 
 def test_looks_within_a_group_differ_in_colour_and_marker():
@@ -79,14 +81,47 @@ def test_a_missing_column_is_named(frame):
     assert str(error.value) == "expected columns sizes, accuracy, name, mdp; missing: sizes"
 
 
-def test_files_are_the_same_bytes_each_time(frame, tmp_path):
-    written = []
-    for attempt in ("a", "b"):
+@pytest.fixture
+def drawn(frame):
+    """Draws the same figure each time it is called."""
+
+    def call():
         figure = panels(["one"])
         lines(figure.axes[0], frame, x="size", y="accuracy", by="name", over="mdp")
-        (tmp_path / attempt).mkdir()
-        written.append([path.read_bytes() for path in save(figure, tmp_path / attempt / "figure")])
-    assert written[0] == written[1]
-    assert written[0][0].startswith(b"\x89PNG")
-    assert b"<svg" in written[0][1]
-    assert b"date" not in written[0][1]
+        return figure
+
+    return call
+
+
+def test_files_are_the_same_bytes_each_time(drawn, tmp_path):
+    (first, vectors), (again, _) = (save(drawn(), tmp_path / name, svg=True) for name in ("a", "b"))
+    assert first.read_bytes() == again.read_bytes()
+    assert vectors.read_bytes() == (tmp_path / "b.svg").read_bytes()
+    assert first.read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in vectors.read_bytes()
+    assert b"date" not in vectors.read_bytes()
+    assert matplotlib.image.imread(first).shape[0] > 100  # with the words it is still a picture
+
+
+def test_svg_is_written_where_it_is_asked_for_or_was_written_before(drawn, tmp_path):
+    assert save(drawn(), tmp_path / "a") == [tmp_path / "a.png"]
+    (tmp_path / "a.svg").write_text("old")
+    assert save(drawn(), tmp_path / "a") == [tmp_path / "a.png", tmp_path / "a.svg"]
+    assert "old" not in (tmp_path / "a.svg").read_text()
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_figures_are_written_side_by_side(drawn, tmp_path, apart):
+    alone = save(drawn(), tmp_path / "alone")[0].read_bytes()
+    with saving({name: drawn() for name in "abc"}, tmp_path, apart=apart) as files:
+        pass
+    assert [file.name for file in files] == ["a.png", "b.png", "c.png"]
+    assert {file.read_bytes() for file in files} == {alone}
+
+
+def test_what_keeps_a_figure_from_being_written_is_said(drawn, tmp_path):
+    (tmp_path / "b.png").mkdir()
+    refusal = pytest.raises(BadInput, match=f"cannot write {tmp_path / 'b.png'}: Is a directory")
+    with refusal, saving({name: drawn() for name in "ab"}, tmp_path):
+        pass
+    assert (tmp_path / "a.png").exists()

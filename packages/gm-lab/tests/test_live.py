@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gm_lab.live import LiveRows, Tail
+from gm_lab.run.live import LiveRows, Tail
 
 
 @dataclass(frozen=True)

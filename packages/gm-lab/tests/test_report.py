@@ -1,6 +1,7 @@
 """The HTML report, read as a browser would, and the W&B Report as the server gets it."""
 
 import base64
+import html
 import itertools
 import json
 import os
@@ -14,9 +15,10 @@ from pathlib import Path
 import pytest
 
 import gm_lab
-from gm_lab.errors import BadInput
-from gm_lab.report import described, load, rendered
-from gm_lab.wandb_report import published
+from gm_lab.analysis.figures import words
+from gm_lab.analysis.report import load, rendered
+from gm_lab.run.errors import BadInput
+from gm_lab.track.wandb_report import published
 
 TOY = str(Path(__file__).with_name("toy.py"))
 VOID = {"meta", "link", "br", "img"}
@@ -63,10 +65,10 @@ def finished(toy, tmp_path_factory):
 def unfinished(toy, tmp_path_factory):
     """The last cells fail, so that there are no figures."""
 
-    def failing(cell):
+    def failing(cell, context):
         if cell.estimator == "mine":
             raise RuntimeError("no way")
-        return toy.run_cell(cell)
+        return toy.run_cell(cell, context)
 
     path = tmp_path_factory.mktemp("report") / "stopped"
     experiment = gm_lab.Experiment(**(vars(toy.EXPERIMENT) | {"run_cell": failing}))
@@ -90,17 +92,39 @@ def test_nothing_is_loaded_from_anywhere(page):
     assert not re.search(r"https?://", page)
 
 
+WORDS = {"size", "accuracy", "toy", "ad", "lvc", "mine"}
+
+
 def test_every_figure_is_there_with_words_for_those_who_cannot_see_it(page, finished):
     (image,) = Page(page).of("img")
     kind, content = image["src"].split(",")
+    assert kind == "data:image/png;base64"
+    assert base64.b64decode(content) == (finished / "figures" / "toy.png").read_bytes()
+    assert image["alt"].startswith("toy of toy: ")
+    assert set(image["alt"].removeprefix("toy of toy: ").split("; ")) == WORDS
+
+
+@pytest.fixture
+def vectors(toy, finished, tmp_path):
+    """The finished run with its figure as SVG, too, as older runs have it."""
+    path = tmp_path / "vectors"
+    shutil.copytree(finished, path)
+    assert gm_lab.main(toy.EXPERIMENT, ["--run-dir", str(path), "--wandb", "disabled", "--svg"]) == 0
+    return path
+
+
+def test_a_drawing_is_shown_where_there_is_one(vectors, finished):
+    (figure,), (picture,) = load(vectors).figures, load(finished).figures
+    kind, content = figure.data.split(",")
     assert kind == "data:image/svg+xml;base64"
-    assert base64.b64decode(content) == (finished / "figures" / "toy.svg").read_bytes()
-    assert image["alt"] == "toy of toy: size; accuracy; toy; ad; lvc; mine"
+    assert base64.b64decode(content) == (vectors / "figures" / "toy.svg").read_bytes()
+    assert set(figure.alt.removeprefix("toy of toy: ").split("; ")) == WORDS
+    assert (figure.name, figure.wide) == (picture.name, picture.wide)
 
 
-def test_a_huge_drawing_is_shown_as_a_picture(finished, monkeypatch):
-    monkeypatch.setattr("gm_lab.report.SVG_BYTES", 10)
-    (figure,) = load(finished).figures
+def test_a_huge_drawing_is_shown_as_a_picture(vectors, monkeypatch):
+    monkeypatch.setattr("gm_lab.analysis.report.SVG_BYTES", 10)
+    (figure,) = load(vectors).figures
     assert figure.data.startswith("data:image/png;base64,iVBOR")
     assert "accuracy" in figure.alt
 
@@ -209,7 +233,7 @@ def test_damaged_lines_of_sessions_are_left_out(finished, tmp_path):
 
 
 def test_a_record_begins_a_line_also_after_a_torn_one(tmp_path):
-    from gm_lab import provenance
+    from gm_lab.run import provenance
 
     provenance.record(tmp_path, event="one")
     with (tmp_path / "sessions.jsonl").open("a") as file:
@@ -219,12 +243,12 @@ def test_a_record_begins_a_line_also_after_a_torn_one(tmp_path):
     assert [line["event"] for line in provenance.sessions(tmp_path)] == ["one", "two", "three"]
 
 
-def test_only_figures_wider_than_a_phone_are_scrolled(finished, monkeypatch):
-    (figure,) = load(finished).figures
-    assert not figure.wide  # 3.2 inches
-    assert 'class="wide"' not in rendered([load(finished)], "")
-    monkeypatch.setattr("gm_lab.report.WIDE_POINTS", 200.0)
-    assert '<div class="wide" tabindex="0"><img' in rendered([load(finished)], "")
+def test_only_figures_wider_than_a_phone_are_scrolled(finished, vectors, monkeypatch):
+    for path in (finished, vectors):
+        with monkeypatch.context() as patch:
+            assert 'class="wide"' not in rendered([load(path)], "")  # 3.2 inches
+            patch.setattr("gm_lab.analysis.report.WIDE_POINTS", 200.0)
+            assert '<div class="wide" tabindex="0"><img' in rendered([load(path)], "")
 
 
 def test_the_command_of_ones_own_module(tmp_path):
@@ -258,7 +282,8 @@ def test_words_of_a_drawing():
     drawing = (
         "<!-- trajectories --><!-- 0.5 --><!-- $\\mathdefault{10^{2}}$ --><!-- AD &amp; LVC --><!-- trajectories -->"
     )
-    assert described("maml", "fig1", drawing) == "fig1 of maml: trajectories; AD & LVC"
+    texts = [html.unescape(text) for text in re.findall(r"<!-- (.*?) -->", drawing)]
+    assert words(texts) == ["trajectories", "AD & LVC"]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import time
 import pytest
 
 import gm_lab
-from gm_lab.report import load, rendered
+from gm_lab.analysis.report import load, rendered
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gm_lab
-from gm_lab import interruption
+from gm_lab.run import interruption
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def cells(settings):
     ]
 
 
-def run_cell(cell):
+def run_cell(cell, context):
     if "TOY_STUBBORN" in os.environ:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     trace = os.environ.get("TOY_TRACE")
@@ -104,9 +104,10 @@ def summary(settings, frame):
     return frame[frame["size"] == 8].groupby("estimator", as_index=False)["accuracy"].mean()
 
 
-def warm_up(_settings):
+def prepare(settings):
     # workers are forked before any thread of ours starts; those of Ray are not forked
     assert __name__ != "__main__" or "ray" in sys.modules or threading.active_count() == 1
+    return gm_lab.Context(settings.run_dir)
 
 
 EXPERIMENT = gm_lab.Experiment(
@@ -119,7 +120,7 @@ EXPERIMENT = gm_lab.Experiment(
     figures=figures,
     claims=claims,
     summary=summary,
-    warm_up=warm_up,
+    prepare=prepare,
     curves=(gm_lab.Curves(by=("estimator",), x="size", y=("accuracy", "bias"), over="mdp"),),
     resumable_cells="TOY_RESUMABLE" in os.environ,
 )

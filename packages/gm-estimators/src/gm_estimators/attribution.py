@@ -185,7 +185,7 @@ def clipped(x: Tensor, longest: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class AdamDistortion:
-    """What Adam makes of an estimate's error, its own step on the exact gradient y being the ideal (Kingma and Ba 2015).
+    """What Adam makes of an error, its own step on the exact gradient y being the ideal (Kingma and Ba 2015).
 
         x ↦ y + (d(x) − d(y)) ‖y‖ / ‖d(y)‖,   d(x) = m̂ / (√v̂ + ε),   m = β₁ m + (1 − β₁) x,   v = β₂ v + (1 − β₂) x²
 
@@ -232,9 +232,6 @@ class AdamDistortion:
         unit = torch.linalg.vector_norm(y, dim=-1, keepdim=True) / torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
         moved: Tensor = y + (self._direction(x) - exact) * unit
         return moved
-
-
-Adam = AdamDistortion  # old name
 
 
 def subsets(sources: Sequence[str]) -> list[frozenset[str]]:

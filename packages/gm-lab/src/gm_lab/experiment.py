@@ -4,17 +4,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from gm_lab.cells import Row
-from gm_lab.claims import Verdict
-from gm_lab.context import Context
-from gm_lab.curves import Curves
-from gm_lab.settings import SettingsT
+from gm_lab.run.cells import Row
+from gm_lab.run.context import Context
+from gm_lab.run.settings import RunSettings, SettingsT
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from gm_lab.analysis.claims import Verdict
+    from gm_lab.track.curves import Curves
+
 CellT = TypeVar("CellT")
+
+
+def no_further_columns(_settings: RunSettings) -> tuple[str, ...]:
+    """Says that results.csv has the same columns whatever the settings are."""
+    return ()
+
+
+def on_the_cpu(settings: RunSettings) -> Context:
+    """The context of cells that need nothing prepared."""
+    return Context(settings.run_dir)
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,7 @@ class Experiment(Generic[SettingsT, CellT]):
         figures: results.csv to figures by file name.
         claims: results.csv to verdicts.
         summary: results.csv to the small table printed last; its numbers are the run's headline metrics in W&B.
+        extra_columns: Settings to further columns of results.csv, which sort it last.
         prepare: Settings to the context of all cells; called once before the workers start and once in each worker
             process, so that it may set up a numerical library. Raises `BadInput`.
         curves: Which rows are curves, each one W&B run; without them W&B has one run for the whole experiment.
@@ -48,7 +60,7 @@ class Experiment(Generic[SettingsT, CellT]):
     figures: "Callable[[SettingsT, pd.DataFrame], dict[str, Figure]]"
     claims: "Callable[[SettingsT, pd.DataFrame], list[Verdict]]"
     summary: "Callable[[SettingsT, pd.DataFrame], pd.DataFrame]"
-    extra_columns: Callable[[SettingsT], tuple[str, ...]] = lambda _settings: ()
-    prepare: Callable[[SettingsT], Context] = lambda settings: Context(settings.run_dir)
-    curves: tuple[Curves, ...] = ()
+    extra_columns: Callable[[SettingsT], tuple[str, ...]] = no_further_columns
+    prepare: Callable[[SettingsT], Context] = on_the_cpu
+    curves: "tuple[Curves, ...]" = ()
     resumable_cells: bool = False

@@ -134,7 +134,7 @@ class Learner:
             self.lap("optimisers")
             return params, state
 
-        found = meta_gradient(
+        gradients = meta_gradient(
             logits,
             point.params,
             inner=inner,
@@ -143,7 +143,7 @@ class Learner:
             update=recorded,
             state=point.optimiser,
         )
-        meta = as_dict(found)[""]
+        meta = as_dict(gradients)[""]
         require_finite({"meta-gradient": meta})
         self.lap("outer loss and meta-gradient")
         return Window(meta, path, seen[0], batches)

@@ -9,13 +9,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gm_estimators import ascent
 from gm_estimators.metrics import accuracy, bias_sq, student_t_quantile, variance
-from gm_estimators.optimisers import AdamState, adam, ascent, linear_decay
+from gm_estimators.optimisers import AdamState, adam, linear_decay
 from gm_mgrl_atari.learner import Learner, Point
 from gm_mgrl_atari.network import Network, Params
 from gm_mgrl_atari.objectives import Batch, policy_estimator
 from gm_mgrl_atari.rollouts import Collector
 from gm_mgrl_atari.settings import Training
+
+__all__ = [
+    "BASE",
+    "REFERENCE",
+    "VARIANTS",
+    "Estimate",
+    "Quality",
+    "Variant",
+    "jackknife",
+    "last_point",
+    "measure",
+    "windows",
+]
 
 
 @dataclass(frozen=True)

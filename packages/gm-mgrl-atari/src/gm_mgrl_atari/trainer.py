@@ -99,8 +99,8 @@ class Trainer:
         logits = torch.tensor(INITIAL_LOGITS, device=device)
         self.progress = Progress(Point(params, adam_state(params)), logits, adam_state({"": logits}), 0, 0, ())
         if folder is not None:
-            found = checkpoints.latest(folder, self._form(), self._restored, warn)
-            self.progress, self._generator = found or (self.progress, self._generator)
+            resumed = checkpoints.latest(folder, self._form(), self._restored, warn)
+            self.progress, self._generator = resumed or (self.progress, self._generator)
         self._collector = Collector(
             groups,
             self.network,

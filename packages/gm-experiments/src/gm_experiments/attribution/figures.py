@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import gm_lab
 from gm_experiments.common.labels import estimator
-from gm_lab.figures import COLOURS
+from gm_lab import analysis
+from gm_lab.analysis import COLOURS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +56,7 @@ def figures(_settings: gm_lab.RunSettings, frame: "pd.DataFrame") -> "dict[str, 
 def _stacked(rows: "pd.DataFrame", title: str) -> "Figure":
     names = list(dict.fromkeys(rows["estimator"]))
     titles = [estimator(name) for name in names]
-    figure = gm_lab.panels(titles, width=max(3.6, 7.6 / len(names)), height=3.0, rows=len(MEASURES))
+    figure = analysis.panels(titles, width=max(3.6, 7.6 / len(names)), height=3.0, rows=len(MEASURES))
     for i, (measure, label) in enumerate(MEASURES.items()):
         for j, name in enumerate(names):
             axes = figure.axes[i * len(names) + j]
@@ -66,7 +67,7 @@ def _stacked(rows: "pd.DataFrame", title: str) -> "Figure":
                 axes.set_xlabel("updates before")
     units = UNITS[unit_of(rows)]
     whole = f"above each bar the whole, in units of the mean ‖∇φ J‖² of the {units}"
-    gm_lab.shared_legend(figure, f"{title};\n{whole}", columns=7 if len(names) > 2 else 4)
+    analysis.shared_legend(figure, f"{title};\n{whole}", columns=7 if len(names) > 2 else 4)
     return figure
 
 
@@ -112,7 +113,7 @@ def _over_training(rows: "pd.DataFrame", measure: str) -> dict[str, dict[str, fl
     lines: dict[str, dict[str, float]] = {source: {} for source in (*SHORT.values(), "whole", "whole ±")}
     for point, of_point in rows.groupby("updates", sort=True):
         table = 100 * shares(of_point, measure)
-        whole = gm_lab.mean_interval(table.loc["all"].to_numpy())
+        whole = analysis.mean_interval(table.loc["all"].to_numpy())
         lines["whole"][f"{point:g}"] = round(whole.mean, 2)
         lines["whole ±"][f"{point:g}"] = round(whole.high - whole.mean, 2)
         for source in table.index.drop("all"):

@@ -7,15 +7,14 @@ from itertools import islice
 from torch import Tensor
 
 import gm_estimators as estimators
-from gm_estimators import Adam
-from gm_estimators.attribution import SHARED_BATCH, permutations_of
+from gm_estimators.attribution import SHARED_BATCH, AdamDistortion, permutations_of
 from gm_experiments.attribution.settings import Cell
 from gm_experiments.common.checks import require_truth
 from gm_experiments.common.mdps import RandomMDPs
 from gm_experiments.common.training import exact_training, maml
 
 
-def trained(cell: Cell, mdps: RandomMDPs) -> tuple[Tensor, Adam]:
+def trained(cell: Cell, mdps: RandomMDPs) -> tuple[Tensor, AdamDistortion]:
     """φ after exact meta-gradient ascent, `[mdp, 1, state, action]`, and Adam's state there.
 
     Raises:
@@ -24,7 +23,7 @@ def trained(cell: Cell, mdps: RandomMDPs) -> tuple[Tensor, Adam]:
     *path, (params, exact) = islice(exact_training(mdps, cell.meta_lr, **cell.terms), cell.updates + 1)
     truth = exact[:, 0].flatten(1)
     require_truth(truth, "MDP", cell.mdps, cell.updates)
-    return params, Adam.after([followed[:, 0].flatten(1) for _, followed in path], truth)
+    return params, AdamDistortion.after([followed[:, 0].flatten(1) for _, followed in path], truth)
 
 
 def estimates(

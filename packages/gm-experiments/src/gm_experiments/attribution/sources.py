@@ -11,7 +11,7 @@ from gm_experiments.common.checks import require_finite, require_points
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gm_estimators import Adam
+    from gm_estimators.attribution import AdamDistortion
 
 Source = Literal["composition", "hessian", "outer", "shared_batch", "critic", "clipping", "adam"]
 SOURCES: tuple[Source, ...] = ("composition", "hessian", "outer", "shared_batch", "critic", "clipping", "adam")
@@ -44,7 +44,7 @@ def curves(unit: str) -> gm_lab.Curves:
 
 
 def in_practice(
-    sampled: "Callable[[frozenset[str]], Mapping[str, Tensor]]", adam: "Adam", clip_norm: float
+    sampled: "Callable[[frozenset[str]], Mapping[str, Tensor]]", adam: "AdamDistortion", clip_norm: float
 ) -> "Callable[[frozenset[str]], Tensor]":
     """S ↦ estimates `[*unit, repeat, size]` in which the sources S are as in practice.
 
@@ -55,8 +55,7 @@ def in_practice(
     """
     import torch
 
-    from gm_estimators import clipped
-    from gm_estimators.attribution import permutation_of
+    from gm_estimators.attribution import clipped, permutation_of
 
     sampled, truth = cache(sampled), adam.truth.unsqueeze(-2)
 
@@ -91,8 +90,7 @@ def rows(
     Raises:
         BadInput: if an error is not finite.
     """
-    from gm_estimators import attribute
-    from gm_estimators.attribution import MEASURES
+    from gm_estimators.attribution import MEASURES, attribute
 
     shares = attribute(estimate, sources, truth)
     whole = estimate(frozenset(sources))

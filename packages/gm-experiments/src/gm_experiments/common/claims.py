@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-import gm_lab
+from gm_lab import analysis
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,15 +20,18 @@ class Claim(Generic[EvidenceT]):
         id: its name, such as "MAML-1".
         words: what it says.
         parts: what it consists of: each makes comparisons of the evidence.
+        examples: how many comparisons the verdict quotes.
     """
 
     id: str
     words: str
-    parts: tuple[Callable[[EvidenceT], Iterable[gm_lab.Comparison]], ...]
+    parts: tuple[Callable[[EvidenceT], Iterable[analysis.Comparison]], ...]
+    examples: int = 2
 
-    def verdict(self, evidence: EvidenceT) -> gm_lab.Verdict:
+    def verdict(self, evidence: EvidenceT) -> analysis.Verdict:
         """Whether it holds, with the numbers that decide it."""
-        return gm_lab.decided(self.id, self.words, [item for part in self.parts for item in part(evidence)])
+        comparisons = [item for part in self.parts for item in part(evidence)]
+        return analysis.decided(self.id, self.words, comparisons, self.examples)
 
 
 class Evidence:

@@ -11,12 +11,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 import gm_exact
-from gm_estimators.catalogue import Estimator
+from gm_estimators import Estimator, Trajectories
 from gm_estimators.critics import learnt_values
 from gm_estimators.decomposition import ExactObjective, Objective, Role, Rows
-from gm_estimators.derivatives import LogProbDerivatives
 from gm_estimators.returns import discounts, gae
-from gm_estimators.surrogates import Trajectories
+from gm_estimators.surrogates import LogProbDerivatives
 from gm_experiments.common.softmax import SoftmaxObjective, look_up
 
 Mixed = Callable[[Tensor], Tensor]

@@ -36,7 +36,7 @@ def measured(problem: TabularProblem, cell: Cell, algorithm: str) -> list[gm_lab
         )
     truth = estimators.exact_meta_gradient(problem, **cell.terms)[:, 0].flatten(1)
     stacked = torch.stack([estimate.flatten(2) for estimate in estimates.values()])
-    metrics = estimators.summary(stacked, truth.expand(len(estimates), -1, -1))
+    metrics = estimators.metrics.summary(stacked, truth.expand(len(estimates), -1, -1))
     numbers = {name: dict(zip(estimates, values.tolist(), strict=True)) for name, values in metrics.items()}
     fixed: gm_lab.Row = dict.fromkeys(cell.unused, math.nan) | {"algorithm": algorithm} | cell.terms
     return [

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gm_estimators.derivatives import LogProbDerivatives
-from gm_estimators.surrogates import Trajectories, discounted_return
+from gm_estimators import Trajectories
+from gm_estimators.surrogates import LogProbDerivatives, discounted_return
 
 
 class SoftmaxObjective:

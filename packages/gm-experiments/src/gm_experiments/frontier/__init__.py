@@ -3,7 +3,7 @@
 import gm_lab
 from gm_experiments.frontier.settings import COLUMNS, KEY, Settings, cells, curves
 
-__all__ = ["EXPERIMENT", "Settings", "budget", "choices", "figures", "map", "problem", "run", "settings", "training"]
+__all__ = ["EXPERIMENT", "Settings", "choices", "figures", "map", "problem", "run", "settings", "training"]
 
 EXPERIMENT = gm_lab.Experiment(
     name="frontier",

@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import gm_lab
 from gm_experiments.common.labels import estimator as label_of
 from gm_experiments.frontier import map as budget_map
 from gm_experiments.frontier import training
 from gm_experiments.frontier.choices import PLACE, USUAL, batches, beside, held_out, name_of, ranked, scores
 from gm_experiments.frontier.settings import Settings
-from gm_lab.figures import Style, styles
+from gm_lab import analysis
+from gm_lab.analysis import Style, styles
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,7 @@ def advice(frame: "pd.DataFrame") -> "pd.DataFrame":
         values = {label: (name_of(c), table.loc[c], bias[c], variance[c]) for label, c in beside(table).items()}
         values["chosen on other MDPs"] = ("", held_out(table), np.nan, np.nan)
         for label, (name, each, *parts) in values.items():
-            mse, more = gm_lab.mean_interval(each), gm_lab.paired_difference(each, table.loc[best])
+            mse, more = analysis.mean_interval(each), analysis.paired_difference(each, table.loc[best])
             numbers = (*parts, mse.mean, mse.low, mse.high, more.low, more.high, mse.mean / table.loc[best].mean())
             names = ("bias²", "variance", "mse", "from", "to", "over best, from", "to ", "× best")
             lines.append({"at": place, "which": label, "choice": name} | dict(zip(names, numbers, strict=True)))
@@ -66,7 +66,7 @@ def advice(frame: "pd.DataFrame") -> "pd.DataFrame":
 
 def _frontier(rows: "pd.DataFrame", title: str) -> "Figure":
     points = sorted(rows["updates"].unique())
-    figure = gm_lab.panels([title, "mean squared error"], width=5.2, height=3.3, rows=len(points), share_y=False)
+    figure = analysis.panels([title, "mean squared error"], width=5.2, height=3.3, rows=len(points), share_y=False)
     for axis in figure.axes:
         # each panel has an axis of its own: rows differ by magnitudes, and the right-hand labels are text
         axis.tick_params(labelbottom=True)
@@ -79,7 +79,7 @@ def _frontier(rows: "pd.DataFrame", title: str) -> "Figure":
         figure.axes[2 * i].text(0.02, 0.97, when, transform=figure.axes[2 * i].transAxes, va="top", weight="bold")
         _ranking(figure.axes[2 * i + 1], here)
     note = "black line: no choice has less of both; dotted: equal mean squared error; bars: 95% intervals over MDPs"
-    gm_lab.shared_legend(figure, f"in units of the mean ‖∇φ J‖² of the MDPs; {note}")
+    analysis.shared_legend(figure, f"in units of the mean ‖∇φ J‖² of the MDPs; {note}")
     return figure
 
 
@@ -143,7 +143,7 @@ def _ranking(axes: "Axes", rows: "pd.DataFrame") -> None:
     looks = styles(list(dict.fromkeys(rows["estimator"])))
     best = table.mean(axis=1).iloc[0]
     for place, choice in enumerate(shown):
-        interval = gm_lab.mean_interval(table.loc[choice].to_numpy())
+        interval = analysis.mean_interval(table.loc[choice].to_numpy())
         look = looks[choice[0]]
         low, high = max(interval.low, best / 10), interval.high
         if np.isfinite(interval.high):

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import gm_lab
 from gm_experiments.frontier.choices import KINDS, USUAL, beside, held_out, name_of, ranked
+from gm_lab import analysis
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,7 @@ def _map(rows: "pd.DataFrame", title: str) -> "Figure":
     norm = LogNorm(1, most)
     titles = ["φ at the start" if point == 0 else f"φ after {point} exact updates" for point in points]
     width = max(7.0, 1.6 * len(sizes) + 1)
-    figure = gm_lab.panels(titles[:1], width=width, height=0.75 * len(rates) + 0.8, rows=len(points))
+    figure = analysis.panels(titles[:1], width=width, height=0.75 * len(rates) + 0.8, rows=len(points))
     for axes, point, name in zip(figure.axes, points, titles, strict=True):
         _cells(axes, table.loc[point], sizes, rates, norm)
         axes.set_title(name, fontsize=10, loc="left")

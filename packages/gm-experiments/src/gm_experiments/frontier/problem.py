@@ -64,7 +64,7 @@ class Allocation:
         return {f"{role}_size": self.sizes.of(role) for role in ROLES} | {"drawn": self.drawn}
 
 
-def allocate(budget: int, split: Split, debias: estimators.Debias | None, inner_steps: int) -> Allocation:
+def allocate(budget: int, split: Split, debias: estimators.debias.Debias | None, inner_steps: int) -> Allocation:
     """The largest samples that a split has for a budget B.
 
         n_r = blocks · ⌊B w_r / (Σ w · c_r)⌋,   c_I = c_II = d₀ + (K − 1) d,   c_III = d
@@ -80,7 +80,7 @@ def allocate(budget: int, split: Split, debias: estimators.Debias | None, inner_
     Raises:
         BadInput: if a role is left without a trajectory.
     """
-    blocks = debias.blocks if isinstance(debias, estimators.Jackknife) else 1
+    blocks = debias.blocks if isinstance(debias, estimators.debias.Jackknife) else 1
     first, later = trajectories_drawn(debias, blocks)
     costs: dict[Role, int] = {"inner": first + (inner_steps - 1) * later, "outer": later}
     costs["hessian"] = costs["inner"]
@@ -111,7 +111,7 @@ def estimator_of(name: str, debias: str, gae_lambda: float | None = None) -> est
     )
 
 
-def debias_of(name: str) -> estimators.Debias | None:
+def debias_of(name: str) -> estimators.debias.Debias | None:
     """What a name of `--debias` stands for.
 
     Raises:

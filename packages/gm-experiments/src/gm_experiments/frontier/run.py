@@ -35,7 +35,9 @@ def _frontier(cell: Cell, mdps: RandomMDPs) -> list[gm_lab.Row]:
     fixed = {"truth_sq": truth.square().sum(-1), "value": _adapted(cell, mdps, at)[:, 0]}
     rows: list[gm_lab.Row] = []
     for choice, sizes, estimate in _estimates(cell, mdps, at.expand(mdps.shape).contiguous()):
-        numbers = estimators.summary(estimate.flatten(2), truth) | {"mse": estimators.mse(estimate.flatten(2), truth)}
+        numbers = estimators.metrics.summary(estimate.flatten(2), truth) | {
+            "mse": estimators.metrics.mse(estimate.flatten(2), truth)
+        }
         rows += _rows(cell, choice, cell.updates, sizes, numbers | fixed)
     require_finite(rows, ("bias_sq", "variance", "mse", "truth_sq", "value"))
     return rows

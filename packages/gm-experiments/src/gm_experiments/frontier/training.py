@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-import gm_lab
 from gm_experiments.common.labels import estimator as label_of
 from gm_experiments.frontier.choices import CHOICE, PLACE, name_of
+from gm_lab import analysis
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,15 +22,15 @@ def curves(rows: "pd.DataFrame") -> "Figure":
     rows["gap"] = rows["value"] - rows["value_exact"]
     places = list(rows.groupby(PLACE, sort=True))
     titles = [f"K = {k:g}, α = {rate:g}, {budget:g} trajectories per update" for (k, rate, budget), _ in places]
-    figure = gm_lab.panels(titles, width=7.5, height=2.8, rows=2)
+    figure = analysis.panels(titles, width=7.5, height=2.8, rows=2)
     for metric, axes in zip(("value", "gap"), (figure.axes[: len(places)], figure.axes[len(places) :]), strict=True):
         for panel, (_, of_place) in zip(axes, places, strict=True):
-            gm_lab.lines(
+            analysis.lines(
                 panel, of_place, "updates", metric, by="choice", over="mdp", marks=False,
                 x_label="meta-gradient steps",
                 y_label="J after K exact inner steps" if metric == "value" else "J − J of exact training",
             )  # fmt: skip
-    gm_lab.shared_legend(figure, "bands: 95% intervals over MDPs; below, of the difference within each MDP")
+    analysis.shared_legend(figure, "bands: 95% intervals over MDPs; below, of the difference within each MDP")
     return figure
 
 
@@ -54,9 +54,9 @@ def table(frame: "pd.DataFrame") -> "pd.DataFrame":
             values = rows[rows["updates"] == point].pivot_table(index=CHOICE, columns="mdp", values="value")
             for choice in values.index:
                 plain = (*choice[:3], "none")
-                end = gm_lab.mean_interval(values.loc[choice])
+                end = analysis.mean_interval(values.loc[choice])
                 paired = values.loc[plain if plain in values.index else choice]
-                gain = gm_lab.paired_difference(values.loc[choice], paired)
+                gain = analysis.paired_difference(values.loc[choice], paired)
                 lines.append(
                     {"at": f"n {budget:g}, K {steps:g}, α {rate:g}, {point:g} updates", "choice": name_of(choice)}
                     | {"J": end.mean, "from": end.low, "to": end.high}

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import gm_lab
 from gm_experiments.common.claims import Claim, Evidence
 from gm_experiments.common.labels import ESTIMATORS
 from gm_experiments.lirpg.settings import GRID, Settings
-from gm_lab import Comparison, above, at_least, at_most
+from gm_lab import analysis
+from gm_lab.analysis import Comparison, above, at_least, at_most
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +71,7 @@ CLAIMS: tuple[Claim[Evidence], ...] = (
 )
 
 
-def claims(_settings: Settings, frame: "pd.DataFrame") -> list[gm_lab.Verdict]:
+def claims(_settings: Settings, frame: "pd.DataFrame") -> list[analysis.Verdict]:
     """The verdicts on LIRPG-1 to LIRPG-4."""
     at = Evidence(frame, ("fig1", "fig7"), ("sample_size", "inner_steps"))
     return [claim.verdict(at) for claim in CLAIMS]

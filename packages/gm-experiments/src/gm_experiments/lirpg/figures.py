@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-import gm_lab
 from gm_experiments.common.labels import ACCURACY, ESTIMATORS, SIZES, SPREAD, STEPS, estimator
 from gm_experiments.lirpg.settings import Settings
+from gm_lab import analysis
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,11 +29,11 @@ def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
 def _by_size(rows: "pd.DataFrame", metric: str, label: str) -> "Figure":
     sizes, permutations = (sorted(rows[column].unique()) for column in ("sample_size", "permutation"))
     titles = [f"{size} {SIZES.split()[0]}" for size in sizes]
-    figure = gm_lab.panels(titles, width=2.3, height=2.7, rows=len(permutations))
+    figure = analysis.panels(titles, width=2.3, height=2.7, rows=len(permutations))
     for index, axes in enumerate(figure.axes):
         permutation = permutations[index // len(sizes)]
         chosen = rows[(rows["sample_size"] == sizes[index % len(sizes)]) & (rows["permutation"] == permutation)]
-        gm_lab.lines(
+        analysis.lines(
             axes,
             chosen,
             "inner_steps",
@@ -47,7 +47,7 @@ def _by_size(rows: "pd.DataFrame", metric: str, label: str) -> "Figure":
         axes.set_xticks(sorted(rows["inner_steps"].unique()))
         for line in axes.get_lines() if metric == "accuracy" else []:
             _each_mdp(axes, chosen, line)
-    gm_lab.shared_legend(figure)
+    analysis.shared_legend(figure)
     return figure
 
 

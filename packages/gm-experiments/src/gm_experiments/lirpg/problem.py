@@ -10,8 +10,8 @@ from torch import Tensor
 
 import gm_exact
 from gm_estimators.decomposition import Role
-from gm_estimators.derivatives import LogProbDerivatives
 from gm_estimators.returns import gae_adjoint
+from gm_estimators.surrogates import LogProbDerivatives
 from gm_experiments.common.mdps import RandomMDPs
 from gm_experiments.common.problem import Mixed, Numbers, TabularProblem, TabularSample
 from gm_experiments.common.softmax import flat, scattered

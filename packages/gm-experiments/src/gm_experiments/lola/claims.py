@@ -5,10 +5,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-import gm_lab
 from gm_experiments.common.claims import Claim
 from gm_experiments.lola.figures import LAST, last_updates
 from gm_experiments.lola.settings import Game, Settings, game_of
+from gm_lab import analysis
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,25 +45,25 @@ def _by_curve(frame: "pd.DataFrame", measure: str) -> "dict[str, pd.Series[float
     return {"": means.iloc[:0].droplevel("curve"), **by_curve}
 
 
-def better(high: str, low: str, means: Means) -> Iterator[gm_lab.Comparison]:
+def better(high: str, low: str, means: Means) -> Iterator[analysis.Comparison]:
     """The score of one curve is above another's."""
-    yield gm_lab.above(f"{high} > {low}", means.score(high), means.score(low))
+    yield analysis.above(f"{high} > {low}", means.score(high), means.score(low))
 
 
-def fails(curve: str, means: Means) -> Iterator[gm_lab.Comparison]:
+def fails(curve: str, means: Means) -> Iterator[analysis.Comparison]:
     """The score of a curve is below −1.5."""
-    yield gm_lab.at_most(f"{curve}: score < −1.5", means.score(curve), -1.5)
+    yield analysis.at_most(f"{curve}: score < −1.5", means.score(curve), -1.5)
 
 
-def far_more_accurate(means: Means) -> Iterator[gm_lab.Comparison]:
+def far_more_accurate(means: Means) -> Iterator[analysis.Comparison]:
     """An exact inner gradient adds .2 to the accuracy that 1024 trajectories have."""
     gain = means.accuracy(EXACT) - means.accuracy(MANY)
-    yield gm_lab.at_least("accuracy with exact outer: exact − 1024 > .2", gain, 0.2)
+    yield analysis.at_least("accuracy with exact outer: exact − 1024 > .2", gain, 0.2)
 
 
-def gains_little(means: Means) -> Iterator[gm_lab.Comparison]:
+def gains_little(means: Means) -> Iterator[analysis.Comparison]:
     """An exact inner gradient adds less to the score of 1024 trajectories than these do to that of 128."""
-    yield gm_lab.above("score: 1024 − 128 > exact − 1024", means.gain(MANY, FEW), means.gain(EXACT, MANY))
+    yield analysis.above("score: 1024 − 128 > exact − 1024", means.gain(MANY, FEW), means.gain(EXACT, MANY))
 
 
 FEW, MANY, EXACT = (f"inner={size} outer=128" for size in ("128", "1024", "exact"))
@@ -102,13 +102,13 @@ CLAIMS: tuple[Claim[Means], ...] = (
 )
 
 
-def claims(settings: Settings, frame: "pd.DataFrame") -> list[gm_lab.Verdict]:
+def claims(settings: Settings, frame: "pd.DataFrame") -> list[analysis.Verdict]:
     """Returns the verdicts on the paper's claims, which are about its own prisoner's dilemma."""
     its_game = game_of(settings).matrix_game().payoffs == Game().matrix_game().payoffs
     return verdicts(frame) if its_game and settings.figure != ("debias",) else []
 
 
-def verdicts(frame: "pd.DataFrame") -> list[gm_lab.Verdict]:
+def verdicts(frame: "pd.DataFrame") -> list[analysis.Verdict]:
     """Returns the verdicts on `CLAIMS`; none is decided before the last updates are in."""
     updates = frame["update"].max()
     enough = updates >= LAST

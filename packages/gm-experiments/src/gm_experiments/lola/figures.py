@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-import gm_lab
 from gm_experiments.lola.settings import Settings
+from gm_lab import analysis
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,11 +48,11 @@ def figures(settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
 
 def _page(frame: "pd.DataFrame", parts: Sequence[str], rows: dict[str, str], width: float) -> "Figure":
     """A column for each part, a row for each measurement, a point for every ten updates."""
-    figure = gm_lab.panels([PARTS.get(part, part) for part in parts], width=width, height=2.6, rows=len(rows))
+    figure = analysis.panels([PARTS.get(part, part) for part in parts], width=width, height=2.6, rows=len(rows))
     binned = frame.assign(update=((frame["update"] - 1) // BIN + 0.5) * BIN)
     for index, axes in enumerate(figure.axes):
         measure, part = list(rows)[index // len(parts)], parts[index % len(parts)]
-        gm_lab.lines(
+        analysis.lines(
             axes,
             binned[binned["figure"] == part],
             "update",
@@ -91,7 +91,7 @@ def _policies(frame: "pd.DataFrame") -> "Figure":
     curves = list(dict.fromkeys(frame["curve"]))
     means = rows.groupby("curve")[[*columns, *(name.replace("_1_", "_2_") for name in columns)]].mean().loc[curves]
     table = (means[columns].to_numpy() + means.iloc[:, len(columns) :].to_numpy()) / 2
-    figure = gm_lab.panels(["who cooperates after what: both players, last updates"], 7.2, 0.8 + 0.3 * len(curves))
+    figure = analysis.panels(["who cooperates after what: both players, last updates"], 7.2, 0.8 + 0.3 * len(curves))
     (axes,) = figure.axes
     axes.grid(visible=False)
     image = axes.imshow(table, cmap="cividis", vmin=0, vmax=1, aspect="auto")
@@ -141,7 +141,7 @@ def closing_table(frame: "pd.DataFrame") -> "pd.DataFrame":
 
 def _line(curve: str, rows: "pd.DataFrame", replays: bool) -> dict[str, object]:
     """A line of the closing table."""
-    score = gm_lab.per_unit(last_updates(rows), "score", "seed")
+    score = analysis.per_unit(last_updates(rows), "score", "seed")
     early = rows[rows["update"] <= 100]
     line: dict[str, object] = {"curve": curve, "score": score.mean(), "worst": score.min(), "best": score.max()}
     for column, name in (("accuracy", "cosine"), ("accuracy_outer_exact", "outer exact")):
@@ -158,11 +158,11 @@ def _against_plain(end: "pd.DataFrame") -> "pd.DataFrame":
     """How often the players cooperate at the end, and how much more often than with the plain curve of one budget."""
     import pandas as pd
 
-    rates = {curve: gm_lab.per_unit(end, "cooperation", "seed", curve=curve) for curve in end["curve"].unique()}
+    rates = {curve: analysis.per_unit(end, "cooperation", "seed", curve=curve) for curve in end["curve"].unique()}
     plain = {trajectories(curve): curve for curve in rates if curve.startswith("plain")}
     lines = []
     for curve, rate in rates.items():
         other = plain.get(trajectories(curve), curve)
-        gain = "" if other == curve or len(rate) < 2 else str(gm_lab.paired_difference(rate, rates[other]))
-        lines.append({"curve": curve, "cooperation": str(gm_lab.mean_interval(rate)), "more than plain": gain})
+        gain = "" if other == curve or len(rate) < 2 else str(analysis.paired_difference(rate, rates[other]))
+        lines.append({"curve": curve, "cooperation": str(analysis.mean_interval(rate)), "more than plain": gain})
     return pd.DataFrame(lines)

@@ -5,12 +5,12 @@ from functools import partial
 from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
-import gm_lab
 from gm_experiments.common.claims import Claim, Evidence
 from gm_experiments.common.labels import ESTIMATORS
 from gm_experiments.maml.settings import POWERS, Settings
 from gm_experiments.theory import claims as theory
-from gm_lab import Comparison, above, alike, at_least, at_most
+from gm_lab import analysis
+from gm_lab.analysis import Comparison, above, alike, at_least, at_most
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -183,13 +183,13 @@ CLAIMS: tuple[Claim[Figures], ...] = (
 )
 
 
-def claims(settings: Settings, frame: "pd.DataFrame") -> list[gm_lab.Verdict]:
+def claims(settings: Settings, frame: "pd.DataFrame") -> list[analysis.Verdict]:
     """The verdicts on what the chosen figures are about."""
     verdicts = [] if settings.figure == ("theory",) else paper_claims(frame)
     return verdicts + (theory.claims(frame) if "theory" in settings.figure else [])
 
 
-def paper_claims(frame: "pd.DataFrame") -> list[gm_lab.Verdict]:
+def paper_claims(frame: "pd.DataFrame") -> list[analysis.Verdict]:
     """The verdicts on MAML-1 to MAML-13."""
     figures = {
         "fig1": Evidence(frame, ("fig1", "fig4"), ("sample_size",)),

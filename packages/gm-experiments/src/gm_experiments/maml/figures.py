@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import gm_lab
 from gm_experiments.common.labels import ACCURACY, ESTIMATORS, ORDER, RATE, SIZES, SPREAD, STEPS, estimator
 from gm_experiments.maml.settings import FIGURES, Settings
 from gm_experiments.theory import figures as theory
+from gm_lab import analysis
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,9 +28,9 @@ def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
 def _permutations_by_estimator(rows: "pd.DataFrame") -> "Figure":
     names = sorted(rows["estimator"].unique(), key=lambda name: (name == "ad", name != "lvc", name))
     titles = [f"({chr(97 + i)}) {estimator(name)}" for i, name in enumerate(names)]
-    figure = gm_lab.panels(titles, width=3.8, height=3.4)
+    figure = analysis.panels(titles, width=3.8, height=3.4)
     for axes, name in zip(figure.axes, names, strict=True):
-        gm_lab.lines(
+        analysis.lines(
             axes,
             rows[rows["estimator"] == name],
             "sample_size",
@@ -42,16 +42,16 @@ def _permutations_by_estimator(rows: "pd.DataFrame") -> "Figure":
             y_label=ACCURACY,
             x_scale="log2",
         )
-    gm_lab.shared_legend(figure, "inner gradient, Hessian, outer gradient: S sampled, E exact")
+    analysis.shared_legend(figure, "inner gradient, Hessian, outer gradient: S sampled, E exact")
     return figure
 
 
 def _estimators_by_permutation(rows: "pd.DataFrame", x: str, x_label: str, *, logarithmic: bool = False) -> "Figure":
     permutations = [p for p in ORDER if p in set(rows["permutation"])]
-    figure = gm_lab.panels(permutations, width=2.4, height=2.6, rows=2)
+    figure = analysis.panels(permutations, width=2.4, height=2.6, rows=2)
     for index, axes in enumerate(figure.axes):
         metric = ("accuracy", "std_sum")[index // len(permutations)]
-        gm_lab.lines(
+        analysis.lines(
             axes,
             rows[rows["permutation"] == permutations[index % len(permutations)]],
             x,
@@ -64,7 +64,7 @@ def _estimators_by_permutation(rows: "pd.DataFrame", x: str, x_label: str, *, lo
             x_scale="log2" if logarithmic else "linear",
             y_scale="linear" if metric == "accuracy" else "log",
         )
-    gm_lab.shared_legend(figure, "with an exact Hessian, AD, Loaded-DiCE and LVC are the same estimator")
+    analysis.shared_legend(figure, "with an exact Hessian, AD, Loaded-DiCE and LVC are the same estimator")
     return figure
 
 

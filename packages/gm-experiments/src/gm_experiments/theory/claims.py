@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-import gm_lab
 from gm_experiments.common.claims import Claim
 from gm_experiments.common.labels import estimator
 from gm_experiments.theory.figures import rows
 from gm_experiments.theory.settings import ROUNDING
-from gm_lab import Comparison
+from gm_lab import analysis
+from gm_lab.analysis import Comparison
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,7 @@ def _slopes(frame: "pd.DataFrame") -> Iterator[Comparison]:
             continue
         sizes = np.log(table.columns.to_numpy(dtype=float))
         slopes = np.polyfit(sizes, np.log(table.to_numpy()).T, 1)[0]
-        interval = gm_lab.mean_interval(slopes)
+        interval = analysis.mean_interval(slopes)
         yield Comparison(f"slope with {estimator(name)}", abs(interval.mean + 0.5) <= 0.1, str(interval))
 
 
@@ -57,7 +57,7 @@ def _degrees(frame: "pd.DataFrame") -> Iterator[Comparison]:
             yield Comparison(f"{algorithm} K = {steps}: no bias", largest <= ROUNDING, f"at most {largest:.1e}")
         elif table.shape[1] > 1:
             errors, biases = np.log(table.columns.to_numpy(dtype=float)), np.log(table.to_numpy())
-            interval = gm_lab.mean_interval((biases[:, -1] - biases[:, -2]) / (errors[-1] - errors[-2]))
+            interval = analysis.mean_interval((biases[:, -1] - biases[:, -2]) / (errors[-1] - errors[-2]))
             yield Comparison(label, degree - 1 < interval.mean <= degree + 0.01, str(interval))
 
 
@@ -73,7 +73,7 @@ CLAIMS: "tuple[Claim[pd.DataFrame], ...]" = (
 )
 
 
-def claims(frame: "pd.DataFrame") -> list[gm_lab.Verdict]:
+def claims(frame: "pd.DataFrame") -> list[analysis.Verdict]:
     """The verdicts on THEORY-1 to THEORY-4."""
     studies = rows(frame)
     return [claim.verdict(studies) for claim in CLAIMS]

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-import gm_lab
 from gm_experiments.common.labels import RATE, SIZES, STEPS, estimator
 from gm_experiments.theory.settings import GRIDS, ROUNDING
+from gm_lab import analysis
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,11 +47,11 @@ def _composition(frame: "pd.DataFrame", studies: list[str]) -> "Figure":
     )
     long = long.assign(value=np.log10(long["value"]))
     names = list(long["estimator"].unique())
-    figure = gm_lab.panels([_fixed(frame, study) for study in studies], width=3.6, height=2.6, rows=len(names))
+    figure = analysis.panels([_fixed(frame, study) for study in studies], width=3.6, height=2.6, rows=len(names))
     for index, axes in enumerate(figure.axes):
         (axis, label), name = AXES[studies[index % len(studies)]], names[index // len(studies)]
         chosen = long[(long["figure"] == studies[index % len(studies)]) & (long["estimator"] == name)]
-        gm_lab.lines(
+        analysis.lines(
             axes, chosen, axis, "value", by="line", over="mdp", names=list(LINES), labels=LINES, x_label=label,
             y_label=f"{estimator(name)}: log₁₀ E‖θ̂ᴷ − θᴷ‖",
             x_scale="log2" if axis == "sample_size" else "linear",
@@ -59,7 +59,7 @@ def _composition(frame: "pd.DataFrame", studies: list[str]) -> "Figure":
         # the proved constants leave every scale after a few steps
         near = long[(long["line"] != "bound_global") & (long["estimator"] == name)]["value"]
         axes.set_ylim(near.min() - 0.5, near.max() + 2)
-    gm_lab.shared_legend(figure)
+    analysis.shared_legend(figure)
     return figure
 
 
@@ -77,11 +77,11 @@ def _hessian(frame: "pd.DataFrame") -> "Figure":
     frame = frame.assign(steps="K = " + frame["inner_steps"].astype(str))
     frame = frame.assign(measured=np.log10(frame["measured"]), bound_local=np.log10(frame["bound_local"]))
     titles = {"maml": "MAML: degree K", "lirpg": "LIRPG: degree K − 1"}
-    figure = gm_lab.panels(list(titles.values()), width=4.2, height=3.6)
+    figure = analysis.panels(list(titles.values()), width=4.2, height=3.6)
     names = sorted(frame["steps"].unique())
     for axes, algorithm in zip(figure.axes, titles, strict=True):
         chosen = frame[frame["algorithm"] == algorithm]
-        gm_lab.lines(
+        analysis.lines(
             axes, chosen, "hessian_error", "measured", by="steps", over="mdp", names=names,
             x_label="error δ added to the Hessian", y_label="log₁₀ ‖bias of the meta-gradient‖", x_scale="log2",
         )  # fmt: skip
@@ -89,7 +89,7 @@ def _hessian(frame: "pd.DataFrame") -> "Figure":
         for name, line in zip(drawn, axes.get_lines(), strict=True):
             bound = chosen[chosen["steps"] == name].groupby("hessian_error")["bound_local"].mean()
             axes.plot(bound.index, bound, color=line.get_color(), linestyle=":", linewidth=1.2, label="bound (Eq. 44)")
-    gm_lab.shared_legend(figure)
+    analysis.shared_legend(figure)
     return figure
 
 
@@ -100,12 +100,12 @@ def _split(frame: "pd.DataFrame") -> "Figure":
         measured=np.where(frame["quantity"] == "variance", frame["measured"] ** 0.5, frame["measured"])
     )
     titles = {"bias": "bias ‖E[x] − y‖", "variance": "standard deviation √tr Cov[x]"}
-    figure = gm_lab.panels(list(titles.values()), width=4.2, height=3.2, share_y=False)
+    figure = analysis.panels(list(titles.values()), width=4.2, height=3.2, share_y=False)
     names = list(frame["estimator"].unique())
     for axes, quantity in zip(figure.axes, titles, strict=True):
         _bars(axes, frame[frame["quantity"] == quantity], names)
     figure.axes[0].set_ylabel("of the meta-gradient, mean over MDPs")
-    gm_lab.shared_legend(figure, f"what is sampled; {_fixed(frame, 'theory_split')}")
+    analysis.shared_legend(figure, f"what is sampled; {_fixed(frame, 'theory_split')}")
     return figure
 
 
@@ -115,12 +115,12 @@ def _bars(axes: "Axes", frame: "pd.DataFrame", names: list[str]) -> None:
     width = 0.8 / len(sources)
     for i, permutation in enumerate(sources):
         intervals = [
-            gm_lab.mean_interval(gm_lab.per_unit(frame, "measured", "mdp", estimator=name, permutation=permutation))
+            analysis.mean_interval(analysis.per_unit(frame, "measured", "mdp", estimator=name, permutation=permutation))
             for name in names
         ]
         error = [[x.mean - max(x.low, 0) for x in intervals], [x.high - x.mean for x in intervals]]
         at = [place + (i - (len(sources) - 1) / 2) * width for place in range(len(names))]
-        colour = gm_lab.style_of(permutation).colour
+        colour = analysis.style_of(permutation).colour
         axes.bar(
             at, [x.mean for x in intervals], width * 0.92, color=colour, label=SOURCES[permutation], yerr=error,
             error_kw={"elinewidth": 0.8, "capsize": 1.5},

@@ -36,7 +36,7 @@ class Point:
 
 def sampled_path(point: Point, name: str, size: int) -> tuple[list[Tensor], Tensor]:
     """θ̂⁰ … θ̂ᴷ, and s: the root mean square error of ∇θ J_In at them over the repeats, the largest of all steps."""
-    path = estimators.sampled_path(point.problem, estimators.load(name), size, **point.terms)
+    path = estimators.decomposition.sampled_path(point.problem, estimators.load(name), size, **point.terms)
     errors = [
         length(step.gradient - gm_exact.gradient(point.mdps.mdp, theta)).square().mean(-1).sqrt()
         for step, theta in zip(path.inner, path.params, strict=False)
@@ -57,8 +57,8 @@ def hessian_errors(point: Point, name: str, size: int, path: list[Tensor]) -> tu
         columns, _ = at.sampled("hessian", estimator, sample).vjp(basis.expand(n, *shape))
         estimates = columns.movedim(0, 2).flatten(2)
         exact = gm_exact.hessian(point.mdps.mdp, theta).flatten(1)
-        biases.append(estimators.bias_sq_interval(estimates, exact).high.clamp(min=0).sqrt())
-        deviations.append(estimators.variance(estimates).sqrt())
+        biases.append(estimators.metrics.bias_sq_interval(estimates, exact).high.clamp(min=0).sqrt())
+        deviations.append(estimators.metrics.variance(estimates).sqrt())
     return torch.stack(biases).amax(0), torch.stack(deviations).amax(0)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 import gm_estimators as estimators
 import gm_exact
 import gm_lab
-from gm_estimators.catalogue import families
+from gm_estimators.estimator import families
 from gm_estimators.metrics import Interval
 from gm_exact import Constants, Errors
 from gm_experiments.common.checks import estimators_are_input
@@ -58,7 +58,7 @@ def _composition(point: Point, grid: Grid) -> Iterator[Measurement]:
     for name in grid.estimators:
         for size in grid.sample_sizes:
             path, inner_std = sampled_path(point, name, size)
-            distance = estimators.mean_interval(length(path[-1] - point.exact_path[-1]))
+            distance = estimators.metrics.mean_interval(length(path[-1] - point.exact_path[-1]))
             local = gm_exact.local_c2(point.mdps.mdp, point.exact_path, path)
             limits = [gm_exact.eq6_compositional_bias(c2, inner_std, **point.terms) for c2 in (local, worldwide)]
             labels = _labels("distance", estimator=name, permutation="SEE", sample_size=size)
@@ -160,10 +160,10 @@ def _theorem(
 ) -> Iterator[Measurement]:
     """Bias and variance beside Eqs. 44 and 57, with local and global constants."""
     worldwide = _global_constants(point, intrinsic)
-    bias = Interval(*(x.clamp(min=0).sqrt() for x in estimators.bias_sq_interval(estimates, truth)))
+    bias = Interval(*(x.clamp(min=0).sqrt() for x in estimators.metrics.bias_sq_interval(estimates, truth)))
     repeats = estimates.shape[-2]
     squares = (estimates - estimates.mean(-2, keepdim=True)).square().sum(-1) * repeats / (repeats - 1)
-    variance = estimators.mean_interval(squares)
+    variance = estimators.metrics.mean_interval(squares)
     for quantity, measured, bound in (
         ("bias", bias, gm_exact.eq44_bias),
         ("variance", variance, gm_exact.eq57_variance),

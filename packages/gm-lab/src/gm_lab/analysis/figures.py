@@ -1,0 +1,297 @@
+"""Figures for people: one colour, marker and dash per name everywhere, intervals as bands, files that don't change."""
+
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import re
+import sys
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from gm_lab.analysis.statistics import mean_interval
+from gm_lab.run.interruption import become_worker
+from gm_lab.run.settings import usable_cores
+from gm_lab.run.store import write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one name looks in every figure; marker and dash tell it apart in grey, too."""
+
+    colour: str
+    marker: str
+    dash: Any
+
+
+# M. Okabe and K. Ito, "Color Universal Design", 2008, ordered so that neighbours also differ in lightness
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1, 1, 1)), (0, (7, 2)), (0, (3, 1, 1, 1, 1, 1)))
+
+# a name keeps its place in its group, and so its looks; any other name gets looks derived from its letters
+GROUPS: tuple[tuple[str, ...], ...] = (
+    ("lvc", "ad", "loaded_dice", "dice"),
+    ("SSS", "SSE", "SES", "SEE", "ESS", "ESE", "EES"),
+)
+DPI = 160
+PNG_HEADER = 33  # bytes of signature and header
+PNG_WORDS = b"tEXtDescription\0"
+RC: Any = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.dpi": DPI,
+    "font.size": 9,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "svg.hashsalt": "gm-lab",
+}
+
+
+def style_of(name: str) -> Style:
+    """The looks of `name`: the same in every figure, run and process."""
+    place = next((group.index(name) for group in GROUPS if name in group), None)
+    if place is not None:
+        return Style(COLOURS[place], MARKERS[place], DASHES[place % len(DASHES)])
+    code = zlib.crc32(name.encode())
+    return Style(
+        COLOURS[code % len(COLOURS)],
+        MARKERS[code // 7 % len(MARKERS)],
+        DASHES[code // 49 % len(DASHES)],
+    )
+
+
+def styles(names: Sequence[str]) -> dict[str, Style]:
+    """The looks of the names that share one panel; an unknown name steps aside where a colour is taken.
+
+    Args:
+        names: In the order of the legend. Two lists with the same names give the same looks.
+    """
+    known = [name for name in names if any(name in group for group in GROUPS)]
+    looks = {name: style_of(name) for name in known}
+    for name in sorted(set(names) - set(known)):
+        first = zlib.crc32(name.encode())
+        taken = {look.colour for look in looks.values()}
+        step = next((step for step in range(len(COLOURS)) if COLOURS[(first + step) % len(COLOURS)] not in taken), 0)
+        own = style_of(name)
+        looks[name] = Style(COLOURS[(first + step) % len(COLOURS)], own.marker, own.dash)
+    return {name: looks[name] for name in names}
+
+
+def panels(
+    titles: Sequence[str], width: float = 3.2, height: float = 2.9, rows: int = 1, share_y: bool = True
+) -> "Figure":
+    """Rows of panels in the common style.
+
+    Args:
+        titles: One per column, above the first row.
+        width: Of one panel, in inches.
+        height: Of one panel, in inches.
+        rows: How many rows.
+        share_y: Whether the panels of a row have one vertical scale.
+
+    Returns:
+        The figure; its panels are `figure.axes`, row by row.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(RC):
+        figure = Figure(figsize=(width * len(titles), height * rows), layout="constrained")
+        grid = figure.subplots(rows, len(titles), squeeze=False, sharex="col", sharey="row" if share_y else "none")
+        for axes, title in zip(grid[0], titles, strict=True):
+            axes.set_title(title, fontsize=10, loc="left")
+    return figure
+
+
+def lines(
+    axes: "Axes",
+    frame: "pd.DataFrame",
+    x: str,
+    y: str,
+    by: str,
+    over: str,
+    *,
+    x_label: str | None = None,
+    y_label: str | None = None,
+    names: Sequence[str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    x_scale: Literal["linear", "log2"] = "linear",
+    y_scale: Literal["linear", "log"] = "linear",
+    marks: bool = True,
+) -> None:
+    """Draws, for each value of `by`, the mean of `y` over units against `x`, with its 95% t interval as a band.
+
+    Args:
+        axes: A panel.
+        frame: The rows to draw.
+        x: The column along the horizontal axis, numbers.
+        y: The column along the vertical axis, numbers.
+        by: The column that tells the lines apart, names.
+        over: The column that names the independent units; rows of one unit are averaged first.
+        x_label: What the horizontal axis shows and in which unit; the column's name by default.
+        y_label: The same for the vertical axis.
+        names: The lines in the order of the legend; by default in order of appearance.
+        labels: How the legend calls them; by default as they are.
+        x_scale: "log2" for powers of two, which are then written out.
+        y_scale: "log" for values over several magnitudes.
+        marks: Whether to mark the points measured; better not on long curves.
+
+    Raises:
+        ValueError: The frame lacks a column.
+    """
+    if missing := [column for column in (x, y, by, over) if column not in frame.columns]:
+        raise ValueError(f"expected columns {x}, {y}, {by}, {over}; missing: {', '.join(missing)}")
+    order = [str(name) for name in (frame[by].unique() if names is None else names)]
+    for rank, (name, look) in enumerate(styles(order).items()):
+        of_name = frame[frame[by].astype(str) == name]
+        if of_name.empty:
+            continue
+        per_unit = of_name.groupby([x, over], sort=True)[y].mean().groupby(level=0, sort=True)
+        points = [(at, mean_interval(values.to_numpy())) for at, values in per_unit]
+        where = np.array([at for at, _ in points], dtype=np.float64)
+        mean, low, high = (
+            np.array([getattr(interval, part) for _, interval in points]) for part in ("mean", "low", "high")
+        )
+        # a single unit has an unbounded interval: no band is more honest than none of width zero
+        bounded = np.isfinite(low) & np.isfinite(high)
+        axes.fill_between(
+            where, np.where(bounded, low, mean), np.where(bounded, high, mean), where=bounded.tolist(),
+            color=look.colour, alpha=0.18, linewidth=0, zorder=2 + 0.01 * rank,
+        )  # fmt: skip
+        axes.plot(
+            where, mean, label=(labels or {}).get(name, name), zorder=3 + 0.01 * rank,
+            color=look.colour, linestyle=look.dash,
+            marker=look.marker if marks else "", markeredgecolor="white", markeredgewidth=0.5,
+        )  # fmt: skip
+    if x_scale == "log2":
+        axes.set_xscale("log", base=2)
+        ticks = sorted(set(frame[x].astype(float)))
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+    axes.set_yscale(y_scale)
+    # labels at the outer edge only: inner panels share the scale
+    if axes.get_subplotspec() is None or axes.get_subplotspec().is_last_row():  # type: ignore[union-attr]
+        axes.set_xlabel(x if x_label is None else x_label)
+    if axes.get_subplotspec() is None or axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+        axes.set_ylabel(y if y_label is None else y_label)
+
+
+def shared_legend(figure: "Figure", title: str | None = None, columns: int = 8) -> None:
+    """One legend for all panels, beneath them, where it hides no data."""
+    entries: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if entries:
+        figure.legend(
+            list(entries.values()), list(entries), title=title, loc="outside lower center",
+            ncols=min(len(entries), columns), frameon=False, handlelength=3.2, fontsize=9,
+        )  # fmt: skip
+
+
+def save(figure: "Figure", stem: Path, svg: bool = False) -> list[Path]:
+    """Writes a figure; the same figure gives the same bytes.
+
+    Args:
+        figure: What to write.
+        stem: Folder and name without an extension.
+        svg: Whether to write it as SVG beside PNG; it is done, too, where there is one already.
+
+    Returns:
+        The files, the PNG first.
+
+    Raises:
+        BadInput: The file system refuses.
+    """
+    import matplotlib
+
+    metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+    files = [stem.with_name(f"{stem.name}.{kind}") for kind in metadata]
+    files = files if svg or files[1].exists() else files[:1]
+    with matplotlib.rc_context(RC):
+        for file, kind in zip(files, metadata, strict=False):
+            content = io.BytesIO()
+            figure.savefig(content, format=kind, metadata=metadata[kind], dpi=DPI)
+            write_atomically(file, content.getvalue() if kind == "svg" else _described(content.getvalue(), figure))
+    return files
+
+
+def _described(picture: bytes, figure: "Figure") -> bytes:
+    """A PNG with the words of its figure, which it shows those who can't see it, in a chunk after its header."""
+    from matplotlib.text import Text
+
+    texts = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
+    chunk = PNG_WORDS + json.dumps(words(texts)).encode()
+    framed = (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    return picture[:PNG_HEADER] + framed + picture[PNG_HEADER:]
+
+
+def words(texts: Sequence[str]) -> list[str]:
+    """Those texts of a figure that are words, without the signs of formulas, each once."""
+    plain = [re.sub(r"[${}\\]|mathdefault", "", text).strip() for text in texts]
+    return [text for text in dict.fromkeys(plain) if re.search(r"[^\W\d]{2,}", text)]
+
+
+@contextlib.contextmanager
+def saving(
+    figures: Mapping[str, "Figure"], folder: Path, svg: bool = False, apart: bool = True
+) -> Iterator[list[Path]]:
+    """Writes figures side by side, in processes of their own, while the block runs.
+
+    Args:
+        figures: What to write, by name.
+        folder: Where to.
+        svg: Whether to write them as SVG, too.
+        apart: Whether this process may be forked; if not, they are written at the end of the block.
+
+    Yields:
+        The PNG files, which are complete at the end of the block.
+
+    Raises:
+        BadInput: The file system refuses.
+    """
+    stems = [folder / name for name in figures]
+    drawn = list(zip(figures.values(), stems, strict=True))
+    count = min(len(drawn), usable_cores()) if apart and sys.platform == "linux" else 0
+    shares = [drawn[first::count] for first in range(count)]
+    fork: Any = multiprocessing.get_context("fork" if count else None)
+    processes = [fork.Process(target=_save_share, args=(share, svg, os.getpid()), daemon=True) for share in shares]
+    try:
+        for process in processes:
+            process.start()
+        yield [stem.with_name(f"{stem.name}.png") for stem in stems]
+        for process in processes:
+            process.join()
+        undone = [share for process, share in zip(processes, shares, strict=True) if process.exitcode != 0]
+        for share in undone if count else [drawn]:
+            for figure, stem in share:
+                save(figure, stem, svg)  # says what is wrong
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def _save_share(share: Sequence[tuple["Figure", Path]], svg: bool, driver: int) -> None:
+    become_worker(driver)
+    try:
+        for figure, stem in share:
+            save(figure, stem, svg)
+    except Exception:
+        os._exit(1)  # the driver tries, too, and says why not

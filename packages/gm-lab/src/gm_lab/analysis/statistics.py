@@ -1,0 +1,93 @@
+"""Student-t intervals, paired differences, and what ">" and "≈" mean in a claim."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean of `count` independent values with its confidence interval; one value alone leaves it unbounded."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+    def overlaps(self, other: "Interval") -> bool:
+        """Whether the two intervals have a point in common."""
+        return self.low <= other.high and other.low <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Student's interval for a mean.
+
+    x̄ ± t₍₁₊c₎⸝₂,ₙ₋₁ · s / √n (Student, "The Probable Error of a Mean", 1908).
+
+    Args:
+        values: Independent measurements, shape (n,). NaN among them makes the interval NaN.
+        confidence: Coverage c, between 0 and 1.
+
+    Raises:
+        ValueError: There is no value, or the array is not one-dimensional.
+    """
+    from scipy.special import stdtrit
+
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.ndim != 1 or sample.size == 0:
+        raise ValueError(f"values: expected shape (n,) with n of at least 1, got {sample.shape}")
+    mean = float(sample.mean())
+    if sample.size == 1:
+        return Interval(mean, -np.inf, np.inf, 1)
+    quantile = stdtrit(sample.size - 1, (1 + confidence) / 2)
+    half = float(quantile * sample.std(ddof=1) / np.sqrt(sample.size))
+    return Interval(mean, mean - half, mean + half, sample.size)
+
+
+def paired_difference(first: ArrayLike, second: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Student's interval for the mean of first − second, measured on the same units.
+
+    Args:
+        first: Shape (n,); two pandas Series must have the same index in the same order.
+        second: Shape (n,).
+        confidence: Coverage, between 0 and 1.
+
+    Raises:
+        ValueError: The two were not measured on the same units.
+    """
+    left, right = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if left.shape != right.shape:
+        raise ValueError(f"expected two samples of the same units, got shapes {left.shape} and {right.shape}")
+    units, others = _units(first), _units(second)
+    if units is not None and others is not None and units != others:
+        raise ValueError(f"expected two samples of the same units, got {units} and {others}")
+    return mean_interval(left - right, confidence)
+
+
+def _units(values: ArrayLike) -> list[Any] | None:
+    """The index of a pandas Series, None for anything else."""
+    index = getattr(values, "index", None)
+    return None if index is None or callable(index) else list(index)
+
+
+def greater(first: ArrayLike, second: ArrayLike) -> bool | None:
+    """Whether first > second: the paired 95% interval lies above zero. None with fewer than two units or with NaN."""
+    if np.size(first) == np.size(second) == 0:
+        return None
+    difference = paired_difference(first, second)
+    return None if difference.count < 2 or np.isnan(difference.mean) else difference.low > 0
+
+
+def similar(first: ArrayLike, second: ArrayLike) -> bool | None:
+    """Whether first ≈ second: the two 95% intervals overlap. None with fewer than two units or with NaN."""
+    if not np.size(first) or not np.size(second):
+        return None
+    left, right = mean_interval(first), mean_interval(second)
+    if min(left.count, right.count) < 2 or np.isnan(left.mean + right.mean):
+        return None
+    return left.overlaps(right)

@@ -1,0 +1,193 @@
+"""Computes cells in this thread, in other threads or in processes of this machine.
+
+The pool is our own. When a worker of `concurrent.futures` is killed, its pool ends all the others as well, whose cells
+may be hours old, and says neither which cell it was nor how it ended; and the threads of one hold the program up at its
+end until their cells are finished.
+"""
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Any
+
+from gm_lab.launch.outcome import QUICK_SECONDS, Outcome, Work, attempt, checked
+from gm_lab.run.cells import describe_cell
+from gm_lab.run.context import Context
+from gm_lab.run.errors import CellFailed, Interrupted
+from gm_lab.run.interruption import Interruption, become_worker
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """A process or a thread, the way to talk to it, and the cells that it was handed, the first of them in work."""
+
+    runner: BaseProcess | threading.Thread
+    connection: "Connection[int, Outcome]"
+    assigned: deque[int] = field(default_factory=deque)
+
+
+@contextlib.contextmanager
+def launched(
+    work: Work,
+    cells: Sequence[Any],
+    workers: int,
+    setup: Callable[[], Context],
+    interruption: Interruption,
+    warn: Callable[[str], None],
+    threads: bool = False,
+) -> Iterator[Iterator[float]]:
+    """Starts the workers; what it yields iterates over the finished cells.
+
+    Processes are forked on entry (spawned where there is no safe fork): start threads inside the block only.
+
+    Args:
+        work: Computes and saves one cell. A module-level function or a partial of one.
+        cells: The cells to compute.
+        workers: How many at once; one runs in this thread.
+        setup: Gives the context; called once here and once in each worker process.
+        interruption: Says when the cells in flight are the last ones.
+        warn: Shows a line: the cell whose worker was killed and which is tried again.
+        threads: Whether the workers are threads instead of processes.
+
+    Yields:
+        An iterator over the seconds each cell took, in the order in which they finish. It raises `BadInput` if a cell
+        does, and `CellFailed` if a cell raises anything else or kills its worker twice.
+    """
+    if not cells:
+        yield iter(())
+        return
+    context = setup()
+    if workers == 1:
+        yield checked(cells, _serial(work, cells, context, interruption))
+        return
+    serve = partial(_serve, work, cells)
+    how: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    pool: list[_Worker] = []
+    gc.freeze()  # what exists now is never collected in a worker, so its pages stay shared
+    try:
+        for _ in range(min(workers, len(cells))):
+            ours, theirs = how.Pipe()
+            if threads:
+                runner = threading.Thread(target=serve, args=(theirs, context), daemon=True)
+            else:
+                runner = how.Process(target=_process, args=(serve, theirs, setup, os.getpid()), daemon=True)
+            runner.start()
+            pool.append(_Worker(runner, ours))
+            if not threads:
+                theirs.close()
+        yield checked(cells, _distribute(cells, pool, interruption, warn))
+    finally:
+        _stop(pool, interruption.grace_seconds)
+        gc.unfreeze()
+
+
+def _serial(work: Work, cells: Sequence[Any], context: Context, interruption: Interruption) -> Iterator[Outcome]:
+    for index in range(len(cells)):
+        if interruption.draining:
+            return
+        yield attempt(work, cells, index, context)
+
+
+def _serve(work: Work, cells: Sequence[Any], connection: Any, context: Context) -> None:
+    """Computes the cells that it is told to, until nobody is there to tell it."""
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            connection.send(attempt(work, cells, connection.recv(), context))
+
+
+def _process(serve: Callable[[Any, Context], None], connection: Any, setup: Callable[[], Context], driver: int) -> None:
+    become_worker(driver)
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        # both the group and the driver may send it: once is enough, a checkpoint is being written
+        signal.signal(number, signal.SIG_IGN)
+        raise Interrupted(number)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        serve(connection, setup())
+    except Interrupted as error:
+        sys.exit(error.status)
+
+
+def _stop(pool: Sequence[_Worker], seconds: float) -> None:
+    """Ends the workers: idle ones at once, the others when their cell has written its checkpoint or time is up.
+
+    A thread can't be stopped: one that doesn't finish its cell in time ends with this process.
+    """
+    for worker in pool:
+        if isinstance(worker.runner, BaseProcess):
+            (worker.runner.terminate if worker.assigned else worker.runner.kill)()
+        worker.connection.close()  # so that one whose cell ended just now does not wait for the next
+    end = time.monotonic() + seconds
+    for worker in pool:
+        worker.runner.join(max(0.0, end - time.monotonic()))
+        if isinstance(worker.runner, BaseProcess):
+            worker.runner.kill()
+            worker.runner.join()
+
+
+def _distribute(
+    cells: Sequence[Any], pool: Sequence[_Worker], interruption: Interruption, warn: Callable[[str], None]
+) -> Iterator[Outcome]:
+    """Hands out the cells; one whose worker is killed gets a second try on another worker."""
+    waiting = deque(range(len(cells)))
+    killed: set[int] = set()
+    alive = list(pool)
+    ahead = 1
+    while True:
+        for worker in alive:
+            most = 0 if interruption.draining else ahead if len(waiting) > len(alive) else 1
+            while waiting and len(worker.assigned) < most:
+                worker.assigned.append(waiting.popleft())
+                with contextlib.suppress(ConnectionError):  # its end is noticed below
+                    worker.connection.send(worker.assigned[-1])
+        if not any(worker.assigned for worker in alive):
+            return
+        ready = wait([worker.connection for worker in alive])
+        for worker in [worker for worker in alive if worker.connection in ready]:
+            try:
+                outcome = worker.connection.recv()
+            except (EOFError, ConnectionError):
+                alive.remove(worker)
+                again = _lost(worker, cells, killed, bool(alive), warn)
+                waiting.extendleft(reversed(again))
+                continue
+            worker.assigned.popleft()
+            ahead = 2 if outcome.seconds < QUICK_SECONDS else 1
+            yield outcome
+
+
+def _lost(
+    worker: _Worker, cells: Sequence[Any], killed: set[int], others: bool, warn: Callable[[str], None]
+) -> list[int]:
+    """The cells that a killed worker leaves to others, unless the first of them has killed one before."""
+    assert isinstance(worker.runner, BaseProcess)
+    worker.runner.join()
+    code = worker.runner.exitcode or 0
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    left = list(worker.assigned)
+    worker.assigned.clear()
+    if not left and not others:
+        raise CellFailed(f"every worker was killed, the last one ({how}) while idle")
+    if left and (left[0] in killed or not others):
+        raise CellFailed(
+            f"cell {describe_cell(cells[left[0]])} failed: its worker was killed ({how}); "
+            "if memory ran out, fewer --workers help"
+        )
+    if left:
+        warn(f"cell {describe_cell(cells[left[0]])}: its worker was killed ({how}); trying once more")
+        killed.add(left[0])
+    return left

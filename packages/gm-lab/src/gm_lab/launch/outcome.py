@@ -1,0 +1,62 @@
+"""What became of a cell that was computed somewhere else."""
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gm_lab.run.cells import Row, describe_cell, shorten
+from gm_lab.run.context import Context
+from gm_lab.run.errors import BadInput, CellFailed
+
+# cells quicker than this are handed out ahead of time, so that no worker waits for the driver
+QUICK_SECONDS = 0.5
+
+Work = Callable[[Any, Context], list[Row] | None]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a cell raised, in a form that crosses process boundaries."""
+
+    bad_input: bool
+    summary: str
+    details: str
+
+    def error(self, cell: Any) -> BadInput | CellFailed:
+        """The error to raise in the driver."""
+        if self.bad_input:
+            return BadInput(self.summary)
+        return CellFailed(f"cell {describe_cell(cell)} failed: {self.summary}", self.details)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A cell's position among those launched, how long it took, how it failed if it did, and rows yet to be saved."""
+
+    index: int
+    seconds: float
+    failure: Failure | None
+    rows: list[Row] | None = None
+
+
+def attempt(work: Work, cells: Sequence[Any], index: int, context: Context) -> Outcome:
+    """Runs one cell; whatever it raises becomes part of the outcome."""
+    start = time.perf_counter()
+    failure = rows = None
+    try:
+        rows = work(cells[index], context)
+    except BadInput as error:
+        failure = Failure(True, str(error), "")
+    except (Exception, SystemExit) as error:
+        failure = Failure(False, f"{type(error).__name__}: {shorten(str(error), 200)}", traceback.format_exc())
+    return Outcome(index, time.perf_counter() - start, failure, rows)
+
+
+def checked(cells: Sequence[Any], outcomes: Iterator[Outcome]) -> Iterator[float]:
+    """The seconds of each outcome; raises the error of the first that failed."""
+    for outcome in outcomes:
+        if outcome.failure is not None:
+            raise outcome.failure.error(cells[outcome.index])
+        yield outcome.seconds

@@ -1,0 +1,374 @@
+"""The Ray launcher: cells as tasks on a cluster that shares nothing with the driver but installed packages."""
+
+import contextlib
+import functools
+import logging
+import math
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from gm_lab.launch.outcome import QUICK_SECONDS, Failure, Outcome, attempt, checked
+from gm_lab.run.cells import Row, checked_rows, describe_cell, shorten
+from gm_lab.run.context import Context
+from gm_lab.run.errors import BadInput, CellFailed
+from gm_lab.run.interruption import Interruption
+from gm_lab.run.provenance import imported_from
+from gm_lab.run.settings import RunSettings, usable_cores
+
+RETRIES = 3  # of a cell whose node or worker is lost
+PROBE_SECONDS = 3.0
+POLL_SECONDS = 0.2  # between looks at the signals
+HEAD_SECONDS = 10.0  # between looks at the cluster's first machine
+TRIAL = "import logging, sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_level=logging.CRITICAL)"
+TRIAL_SECONDS = 60.0
+# by itself Ray tries for more than a minute
+IMPATIENT = {
+    "RAY_NUM_REDIS_GET_RETRIES": "1",
+    "RAY_gcs_rpc_server_connect_timeout_s": "2",
+    "RAY_py_gcs_connect_timeout_s": "5",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to compute any cell of the run."""
+
+    run_cell: Callable[[Any, Context], list[Row]]
+    columns: tuple[str, ...]
+    setup: Callable[[], Context]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which cluster, how much of it a cell needs, and how many cells at once (None: as many as there is room for)."""
+
+    address: str | None
+    cpus: float
+    gpus: float
+    workers: int | None
+
+
+def place(settings: RunSettings) -> Place:
+    """What the flags say about the cluster."""
+    gpus = float(settings.device.startswith("cuda")) if settings.gpus_per_cell is None else settings.gpus_per_cell
+    return Place(settings.ray_address, settings.cpus_per_cell, gpus, settings.workers)
+
+
+@contextlib.contextmanager
+def launched(
+    job: Job,
+    save: Callable[[Any, list[Row]], None],
+    cells: Sequence[Any],
+    where: Place,
+    interruption: Interruption,
+    warn: Callable[[str], None],
+) -> Iterator[Iterator[float]]:
+    """Connects to the cluster, or starts one; what it yields iterates over the cells as they are finished and saved.
+
+    Args:
+        job: What the workers need.
+        save: Writes the rows of a finished cell, in this process.
+        cells: The cells to compute.
+        where: The cluster.
+        interruption: Says when the cells in flight are the last ones.
+        warn: Shows a line.
+
+    Yields:
+        An iterator over the seconds each cell took. It raises `BadInput` if a cell does, and `CellFailed` if a cell
+        raises anything else or loses its worker too often.
+
+    Raises:
+        BadInput: Ray is not installed, the cluster can't be reached, or has no node for such cells.
+    """
+    ray = connected(where)
+    flying: dict[Any, int] = {}
+    try:
+        interruption.check()
+        if not room(ray, where):
+            need = f"{where.cpus:g} CPUs and {where.gpus:g} GPUs"
+            if where.address is None:
+                raise BadInput(f"--gpus-per-cell: expected what this machine has, got cells that need {need}")
+            warn(f"no node of the cluster has room for a cell, which needs {need}; waiting for one")
+        # Ray's own retries would be silent
+        task = ray.remote(num_cpus=where.cpus, num_gpus=where.gpus, max_retries=0)(compute)
+        shipped = ray.put(packed(ray, job))
+
+        def submit(index: int) -> Any:
+            return task.remote(shipped, index, ray.cloudpickle.dumps(cells[index]))
+
+        def saved() -> Iterator[Outcome]:
+            for outcome in _outcomes(ray, submit, cells, where, flying, interruption, warn):
+                if outcome.rows is not None:
+                    save(cells[outcome.index], outcome.rows)
+                yield outcome
+
+        with _watched(ray.get_runtime_context().gcs_address, warn):
+            yield checked(cells, saved())
+    finally:
+        _stop(ray, list(flying), interruption.grace_seconds)
+        ray.shutdown()
+
+
+def check(settings: RunSettings) -> None:
+    """Finds out at once whether there is a cluster to use.
+
+    Raises:
+        BadInput: Ray is not installed, or can't use what is at the address.
+    """
+    if find_spec("ray") is None:
+        raise BadInput("--launcher: ray is not installed; expected the extra: pip install 'gm-lab[ray]'")
+    if settings.ray_address is not None:
+        let_in(settings.ray_address)
+
+
+def connected(where: Place) -> Any:
+    """Ray, connected to the cluster.
+
+    Raises:
+        BadInput: The cluster can't be used.
+    """
+    address = None if where.address is None else let_in(where.address)
+    let_in.cache_clear()  # it was true just now
+    # no statistics to anyone, and no hint at what a later Ray will do
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+    ray = import_module("ray")
+    # neither the driver's nor the cluster's news of nodes and retries: what matters is said by us
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        if where.address is None:
+            # on the loopback device: nothing waits for a network
+            slots = where.workers or max(1, int(usable_cores() // where.cpus))
+            size = {"num_cpus": math.ceil(slots * where.cpus), **({} if where.gpus else {"num_gpus": 0})}
+            ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **size, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        which = "start Ray here" if where.address is None else f"use the cluster at {where.address}"
+        raise BadInput(f"--ray-address: cannot {which}: {shorten(str(error), 200)}") from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    return ray
+
+
+@functools.cache
+def let_in(address: str) -> str:
+    """The address, once Ray has been seen to connect to what is there, in a process of its own with little time.
+
+    A token is shown to a cluster that asks for one and to no other: Ray takes that for guarded, too, and its news of
+    lost workers doesn't arrive.
+
+    Raises:
+        BadInput: Nothing answers, it is no Ray cluster, or it asks for another token than what this machine holds.
+    """
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", address)
+    if address == "auto":
+        return address
+    try:
+        socket.create_connection(_parts(address), PROBE_SECONDS).close()
+    except OSError as error:
+        raise BadInput(
+            f"--ray-address: expected a running Ray cluster at {address}, got: {error.strerror or error}"
+        ) from None
+    said = _trial(address)
+    if "Unauthenticated" in said and "RAY_AUTH_MODE" not in os.environ:
+        said = _trial(address, RAY_AUTH_MODE="token")
+        if not said:
+            os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported
+    missing = "no authentication token was found" in said
+    if missing or "Unauthenticated" in said:
+        raise BadInput(
+            f"--ray-address: the cluster at {address} asks for its token{'' if missing else ', not the one found'}; "
+            "expected a copy of its first machine's ~/.ray/auth_token here, in the same place"
+        )
+    if said:
+        last = shorten(said.splitlines()[-1], 200)
+        raise BadInput(f"--ray-address: expected a running Ray cluster at {address}, got: {last}")
+    return address
+
+
+def _trial(address: str, **variables: str) -> str:
+    """What Ray says when it can't connect; empty if it can."""
+    command = [sys.executable, "-c", TRIAL, address]
+    environment = os.environ | IMPATIENT | variables
+    try:
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, env=environment, timeout=TRIAL_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return "no answer"
+    return "" if done.returncode == 0 else done.stderr.strip() or f"exit status {done.returncode}"
+
+
+def _parts(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit() or int(port) > 65535:
+        raise BadInput(f"--ray-address: expected host:port or auto, got '{address}'")
+    return host.strip("[]"), int(port)
+
+
+@contextlib.contextmanager
+def _watched(address: str, warn: Callable[[str], None]) -> Iterator[None]:
+    """Says it when the cluster's first machine stops answering: calls of Ray block then until it ends the driver."""
+    over = threading.Event()
+
+    def watch() -> None:
+        answers = True
+        while not over.wait(HEAD_SECONDS):
+            try:
+                socket.create_connection(_parts(address), PROBE_SECONDS).close()
+                answers = True
+            except OSError as error:
+                if answers:
+                    warn(
+                        f"the cluster's first machine, {address}, does not answer ({error.strerror or error}). Unless "
+                        "it does soon, Ray ends this program; every finished cell is kept, the same --run-dir goes on"
+                    )
+                answers = False
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def room(ray: Any, where: Place) -> int:
+    """How many cells the cluster's living nodes can compute at once."""
+    total = 0
+    for node in ray.nodes():
+        if node["Alive"]:
+            resources = node["Resources"]
+            fits = [resources.get("CPU", 0.0) / where.cpus]
+            fits += [resources.get("GPU", 0.0) / where.gpus] if where.gpus else []
+            total += int(min(fits) + 1e-9)
+    return total
+
+
+def _outcomes(
+    ray: Any,
+    submit: Callable[[int], Any],
+    cells: Sequence[Any],
+    where: Place,
+    flying: dict[Any, int],
+    interruption: Interruption,
+    warn: Callable[[str], None],
+) -> Iterator[Outcome]:
+    """Keeps as many tasks on the cluster as it has room for; those whose node or worker is lost are tried again."""
+    waiting = deque(range(len(cells)))
+    lost: Counter[int] = Counter()
+    ahead = 1
+    done: list[tuple[Any, int]] = []
+    while True:
+        if not interruption.draining:
+            most = ahead * (where.workers or max(1, room(ray, where)))
+            for _ in range(min(most - len(flying), len(waiting))):
+                index = waiting.popleft()
+                flying[submit(index)] = index
+        # only now that the next cells are on their way: saving takes a while
+        for task, index in done:
+            try:
+                outcome = _fetched(ray, task, index)
+            except ray.exceptions.RayError as error:
+                lost[index] += 1
+                _give_up_or_warn(error, cells[index], lost[index], warn)
+                waiting.appendleft(index)
+                continue
+            ahead = 2 if outcome.seconds < QUICK_SECONDS else 1
+            yield outcome
+        if not flying and (interruption.draining or not waiting):
+            return
+        ready, _ = ray.wait(list(flying), num_returns=1, timeout=POLL_SECONDS) if flying else ([], [])
+        interruption.check()
+        done = [(task, flying.pop(task)) for task in ready]
+
+
+def _fetched(ray: Any, task: Any, index: int) -> Outcome:
+    try:
+        outcome: Outcome = ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        return Outcome(index, 0.0, Failure(False, shorten(str(error.cause or error), 200), str(error)))
+    return outcome
+
+
+def _give_up_or_warn(error: Exception, cell: Any, times: int, warn: Callable[[str], None]) -> None:
+    """Says that a cell's worker was lost."""
+    how = type(error).__name__
+    if times > RETRIES:
+        raise CellFailed(
+            f"cell {describe_cell(cell)} failed: its worker was lost {times} times ({how}); "
+            "if memory ran out, more --cpus-per-cell help",
+            str(error),
+        ) from None
+    warn(f"cell {describe_cell(cell)}: its worker was lost ({how}); trying again, {times} of {RETRIES}")
+
+
+def _stop(ray: Any, flying: list[Any], seconds: float) -> None:
+    """Interrupts the cells in flight, which may write their checkpoints, and ends those that take too long."""
+    if not flying:
+        return
+    with contextlib.suppress(ray.exceptions.RayError):
+        for task in flying:
+            ray.cancel(task)
+        _, left = ray.wait(flying, num_returns=len(flying), timeout=seconds)
+        for task in left:
+            ray.cancel(task, force=True)
+
+
+def compute(job: bytes, index: int, cell: bytes) -> Outcome:
+    """The task: one cell, in a worker process of the cluster."""
+    # where Ray was started in the background of a script, its workers ignore what `ray.cancel` interrupts them with
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def work(content: bytes, _context: Context) -> list[Row]:
+        prepared, context = _prepared(job)
+        return checked_rows(prepared.run_cell(pickle.loads(content), context), prepared.columns)
+
+    return replace(attempt(work, (cell,), 0, Context()), index=index)
+
+
+@functools.cache
+def _prepared(content: bytes) -> tuple[Job, Context]:
+    """The job, unpacked and set up once in each worker process."""
+    modules, job = pickle.loads(content)
+    sys.modules.update(modules)
+    return job, job.setup()
+
+
+def packed(ray: Any, job: Job) -> bytes:
+    """A job with all that only the driver has: the modules beside the running script and in the current folder.
+
+    Raises:
+        BadInput: One of these modules holds what can't be sent.
+    """
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    own = imported_from([*([Path(script).resolve().parent] if script else []), Path.cwd()])
+    own.pop("__main__", None)
+    # packages without a file of their own are above some
+    names = {name.rsplit(".", depth)[0] for name in own for depth in range(name.count(".") + 1)}
+    modules = {name: sys.modules[name] for name in sorted(names)}
+    for module in modules.values():
+        ray.cloudpickle.register_pickle_by_value(module)
+    try:
+        content: bytes = ray.cloudpickle.dumps((modules, job))
+    except (TypeError, ValueError, pickle.PicklingError) as error:
+        sent = ", ".join(modules) or "the experiment"
+        raise BadInput(f"--launcher ray: cannot send {sent} to the workers: {shorten(str(error), 200)}") from error
+    return content

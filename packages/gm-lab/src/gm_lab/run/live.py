@@ -1,0 +1,123 @@
+"""Rows of a cell that is still running, for those who watch: written by the cell, read by the tracker.
+
+`<run dir>/live/<cell id>.csv` mirrors what the finished cell will return. It has no bearing on results.csv.
+"""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from gm_lab.run.cells import Row, cell_id, scalar
+
+FOLDER = "live"
+
+
+class LiveRows:
+    """Appends rows to a cell's live file; each row is there at once, and once only.
+
+    A cell that is begun again, from its start or from a checkpoint, appends what it computes: rows up to the last step
+    in the file are skipped, so none is doubled, and a line torn by a kill is removed first, so none is lost.
+
+    Args:
+        run_dir: The run directory.
+        cell: The cell.
+        step: The column that numbers the rows, a whole number that only grows.
+
+    Example:
+        >>> live = LiveRows(run_dir, cell, step="updates")  # doctest: +SKIP
+        >>> live.append({"game": "Qbert", "seed": 0, "updates": 25, "episode_return": 150.0})  # doctest: +SKIP
+    """
+
+    def __init__(self, run_dir: Path, cell: Any, step: str) -> None:
+        self.path = run_dir / FOLDER / f"{cell_id(cell)}.csv"
+        self._step = step
+        self._columns, self._last = _repaired(self.path, step)
+
+    def append(self, row: Row) -> None:
+        """Writes one row, unless its step is in the file already.
+
+        A file system that refuses is no reason to end the training: the row is then in the finished cell only.
+
+        Args:
+            row: The same columns each time: those of results.csv that tell its curve apart, the step, what is watched.
+
+        Raises:
+            ValueError: The columns changed, the step is missing or no whole number, or a text has a line break.
+        """
+        step = row.get(self._step)
+        if not isinstance(step, int):
+            raise ValueError(f"expected a whole number in the column {self._step}, got {step!r}")
+        if self._columns and set(row) != set(self._columns):
+            raise ValueError(f"expected the columns {', '.join(self._columns)}; got {', '.join(row)}")
+        if self._last is not None and step <= self._last:
+            return
+        lines = [] if self._columns else [list(row)]
+        columns = self._columns or tuple(row)
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(
+            [*lines, [scalar(row[column], column) for column in columns]],
+        )
+        if text.getvalue().count("\n") != len(lines) + 1:
+            raise ValueError(f"expected text without line breaks, got {row!r}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab", buffering=0) as file:
+                file.write(text.getvalue().encode())
+        except OSError:
+            return
+        self._columns, self._last = columns, step
+
+
+def _repaired(path: Path, step: str) -> tuple[tuple[str, ...], int | None]:
+    """The columns and the last step of a live file, after a torn last line has been removed."""
+    try:
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            with path.open("r+b") as file:
+                file.truncate(len(whole))
+    except OSError:
+        return (), None
+    table = list(csv.reader(whole.decode().splitlines()))
+    if not table:
+        return (), None
+    columns = tuple(table[0])
+    return columns, int(table[-1][columns.index(step)]) if len(table) > 1 else None
+
+
+class Tail:
+    """Reads a live file that grows: each complete row once.
+
+    Args:
+        path: The file; it need not be there yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offset = 0
+        self._columns: list[str] = []
+
+    def rows(self) -> list[Row]:
+        """The rows that were completed since the last call, numbers as numbers."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                content = file.read()
+        except OSError:
+            return []
+        whole = content[: content.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        table = list(csv.reader(whole.decode().splitlines()))
+        if table and not self._columns:
+            self._columns = table.pop(0)
+        return [dict(zip(self._columns, map(_value, values), strict=True)) for values in table]
+
+
+def _value(text: str) -> str | int | float:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

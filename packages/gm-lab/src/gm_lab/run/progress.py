@@ -1,0 +1,81 @@
+"""Progress with the time left: a live bar on a terminal, a sparse line elsewhere."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+
+SECONDS_BETWEEN_LINES = 10.0
+Display = Callable[[str, int, int], AbstractContextManager[Callable[[], None]]]
+"""Shows how many cells are finished; it takes and yields what `progress` does."""
+_chosen: ContextVar[Display | None] = ContextVar("display", default=None)
+
+
+@contextlib.contextmanager
+def progress(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
+    """Shows how many cells are finished.
+
+    Args:
+        label: What is being done.
+        done: Cells finished before this run.
+        total: All cells.
+
+    Yields:
+        A function to call as each cell is finished.
+    """
+    display = _chosen.get() or (_bar if sys.stderr.isatty() else _lines)
+    with display(label, done, total) as advance:
+        yield advance
+
+
+@contextlib.contextmanager
+def shown_by(display: Display) -> Iterator[None]:
+    """Has a display of one's own show the progress of what is run in the block.
+
+    Args:
+        display: Entered when the workers have been forked, so that it may start threads, and left when they are done.
+    """
+    token = _chosen.set(display)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+@contextlib.contextmanager
+def _bar(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
+    from rich import progress as rich_progress
+    from rich.console import Console
+
+    columns = (
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn("cells ·"),
+        rich_progress.TimeElapsedColumn(),
+        rich_progress.TextColumn("elapsed ·"),
+        rich_progress.TimeRemainingColumn(),
+        rich_progress.TextColumn("left"),
+    )
+    with rich_progress.Progress(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(label, total=total, completed=done)
+        yield lambda: bars.advance(task)
+
+
+@contextlib.contextmanager
+def _lines(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
+    start = shown = time.monotonic()
+    finished = done
+
+    def advance() -> None:
+        nonlocal finished, shown
+        finished += 1
+        now = time.monotonic()
+        if now - shown >= SECONDS_BETWEEN_LINES or finished == total:
+            left = (now - start) / (finished - done) * (total - finished)
+            print(f"{label}: {finished}/{total} cells, {now - start:.1f} s elapsed, {left:.0f} s left", file=sys.stderr)
+            shown = now
+
+    yield advance

@@ -1,0 +1,189 @@
+"""Where results come from: the command, the code's version and the machine, a line for each session on a run."""
+
+import contextlib
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gm_lab.run.settings import RunSettings, usable_cores
+
+SESSIONS = "sessions.jsonl"
+# what readers rely on in a line, by its event
+FIELDS: dict[str, dict[str, Any]] = {
+    "begun": {"command": str, "versions": dict, "machine": dict, "launcher": str},
+    "computed": {"computed": int, "cells": int, "seconds": int | float, "time": str},
+}
+
+
+def command(argv: Sequence[str] | None = None) -> str:
+    """What to type to run this program again with these arguments, from the folder it was started in.
+
+    With PYTHONPATH, where it is set, because an estimator of one's own may come from there.
+    """
+    program = Path(sys.argv[0])
+    with contextlib.suppress(ValueError):
+        program = program.resolve().relative_to(Path.cwd())
+    arguments = sys.argv[1:] if argv is None else argv
+    start = ["uv", "run", str(program)] if program.suffix == ".py" else [str(program)]
+    path = os.environ.get("PYTHONPATH")
+    return (f"PYTHONPATH={shlex.quote(path)} " if path else "") + shlex.join([*start, *arguments])
+
+
+def code_version(folder: Path) -> dict[str, str | bool]:
+    """The Git commit of a folder, and whether tracked files were changed since; empty where there is none."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD").strip()
+        return {"git_commit": commit, "git_changed": bool(_git(folder, "status", "--porcelain", "-uno").strip())}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def versions() -> dict[str, str]:
+    """What the results are computed with: Python, NumPy, and those packages among the usual ones that are loaded."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    numbers = {"python": sys.version.split()[0]}
+    for package in ("torch", "numpy", *sorted(name for name in sys.modules if name.startswith("gm_"))):
+        if (package in sys.modules or package == "numpy") and "." not in package:
+            with contextlib.suppress(PackageNotFoundError):
+                numbers[package.replace("_", "-")] = version(package.replace("_", "-"))
+    return numbers
+
+
+def imported_from(folders: Sequence[Path]) -> dict[str, Path]:
+    """The files of the loaded modules that were found in these folders rather than installed, by module."""
+    files = {}
+    for folder in folders:
+        with contextlib.suppress(OSError):  # PYTHONPATH may name what there isn't
+            tops = {entry.stem for entry in folder.iterdir()}
+            for name in [name for name in sys.modules if name.partition(".")[0] in tops]:
+                # a few modules name a file that there isn't, and what is installed below a folder has another name
+                file = Path(getattr(sys.modules[name], "__file__", None) or "none").resolve()
+                place = folder.joinpath(*name.split("."))
+                if file in (place.with_name(f"{place.name}.py"), place / "__init__.py") and file.is_file():
+                    files[name] = file
+    return files
+
+
+def untracked() -> list[str]:
+    """Names of the running script and the modules beside it, in the current folder and in PYTHONPATH that Git lacks."""
+    script = Path(sys.argv[0]).resolve()
+    paths = [Path(entry).resolve() for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    files = {script.stem: script} if script.suffix == ".py" else {}
+    files |= imported_from([script.parent, Path.cwd(), *paths])
+    files = {name: file for name, file in files.items() if "site-packages" not in file.parts}
+    tracked: set[Path] = set()
+    for folder in {file.parent for file in files.values()}:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            tracked |= {folder / name for name in _git(folder, "ls-files", "-z", "--", "*.py").split("\0")}
+    return sorted(name for name, file in files.items() if file not in tracked)
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    call = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(call, check=True, capture_output=True, text=True, timeout=5).stdout
+
+
+def machine(device: str = "cpu") -> dict[str, str | int | float]:
+    """The processor, usable cores, memory in GiB, system, and the GPU if one was asked for."""
+    about: dict[str, str | int | float] = {"processor": _processor(), "cores": usable_cores()}
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        about["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    about["system"] = f"{platform.system()} {platform.machine()}"
+    if device.startswith("cuda"):
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            call = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+            names = subprocess.run(call, check=True, capture_output=True, text=True, timeout=10).stdout.splitlines()
+            about["gpu"] = names[int(device.partition(":")[2] or 0)] if names else device
+    return about
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def begun(
+    run_dir: Path, argv: Sequence[str] | None, settings: RunSettings, cells: int, curves: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Writes down that a session begins, and returns what W&B should know of it.
+
+    Args:
+        run_dir: The run directory.
+        argv: The program's arguments; `sys.argv[1:]` if None.
+        settings: How it is run.
+        cells: How many the run has.
+        curves: How its rows form curves, as plain values.
+    """
+    origin = {
+        "command": command(argv),
+        "folder": str(Path.cwd()),
+        **code_version(Path(sys.argv[0]).resolve().parent),
+        "untracked": untracked(),
+        "versions": versions(),
+        "machine": machine(settings.device),
+    }
+    how = {"process": os.getpid(), "cells": cells, "workers": settings.workers, "launcher": settings.launcher}
+    record(run_dir, event="begun", **how, **origin, curves=curves)
+    return origin
+
+
+@contextlib.contextmanager
+def timed(run_dir: Path, cells: int) -> Iterator[Callable[[], None]]:
+    """Writes down how many cells were computed in how many seconds, whatever ends it.
+
+    Args:
+        run_dir: The run directory.
+        cells: How many the run has.
+
+    Yields:
+        A function to call as each cell is finished.
+    """
+    start = time.monotonic()
+    computed = 0
+
+    def count() -> None:
+        nonlocal computed
+        computed += 1
+
+    try:
+        yield count
+    finally:
+        record(run_dir, event="computed", computed=computed, cells=cells, seconds=round(time.monotonic() - start, 3))
+
+
+def record(run_dir: Path, **values: Any) -> None:
+    """Appends a line to sessions.jsonl as well as the file system lets us: it has no bearing on results."""
+    with contextlib.suppress(OSError), (run_dir / SESSIONS).open("a+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        torn = file.read() not in (b"", b"\n")  # a full disk or a power cut took the rest of the last line
+        line = {"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", **values}
+        file.write(b"\n" * torn + json.dumps(line, ensure_ascii=False).encode() + b"\n")
+
+
+def sessions(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of sessions.jsonl that are whole."""
+    lines: list[bytes] = []
+    with contextlib.suppress(OSError):
+        lines = (run_dir / SESSIONS).read_bytes().splitlines()
+    records = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            values = json.loads(line)
+            if isinstance(values, dict) and all(
+                isinstance(values.get(name), kind) for name, kind in FIELDS.get(str(values.get("event")), {}).items()
+            ):
+                records.append(values)
+    return records

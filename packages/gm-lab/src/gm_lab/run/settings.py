@@ -1,0 +1,211 @@
+"""Settings every app shares, and the command line made from a settings dataclass."""
+
+import contextlib
+import dataclasses
+import io
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from gm_lab.run.errors import BadInput
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where and how a run is executed; only `seed` has a bearing on its results."""
+
+    run_dir: Path | None = None
+    """Where results go (default: runs/<app>/<UTC time>-<id>). An unfinished run found there is resumed."""
+    seed: int = 0
+    """Root of every random stream."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N; auto is the CPU. A GPU is used by one worker."""
+    workers: int | None = None
+    """How many cells are computed at once (default: one per usable core)."""
+    launcher: Literal["local", "threads", "ray"] = "local"
+    """local: one process per worker; threads: all workers in one process; ray: tasks on a Ray cluster."""
+    ray_address: str | None = None
+    """The Ray cluster: host:port, or auto for the one this machine is part of (default: one is started here)."""
+    cpus_per_cell: float = 1.0
+    """With --launcher ray: CPU cores that a cell needs."""
+    gpus_per_cell: float | None = None
+    """With --launcher ray: GPUs, or the part of one, that a cell needs (default: 1 with --device cuda, else 0)."""
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """Weights & Biases: auto is online when logged in and reachable, else offline; disabled doesn't touch it."""
+    svg: bool = False
+    """Writes the figures as SVG, too."""
+
+
+# how a run is executed, not what it computes: these may change when a run is resumed
+EXECUTION_FIELDS = frozenset(field.name for field in dataclasses.fields(RunSettings)) - {"seed"}
+
+SettingsT = TypeVar("SettingsT", bound=RunSettings)
+FlagsT = TypeVar("FlagsT")
+
+
+def usable_cores() -> int:
+    """The number of CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worker_count(settings: RunSettings) -> int:
+    """How many cells to compute at once: one on a GPU, because a forked process cannot use CUDA."""
+    return 1 if settings.device.startswith("cuda") else settings.workers or usable_cores()
+
+
+def parse(settings: type[SettingsT], app: str, argv: Sequence[str] | None = None) -> SettingsT:
+    """Settings from a command line.
+
+    Args:
+        settings: A frozen dataclass derived from `RunSettings`; its attribute docstrings become the help.
+        app: The app's name, for usage lines.
+        argv: The arguments after the program's name; `sys.argv[1:]` if None.
+
+    Raises:
+        BadInput: The command line is not one of this app; the message names the flag, what was expected and what came.
+        SystemExit: `--help` was asked for.
+    """
+    parsed = parsed_line(settings, app, argv)
+    for field in dataclasses.fields(parsed):
+        check_values(field.name, getattr(parsed, field.name))
+    if parsed.seed < 0:
+        raise BadInput(f"--seed: expected an integer of at least 0, got {parsed.seed}")
+    if parsed.workers is not None and parsed.workers < 1:
+        raise BadInput(f"--workers: expected a positive integer, got {parsed.workers}")
+    require(parsed, "cpus_per_cell", "a positive number", parsed.cpus_per_cell > 0)
+    require(parsed, "gpus_per_cell", "a number of at least 0", (parsed.gpus_per_cell or 0) >= 0)
+    on_ray = parsed.ray_address is None or parsed.launcher == "ray"
+    require(parsed, "ray_address", "--launcher ray beside it", on_ray)
+    return parsed
+
+
+def parsed_line(flags: type[FlagsT], program: str, argv: Sequence[str] | None = None) -> FlagsT:
+    """A command line as a dataclass of flags, those without a default by position; the rest is as in `parse`."""
+    import tyro
+
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # its complaint is a box of several lines
+            return tyro.cli(flags, prog=program, args=tokens, config=(tyro.conf.PositionalRequiredArgs,))
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+    raise BadInput(refusal(flags, tokens))
+
+
+def refusal(flags: type[Any], tokens: Sequence[str]) -> str:
+    """Says what is wrong with a command line that tyro refuses, by the types of the flags.
+
+    Args:
+        flags: A dataclass of flags.
+        tokens: The command line.
+    """
+    kinds = {flag_of(name): kind for name, kind in get_type_hints(flags).items()}
+    for name, kind in get_type_hints(flags, include_extras=True).items():
+        notes = getattr(kind, "__metadata__", ())
+        kinds |= {alias: kinds[flag_of(name)] for note in notes for alias in getattr(note, "aliases", None) or ()}
+    kinds |= {flag.replace("--", "--no-", 1): bool for flag, kind in kinds.items() if kind is bool}
+    given: list[tuple[str, list[str]]] = [("", [])]
+    for token in tokens:
+        if token.startswith("--"):
+            name, joined, value = token.partition("=")
+            given.append((name, [value] if joined else []))
+        else:
+            given[-1][1].append(token)
+    stray = given[0][1]
+    for name, values in given[1:]:
+        flag = flag_of(name.removeprefix("--"))
+        if flag not in kinds:
+            close = get_close_matches(flag, kinds, 1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            return f"expected a flag that --help lists, got {' '.join([name, *values])}{hint}"
+        if complaint := mismatch(kinds[flag], values):
+            return f"{flag}: {complaint}"
+    return f"expected a flag that --help lists, got {' '.join(stray or tokens)}"
+
+
+def mismatch(kind: Any, values: Sequence[str]) -> str:
+    """Says what a flag of some type expects and what it got instead; empty if the values are of that type."""
+    if get_origin(kind) in (Union, UnionType):
+        if list(values) == ["None"]:
+            return ""
+        kind = next(option for option in get_args(kind) if option is not NoneType)
+    several = get_origin(kind) is tuple
+    item = get_args(kind)[0] if several else kind
+    least, most = (0, len(values)) if several else (0, 0) if kind is bool else (1, 1)
+    quoted = " ".join(f"'{value}'" for value in values) or "none"
+    if not least <= len(values) <= most:
+        return f"expected {most or 'no'} value, got {quoted}"
+    if get_origin(item) is Literal:
+        choices = [str(choice) for choice in get_args(item)]
+        unknown = [value for value in values if value not in choices]
+        return f"expected one of {', '.join(choices)}, got '{unknown[0]}'" if unknown else ""
+    words = {int: ("an integer", "integers"), float: ("a number", "numbers")}.get(item)
+    if words is not None:
+        try:
+            for value in values:
+                item(value)
+        except ValueError:
+            return f"expected {words[several]}, got {quoted}"
+    return ""
+
+
+def flag_of(name: str) -> str:
+    """The flag of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def check_values(name: str, value: Any) -> None:
+    """Refuses, for any flag, an empty list and numbers that aren't finite.
+
+    Raises:
+        BadInput: The flag has such a value.
+    """
+    values = value if isinstance(value, tuple) else (value,)
+    if not values:
+        raise BadInput(f"{flag_of(name)}: expected at least one value, got none")
+    for item in values:
+        if isinstance(item, float) and not math.isfinite(item):
+            raise BadInput(f"{flag_of(name)}: expected finite numbers, got {item}")
+
+
+def require(settings: RunSettings, name: str, expected: str, holds: bool) -> None:
+    """Refuses a setting that is out of range.
+
+    Args:
+        settings: The settings.
+        name: The field.
+        expected: What it must be, in words.
+        holds: Whether it is.
+
+    Raises:
+        BadInput: It isn't; the message names the flag, what was expected and what came.
+    """
+    if not holds:
+        raise BadInput(f"{flag_of(name)}: expected {expected}, got {getattr(settings, name)}")
+
+
+def result_settings(settings: RunSettings) -> dict[str, Any]:
+    """The settings that have a bearing on results, as plain values that YAML and JSON can hold."""
+    return {
+        field.name: plain(getattr(settings, field.name))
+        for field in dataclasses.fields(settings)
+        if field.name not in EXECUTION_FIELDS
+    }
+
+
+def plain(value: Any) -> Any:
+    """`value` made of None, bool, int, float, str, list and dict only."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

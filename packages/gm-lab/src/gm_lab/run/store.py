@@ -1,0 +1,285 @@
+"""The run directory: its lock, its settings, its finished cells, and results.csv as their sorted union."""
+
+import contextlib
+import csv
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from gm_lab.run.cells import Row, cell_id, checked_rows, sort_key
+from gm_lab.run.context import Context
+from gm_lab.run.errors import BadInput
+from gm_lab.run.settings import plain
+
+LOCK, CONFIG, LOG = ".lock", "config.yaml", "log.txt"
+
+
+def default_run_dir(app: str) -> Path:
+    """runs/<app>/<UTC time>-<id>: names sort by time and never collide."""
+    return Path("runs", app, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}")
+
+
+@contextlib.contextmanager
+def allowed_to(action: str, path: Path) -> Iterator[None]:
+    """Turns the refusal of a file system into one line.
+
+    Raises:
+        BadInput: The file system refuses inside the block; the message says what to which file.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"cannot {action} {path}: {error.strerror or error}") from None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file that is, at every moment and after a power cut, either absent, old or complete.
+
+    Raises:
+        BadInput: The file system refuses, for instance because it is full or read-only.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        room = ""
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                free = in_units(shutil.disk_usage(path.parent).free)
+                room = f": it needs {in_units(len(content))}, {free} is free; "
+                room += "with more room the same --run-dir goes on from here"
+        raise BadInput(f"cannot write {path}: {error.strerror or error}{room}") from None
+
+
+def in_units(size: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def make_folder(path: Path) -> None:
+    """Creates a folder unless it is there.
+
+    Raises:
+        BadInput: The file system refuses.
+    """
+    with allowed_to("write", path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A run's folder.
+
+    Args:
+        path: The folder.
+        columns: Columns of results.csv.
+        key: The columns that sort it.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+
+    def cell_path(self, cell: Any) -> Path:
+        """Where the rows of `cell` are, once it is finished."""
+        return self.path / "cells" / f"{cell_id(cell)}.json"
+
+    def load(self, cell: Any) -> list[Row] | None:
+        """The rows of `cell`, or None if it is not finished.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
+        try:
+            record = json.loads(self.cell_path(cell).read_bytes())
+        except FileNotFoundError:
+            return None
+        if not isinstance(record, dict) or record.get("sha256") != checksum(record.get("rows")):
+            raise ValueError("the checksum doesn't match the rows")
+        return checked_rows(record["rows"], self.columns)
+
+    def save(self, cell: Any, rows: list[Row]) -> None:
+        """Writes the rows of a finished cell.
+
+        Raises:
+            BadInput: The file system refuses.
+        """
+        record = {"cell": plain(cell), "rows": rows, "sha256": checksum(rows)}
+        write_atomically(self.cell_path(cell), json.dumps(record).encode())
+
+    @contextlib.contextmanager
+    def claimed(self, cell: Any) -> Iterator[None]:
+        """Holds the claim to `cell`; waits while another process, on this machine or another, holds it."""
+        path = self.cell_path(cell).with_suffix(".claim")
+        with allowed_to("write", path):
+            file = path.open("w")
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+            # whoever was waiting for this claim finds the cell finished, so the name is no longer needed
+            path.unlink(missing_ok=True)
+
+    def unfinished(self, cells: Sequence[Any], warn: Callable[[str], None]) -> list[Any]:
+        """The cells still to be computed; damaged ones count as such, with a warning."""
+        pending = []
+        for cell in cells:
+            with allowed_to("read", self.cell_path(cell)):
+                try:
+                    done = self.load(cell) is not None
+                except (ValueError, TypeError, KeyError) as error:
+                    warn(f"{self.cell_path(cell)} is damaged ({error}); computing it again")
+                    done = False
+            if not done:
+                pending.append(cell)
+        return pending
+
+    def collect(self, cells: Sequence[Any]) -> int:
+        """Writes results.csv, the sorted union of the finished cells, and returns its number of rows.
+
+        The text depends on the rows alone: numbers are written with `repr`, ties keep the order of `cells`.
+        """
+        rows = [row for cell in cells for row in self.load(cell) or []]
+        rows.sort(key=lambda row: sort_key(row, self.key))
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(self.columns)
+        table.writerows([[row[column] for column in self.columns] for row in rows])
+        write_atomically(self.path / "results.csv", text.getvalue().encode())
+        return len(rows)
+
+    def log(self, text: str) -> None:
+        """Appends to log.txt as well as the file system lets us: a full disk must not hide the message itself."""
+        with contextlib.suppress(OSError), (self.path / LOG).open("a") as file:
+            file.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text.rstrip()}\n")
+
+
+def compute_cell(
+    store: RunDirectory, run_cell: Callable[[Any, Context], list[Row]], cell: Any, context: Context
+) -> None:
+    """Runs one cell and saves its rows, unless another process has just done so."""
+    with store.claimed(cell):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            if store.load(cell) is not None:
+                return
+        store.save(cell, checked_rows(run_cell(cell, context), store.columns))
+
+
+def checksum(rows: Any) -> str:
+    """SHA-256 of the rows' JSON text."""
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def opened(
+    path: Path,
+    app: str,
+    settings: dict[str, Any],
+    columns: tuple[str, ...],
+    key: tuple[str, ...],
+    versions: Callable[[], dict[str, str]],
+) -> Iterator[tuple[RunDirectory, dict[str, Any]]]:
+    """Creates or resumes a run directory and holds it against other writers.
+
+    Args:
+        path: The folder; created if absent.
+        app: The experiment's name.
+        settings: The settings that have a bearing on results, as plain values.
+        columns: Columns of results.csv.
+        key: The columns that sort it.
+        versions: What a new run is computed with, asked for once it is clear that it may begin.
+
+    Yields:
+        The directory and its config.yaml as written when the run began.
+
+    Raises:
+        BadInput: The folder holds something else, other settings, is being written, or can't be written.
+    """
+    with allowed_to("write", path):
+        path.mkdir(parents=True, exist_ok=True)
+        foreign = [entry.name for entry in path.iterdir() if entry.name != LOCK and not entry.name.endswith(".tmp")]
+    if foreign and CONFIG not in foreign:
+        raise BadInput(f"--run-dir: expected a run directory or an empty one, got {path}, which holds {min(foreign)}")
+    with locked(path):
+        config = matching_config(path, app, settings, versions)
+        with allowed_to("write", path):
+            (path / "cells").mkdir(exist_ok=True)
+            for leftover in [*path.glob(".*.tmp"), *path.glob("cells/.*.tmp")]:
+                leftover.unlink()
+        yield RunDirectory(path, columns, key), config
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a run directory against other writers; the hold ends with this process, however it ends."""
+    name = path / LOCK
+    with allowed_to("write", name):
+        file = name.open("a+")
+    with file:
+        try:
+            # a record lock, unlike flock, is not inherited by forked workers, which may outlive a killed driver
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BadInput(f"--run-dir: {path} is being written by {holder(file)}; expected one writer") from None
+        with allowed_to("write", name):
+            file.truncate(0)
+            os.write(file.fileno(), f"{os.getpid()} {socket.gethostname()}".encode())
+        yield
+
+
+def holder(file: IO[str]) -> str:
+    """Who wrote the lock file."""
+    file.seek(0)
+    pid, _, host = file.read().partition(" ")
+    return f"process {pid} on {host}" if host else "another process"
+
+
+def matching_config(
+    path: Path, app: str, settings: dict[str, Any], versions: Callable[[], dict[str, str]]
+) -> dict[str, Any]:
+    """config.yaml of the run, written now if the run is new.
+
+    Raises:
+        BadInput: The run there is of another app or of other settings; the message names the first that differs.
+    """
+    import yaml
+
+    name = path / CONFIG
+    if not name.exists():
+        config = {"app": app, "run_id": secrets.token_hex(4), "settings": settings, "versions": versions()}
+        write_atomically(name, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
+        return config
+    try:
+        with allowed_to("read", name):
+            config = yaml.safe_load(name.read_bytes())
+        kept = {"app": config["app"], **config["settings"]}
+    except (yaml.YAMLError, KeyError, TypeError):
+        raise BadInput(f"--run-dir: expected {name} as this program writes it, got another or a damaged file") from None
+    asked = {"app": app, **settings}
+    for field in [*asked, *(kept.keys() - asked.keys())]:
+        # by text, so that NaN agrees with itself and 1 differs from 1.0 and from True
+        if repr(asked.get(field)) != repr(kept.get(field)):
+            raise BadInput(
+                f"--run-dir: {path} holds a run of other settings: "
+                f"{field} is {kept.get(field, 'absent')} there, but {asked.get(field, 'absent')} was asked for"
+            )
+    return dict(config)
