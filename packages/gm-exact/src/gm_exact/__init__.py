@@ -11,11 +11,11 @@ from gm_exact.bounds import (
 )
 from gm_exact.constants import global_constants, local_c2, local_constants
 from gm_exact.enumerate import Expectation, Trajectories, expectation, trajectories
-from gm_exact.evaluation import PolicyEvaluation, Tangent, evaluate
-from gm_exact.games import GameEvaluation, evaluate_game, game_value
-from gm_exact.lola import LolaMetaGradient, lola_meta_gradient
-from gm_exact.mdp import (
+from gm_exact.evaluation import (
+    PolicyEvaluation,
+    Tangent,
     action_values,
+    evaluate,
     gradient,
     hessian,
     hessian_vector_product,
@@ -24,6 +24,7 @@ from gm_exact.mdp import (
     state_values,
     value,
 )
+from gm_exact.games import GameEvaluation, LolaMetaGradient, evaluate_game, game_value, lola_meta_gradient
 from gm_exact.meta import inner_path, lirpg_meta_gradient, maml_meta_gradient
 from gm_exact.tabular import TabularMDP
 
