@@ -30,14 +30,7 @@ def joint_view(per_player: Float[Tensor, "*batch 2 5"]) -> Float[Tensor, "*batch
 
 
 def states(outcome: Integer[Tensor, "*batch time"]) -> Int[Tensor, "*batch 2 time"]:
-    """The state that each player is in before every round: the start, then its view of the last outcome.
-
-    Args:
-        outcome: 2·a¹_t + a²_t, t = 0 … T−1.
-
-    Returns:
-        s¹_t and s²_t, t = 0 … T−1.
-    """
+    """The states s¹_t and s²_t of the players before every round: the start, then their views of the last outcome."""
     last = torch.nn.functional.pad(outcome[..., :-1].long() + 1, (1, 0), value=START)
     return torch.stack((last, torch.tensor(SWAP, device=last.device)[last]), -2)
 

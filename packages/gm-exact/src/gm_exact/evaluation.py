@@ -2,8 +2,8 @@
 
 Notation: π = softmax(θ) per state, P_π[s, x] = Σₐ π(a|s) P(x|s, a), r_π(s) = Σₐ π(a|s) r(s, a). A finite horizon T has
 values V_0 … V_T and visits d_0 … d_{T−1}. The infinite horizon is stored as one step that repeats: V_0 = V_1 = V and
-d_0 = d, so that every formula below is written once, as a sum over t. The functions at the end give one answer each; who
-needs several at the same θ calls `evaluate` once.
+d_0 = d, so that every formula below is written once, as a sum over t. The functions at the end give one answer each;
+who needs several at the same θ calls `evaluate` once.
 """
 
 from dataclasses import dataclass

@@ -25,12 +25,7 @@ class NotFiniteError(ArithmeticError):
 
 @dataclass(frozen=True)
 class Point:
-    """Where training is.
-
-    Attributes:
-        params: θ.
-        optimiser: the state of the inner rule; an `AdamState` if that is Adam.
-    """
+    """Where training is: θ and the inner rule's state, an `AdamState` if that is Adam."""
 
     params: Params
     optimiser: object
@@ -55,15 +50,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Learner:
-    """A2C with a rule that updates θ.
-
-    Attributes:
-        network: π and V.
-        estimator: of the policy term in inner updates.
-        rule: the inner optimiser.
-        outer: coefficients of the outer objective.
-        lap: told when a part of the work is done.
-    """
+    """A2C with a rule that updates θ; the estimator is of the policy term, `lap` is told when a part of the work is done."""
 
     network: Network
     estimator: Estimator
@@ -72,11 +59,7 @@ class Learner:
     lap: Laps = field(default_factory=Laps)
 
     def update(self, point: Point, batch: Batch, fixed: Coefficients) -> tuple[Point, Terms]:
-        """One A2C update, θ′ = rule(θ, ∇θ J(θ)).
-
-        Raises:
-            NotFiniteError: the objective, a gradient or a new parameter is NaN or infinite.
-        """
+        """One A2C update, θ′ = rule(θ, ∇θ J(θ))."""
         leaves = {name: value.detach().requires_grad_() for name, value in point.params.items()}
         parts = terms(self.network, leaves, batch, fixed, self.estimator)
         grads = gradient(combined(parts, fixed), leaves)
@@ -99,9 +82,6 @@ class Learner:
             logits: φ.
             batch_at: (θ^i, i) to b_i, i = 0 … K; the last is the outer batch.
             inner_steps: K.
-
-        Raises:
-            NotFiniteError: an objective, a gradient, a parameter or the meta-gradient is NaN or infinite.
         """
         batches: list[Batch] = []
         seen: list[Terms] = []
@@ -150,15 +130,9 @@ class Learner:
 
 
 def require_finite(values: dict[str, Tensor], gradients: Params | None = None, params: Params | None = None) -> None:
-    """Stops at NaN or infinity; one transfer from the device where all is well.
+    """Stops at NaN or infinity, with the names of the tensors; one transfer from the device where all is well.
 
-    Args:
-        values: tensors by name.
-        gradients: of parameters, by the parameters' names; their common norm must be finite, too.
-        params: more tensors by name.
-
-    Raises:
-        NotFiniteError: with the names of the tensors.
+    The gradients have the parameters' names, and their common norm must be finite, too.
     """
     norm = {"the gradient norm": global_norm(gradients)} if gradients else {}
     quick = (*values.values(), *norm.values(), *(params or {}).values())

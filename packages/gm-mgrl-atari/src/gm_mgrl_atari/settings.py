@@ -50,11 +50,7 @@ class Training:
     """Whether the critic is told γ, in A2C as well."""
 
     def check(self) -> None:
-        """Refuses settings that make no sense.
-
-        Raises:
-            ValueError: with the name, what was expected and what came.
-        """
+        """Refuses settings that make no sense, with a `ValueError`."""
         if self.algorithm not in ALGORITHMS:
             raise ValueError(f"algorithm: expected one of {', '.join(ALGORITHMS)}, got {self.algorithm!r}")
         for name in ("inner_steps", "updates", "envs", "steps"):
@@ -74,12 +70,7 @@ class Training:
                 raise ValueError(f"estimator: {error}") from error
 
     def learner(self, network: Network, lap: Laps | None = None) -> Learner:
-        """The learner of these settings.
-
-        Args:
-            network: π and V.
-            lap: told when a part of the work is done.
-        """
+        """The learner of these settings."""
         rate = linear_decay(self.inner_lr, self.updates)
         estimator = policy_estimator(self.estimator or ALGORITHMS[self.algorithm])
         rule = adam(rate, max_norm=self.max_grad_norm, eps=self.adam_eps)

@@ -72,13 +72,7 @@ BASE = "lvc"
 
 
 class Estimate(NamedTuple):
-    """A number with its 95% interval over windows; two windows leave it unbounded.
-
-    Attributes:
-        value: the point estimate.
-        low: lower end.
-        high: upper end.
-    """
+    """A number with its 95% interval over windows; two windows leave it unbounded."""
 
     value: float
     low: float
@@ -114,13 +108,11 @@ def last_point(training: Training) -> int:
 
 
 def jackknife(statistic: Callable[[Tensor], Tensor], windows: Tensor) -> Estimate:
-    """A statistic of independent windows with Student's interval (Efron and Stein 1981, "The Jackknife Estimate …").
+    """A statistic of n independent windows with Student's interval (Efron and Stein 1981, "The Jackknife Estimate …").
 
         s² = (n − 1)/n Σ_w (f_w − f̄)²,   f_w = statistic without window w
 
-    Args:
-        statistic: of some windows, a scalar.
-        windows: all n, along the first axis.
+    Windows lie along the first axis; the statistic of some is a scalar.
     """
     value, count = float(statistic(windows)), len(windows)
     if count < 3:
@@ -164,18 +156,8 @@ def measure(
     Variants whose inner steps have the same values share their windows. Plain ascent draws windows of its own, with
     the same learning rate.
 
-    Args:
-        training: K, rates and clipping.
-        network: π and V.
-        point: θ⁰ and Adam's state.
-        logits: φ.
-        collector: draws batches on policy.
-        count: windows.
-        variants: the first is the reference.
-
-    Raises:
-        ValueError: if there are fewer than two windows, too few for a variance, or the point is so late that windows
-            would reach the end of training, where the learning rate is 0 and with it all that φ can do.
+    The first variant is the reference. Windows after `last_point` are refused: the learning rate is 0 there, and with it
+    all that φ can do.
     """
     if count < 2:
         raise ValueError(f"count: expected at least 2 windows, got {count}")

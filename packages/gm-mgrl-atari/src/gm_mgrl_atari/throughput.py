@@ -21,12 +21,7 @@ ENDLESS = 10**12
 
 
 class Still:
-    """Environments that take no time: every step answers the same random picture.
-
-    Args:
-        envs: how many.
-        actions: of each.
-    """
+    """Environments that take no time: every step answers the same random picture."""
 
     def __init__(self, envs: int, actions: int) -> None:
         self.envs, self.actions = envs, actions
