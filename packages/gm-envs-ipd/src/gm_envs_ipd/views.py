@@ -12,7 +12,6 @@ STATES = ("start", "own 0, other 0", "own 0, other 1", "own 1, other 0", "own 1,
 """What a player remembers in each state."""
 
 START = 0
-OUTCOMES = 4
 
 SWAP = (0, 1, 3, 2, 4)
 """The state in which player 2 is when player 1 is in state 0 … 4, and the other way round: (own, other) reversed."""

@@ -1,14 +1,6 @@
 """Exact values, gradients, Hessians and meta-gradients of tabular reinforcement-learning problems."""
 
-from gm_exact.bounds import (
-    Constants,
-    Errors,
-    eq6_compositional_bias,
-    eq9_bias,
-    eq10_variance,
-    eq44_bias,
-    eq57_variance,
-)
+from gm_exact.bounds import Constants, Errors, eq6_compositional_bias, eq9_bias, eq10_variance, eq44_bias, eq57_variance
 from gm_exact.constants import global_constants, local_c2, local_constants
 from gm_exact.enumerate import Expectation, Trajectories, expectation, trajectories
 from gm_exact.evaluation import (

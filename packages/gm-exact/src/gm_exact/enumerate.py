@@ -15,13 +15,9 @@ MAX_TRAJECTORIES = 1_000_000
 
 @dataclass(frozen=True)
 class Trajectories:
-    """All trajectories of T steps that the environment allows.
+    """All trajectories a_0 … a_{T−1}, s_0 … s_T and r(s_t, a_t) that the environment allows.
 
-    Args:
-        actions: a_0 … a_{T−1}.
-        states: s_0 … s_T.
-        rewards: r(s_t, a_t).
-        environment_probability: start(s_0) Π_t P(s_{t+1}|s_t, a_t), the part of p(τ) that does not depend on θ.
+    The part of p(τ) that does not depend on θ is `environment_probability`, start(s_0) Π_t P(s_{t+1}|s_t, a_t).
     """
 
     actions: Int[Tensor, "n time"]
@@ -40,13 +36,7 @@ class Trajectories:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a surrogate's value and derivatives are on average over trajectories.
-
-    Args:
-        value: E[f].
-        gradient: E[∇θ f].
-        hessian: E[∇²θ f].
-    """
+    """A surrogate's value and derivatives on average over trajectories: E[f], E[∇θ f] and E[∇²θ f]."""
 
     value: Float[Tensor, ""]
     gradient: Float[Tensor, "state action"]

@@ -24,6 +24,8 @@ from torch import Tensor
 
 from gm_exact.tabular import broadcast, check_count
 
+Payoffs = Float[Tensor, "*#batch 2 2 2"]
+LogOdds = Float[Tensor, "*#batch 2 5"]
 _SWAP = torch.tensor((0, 1, 3, 2, 4))
 
 
@@ -72,12 +74,7 @@ class GameEvaluation:
 
 
 class LolaMetaGradient(NamedTuple):
-    """What both players find.
-
-    Attributes:
-        gradient: each learner's meta-gradient, in its own states.
-        look_ahead: θᴷ, where each learner expects its opponent to be, in the opponent's own states.
-    """
+    """Each learner's meta-gradient, and θᴷ, where it expects its opponent to be; both in their own states."""
 
     gradient: Float[Tensor, "*batch learner=2 5"]
     look_ahead: Float[Tensor, "*batch learner=2 5"]
@@ -89,23 +86,13 @@ def other_view(per_state: Float[Tensor, "*batch 5"]) -> Float[Tensor, "*batch 5"
 
 
 def game_value(
-    payoffs: Float[Tensor, "*#batch 2 2 2"],
-    params: Float[Tensor, "*#batch 2 5"],
-    *,
-    discount: float,
-    horizon: int | None = None,
+    payoffs: Payoffs, params: LogOdds, *, discount: float, horizon: int | None = None
 ) -> Float[Tensor, "*#batch 2"]:
     """Both players' return, as by `evaluate_game`: V = P₀ᵀ (I − γP)⁻¹ R (Foerster et al. 2018, LOLA, §4.1)."""
     return evaluate_game(payoffs, params, discount=discount, horizon=horizon).value
 
 
-def evaluate_game(
-    payoffs: Float[Tensor, "*#batch 2 2 2"],
-    params: Float[Tensor, "*#batch 2 5"],
-    *,
-    discount: float,
-    horizon: int | None = None,
-) -> GameEvaluation:
+def evaluate_game(payoffs: Payoffs, params: LogOdds, *, discount: float, horizon: int | None = None) -> GameEvaluation:
     """Values, gradients and second derivatives of both players in closed form; see the module for the equations.
 
     Args:
@@ -128,8 +115,8 @@ def evaluate_game(
 
 
 def lola_meta_gradient(
-    payoffs: Float[Tensor, "*#batch 2 2 2"],
-    params: Float[Tensor, "*#batch 2 5"],
+    payoffs: Payoffs,
+    params: LogOdds,
     *,
     discount: float,
     inner_lr: float | Tensor,

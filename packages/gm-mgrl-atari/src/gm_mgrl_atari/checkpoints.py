@@ -95,8 +95,7 @@ def difference(expected: Any, came: Any, name: str = "") -> str | None:
             lacking = ", ".join(sorted(missing)) if isinstance(came, dict) else "a dictionary"
             return f"{name or 'record'}: expected {lacking}, got none"
         return next(
-            (d for key, value in expected.items() if (d := difference(value, came[key], f"{name} {key}".strip()))),
-            None,
+            (d for key, value in expected.items() if (d := difference(value, came[key], f"{name} {key}".strip()))), None
         )
     if name.startswith(SAME) and expected != came:
         return f"{name}: expected {expected!r}, got {came!r}"
@@ -112,10 +111,7 @@ def _form(tensor: torch.Tensor) -> str:
 
 
 def latest(
-    folder: Path,
-    expected: dict[str, Any],
-    restored: Callable[[dict[str, Any]], Restored],
-    warn: Callable[[str], None],
+    folder: Path, expected: dict[str, Any], restored: Callable[[dict[str, Any]], Restored], warn: Callable[[str], None]
 ) -> Restored | None:
     """The newest checkpoint that `load` takes, or `None` if there is none at all.
 

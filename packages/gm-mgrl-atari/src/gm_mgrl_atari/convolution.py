@@ -28,8 +28,8 @@ def convolution(
         ⟨g, x ∗ w⟩ = ⟨g ∗ᵀ w, x⟩ = ⟨g ⋆ x, w⟩
 
     A `known` result has been computed before and isn't computed again. With `first_order` the derivatives g ∗ᵀ w and
-    g ⋆ x count w and x as constants. That is right if nothing but g depends on what they are differentiated by next, and
-    saves half of the second derivative.
+    g ⋆ x count w and x as constants. That is right if nothing but g depends on what they are differentiated by next,
+    and saves half of the second derivative.
     """
     y: Tensor = _Convolution.apply(x, weight, bias, stride, first_order, known)
     return y

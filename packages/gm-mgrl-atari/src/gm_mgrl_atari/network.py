@@ -121,10 +121,7 @@ class Network:
         return log_prob, _linear(params, "value", features).squeeze(-1)
 
     def policy(
-        self,
-        params: Params,
-        observation: UInt8[Tensor, "*batch frames side side"],
-        keep: list[Tensor] | None = None,
+        self, params: Params, observation: UInt8[Tensor, "*batch frames side side"], keep: list[Tensor] | None = None
     ) -> Float[Tensor, "*batch actions"]:
         """The actor alone, log π(·|s); the outputs of the shared layers are appended to `keep`."""
         return _linear(params, "policy", self._features(params, observation, None, keep)).log_softmax(-1)

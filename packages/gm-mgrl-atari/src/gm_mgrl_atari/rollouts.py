@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from gm_mgrl_atari.games import Games, Step
-from gm_mgrl_atari.laps import Laps
-from gm_mgrl_atari.learner import NotFiniteError
+from gm_mgrl_atari.learner import Laps, NotFiniteError
 from gm_mgrl_atari.network import Activations, Network, Params
 from gm_mgrl_atari.objectives import Batch
 

@@ -12,24 +12,12 @@ from torch import Tensor
 from gm_estimators import ascent
 from gm_estimators.metrics import accuracy, bias_sq, student_t_quantile, variance
 from gm_estimators.optimisers import AdamState, adam, linear_decay
-from gm_mgrl_atari.learner import Learner, Point
+from gm_mgrl_atari.learner import Learner, Point, Training
 from gm_mgrl_atari.network import Network, Params
 from gm_mgrl_atari.objectives import Batch, policy_estimator
 from gm_mgrl_atari.rollouts import Collector
-from gm_mgrl_atari.settings import Training
 
-__all__ = [
-    "BASE",
-    "REFERENCE",
-    "VARIANTS",
-    "Estimate",
-    "Quality",
-    "Variant",
-    "jackknife",
-    "last_point",
-    "measure",
-    "windows",
-]
+__all__ = ["REFERENCE", "VARIANTS", "Estimate", "Quality", "Variant", "jackknife", "last_point", "measure", "windows"]
 
 
 @dataclass(frozen=True)
@@ -65,8 +53,6 @@ VARIANTS = (
     Variant("lvc, one batch for all", "lvc", shared_batch=True),
     Variant("lvc, plain ascent", "lvc", adam=False),
 )
-
-
 BASE = "lvc"
 """What the other variants differ from in one thing."""
 
@@ -154,10 +140,8 @@ def measure(
     """The quality of every variant's meta-gradient at one point of a run.
 
     Variants whose inner steps have the same values share their windows. Plain ascent draws windows of its own, with
-    the same learning rate.
-
-    The first variant is the reference. Windows after `last_point` are refused: the learning rate is 0 there, and with it
-    all that φ can do.
+    the same learning rate. The first variant is the reference. A point after `last_point` is refused, as the learning
+    rate reaches 0 from there, and with it all that φ can do.
     """
     if count < 2:
         raise ValueError(f"count: expected at least 2 windows, got {count}")
@@ -239,5 +223,5 @@ def _learner(variant: Variant, training: Training, network: Network) -> Learner:
 
 def _distance(estimates: Tensor, plain: Tensor | None) -> float:
     if plain is None:
-        return float("nan")
+        return math.nan
     return float(((estimates - plain).norm(dim=-1) / plain.norm(dim=-1)).max())

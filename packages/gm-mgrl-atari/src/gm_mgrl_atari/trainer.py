@@ -16,12 +16,10 @@ from torch import Tensor
 from gm_estimators.optimisers import AdamState, adam, adam_state, constant
 from gm_mgrl_atari import checkpoints
 from gm_mgrl_atari.games import Games
-from gm_mgrl_atari.laps import Laps
-from gm_mgrl_atari.learner import NotFiniteError, Point, require_finite
+from gm_mgrl_atari.learner import Laps, NotFiniteError, Point, Training, require_finite
 from gm_mgrl_atari.network import Network, Params
 from gm_mgrl_atari.objectives import INITIAL_LOGITS, NAMES, Batch, Terms, coefficients
 from gm_mgrl_atari.rollouts import Collector
-from gm_mgrl_atari.settings import Training
 
 Row = dict[str, int | float]
 COLUMNS = (
