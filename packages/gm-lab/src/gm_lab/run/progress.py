@@ -4,6 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -20,32 +21,20 @@ def progress(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
     Yields:
         A function to call as each cell is finished.
     """
-    with _bar(label, done, total) if sys.stderr.isatty() else _lines(label, done, total) as advance:
-        yield advance
-
-
-@contextlib.contextmanager
-def _bar(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
-    from rich import progress as rich_progress
+    if not sys.stderr.isatty():
+        yield _lines(label, done, total)
+        return
+    from rich import progress as bars
     from rich.console import Console
 
-    columns = (
-        rich_progress.TextColumn("{task.description}"),
-        rich_progress.BarColumn(),
-        rich_progress.MofNCompleteColumn(),
-        rich_progress.TextColumn("cells ·"),
-        rich_progress.TimeElapsedColumn(),
-        rich_progress.TextColumn("elapsed ·"),
-        rich_progress.TimeRemainingColumn(),
-        rich_progress.TextColumn("left"),
-    )
-    with rich_progress.Progress(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task(label, total=total, completed=done)
-        yield lambda: bars.advance(task)
+    columns: list[Any] = ["{task.description}", bars.BarColumn(), bars.MofNCompleteColumn(), "cells ·"]
+    columns += [bars.TimeElapsedColumn(), "elapsed ·", bars.TimeRemainingColumn(), "left"]
+    with bars.Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=total, completed=done)
+        yield lambda: bar.advance(task)
 
 
-@contextlib.contextmanager
-def _lines(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
+def _lines(label: str, done: int, total: int) -> Callable[[], None]:
     start = shown = time.monotonic()
     finished = done
 
@@ -58,4 +47,4 @@ def _lines(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
             print(f"{label}: {finished}/{total} cells, {now - start:.1f} s elapsed, {left:.0f} s left", file=sys.stderr)
             shown = now
 
-    yield advance
+    return advance
