@@ -1,5 +1,6 @@
 """The workspace's checks. `nox` runs the default set on this interpreter, `nox --list` shows all sessions."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -99,17 +100,22 @@ def apps(session: nox.Session) -> None:
 
 @nox.session(tags=["ci"])
 def wheels(session: nox.Session) -> None:
-    """A wheel of each package installs and imports alone."""
-    dist = Path(session.create_tmp()).resolve()
+    """A wheel of each package installs and imports alone; that of the experiments runs one."""
+    folder = Path(session.create_tmp()).resolve()
+    dist = folder / "dist"
     session.run("uv", "build", "--quiet", "--all-packages", "--wheel", "--clear", "--out-dir", str(dist), external=True)
+
+    def installed(package: str, *command: str) -> None:
+        (wheel,) = dist.glob(f"{package.replace('-', '_')}-*.whl")
+        alone = ("uv", "run", "--quiet", "--isolated", "--no-project", "--find-links", str(dist), "--with", str(wheel))
+        session.run(*alone, "python", *command, external=True)
+
     for package in PACKAGES:
         module = package.replace("-", "_")
-        (wheel,) = dist.glob(f"{module}-*.whl")
-        session.run(
-            *("uv", "run", "--quiet", "--isolated", "--no-project", "--find-links", str(dist), "--with", str(wheel)),
-            *("python", "-c", f"import {module}; print({module}.__file__)"),
-            external=True,
-        )
+        installed(package, "-c", f"import {module}; print({module}.__file__)")
+    shutil.rmtree(folder / "run", ignore_errors=True)
+    small = ["--figure", "fig1", "--mdps", "2", "--repeats", "2", "--sample-sizes", "4", "--wandb", "disabled"]
+    installed("gm-experiments", "-m", "gm_experiments.maml", *small, "--run-dir", str(folder / "run"))
 
 
 @nox.session(tags=["ci"])

@@ -5,15 +5,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import plain_lola
 import pytest
 import torch
 
 import gm_envs_ipd
-from lola_problem import Curve, Game
-from lola_training import Training
+from gm_experiments.lola import Arm, Game, Learner, measurements_of
+from reading import lola
 
-CURVE = Curve("inner=128 outer=128", shared=True)
+ARM = Arm("inner=128 outer=128", shared=True)
 
 
 @pytest.fixture(autouse=True)
@@ -27,28 +26,26 @@ def one_thread():
 
 def seconds_per_update(seeds: int = 10, size: int = 128, updates: int = 10, **game: int) -> float:
     """Processor time of an update: rollouts, both meta-gradients, Adam, critics, the exact metric, the score."""
-    curve = replace(CURVE, inner=size, hessian=size, outer=size)
+    arm = replace(ARM, inner=size, hessian=size, outer=size)
     settings = Game(updates=updates, evaluation_size=size, **game)
     begin = time.process_time()
-    # up to a hundred updates come together, when the last of them is made
-    assert len(list(Training(settings, curve, seeds, np.random.Generator(np.random.SFC64(0))).updates())) == updates
+    learner = Learner(settings, arm, seeds, np.random.Generator(np.random.SFC64(0)))
+    assert len(measurements_of(settings, list(learner.updates()))["score"]) == updates
     return (time.process_time() - begin) / updates
 
 
 def plain_seconds(size: int, horizon: int = 100) -> float:
     """Processor time of both players' meta-gradients of one seed, step by step."""
     rng = np.random.default_rng(0)
-    game = plain_lola.Game(gm_envs_ipd.GAMES["ipd"].payoffs, 0.96)
+    game = lola.Game(gm_envs_ipd.GAMES["ipd"].payoffs, 0.96)
     policies = torch.zeros(5, dtype=torch.float64), torch.zeros(5, dtype=torch.float64)
 
-    def sample(_role: str, _step: int, at: plain_lola.Policies) -> list[plain_lola.Played]:
-        return [plain_lola.Played(plain_lola.play(at, rng.random((horizon, 2)).tolist())) for _ in range(size)]
+    def sample(_role: str, _step: int, at: lola.Policies) -> list[lola.Played]:
+        return [lola.Played(lola.play(at, rng.random((horizon, 2)).tolist())) for _ in range(size)]
 
     begin = time.process_time()
     for learner in (0, 1):
-        plain_lola.meta_gradient(
-            game, policies, [[0.0] * 5] * 2, learner, sample, inner_steps=1, inner_lr=0.3, shared=True
-        )
+        lola.meta_gradient(game, policies, [[0.0] * 5] * 2, learner, sample, inner_steps=1, inner_lr=0.3, shared=True)
     return time.process_time() - begin
 
 

@@ -4,14 +4,17 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-import plain_loop
 import pytest
 import torch
 
 import gm_envs_tabular
 import gm_estimators
-import maml_tabular
-import tabular
+from gm_experiments.common.grid import Grid
+from gm_experiments.common.mdps import RandomMDPs
+from gm_experiments.common.settings import Cell, Tabular
+from gm_experiments.maml.problem import maml_problem
+from reading import maml
+from reading.mdp import MDP
 
 
 @pytest.fixture(autouse=True)
@@ -35,19 +38,12 @@ def best_of(runs: int, work: Callable[[], object]) -> float:
 
 def batched(*, size: int = 256, steps: int = 1, mdps: int = 10, **flags: int) -> Callable[[], object]:
     """One estimate SSS by LVC in every repeat of every MDP, random numbers and exact critics included."""
-    grid = gm_estimators.Grid(("lvc",), ("SSS",), (size,), (steps,))
-    cell = tabular.Cell(0, tuple(range(mdps)), steps, 10.0, (("bench", grid),), tabular.Tabular(**flags))
+    grid = Grid(("lvc",), ("SSS",), (size,), (steps,))
+    cell = Cell(0, tuple(range(mdps)), steps, 10.0, (("bench", grid),), Tabular(**flags))
 
     def work() -> object:
-        problem = maml_tabular.maml_problem(cell, tabular.RandomMDPs(cell, torch.device("cpu")))
-        return gm_estimators.decompose(
-            problem,
-            [gm_estimators.load("lvc")],
-            permutations=["SSS"],
-            sample_sizes=[size],
-            inner_steps=steps,
-            inner_lr=10.0,
-        )
+        problem, lvc = maml_problem(RandomMDPs(cell, "cpu")), gm_estimators.load("lvc")
+        return gm_estimators.decompose(problem, [lvc], permutations=["SSS"], sizes=[size], **cell.terms)
 
     return work
 
@@ -56,9 +52,9 @@ def plain(size: int = 256) -> Callable[[], object]:
     """One estimate SSS by LVC in one MDP, step by step; drawing its random numbers is not counted."""
     generator = torch.Generator().manual_seed(0)
     transition, reward = gm_envs_tabular.random_mdp(np.random.default_rng(0))
-    problem = plain_loop.Problem(transition, reward, 0.8)
+    problem = MDP(transition, reward, 0.8)
     randomness = [
-        plain_loop.Randomness(
+        maml.Randomness(
             torch.rand(size, 20, dtype=torch.float64, generator=generator).tolist(),
             torch.randn(20, dtype=torch.float64, generator=generator),
         )
@@ -67,7 +63,7 @@ def plain(size: int = 256) -> Callable[[], object]:
 
     def work() -> object:
         draws = iter(randomness)
-        return plain_loop.meta_gradient(
+        return maml.meta_gradient(
             problem,
             torch.zeros(20, 5, dtype=torch.float64),
             lambda _role, _step: next(draws),

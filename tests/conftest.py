@@ -11,10 +11,12 @@ from torch import Tensor
 
 import gm_lab
 
-with jaxtyping.install_import_hook(["gm_envs_tabular", "gm_estimators", "gm_exact"], "beartype.beartype"):
+with jaxtyping.install_import_hook(
+    ["gm_envs_tabular", "gm_estimators", "gm_exact", "gm_experiments"], "beartype.beartype"
+):
     from gm_envs_tabular import Rollout, Successors, random_mdp, rollout, successors, uniforms
-    from gm_estimators import ExactObjective, TabularProblem
     from gm_exact import PolicyEvaluation, TabularMDP, evaluate
+    from gm_experiments.common.problem import TabularProblem
 
 ROLES = ("inner", "hessian", "outer")
 Critic = Callable[[str, int, Tensor], Tensor]
@@ -50,7 +52,10 @@ class Wiring:
         if self.own_critic is not None:
             return self.own_critic(role, step, params)
         value = evaluate(self.mdp, params).state_values
-        return value + value.norm(dim=-1, keepdim=True) / value.shape[-1] * self.critic_noise(role, step)
+        return value + self.critic_error(role, step, value)
+
+    def critic_error(self, role: str, step: int, value: Tensor) -> Tensor:
+        return value.norm(dim=-1, keepdim=True) / value.shape[-1] * self.critic_noise(role, step)
 
     def critic_noise(self, role: str, step: int) -> Tensor:
         """A standard normal number for each state."""
@@ -61,15 +66,22 @@ class Wiring:
         return uniforms(self._rng(role, step, 0), tuple(self.params.shape[:-2]), self.size, self.horizon)
 
     @property
-    def problem(self) -> TabularProblem:
-        return TabularProblem(
-            params=self.params,
-            exact=lambda role, params: ExactObjective(self.evaluation(params)),
-            rollout=self.rollout,
-            critic=self.critic,
-            reward=self.mdp.reward,
-            discount=self.mdp.discount,
-        )
+    def problem(self) -> "WiredProblem":
+        return WiredProblem(self)
+
+
+class WiredProblem(TabularProblem):
+    """MAML as a `Wiring` has it."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        super().__init__(wiring.mdp, wiring.params, wiring)
+        self.wiring = wiring
+
+    def evaluate(self, _role: str, params: Tensor) -> PolicyEvaluation:
+        return self.wiring.evaluation(params)
+
+    def critic(self, role: str, step: int, params: Tensor, _evaluation: PolicyEvaluation) -> Tensor:
+        return self.wiring.critic(role, step, params)
 
 
 @pytest.fixture

@@ -8,22 +8,15 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-with jaxtyping.install_import_hook(["gm_estimators", "gm_exact"], "beartype.beartype"):
-    from gm_estimators import (
-        ExactObjective,
-        SharedBatch,
-        TabularProblem,
-        attribute,
-        attribution,
-        decompose,
-        exact_meta_gradient,
-        load,
-        mean_surrogate,
-        meta_gradient,
-        shapley,
-    )
+from given import given_problem
+
+with jaxtyping.install_import_hook(["gm_estimators", "gm_exact", "gm_experiments"], "beartype.beartype"):
+    from gm_estimators import Sizes, attribution, decompose, exact_meta_gradient, load, meta_gradient
+    from gm_estimators.attribution import attribute, shapley
+    from gm_estimators.surrogates import mean_surrogate
     from gm_exact import TabularMDP, evaluate
     from gm_exact import trajectories as every_trajectory
+    from gm_experiments.common.problem import TabularProblem
 
 F64 = torch.float64
 GAMMA, HORIZON, INNER_LR = 0.8, 2, 3.0
@@ -36,11 +29,6 @@ POPULATION = {
 }
 
 
-def exact(role, params) -> ExactObjective:
-    """What gm-exact knows, to the horizon of the trajectories."""
-    return ExactObjective(evaluate(MDP, params, HORIZON))
-
-
 def problem(on: frozenset[str]) -> TabularProblem:
     """One unit; its repeats are all pairs of a batch of two for I and one for II, with two errors of the critic."""
     pair = torch.cartesian_prod(*[torch.arange(4)] * 4).repeat(2, 1)
@@ -50,22 +38,15 @@ def problem(on: frozenset[str]) -> TabularProblem:
         chosen = (pair[:, :2] if role == "inner" or "shared" in on else pair[:, 2:])[:, rows].unsqueeze(0)
         return EVERY.states[chosen], EVERY.actions[chosen]
 
-    def critic(role, step, params):
+    def critic(role, step, value):
         return ("critic" in on) * error.unsqueeze(-1) * torch.tensor([1.0, -0.5], dtype=F64)
 
-    return TabularProblem(
-        params=torch.zeros(1, 512, 2, 2, dtype=F64),
-        exact=exact,
-        rollout=rollout,
-        critic=lambda role, step, params: critic(role, step, params).unsqueeze(0),
-        reward=MDP.reward,
-        discount=GAMMA,
-    )
+    return given_problem(MDP, torch.zeros(1, 512, 2, 2, dtype=F64), rollout, critic=critic, horizon=HORIZON)
 
 
 def shares(name: str, *extras: str) -> dict[str, dict[str, Tensor]]:
     settings = {"sample_size": 2, "inner_steps": 1, "inner_lr": INNER_LR, "measures": POPULATION}
-    return attribution(problem, load(name), roles=("composition", "hessian"), extras=extras, **settings)
+    return attribution(problem, load(name), estimated=("composition", "hessian"), extras=extras, **settings)
 
 
 def test_shapley_by_hand():
@@ -108,13 +89,13 @@ def test_only_composition_biases_an_unbiased_hessian_from_trajectories_of_its_ow
 
 
 @pytest.mark.claim("attribution")
-@pytest.mark.parametrize("extras", [(), ("shared",), ("critic",), ("shared", "critic")])
+@pytest.mark.parametrize("extras", [(), ("shared_batch",), ("critic",), ("shared_batch", "critic")])
 def test_shares_sum_to_the_error_of_the_estimate_itself(extras):
     """Against the K-step objective by automatic differentiation, with everything as in practice."""
     found = shares("loaded_dice", *extras)
     practice = problem(frozenset(extras))
-    judged = practice.draw("inner", 0, practice.params, 2)
-    apart = practice.draw("hessian", 0, practice.params, 2)
+    drawn = practice.at(practice.params).draw(0, {"inner": slice(2), "hessian": slice(2)})
+    judged, apart = drawn["inner"], drawn["inner" if "shared_batch" in extras else "hessian"]
     estimator = load("loaded_dice")
 
     def objective(sample):
@@ -143,13 +124,13 @@ def test_shares_sum_to_the_error_of_the_estimate_itself(extras):
 @pytest.mark.claim("attribution")
 def test_a_shared_batch_has_the_share_that_the_covariance_has():
     """It does nothing but where I and II are sampled both: a third of the difference that it makes there."""
-    estimator, settings = load("dice"), {"permutations": ["SSE"], "sample_sizes": [2], "inner_steps": 1}
+    estimator, settings = load("dice"), {"permutations": ["SSE"], "inner_steps": 1, "inner_lr": INNER_LR}
     truth = exact_meta_gradient(problem(frozenset()), inner_steps=1, inner_lr=INNER_LR)[:, 0].flatten(1)
     measured = []
-    for on in (frozenset({"shared"}), frozenset()):
-        (estimates,) = decompose(problem(on), [estimator], inner_lr=INNER_LR, **settings).values()
+    for size in (Sizes.each(2, shared=True), 2):
+        (estimates,) = decompose(problem(frozenset()), [estimator], sizes=[size], **settings).values()
         measured.append(POPULATION["bias_sq"](estimates.flatten(2), truth))
-    found = shares("dice", "shared")["bias_sq"]["shared"]
+    found = shares("dice", "shared_batch")["bias_sq"]["shared_batch"]
     assert_close(found, (measured[0] - measured[1]) / 3, rtol=0, atol=1e-12)
     assert found.abs() > 1e-4
 
@@ -158,14 +139,13 @@ def test_a_shared_batch_has_the_share_that_the_covariance_has():
 @pytest.mark.parametrize("name", ["dice", "loaded_dice", "dice+jackknife"])
 def test_any_problem_can_be_made_to_share_its_batch(name):
     """Against one that does so itself; the control draws apart."""
-    settings = {"permutations": ["SSE", "ESE"], "sample_sizes": [2], "inner_steps": 1, "inner_lr": INNER_LR}
-    own, wrapped, apart = (
-        decompose(of, [load(name)], **settings)
-        for of in (problem(frozenset({"shared"})), SharedBatch(problem(frozenset())), problem(frozenset()))
-    )
-    for key, estimate in own.items():
-        assert_close(wrapped[key], estimate, rtol=0, atol=1e-12)
-        assert (apart[key] - estimate).abs().max() > 1e-3
+    settings = {"permutations": ["SSE", "ESE"], "inner_steps": 1, "inner_lr": INNER_LR}
+    sharing = Sizes.each(2, shared=True)
+    own = decompose(problem(frozenset({"shared"})), [load(name)], sizes=[2], **settings)
+    estimates = decompose(problem(frozenset()), [load(name)], sizes=[sharing, 2], **settings)
+    for (_, permutation, _), estimate in own.items():
+        assert_close(estimates[name, permutation, sharing], estimate, rtol=0, atol=1e-12)
+        assert (estimates[name, permutation, 2] - estimate).abs().max() > 1e-3
 
 
 def test_clipping_and_adam_in_a_loop_of_ones_own():
@@ -204,6 +184,6 @@ def test_clipping_and_adam_in_a_loop_of_ones_own():
     assert without["bias_sq"]["adam"].abs() < 1e-12
 
 
-def test_an_unknown_role_is_refused():
-    with pytest.raises(ValueError, match="roles: expected some of composition, hessian, outer, got 'inner'"):
-        attribution(problem, load("ad"), roles=["inner"], sample_size=2, inner_steps=1, inner_lr=1.0)
+def test_an_unknown_source_is_refused():
+    with pytest.raises(ValueError, match="estimated: expected some of composition, hessian, outer, got 'inner'"):
+        attribution(problem, load("ad"), estimated=["inner"], sample_size=2, inner_steps=1, inner_lr=1.0)

@@ -16,12 +16,15 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-with jaxtyping.install_import_hook(["gm_envs_ipd", "gm_estimators", "gm_exact"], "beartype.beartype"):
+from given import given_problem
+
+with jaxtyping.install_import_hook(["gm_envs_ipd", "gm_estimators", "gm_exact", "gm_experiments"], "beartype.beartype"):
     from gm_envs_ipd import GAMES, log_policy, log_probs
-    from gm_estimators import EstimatorError, ExactObjective, TabularProblem, decompose, load
-    from gm_estimators.games import GameObjective, GameSignal, StepSums, joint_log_policy
-    from gm_exact import TabularMDP, evaluate, game_value, value
+    from gm_estimators import Estimator, EstimatorError, Sizes, decompose, load
+    from gm_estimators.decomposition import ExactObjective
+    from gm_exact import TabularMDP, game_value, value
     from gm_exact import trajectories as every_trajectory
+    from gm_experiments.lola.objectives import GameObjective, GameSignal, StepSums, joint_log_policy
 
 F64 = torch.float64
 GAMMA, HORIZON, INNER_LR = 0.8, 2, 0.8
@@ -88,17 +91,9 @@ def mean(
 
     shape = [len(batch)] * axes
     phi = torch.zeros(*shape, 2, 2, dtype=F64, requires_grad=True) if kind == "lirpg" else None
-    problem = TabularProblem(
-        params=THETA.expand(*shape, 2, 2),
-        exact=lambda role, params: ExactObjective(evaluate(MDP, params, HORIZON)),
-        rollout=rollout,
-        critic=lambda role, step, params: params.new_zeros(params.shape[:-1]),
-        reward=MDP.reward,
-        discount=GAMMA,
-        critic_for="none",
-        intrinsic_reward=phi,
-    )
-    settings = {"permutations": [permutation], "sample_sizes": [size], "inner_lr": INNER_LR}
+    settings = {"critic_for": "none", "horizon": HORIZON, "intrinsic_reward": phi}
+    problem = given_problem(MDP, THETA.expand(*shape, 2, 2), rollout, **settings)
+    settings = {"permutations": [permutation], "sizes": [Sizes.each(size, shared=shared)], "inner_lr": INNER_LR}
     (found,) = decompose(problem, [load(name)], inner_steps=inner_steps, **settings).values()
     probability, theta = weights(batch, THETA), THETA
     if not shared:
@@ -141,8 +136,8 @@ class Histories(NamedTuple):
 
     outcome: Tensor
 
-    def first(self, size: int) -> "Histories":
-        return Histories(self.outcome[..., :size, :])
+    def select(self, rows: slice) -> "Histories":
+        return Histories(self.outcome[..., rows, :])
 
 
 @pytest.mark.claim("sampling-correction")
@@ -169,30 +164,34 @@ def test_a_policy_that_draws_the_inner_batches_itself_is_credited_for_that(size)
     class LookAhead:
         params, meta_is_params = start[1].expand(many, 5), False
 
-        def exact(self, role, theta):
-            phi, at = start[0].expand(many, 5).clone().requires_grad_(), theta.clone().requires_grad_()
-            found = outer(phi, at)
-            meta_gradient, gradient = torch.autograd.grad(found.sum(), (phi, at))
-            known = {"value": found.detach(), "gradient": gradient, "meta_gradient": meta_gradient}
-            return SimpleNamespace(**known, vjp=lambda cotangent: (cotangent, cotangent))  # not asked for
+        def at(self, theta):
+            return SimpleNamespace(
+                exact=lambda role: exact(theta),
+                draw=lambda step, rows: dict.fromkeys(rows, Histories(batch)),
+                sampled=lambda role, estimator, sample: sampled(theta, estimator, sample),
+            )
 
-        def draw(self, role, step, theta, count):
-            return Histories(batch)
+    def exact(theta: Tensor) -> SimpleNamespace:
+        phi, at = start[0].expand(many, 5).clone().requires_grad_(), theta.clone().requires_grad_()
+        found = outer(phi, at)
+        meta_gradient, gradient = torch.autograd.grad(found.sum(), (phi, at))
+        known = {"value": found.detach(), "gradient": gradient, "meta_gradient": meta_gradient}
+        return SimpleNamespace(**known, vjp=lambda cotangent: (cotangent, cotangent))  # not asked for
 
-        def sampled(self, role, estimator, sample, theta):
-            signal = GameSignal(payoffs.flatten(-2)[1].expand(many, 4), torch.zeros(many, 5, dtype=F64), GAMMA)
-            phi = start[0].expand(many, 5)
-            table = joint_log_policy(torch.stack((phi, theta), -2))
-            sums = StepSums(estimator, sample.outcome, table, signal)
-            return GameObjective(phi, theta, torch.zeros(many, dtype=torch.long), sums)
+    def sampled(theta: Tensor, estimator: Estimator, sample: Histories) -> GameObjective:
+        signal = GameSignal(payoffs.flatten(-2)[1].expand(many, 4), torch.zeros(many, 5, dtype=F64), GAMMA)
+        phi = start[0].expand(many, 5)
+        table = joint_log_policy(torch.stack((phi, theta), -2))
+        sums = StepSums(estimator, sample.outcome, table, signal)
+        return GameObjective(phi, theta, torch.zeros(many, dtype=torch.long), sums)
 
     def mean(name: str) -> Tensor:
-        settings = {"permutations": ["SSE"], "sample_sizes": [size], "inner_steps": 1, "inner_lr": INNER_LR}
+        settings = {"permutations": ["SSE"], "sizes": [size], "inner_steps": 1, "inner_lr": INNER_LR}
         (found,) = decompose(LookAhead(), [load(name)], **settings).values()
         return probability(start[0]) @ found
 
-    problem = LookAhead()
-    ahead = problem.params + INNER_LR * problem.sampled("inner", load("ad"), Histories(batch), problem.params).gradient
+    theta = LookAhead.params
+    ahead = theta + INNER_LR * sampled(theta, load("ad"), Histories(batch)).gradient
     phi = start[0].clone().requires_grad_()
     (expected,) = torch.autograd.grad(probability(phi) @ outer(phi, ahead), phi)
     assert_close(mean("ad+correction"), expected, rtol=0, atol=1e-10)

@@ -11,30 +11,22 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from given import given_problem
+
 with jaxtyping.install_import_hook(
-    ["gm_envs_ipd", "gm_envs_tabular", "gm_estimators", "gm_exact"], "beartype.beartype"
+    ["gm_envs_ipd", "gm_envs_tabular", "gm_estimators", "gm_exact", "gm_experiments"], "beartype.beartype"
 ):
     from gm_envs_ipd import GAMES, log_policy, log_probs
     from gm_envs_tabular import rollout, successors, uniforms
-    from gm_estimators import (
-        CATALOGUE,
-        ExactObjective,
-        Jackknife,
-        Levels,
-        TabularProblem,
-        Trajectories,
-        combine,
-        decompose,
-        jackknife,
-        mean_surrogate,
-        meta_gradient,
-    )
-    from gm_estimators.debias import Term, trajectories_drawn
+    from gm_estimators import Trajectories, decompose, meta_gradient
+    from gm_estimators.debias import Jackknife, Levels, Term, combine, jackknife, trajectories_drawn
     from gm_estimators.decomposition import Splits
+    from gm_estimators.estimator import CATALOGUE
     from gm_estimators.returns import discounts
-    from gm_estimators.surrogates import dice
-    from gm_exact import TabularMDP, evaluate, expectation, game_value, gradient, lola_meta_gradient
+    from gm_estimators.surrogates import dice, mean_surrogate
+    from gm_exact import TabularMDP, expectation, game_value, gradient, lola_meta_gradient
     from gm_exact import trajectories as every_trajectory
+    from gm_experiments.common.problem import TabularProblem
 
 F64 = torch.float64
 GAMMA, HORIZON, INNER_LR = 0.8, 2, 0.4
@@ -43,11 +35,6 @@ MDP = TabularMDP(NEXT_IS_ACTION, torch.tensor([[0.4, -0.2], [1.0, -0.9]], dtype=
 THETA = torch.tensor([[0.3, -0.2], [0.1, 0.5]], dtype=F64)
 EVERY = every_trajectory(MDP, HORIZON)
 SIZES = (1, 2, 3, 4)
-
-
-def exact(role, params) -> ExactObjective:
-    """What gm-exact knows, to the horizon of the trajectories."""
-    return ExactObjective(evaluate(MDP, params, HORIZON))
 
 
 def tuples(size: int) -> Tensor:
@@ -63,22 +50,15 @@ def problem(*batches: Tensor, lirpg: bool = False) -> TabularProblem:
         chosen = batches[step].expand(*shape, -1)[..., rows]
         return EVERY.states[chosen], EVERY.actions[chosen]
 
-    return TabularProblem(
-        params=THETA.expand(*shape, 2, 2),
-        exact=exact,
-        rollout=rollout,
-        critic=lambda role, step, params: params.new_zeros(params.shape[:-1]),
-        reward=MDP.reward,
-        discount=GAMMA,
-        critic_for="none",
-        intrinsic_reward=torch.zeros(*shape, 2, 2, dtype=F64, requires_grad=True) if lirpg else None,
-    )
+    phi = torch.zeros(*shape, 2, 2, dtype=F64, requires_grad=True) if lirpg else None
+    settings = {"critic_for": "none", "horizon": HORIZON, "intrinsic_reward": phi}
+    return given_problem(MDP, THETA.expand(*shape, 2, 2), rollout, **settings)
 
 
 def estimates(name: str, *batches: Tensor, debias=None, permutation: str = "SSE", lirpg: bool = False) -> Tensor:
     """With a sampled outer gradient the last batch is that of the outer gradient."""
     estimator = replace(CATALOGUE[name], debias=debias)
-    settings = {"permutations": [permutation], "sample_sizes": [batches[0].shape[-1]], "inner_lr": INNER_LR}
+    settings = {"permutations": [permutation], "sizes": [batches[0].shape[-1]], "inner_lr": INNER_LR}
     settings |= {"inner_steps": len(batches) - (permutation[2] == "S")}
     (found,) = decompose(problem(*batches, lirpg=lirpg), [estimator], **settings).values()
     return found
@@ -232,21 +212,30 @@ class Quadratic:
         self.gradient = (slope + params.flatten(-2) @ (root + root.mT)).unflatten(-1, (2, 2))
 
 
+class QuadraticOutside:
+    """A problem with that outer objective."""
+
+    def __init__(self, batch: Tensor) -> None:
+        self.whole = problem(batch)
+        self.params, self.meta_is_params = self.whole.params, True
+
+    def at(self, params: Tensor):
+        point = self.whole.at(params)
+        inside = point.exact
+        point.exact = lambda role: Quadratic(params) if role == "outer" else inside(role)
+        return point
+
+
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_where_the_composition_is_a_polynomial_nothing_is_left(name):
     mean = expectation(surrogate(name), MDP, THETA, HORIZON)
     ahead = Quadratic(THETA + INNER_LR * mean.gradient).gradient
     truth = ahead + INNER_LR * torch.einsum("saxb,xb->sa", mean.hessian, ahead)
 
-    def quadratic_outside(batch: Tensor) -> TabularProblem:
-        found = problem(batch)
-        found.exact = lambda role, params: Quadratic(params) if role == "outer" else exact(role, params)
-        return found
-
     def bias(batch: Tensor, debias) -> Tensor:
         estimator = replace(CATALOGUE[name], debias=debias)
-        settings = {"permutations": ["SSE"], "sample_sizes": [batch.shape[-1]], "inner_steps": 1}
-        (found,) = decompose(quadratic_outside(batch), [estimator], inner_lr=INNER_LR, **settings).values()
+        settings = {"permutations": ["SSE"], "sizes": [batch.shape[-1]], "inner_steps": 1}
+        (found,) = decompose(QuadraticOutside(batch), [estimator], inner_lr=INNER_LR, **settings).values()
         return (torch.einsum("n,nsa->sa", weights(batch), found) - truth).norm()
 
     for size, blocks in ((2, 2), (3, 3), (4, 2), (4, 4)):
@@ -364,17 +353,15 @@ def decay(make_mdp, permutation: str, inner_steps: int, *, common: bool = True) 
                 return uniforms(np.random.default_rng([size, len(role), step]), (repeats,), size, HORIZON)[..., rows, :]
             return uniforms(fresh, (repeats,), size, HORIZON)[..., rows, :]
 
-        problem = TabularProblem(
-            params=THETA.expand(repeats, 2, 2),
-            exact=lambda role, params: ExactObjective(evaluate(mdp, params, HORIZON)),
-            rollout=lambda role, step, policy, rows, of=numbers: rollout(policy, transition, of(role, step, rows)),
-            critic=lambda role, step, params: params.new_zeros(params.shape[:-1]),
-            reward=mdp.reward,
-            discount=GAMMA,
+        problem = given_problem(
+            mdp,
+            THETA.expand(repeats, 2, 2),
+            lambda role, step, policy, rows, of=numbers: rollout(policy, transition, of(role, step, rows)),
             critic_for="none",
+            horizon=HORIZON,
         )
         settings = {"permutations": [permutation], "inner_steps": inner_steps, "inner_lr": INNER_LR}
-        (found,) = decompose(problem, [estimator], sample_sizes=[size], **settings).values()
+        (found,) = decompose(problem, [estimator], sizes=[size], **settings).values()
         squares = found.square().sum((-2, -1))
         log_mean.append(squares.mean().log2())
         error += float(squares.var() / squares.mean().square() / repeats)
@@ -455,25 +442,24 @@ def test_the_jackknife_of_a_problem_is_that_of_its_parts(make_mdp, wire, inner_s
     wiring = wire(mdp, params, horizon=4, size=3, seed=1)
     settings = {"permutations": ["SSS", "ESE"], "inner_steps": inner_steps, "inner_lr": 2.0}
     chosen = [replace(CATALOGUE[name], debias=Jackknife(3, 2)) for name in ("lvc", "dice")]
-    found = decompose(wiring.problem, chosen, sample_sizes=[3], **settings)
+    found = decompose(wiring.problem, chosen, sizes=[3], **settings)
 
     class PartByPart:
         """The same problem without the batched way to its parts."""
 
         def __init__(self) -> None:
             whole = wiring.problem
-            self.params, self.meta_is_params = whole.params, whole.meta_is_params
-            self.exact, self.draw, self.sampled = whole.exact, whole.draw, whole.sampled
+            self.params, self.meta_is_params, self.at = whole.params, whole.meta_is_params, whole.at
 
     assert isinstance(wiring.problem, Splits)
     assert not isinstance(PartByPart(), Splits)
-    part_by_part = decompose(PartByPart(), chosen, sample_sizes=[3], **settings)
+    part_by_part = decompose(PartByPart(), chosen, sizes=[3], **settings)
 
     def by_hand(numbers: Tensor) -> Tensor:
         own = replace(wiring)
         object.__setattr__(own, "uniforms", lambda role, step: wiring.uniforms(role, step)[..., numbers, :])
         names = [CATALOGUE[estimator.name] for estimator in chosen]
-        plain = decompose(own.problem, names, sample_sizes=[len(numbers)], **settings)
+        plain = decompose(own.problem, names, sizes=[len(numbers)], **settings)
         return torch.stack([plain[name, permutation, len(numbers)] for name, permutation, _ in found])
 
     expected = jackknife(by_hand, 3, blocks=3, order=2)
@@ -481,7 +467,7 @@ def test_the_jackknife_of_a_problem_is_that_of_its_parts(make_mdp, wire, inner_s
         assert_close(found[key], one, rtol=0, atol=1e-9)
         assert_close(part_by_part[key], one, rtol=0, atol=1e-9)
     with pytest.raises(ValueError, match=r"estimator lvc: sample size: expected a multiple of .* 3 blocks, got 4"):
-        decompose(wiring.problem, chosen, sample_sizes=[4], **settings)
+        decompose(wiring.problem, chosen, sizes=[4], **settings)
 
 
 @pytest.mark.parametrize("intrinsic", [False, True])
@@ -498,17 +484,9 @@ def test_no_more_is_rolled_out_than_a_sample_costs(make_mdp, wire, debias, intri
         return found
 
     phi = torch.zeros(2, 3, 2, dtype=F64, requires_grad=True) if intrinsic else None
-    problem = TabularProblem(
-        params=wiring.params,
-        exact=wiring.problem.exact,
-        rollout=counted,
-        critic=wiring.critic,
-        reward=mdp.reward,
-        discount=mdp.discount,
-        intrinsic_reward=phi,
-    )
+    problem = given_problem(mdp, wiring.params, counted, intrinsic_reward=phi)
     estimator = replace(CATALOGUE["lvc"], debias=debias)
-    decompose(problem, [estimator], permutations=["SSS"], sample_sizes=[12], inner_steps=2, inner_lr=2.0)
+    decompose(problem, [estimator], permutations=["SSS"], sizes=[12], inner_steps=2, inner_lr=2.0)
     start, later = trajectories_drawn(debias, 12)
     assert counts == {
         ("inner", 0): start,

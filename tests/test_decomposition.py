@@ -7,19 +7,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from gm_estimators import (
-    CATALOGUE,
-    PERMUTATIONS,
-    Estimator,
-    Trajectories,
-    decompose,
-    exact_meta_gradient,
-    gae,
-    lvc,
-    mean_surrogate,
-    meta_gradient,
-)
-from gm_estimators.returns import discounts
+from gm_estimators import PERMUTATIONS, Estimator, Sizes, Trajectories, decompose, exact_meta_gradient, meta_gradient
+from gm_estimators.decomposition import ROLES, sampled_path
+from gm_estimators.estimator import CATALOGUE
+from gm_estimators.returns import discounts, gae
+from gm_estimators.surrogates import lvc, mean_surrogate
 from gm_exact import evaluate, maml_meta_gradient
 
 HORIZON, SIZES, INNER_LR = 5, [2, 4, 8], 2.0
@@ -39,7 +31,7 @@ def wiring(make_mdp, wire):
 def run(request, wiring):
     """K with everything that `decompose` gives there."""
     settings = {"inner_steps": request.param, "inner_lr": INNER_LR}
-    return request.param, decompose(wiring.problem, [*CATALOGUE.values(), USERS_LVC], sample_sizes=SIZES, **settings)
+    return request.param, decompose(wiring.problem, [*CATALOGUE.values(), USERS_LVC], sizes=SIZES, **settings)
 
 
 def objective(wiring, role: str, letter: str, estimator: Estimator, size: int):
@@ -122,7 +114,7 @@ def test_an_estimator_without_closed_form_gets_the_same_numbers(run):
 
 def test_smaller_samples_are_parts_of_larger_ones(wiring, run):
     inner_steps, estimates = run
-    alone = decompose(wiring.problem, CATALOGUE.values(), sample_sizes=[2], inner_steps=inner_steps, inner_lr=INNER_LR)
+    alone = decompose(wiring.problem, CATALOGUE.values(), sizes=[2], inner_steps=inner_steps, inner_lr=INNER_LR)
     for key, estimate in alone.items():
         assert_close(estimate, estimates[key], rtol=0, atol=1e-12)
 
@@ -130,7 +122,7 @@ def test_smaller_samples_are_parts_of_larger_ones(wiring, run):
 @pytest.mark.parametrize("permutation", PERMUTATIONS)
 def test_fewer_permutations_or_estimators_change_no_number(wiring, run, permutation):
     inner_steps, estimates = run
-    settings = {"sample_sizes": SIZES, "inner_steps": inner_steps, "inner_lr": INNER_LR}
+    settings = {"sizes": SIZES, "inner_steps": inner_steps, "inner_lr": INNER_LR}
     narrow = decompose(wiring.problem, [CATALOGUE["loaded_dice"]], permutations=[permutation], **settings)
     assert set(narrow) == {("loaded_dice", permutation, size) for size in SIZES}
     for key, estimate in narrow.items():
@@ -138,22 +130,136 @@ def test_fewer_permutations_or_estimators_change_no_number(wiring, run, permutat
 
 
 def test_a_step_size_one_percent_off_is_seen(wiring):
-    settings = {"permutations": ["SSS"], "sample_sizes": [8], "inner_steps": 1}
+    settings = {"permutations": ["SSS"], "sizes": [8], "inner_steps": 1}
     (wrong,) = decompose(wiring.problem, [CATALOGUE["lvc"]], inner_lr=0.99 * INNER_LR, **settings).values()
     assert (wrong - by_autograd(wiring, CATALOGUE["lvc"], "SSS", 8, 1)).abs().max() > 1e-3
 
 
 def test_what_makes_no_sense_is_refused(wiring):
-    settings = {"sample_sizes": [2], "inner_steps": 1, "inner_lr": INNER_LR}
+    settings = {"sizes": [2], "inner_steps": 1, "inner_lr": INNER_LR}
     with pytest.raises(ValueError, match="expected a permutation of SSS, SES, ESS, EES, SSE, SEE, ESE, got 'EEE'"):
         decompose(wiring.problem, [], permutations=["EEE"], **settings)
-    with pytest.raises(ValueError, match=r"expected sizes and steps of at least 1, got \[2, 0\] and 1"):
-        decompose(wiring.problem, [], **(settings | {"sample_sizes": [2, 0]}))
-    with pytest.raises(ValueError, match=r"expected sizes and steps of at least 1, got \[2\] and 0"):
+    with pytest.raises(ValueError, match="sizes: expected at least 1 trajectory, got 0, 0, 0"):
+        decompose(wiring.problem, [], **(settings | {"sizes": [2, 0]}))
+    with pytest.raises(ValueError, match="inner_steps: expected at least 1, got 0"):
         decompose(wiring.problem, [], **(settings | {"inner_steps": 0}))
+
+
+def test_roles_have_samples_of_their_own_size(wiring):
+    """I from 8, II from 2 and III from 4 trajectories: plain automatic differentiation with the same ones."""
+    size, estimator = Sizes(8, 2, 4), CATALOGUE["loaded_dice"]
+    estimates = decompose(wiring.problem, [estimator], sizes=[8, size], inner_steps=2, inner_lr=INNER_LR)
+    for permutation in PERMUTATIONS:
+        inner, hessian, outer = (
+            objective(wiring, role, letter, estimator, of_role)
+            for role, letter, of_role in zip(ROLES, permutation, (8, 2, 4), strict=True)
+        )
+        expected = meta_gradient(
+            wiring.params,
+            inner=inner,
+            hessian=hessian,
+            outer=lambda phi, theta, outer=outer: outer(phi, theta, 2),
+            inner_steps=2,
+            inner_lr=INNER_LR,
+        )
+        assert_close(estimates["loaded_dice", permutation, size], expected, rtol=0, atol=1e-10)
+        if permutation != "SEE":
+            assert (estimates["loaded_dice", permutation, 8] - expected).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("inner_steps", [1, 2])
+def test_a_shared_batch_is_that_of_the_inner_gradient(wiring, inner_steps):
+    size, estimator = Sizes.each(4, shared=True), CATALOGUE["lvc"]
+    settings = {"sizes": [size, 4], "inner_steps": inner_steps, "inner_lr": INNER_LR}
+    estimates = decompose(wiring.problem, [estimator], **settings)
+    for permutation in PERMUTATIONS:
+        inner, hessian, outer = (
+            objective(wiring, role, letter, estimator, 4)
+            for role, letter in zip(("inner", "inner", "outer"), permutation, strict=True)
+        )
+        expected = meta_gradient(
+            wiring.params,
+            inner=inner,
+            hessian=hessian,
+            outer=lambda phi, theta, outer=outer: outer(phi, theta, inner_steps),
+            inner_steps=inner_steps,
+            inner_lr=INNER_LR,
+        )
+        assert_close(estimates["lvc", permutation, size], expected, rtol=0, atol=1e-10)
+        if permutation[1] == "S":
+            assert (estimates["lvc", permutation, 4] - expected).abs().max() > 1e-3
+
+
+class Counted:
+    """A problem that notes where it is evaluated and what is drawn there."""
+
+    def __init__(self, problem):
+        self.problem, self.params, self.meta_is_params = problem, problem.params, problem.meta_is_params
+        self.points, self.draws = 0, []
+
+    def at(self, params):
+        self.points += 1
+        point, draws = self.problem.at(params), self.draws
+
+        class Point:
+            exact, sampled = staticmethod(point.exact), staticmethod(point.sampled)
+
+            def draw(self, step, rows):
+                draws.append((step, {role: some.stop for role, some in rows.items()}))
+                return point.draw(step, rows)
+
+        return Point()
+
+
+def test_nothing_is_drawn_or_evaluated_twice(wiring):
+    """K = 2, one family, sizes 2 and 4: an exact path of three points and two sampled ones that share the first."""
+    counted = Counted(wiring.problem)
+    settings = {"sizes": [2, 4], "inner_steps": 2, "inner_lr": INNER_LR}
+    decompose(counted, [CATALOGUE["ad"], CATALOGUE["lvc"], CATALOGUE["loaded_dice"]], **settings)
+    assert counted.points == 3 + 2 * 2
+    assert sorted(counted.draws, key=str) == sorted(
+        [
+            (0, {"inner": 4, "hessian": 4}),
+            (1, {"hessian": 4}),
+            (2, {"outer": 4}),
+            *((1, {"inner": size, "hessian": size}) for size in (2, 4)),
+            *((2, {"outer": size}) for size in (2, 4)),
+        ],
+        key=str,
+    )
+
+
+def test_only_what_is_asked_for_is_drawn(wiring):
+    counted = Counted(wiring.problem)
+    settings = {"permutations": ["SEE", "EES"], "inner_steps": 1, "inner_lr": INNER_LR}
+    decompose(counted, [CATALOGUE["lvc"]], sizes=[3], **settings)
+    assert sorted(counted.draws, key=str) == [(0, {"inner": 3}), (1, {"outer": 3})]
+
+
+def test_a_kept_path_is_what_the_estimate_went_along(wiring):
+    settings = {"permutations": ["SSS", "ESS"], "inner_steps": 2, "inner_lr": INNER_LR}
+    estimates = decompose(wiring.problem, [CATALOGUE["lvc"]], sizes=[4], keep_paths=True, **settings)
+    assert set(estimates.paths) == {("lvc", "S", 4), ("lvc", "E", 4)}
+    path = estimates.paths["lvc", "S", 4]
+    for theta, following, objective_there in zip(path.params, path.params[1:], path.inner, strict=False):
+        assert torch.equal(following, theta + INNER_LR * objective_there.gradient)
+    assert torch.equal(path.params[2], sampled_path(wiring.problem, CATALOGUE["lvc"], 4, **along(settings)).params[2])
+    assert (path.outer.gradient.shape, len(path.hessian["lvc"])) == (wiring.params.shape, 2)
+    assert decompose(wiring.problem, [CATALOGUE["lvc"]], sizes=[4], **settings).paths == {}
+
+
+def along(settings: dict) -> dict:
+    return {name: settings[name] for name in ("inner_steps", "inner_lr")}
+
+
+def test_sizes_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="sizes: expected at least 1 trajectory, got 1, 0, 1"):
+        Sizes(1, 0, 1)
+    with pytest.raises(ValueError, match="sizes: expected one size for a shared batch, got 2 and 3"):
+        Sizes(2, 3, 2, shared=True)
 
 
 def test_a_failing_estimator_is_named(wiring):
     broken = replace(USERS_LVC, surrogate=lambda trajectories: trajectories.log_prob)
     with pytest.raises(ValueError, match=r"estimator mine: surrogate: expected one number per trajectory"):
-        decompose(wiring.problem, [broken], sample_sizes=[2], inner_steps=1, inner_lr=1.0)
+        decompose(wiring.problem, [broken], sizes=[2], inner_steps=1, inner_lr=1.0)

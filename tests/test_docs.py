@@ -12,15 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from gm_lab.settings import parse, parsed_line
 
 import gm_lab
-from gm_lab.settings import parse, parsed_line
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.relative_to(ROOT / "docs").as_posix(): path.read_text() for path in (ROOT / "docs").rglob("*.md")}
+SNIPPET = re.compile(r"^--8<--\n(.+)\n--8<--$", re.MULTILINE)
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 BLOCKS = [(page, *match) for page, text in PAGES.items() for match in BLOCK.findall(text)]
-PYTHON = [(page, code) for page, kind, _, code in BLOCKS if kind == "python"]
+PYTHON = [
+    (page, SNIPPET.sub(lambda path: (ROOT / path[1]).read_text(), code))
+    for page, kind, _, code in BLOCKS
+    if kind == "python"
+]
 SHELL = [(page, code) for page, kind, _, code in BLOCKS if kind in ("sh", "bash")]
 RUN = sorted({page for page, kind, _, _ in BLOCKS if kind == "bash"})
 COMMANDS = sorted(
@@ -159,7 +164,7 @@ def test_every_package_and_every_app_has_a_page():
     nav = (ROOT / "mkdocs.yml").read_text()
     assert [page for page in PAGES if page not in nav] == []
     mentioned = {app for app, _ in COMMANDS}
-    apps = {path.stem for path in (ROOT / "apps").glob("*.py") if "EXPERIMENT = gm_lab.Experiment(" in path.read_text()}
+    apps = {path.stem for path in (ROOT / "apps").glob("*.py") if "gm_lab.main(EXPERIMENT)" in path.read_text()}
     assert apps - mentioned == set()
 
 

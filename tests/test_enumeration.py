@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from gm_estimators import CATALOGUE, Estimator, Trajectories, gae
-from gm_estimators.returns import discounts
+from gm_estimators import Estimator, Trajectories
+from gm_estimators.estimator import CATALOGUE
+from gm_estimators.returns import discounts, gae
 from gm_exact import Expectation, TabularMDP, expectation, gradient, hessian
 from gm_exact import trajectories as every_trajectory
 

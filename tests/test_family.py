@@ -8,28 +8,19 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-with jaxtyping.install_import_hook(["gm_estimators", "gm_exact"], "beartype.beartype"):
-    from gm_estimators import (
-        CATALOGUE,
-        EstimatorError,
-        ExactObjective,
-        OffPolicyTrajectories,
-        TabularProblem,
-        Trajectories,
-        decompose,
-        gae,
-        load,
-        mean_surrogate,
-        meta_gradient,
-        off_policy,
-        sampling_correction,
-        vtrace,
-    )
-    from gm_estimators.catalogue import FAMILY, families
-    from gm_estimators.games import GameSignal, StepSums
-    from gm_estimators.returns import discounts, returns_to_go
-    from gm_exact import TabularMDP, evaluate, expectation, gradient, hessian, value
+from given import given_problem
+
+with jaxtyping.install_import_hook(["gm_estimators", "gm_exact", "gm_experiments"], "beartype.beartype"):
+    from gm_estimators import EstimatorError, Trajectories, decompose, load, meta_gradient
+    from gm_estimators.corrections import sampling_correction
+    from gm_estimators.estimator import CATALOGUE, FAMILY, families
+    from gm_estimators.off_policy import OffPolicyTrajectories, off_policy, vtrace
+    from gm_estimators.returns import discounts, gae, returns_to_go
+    from gm_estimators.surrogates import mean_surrogate
+    from gm_exact import TabularMDP, expectation, gradient, hessian, value
     from gm_exact import trajectories as every_trajectory
+    from gm_experiments.common.problem import TabularProblem
+    from gm_experiments.lola.objectives import GameSignal, StepSums
 
 F64 = torch.float64
 GAMMA, HORIZON = 0.8, 3
@@ -125,15 +116,20 @@ def tuples(size: int) -> Tensor:
 
 
 def tabular(batch: Tensor, theta: Tensor = THETA, **settings) -> TabularProblem:
-    return TabularProblem(
-        params=theta.expand(len(batch), 2, 2),
-        exact=lambda role, params: None,
-        rollout=lambda role, step, policy, rows: (EVERY.states[batch[:, rows]], EVERY.actions[batch[:, rows]]),
-        critic=lambda role, step, params: CRITIC.expand(params.shape[:-1]),
-        reward=MDP.reward,
-        discount=GAMMA,
+    return given_problem(
+        MDP,
+        theta.expand(len(batch), 2, 2),
+        lambda role, step, policy, rows: (EVERY.states[batch[:, rows]], EVERY.actions[batch[:, rows]]),
+        critic=lambda role, step, value: CRITIC.expand(value.shape),
+        horizon=HORIZON,
         **settings,
     )
+
+
+def drawn(problem: TabularProblem, size: int):
+    """What there is at θ⁰, and a sample there."""
+    point = problem.at(problem.params)
+    return point, point.draw(0, {"inner": slice(size)})["inner"]
 
 
 def with_tau(tau: float) -> tuple[Tensor, Tensor]:
@@ -158,8 +154,8 @@ def test_loaded_dice_reads_advantages_of_its_own_tau(decay, tau):
     """Gradient and Hessian over every trajectory, in a problem of another λ; at τ = λ = 1 nothing is biased."""
     batch, weight = tuples(1), EVERY.probability(THETA)
     problem = tabular(batch, gae_lambda=0.2)
-    sample = problem.draw("inner", 0, problem.params, 1)
-    found = problem.sampled("inner", load(f"loaded_dice@{decay},{tau}"), sample, problem.params)
+    point, sample = drawn(problem, 1)
+    found = point.sampled("inner", load(f"loaded_dice@{decay},{tau}"), sample)
     directions = torch.eye(4, dtype=F64).reshape(4, 1, 2, 2).expand(4, len(batch), 2, 2)
     slope = torch.einsum("n,nsa->sa", weight, found.gradient)
     curvature = torch.einsum("n,dnsa->dsa", weight, found.vjp(directions)[0]).reshape(2, 2, 2, 2)
@@ -193,9 +189,8 @@ def test_tau_is_the_lambda_of_the_problem_for_one_estimator():
     def estimates(gae_lambda: float) -> dict:
         phi = torch.zeros(len(batch), 2, 2, dtype=F64, requires_grad=True)
         problem = tabular(batch, gae_lambda=gae_lambda, intrinsic_reward=phi)
-        problem.exact = lambda role, params: ExactObjective(evaluate(MDP, params, HORIZON))
         chosen = [load(name) for name in names]
-        found = decompose(problem, chosen, permutations=["SSE"], sample_sizes=[2], inner_steps=1, inner_lr=0.8)
+        found = decompose(problem, chosen, permutations=["SSE"], sizes=[2], inner_steps=1, inner_lr=0.8)
         return {name: found[name, "SSE", 2] for name in names}
 
     one, other = estimates(1.0), estimates(0.7)
@@ -255,7 +250,6 @@ def test_a_game_reads_normalised_ratios_by_name():
         assert_close(named.first(), switched.first())
         assert_close(named.weight, switched.weight)
         assert (named.first() - plain.first()).abs().max() > 1e-2
-    assert load("dice+selfnorm").surrogate is not load("dice").surrogate  # of which games have unnormalised sums
 
 
 @pytest.mark.claim("learnt-critic")
@@ -265,14 +259,14 @@ def test_a_critic_learnt_from_the_other_trajectories_biases_nothing(name):
     batch = tuples(2)
     weight = EVERY.probability(THETA)[batch].prod(-1)
     problem = tabular(batch)
-    sample = problem.draw("inner", 0, problem.params, 2)
+    point, sample = drawn(problem, 2)
     judged = sample.trajectories("learnt")
     assert judged.value[..., :-1].abs().max() > 0.1
 
     def mean(critic: Trajectories) -> tuple[Tensor, Tensor]:
         estimator = replace(load(name), critic="learnt")
         other = replace(sample, learn=lambda place, old: critic)
-        found = problem.sampled("inner", estimator, other, problem.params)
+        found = point.sampled("inner", estimator, other)
         directions = torch.eye(4, dtype=F64).reshape(4, 1, 2, 2).expand(4, len(batch), 2, 2)
         return weight @ found.gradient.flatten(1), torch.einsum("n,dnsa->dsa", weight, found.vjp(directions)[0])
 

@@ -8,37 +8,17 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from gm_estimators import (
-    CATALOGUE,
-    PERMUTATIONS,
-    Estimator,
-    TabularProblem,
-    Trajectories,
-    bias_sq,
-    decompose,
-    exact_meta_gradient,
-    gae,
-    lvc,
-    mean_surrogate,
-)
-from gm_estimators.returns import discounts
+from gm_estimators import PERMUTATIONS, Estimator, Trajectories, decompose, exact_meta_gradient
+from gm_estimators.estimator import CATALOGUE
+from gm_estimators.metrics import bias_sq
+from gm_estimators.returns import discounts, gae
+from gm_estimators.surrogates import lvc, mean_surrogate
 from gm_exact import TabularMDP, evaluate, lirpg_meta_gradient, state_values, trajectories
+from gm_experiments.lirpg.problem import LirpgProblem
 
 F64 = torch.float64
 HORIZON, SIZE, INNER_LR, GAE_LAMBDA = 5, 4, 2.0, 0.9
 USERS_LVC = Estimator("mine", lvc, True, "mine", None, "this test")
-
-
-class Exact:
-    meta_gradient = None
-
-    def __init__(self, mdp: TabularMDP, params: Tensor) -> None:
-        self._evaluation = evaluate(mdp, params)
-        self.gradient = self._evaluation.gradient
-
-    def vjp(self, cotangent: Tensor) -> tuple[Tensor, Tensor]:
-        tangent = self._evaluation.tangent(cotangent)
-        return tangent.gradient, tangent.occupancy
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,21 +34,13 @@ class Lirpg:
         return mdp if role == "outer" else mdp.with_reward(mdp.reward + phi)
 
     def critic(self, role: str, step: int, params: Tensor, phi: Tensor) -> Tensor:
-        error = self.wiring.critic(role, step, params) - state_values(self.wiring.mdp, params)
-        return state_values(self.mdp(role, phi if self.depends else phi.detach()), params) + error
+        value = state_values(self.mdp(role, phi if self.depends else phi.detach()), params)
+        return value + self.wiring.critic_error(role, step, value.detach())
 
     @property
-    def problem(self) -> TabularProblem:
-        return TabularProblem(
-            params=self.wiring.params,
-            exact=lambda role, params: Exact(self.mdp(role, self.phi.detach()), params),
-            rollout=self.wiring.rollout,
-            critic=lambda *where: self.critic(*where, self.phi),
-            reward=self.wiring.mdp.reward,
-            discount=self.wiring.mdp.discount,
-            gae_lambda=GAE_LAMBDA,
-            intrinsic_reward=self.phi,
-        )
+    def problem(self) -> LirpgProblem:
+        settings = {"critic_depends": self.depends, "gae_lambda": GAE_LAMBDA}
+        return LirpgProblem(self.wiring.mdp, self.wiring.params, self.wiring, self.phi, **settings)
 
     def objective(self, role: str, letter: str, estimator: Estimator, phi: Tensor, theta: Tensor, step: int) -> Tensor:
         """J of one role at (φ, θ), differentiable in both; trajectories are drawn at ⊥θ."""
@@ -120,7 +92,7 @@ def run(request, wiring, phi):
     """A problem, K, and everything that `decompose` gives there."""
     inner_steps, depends = request.param
     lirpg = Lirpg(wiring, phi, depends)
-    settings = {"sample_sizes": [SIZE], "inner_steps": inner_steps, "inner_lr": INNER_LR}
+    settings = {"sizes": [SIZE], "inner_steps": inner_steps, "inner_lr": INNER_LR}
     return lirpg, inner_steps, decompose(lirpg.problem, [*CATALOGUE.values(), USERS_LVC], **settings)
 
 
@@ -154,7 +126,7 @@ def test_at_one_step_estimators_with_the_same_gradient_are_equal(run):
 
 
 def test_a_detached_critic_is_another_estimator(wiring, phi):
-    settings = {"permutations": ["ESE"], "sample_sizes": [SIZE], "inner_steps": 1, "inner_lr": INNER_LR}
+    settings = {"permutations": ["ESE"], "sizes": [SIZE], "inner_steps": 1, "inner_lr": INNER_LR}
     found = [
         decompose(Lirpg(wiring, phi, depends).problem, [CATALOGUE["lvc"]], **settings)["lvc", "ESE", SIZE]
         for depends in (True, False)

@@ -13,6 +13,7 @@ import time
 from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -23,10 +24,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 
 import gm_lab
-import mgrl_atari
-import mgrl_figures
-import mgrl_report
-from gm_lab.tables import summary_table
+import gm_mgrl_atari
+from gm_experiments.mgrl import EXPERIMENT, claims, figures, tables, unfinished
+from gm_experiments.mgrl import run as running
+from gm_experiments.mgrl import settings as flags
+from gm_experiments.mgrl.settings import KEY, Settings, cells, completed
+from gm_lab.analysis import summary_table
+from gm_lab.run import result_settings
 from gm_mgrl_atari import NAMES, PAPER_GAMES, study
 
 APP = Path(__file__).parents[1] / "apps" / "mgrl_atari.py"
@@ -35,10 +39,10 @@ SMALL = ["--wandb", "disabled", "--envs", "2", "--steps", "2"]
 
 @pytest.fixture
 def app(run_app, monkeypatch):
-    monkeypatch.setattr(mgrl_atari, "THROUGHPUT_SECONDS", 0.01)
+    monkeypatch.setattr(running, "THROUGHPUT_SECONDS", 0.01)
     # one thread: several wait for each other where the machine is shared
-    monkeypatch.setattr(mgrl_atari, "usable_cores", lambda: 1)
-    return partial(run_app, mgrl_atari.EXPERIMENT, *SMALL)
+    monkeypatch.setattr(running, "usable_cores", lambda: 1)
+    return partial(run_app, EXPERIMENT, *SMALL)
 
 
 def test_a_run_leaves_what_it_promises(app, tmp_path):
@@ -46,7 +50,7 @@ def test_a_run_leaves_what_it_promises(app, tmp_path):
     assert status == 0
     (run,) = (tmp_path / "runs" / "mgrl_atari").iterdir()
     frame = pd.read_csv(run / "results.csv")
-    assert list(frame.columns) == list(mgrl_report.COLUMNS)
+    assert list(frame.columns) == list(flags.COLUMNS)
     log = frame[frame["figure"] == "returns"]
     assert log.groupby("algorithm")["updates"].apply(list).to_dict() == {
         name: [1, 2, 3] for name in ("a2c", "mgrl", "mgrl-lvc")
@@ -57,13 +61,13 @@ def test_a_run_leaves_what_it_promises(app, tmp_path):
     assert log[log["algorithm"] == "mgrl"]["gamma"].nunique() == 3
     rates = frame[frame["figure"] == "throughput"]
     assert len(rates) == 3
-    assert (rates[[*mgrl_report.RATES]] > 0).all(axis=None)
+    assert (rates[[*flags.RATES]] > 0).all(axis=None)
     measured = frame[frame["figure"] == "gradient"]
     assert set(measured["algorithm"]) == {"mgrl-lvc"}
     assert set(measured["updates"]) == {0}
     assert len(measured) == len(set(measured["variant"])) == 8
     assert np.isfinite(measured[["accuracy", "bias_sq", "variance", *(f"gradient_{n}" for n in NAMES)]]).all(axis=None)
-    assert (rates[[*mgrl_report.SECONDS]].sum(axis=1) > 0).all()
+    assert (rates[[*flags.SECONDS]].sum(axis=1) > 0).all()
     for name in ("meta_parameters", "gradient", "returns", "time"):
         assert (run / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     verdicts = {v["id"]: v["verdict"] for v in json.loads((run / "claims.json").read_text())}
@@ -129,22 +133,22 @@ def test_a_stopped_grid_has_checkpoints_live_rows_and_figures(tmp_path, workers)
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM
     assert len(list(run.glob("training/*/checkpoint-*.pt"))) == workers
-    frame = mgrl_figures.rows_of(run)
+    frame = unfinished.rows_of(run)
     assert len(frame.groupby("algorithm")) == workers
     assert (frame["env_steps"] % 4 == 0).all()
-    assert not frame.duplicated(list(mgrl_report.KEY)).any()
-    assert mgrl_figures.main([str(run)]) == 0
+    assert not frame.duplicated(list(KEY)).any()
+    assert unfinished.main([str(run)]) == 0
     assert (run / "figures" / "returns.png").exists()
 
 
 def test_a_folder_without_rows_is_refused(tmp_path, capsys):
-    assert mgrl_figures.main([str(tmp_path)]) == 2
+    assert unfinished.main([str(tmp_path)]) == 2
     (tmp_path / "config.yaml").write_text("app: mgrl_atari\nsettings: {seed: 0}\n")
-    assert mgrl_figures.main([str(tmp_path)]) == 2
+    assert unfinished.main([str(tmp_path)]) == 2
     (tmp_path / "results.csv").write_text("figure,mdp\n")
-    assert mgrl_figures.main([str(tmp_path)]) == 2
+    assert unfinished.main([str(tmp_path)]) == 2
     (tmp_path / "config.yaml").write_text("app: maml_tabular\nsettings: {seed: 0}\n")
-    assert mgrl_figures.main([str(tmp_path)]) == 2
+    assert unfinished.main([str(tmp_path)]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 4
     assert all(line.startswith("mgrl_atari: expected a run directory of mgrl_atari, got ") for line in errors)
@@ -157,8 +161,8 @@ def paper_runs(tmp_path):
     def make(name, games, seed=0, **changes):
         run = tmp_path / "all" / name
         run.mkdir(parents=True)
-        settings = dataclasses.replace(mgrl_atari.Settings(games=games, seed=seed, seeds=5), **changes)
-        config = {"app": "mgrl_atari", "settings": gm_lab.settings.result_settings(settings)}
+        settings = dataclasses.replace(Settings(games=games, seed=seed, seeds=5), **changes)
+        config = {"app": "mgrl_atari", "settings": result_settings(settings)}
         (run / "config.yaml").write_text(yaml.safe_dump(config))
         frame = results_that_hold()
         frame[frame["game"].isin(games)].to_csv(run / "results.csv", index=False, na_rep="nan")
@@ -169,19 +173,19 @@ def paper_runs(tmp_path):
 
 def test_run_directories_are_drawn_and_judged_together(paper_runs, tmp_path, capsys):
     first, second = (paper_runs(name, games) for name, games in (("a", PAPER_GAMES[:3]), ("b", PAPER_GAMES[3:])))
-    assert mgrl_figures.main([str(first)]) == 0
+    assert unfinished.main([str(first)]) == 0
     assert "3 of 8 games" in " ".join(capsys.readouterr().out.split())
-    assert mgrl_figures.main([str(first.parent), "--to", str(tmp_path / "drawn")]) == 0
+    assert unfinished.main([str(first.parent), "--to", str(tmp_path / "drawn")]) == 0
     out = capsys.readouterr().out
     assert {"MGRL-1", "MGRL-2", "MGRL-3"} <= {*out.split()}
     assert out.count("holds") == 3
     assert (tmp_path / "drawn" / "returns.png").exists()
     third = paper_runs("c", PAPER_GAMES[:1], seed=1)
-    frame, _ = mgrl_figures.together([first, second, third])
+    frame, _ = unfinished.together([first, second, third])
     counts = frame[frame["figure"] == "returns"].groupby("game")["seed"].nunique()
     assert counts.to_dict() == {game: 10 if game == PAPER_GAMES[0] else 5 for game in PAPER_GAMES}
     fourth = paper_runs("d", PAPER_GAMES[:1], inner_steps=2)
-    assert mgrl_figures.main([str(first), str(fourth)]) == 2
+    assert unfinished.main([str(first), str(fourth)]) == 2
     assert f"expected runs of the same settings, got inner_steps 3 in {first} and 2 in" in capsys.readouterr().err
 
 
@@ -193,7 +197,7 @@ def test_what_a_killed_run_computed_after_its_checkpoint_is_not_drawn(tmp_path):
     (tmp_path / "live").mkdir()
     live = "figure,game,algorithm,seed,updates,env_steps,episode_return\nreturns,Qbert,mgrl-lvc,2,10,40,9.5\n"
     (tmp_path / "live" / "0.csv").write_text(live)
-    rows = mgrl_figures.rows_of(tmp_path)
+    rows = unfinished.rows_of(tmp_path)
     assert rows[["algorithm", "seed", "updates", "episode_return"]].to_numpy().tolist() == [
         ["mgrl-lvc", 2, 5, 1.5],
         ["mgrl-lvc", 2, 10, 2.5],
@@ -279,14 +283,22 @@ def test_a_lost_copy_costs_its_measurement_alone(app, tmp_path):
 
 def test_a_game_has_one_name():
     """Its folder, its label and its seeds are the same however it is spelt, and it is played once."""
-    spelt = mgrl_atari.cells(mgrl_atari.Settings(games=("qbert", "Q-bert", "beam rider"), algorithms=("a2c",)))
+    spelt = cells(Settings(games=("qbert", "Q-bert", "beam rider"), algorithms=("a2c",)))
     assert [cell.game for cell in spelt] == ["Qbert", "BeamRider"]
-    assert spelt[0] == mgrl_atari.cells(mgrl_atari.Settings(algorithms=("a2c",)))[0]
+    assert spelt[0] == cells(Settings(algorithms=("a2c",)))[0]
 
 
 def test_meta_gradients_are_measured_at_the_end_of_a_window():
-    settings = mgrl_atari.Settings(schedule="online", algorithms=("mgrl",), gradient_points=(0.0, 0.5))
-    assert mgrl_atari.cells(settings)[0].points == (0, 42)
+    settings = Settings(schedule="online", algorithms=("mgrl",), gradient_points=(0.0, 0.5))
+    assert cells(settings)[0].points == (0, 42)
+
+
+def test_names_are_those_of_the_package_that_trains():
+    """They are written down a second time, so that flags and help need no training package."""
+    assert flags.NAMES == gm_mgrl_atari.NAMES
+    assert flags.PARTS == gm_mgrl_atari.PARTS
+    assert flags.PAPER_GAMES == PAPER_GAMES
+    assert set(get_args(flags.Algorithm)) == set(gm_mgrl_atari.ALGORITHMS)
 
 
 @pytest.mark.parametrize(
@@ -302,19 +314,19 @@ def test_meta_gradients_are_measured_at_the_end_of_a_window():
     ],
 )
 def test_cores_are_shared_by_the_workers_that_there_are(monkeypatch, settings, threads):
-    for module in (mgrl_atari, gm_lab.settings):
+    for module in (running, gm_lab.run.settings):
         monkeypatch.setattr(module, "usable_cores", lambda: 16)
-    assert mgrl_atari.threads_of(mgrl_atari.Settings(**settings)) == threads
+    assert running.threads_of(Settings(**settings)) == threads
 
 
 def test_finished_cells_need_no_cores(monkeypatch, tmp_path):
-    for module in (mgrl_atari, gm_lab.settings):
+    for module in (running, gm_lab.run.settings):
         monkeypatch.setattr(module, "usable_cores", lambda: 4)
-    settings = mgrl_atari.Settings(run_dir=tmp_path)
+    settings = Settings(run_dir=tmp_path)
     (tmp_path / "cells").mkdir()
-    for cell in mgrl_atari.cells(settings)[:-1]:
+    for cell in cells(settings)[:-1]:
         (tmp_path / "cells" / f"{gm_lab.cell_id(cell)}.json").touch()
-    assert mgrl_atari.threads_of(settings) == 4
+    assert running.threads_of(settings) == 4
 
 
 def test_a_gpu_that_is_listed_and_does_not_work_is_refused(app, monkeypatch):
@@ -331,10 +343,10 @@ def test_a_gpu_that_is_listed_and_does_not_work_is_refused(app, monkeypatch):
 
 
 def test_the_defaults_are_the_demonstration_and_a_budget_makes_it_the_paper_s():
-    demonstration = mgrl_atari.cells(mgrl_atari.Settings())
+    demonstration = cells(Settings())
     assert [cell.training.algorithm for cell in demonstration] == ["a2c", "mgrl", "mgrl-lvc"]
     assert {(cell.training.envs, cell.training.updates) for cell in demonstration} == {(8, 80)}
-    paper = mgrl_atari.cells(mgrl_atari.Settings(games=PAPER_GAMES, env_steps=40_000_000, seeds=5))
+    paper = cells(Settings(games=PAPER_GAMES, env_steps=40_000_000, seeds=5))
     assert len(paper) == 8 * 3 * 5
     training = paper[-1].training
     assert (training.envs, training.steps, training.updates, training.inner_steps) == (64, 5, 125_000, 3)
@@ -356,14 +368,14 @@ def results_that_hold():
     for variant, distance in (("lvc, K=1", 1e-7), ("lvc", 0.1)):
         rows.append({"figure": "gradient", "game": "Qbert", "algorithm": "mgrl-lvc", "seed": 0, "updates": 100})
         rows[-1] |= {"variant": variant, "distance": distance}
-    return pd.DataFrame([mgrl_report.completed(row) for row in rows])
+    return pd.DataFrame([completed(row) for row in rows])
 
 
-PAPER = gm_lab.settings.result_settings(mgrl_atari.Settings())
+PAPER = result_settings(Settings())
 
 
 def verdicts(frame, **settings):
-    return {verdict.id: verdict for verdict in mgrl_report.claims(frame, PAPER | settings)}
+    return {verdict.id: verdict for verdict in claims.verdicts(PAPER | settings, frame)}
 
 
 def test_claims():
@@ -443,10 +455,10 @@ def test_the_closing_tables_fit_a_terminal():
     gradients = [
         gradient | {"variant": name} | dict.fromkeys(GRADIENT, 1e-6 * (name == study.REFERENCE)) for name in names
     ]
-    added = [mgrl_report.completed(row) for row in (rate, *gradients)]
+    added = [completed(row) for row in (rate, *gradients)]
     frame = pd.concat([frame[frame["figure"] == "returns"], pd.DataFrame(added)])
-    texts = [shown(mgrl_report.throughputs(frame)), shown(summary_table(mgrl_report.summary(frame)))]
-    texts += [shown(table) for table in mgrl_report.meta_gradients(frame)]
+    texts = [shown(tables.throughputs(frame)), shown(summary_table(tables.closing(frame)))]
+    texts += [shown(table) for table in tables.meta_gradients(frame)]
     assert len(texts) == 3
     assert not any("…" in text for text in texts)
     assert texts[0].splitlines()[-2].replace("│", " ").split() == ["DoubleDunk", "mgrl-lvc", "3.6", "1234", "12", "30"]
@@ -465,8 +477,8 @@ def test_ticks_of_the_gradient_figure_can_be_read(least):
         row = gradient | {"variant": variant.name}
         for measure, value in (("accuracy", 0.9), ("bias_sq", least * 10**k), ("variance", least), ("change", 0.1)):
             row |= {measure: value, f"{measure}_low": -value, f"{measure}_high": math.inf}
-        rows.append(mgrl_report.completed(row))
-    figure = mgrl_figures.figures(pd.DataFrame(rows))["gradient"]
+        rows.append(completed(row))
+    figure = figures.figures(Settings(), pd.DataFrame(rows))["gradient"]
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     for axes in figure.axes:
@@ -482,8 +494,8 @@ def test_ticks_of_the_gradient_figure_can_be_read(least):
 def test_the_summary_has_final_returns():
     frame = results_that_hold()
     rate = {"figure": "throughput", "game": "Qbert", "algorithm": "mgrl", "seed": 0, "steps_per_second": 3.0}
-    frame = pd.concat([frame, pd.DataFrame([mgrl_report.completed(rate)])])
-    table = mgrl_report.summary(frame).set_index("run")
+    frame = pd.concat([frame, pd.DataFrame([completed(rate)])])
+    table = tables.closing(frame).set_index("run")
     assert table.loc["Qbert mgrl", "steps/s"] == 3
     final = frame[(frame["game"] == "Qbert") & (frame["algorithm"] == "mgrl") & (frame["updates"] == 125_000)]
     assert table.loc["Qbert mgrl", "return"] == pytest.approx(final["episode_return"].mean())

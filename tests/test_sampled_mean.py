@@ -6,18 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gm_estimators import (
-    CATALOGUE,
-    PERMUTATIONS,
-    Estimator,
-    Trajectories,
-    accuracy,
-    decompose,
-    exact_meta_gradient,
-    gae,
-    std_sum,
-)
-from gm_estimators.returns import discounts
+from gm_estimators import PERMUTATIONS, Estimator, Trajectories, decompose, exact_meta_gradient
+from gm_estimators.estimator import CATALOGUE
+from gm_estimators.metrics import accuracy, std_sum
+from gm_estimators.returns import discounts, gae
 from gm_exact import TabularMDP, evaluate, expectation
 from gm_exact import trajectories as every_trajectory
 
@@ -79,7 +71,7 @@ def sampled(wiring):
     for critic in (True, False):
         chosen = [estimator for estimator in ALL if estimator.critic is critic]
         truth = replace(wiring, terminal_value=CRITIC * critic)
-        found |= decompose(truth.problem, chosen, sample_sizes=[1], inner_steps=1, inner_lr=INNER_LR)
+        found |= decompose(truth.problem, chosen, sizes=[1], inner_steps=1, inner_lr=INNER_LR)
     return found
 
 
@@ -122,7 +114,7 @@ def test_the_mean_of_many_estimates_is_the_enumerated_expectation(wiring, sample
 def test_a_discount_one_percent_off_is_rejected(wiring, name):
     wrong = one_percent_off(CATALOGUE[name])
     truth = replace(wiring, terminal_value=CRITIC * wrong.critic)
-    settings = {"permutations": ["EES"], "sample_sizes": [1], "inner_steps": 1, "inner_lr": INNER_LR}
+    settings = {"permutations": ["EES"], "sizes": [1], "inner_steps": 1, "inner_lr": INNER_LR}
     (estimates,) = decompose(truth.problem, [wrong], **settings).values()
     assert standard_errors_off(estimates, expected(wiring, CATALOGUE[name], "EES")) > MULTIPLE
 
@@ -150,8 +142,8 @@ def paper(make_mdp, wire):
     spread = TabularMDP(mdp.transition.unsqueeze(1), mdp.reward.unsqueeze(1), 0, mdp.discount)
     problem = wire(spread, torch.zeros(MDPS, 20, 20, 5, dtype=F64), horizon=20, size=32, seed=1).problem
     step = {"inner_steps": 1, "inner_lr": 10.0}
-    estimates = decompose(problem, ALL, permutations=["SSE"], sample_sizes=[4], **step)
-    estimates |= decompose(problem, ALL, permutations=["SSS"], sample_sizes=[32], **step)
+    estimates = decompose(problem, ALL, permutations=["SSE"], sizes=[4], **step)
+    estimates |= decompose(problem, ALL, permutations=["SSS"], sizes=[32], **step)
     return {key: x.flatten(-2) for key, x in estimates.items()}, exact_meta_gradient(problem, **step).flatten(-2)
 
 

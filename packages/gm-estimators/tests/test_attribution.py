@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gm_estimators import Adam, clipped
+from gm_estimators.attribution import AdamDistortion, clipped
 
 
 def test_clipping_shortens_what_is_too_long_and_nothing_else():
@@ -19,7 +19,7 @@ def test_adam_leaves_the_exact_gradient_and_is_torchs_adam():
     first = second = torch.zeros(2, 3, dtype=torch.float64)
     for y in past:
         first, second = 0.9 * first + 0.1 * y, 0.999 * second + 0.001 * y**2
-    adam = Adam(first, second, 5, truth)
+    adam = AdamDistortion(first, second, 5, truth)
     assert_close(adam(truth.unsqueeze(-2)), truth.unsqueeze(-2))
 
     def step(last):
@@ -39,4 +39,4 @@ def test_adam_leaves_the_exact_gradient_and_is_torchs_adam():
 @pytest.mark.parametrize("truth", [[0.0, 0.0], [float("nan"), 1.0], [float("inf"), 1.0]])
 def test_adam_has_no_unit_without_an_exact_gradient(truth):
     with pytest.raises(ValueError, match="truth: expected finite vectors other than zero, got lengths"):
-        Adam.after([], torch.tensor([truth]))
+        AdamDistortion.after([], torch.tensor([truth]))

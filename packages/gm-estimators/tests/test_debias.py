@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gm_estimators import CATALOGUE, EstimatorError, Jackknife, Levels, combine, jackknife, load, multilevel
-from gm_estimators.debias import trajectories_drawn
+from gm_estimators import EstimatorError, load
+from gm_estimators.debias import Jackknife, Levels, combine, jackknife, multilevel, trajectories_drawn
+from gm_estimators.estimator import CATALOGUE
 
 F64 = torch.float64
 SAMPLE = torch.randn(12, generator=torch.Generator().manual_seed(0), dtype=F64)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gm_estimators import (
+from gm_estimators.metrics import (
     accuracy,
     bias_sq,
     bias_sq_interval,
@@ -12,11 +12,12 @@ from gm_estimators import (
     mean_interval,
     mse,
     paired_difference,
+    relative_bias,
     std_sum,
+    student_t_quantile,
     summary,
     variance,
 )
-from gm_estimators.metrics import relative_bias, student_t_quantile
 
 F64 = torch.float64
 X = torch.tensor([[1.0, 2.0], [3.0, 6.0]], dtype=F64)  # two repeats of two entries

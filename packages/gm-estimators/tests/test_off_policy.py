@@ -7,10 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from gm_estimators import CATALOGUE, OffPolicyTrajectories, Trajectories, gae
-from gm_estimators.derivatives import LogProbDerivatives, automatic_derivatives
-from gm_estimators.off_policy import cumulative_ratio, effective_sample_size, off_policy, off_policy_dice
-from gm_estimators.surrogates import dice
+from gm_estimators import Trajectories, load
+from gm_estimators.estimator import CATALOGUE
+from gm_estimators.off_policy import (
+    OffPolicyTrajectories,
+    cumulative_ratio,
+    effective_sample_size,
+    off_policy,
+    off_policy_dice,
+    off_policy_dice_derivatives,
+)
+from gm_estimators.returns import gae
+from gm_estimators.surrogates import LogProbDerivatives, automatic_derivatives, dice
 
 F64 = torch.float64
 INF = float("inf")
@@ -53,6 +61,15 @@ def test_by_hand():
     # the others: − d ρ V instead
     first = off_policy(CATALOGUE["ad"]).derivatives(two_steps()).first
     assert_close(first, torch.tensor([[3.5 - 1.5, 3 - 1.0], [40 - 2.0, 36 - 18.0]], dtype=F64))
+
+
+def test_dice_leads_to_off_policy_dice():
+    estimator = off_policy(CATALOGUE["dice"])
+    assert (estimator.surrogate, estimator.closed_form) == (off_policy_dice, off_policy_dice_derivatives)
+    read = two_steps()
+    normalised = off_policy(load("dice+selfnorm"))
+    assert_close(normalised.surrogate(read), off_policy_dice(two_steps(self_normalise=True)))
+    assert_close(normalised.derivatives(read).first, off_policy_dice_derivatives(two_steps(self_normalise=True)).first)
 
 
 def test_controls_by_hand():

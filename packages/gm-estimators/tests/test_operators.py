@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gm_estimators import decomposed_step, likelihood_ratio, magic_box
+from gm_estimators.operators import decomposed_step, likelihood_ratio, magic_box
 
 X = torch.tensor([-2.0, 0.5, 30.0], dtype=torch.float64)
 

@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gm_estimators import gae, lambda_returns, returns_to_go
-from gm_estimators.returns import discounts, reverse_cumsum
+from gm_estimators.returns import discounts, gae, gae_adjoint, lambda_returns, returns_to_go, reverse_cumsum
 
 F64 = torch.float64
 REWARD = torch.tensor([1.0, 2.0, 4.0], dtype=F64)
@@ -88,3 +87,15 @@ def test_gradients_in_everything():
 def test_a_value_too_few_is_refused():
     with pytest.raises(ValueError, match="value: expected 4 time steps, one more than reward, got 3"):
         gae(REWARD, VALUE[:3], 0.9)
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 4), (2, 3, 5)])
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.9, 1.0])
+def test_the_adjoint_of_gae(shape, gae_lambda):
+    draw = torch.Generator().manual_seed(0)
+    reward, cotangent = (torch.randn(shape, generator=draw, dtype=F64) for _ in range(2))
+    value = torch.randn(*shape[:-1], shape[-1] + 1, generator=draw, dtype=F64)
+    leaves = reward.requires_grad_(), value.requires_grad_()
+    expected = torch.autograd.grad((cotangent * gae(*leaves, 0.8, gae_lambda)).sum(), leaves)
+    for adjoint, wanted in zip(gae_adjoint(cotangent, 0.8, gae_lambda), expected, strict=True):
+        assert_close(adjoint, wanted, rtol=1e-13, atol=1e-13)

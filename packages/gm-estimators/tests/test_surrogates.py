@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gm_estimators import Trajectories, ad, dice, loaded_dice, lvc, mean_surrogate
-from gm_estimators.surrogates import reward_to_go
+from gm_estimators import Trajectories
+from gm_estimators.surrogates import ad, dice, loaded_dice, lvc, mean_surrogate, reward_to_go
 
 F64 = torch.float64
 P = torch.tensor([0.5, 0.25], dtype=F64)  # one logit-free parameter for each step: ℓ_t = log p_t

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from gm_estimators.optimisers import adam, adam_state, constant
 from gm_mgrl_atari.convolution import convolution, dense
 from gm_mgrl_atari.learner import Learner, Point
 from gm_mgrl_atari.network import Activations, Network
 from gm_mgrl_atari.objectives import INITIAL_LOGITS, fixed_coefficients, policy_estimator, terms
-from gm_mgrl_atari.optimiser import adam, adam_state, constant
 from gm_mgrl_atari.rollouts import Collector
 
 F64 = torch.float64

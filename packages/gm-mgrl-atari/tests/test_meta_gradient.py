@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gm_estimators import load
+from gm_estimators import ascent, load
+from gm_estimators.optimisers import adam, adam_state, constant
 from gm_mgrl_atari.learner import Learner, Point
 from gm_mgrl_atari.network import Network
 from gm_mgrl_atari.objectives import coefficients, combined, fixed_coefficients, policy_estimator, terms
-from gm_mgrl_atari.optimiser import adam, adam_state, clipped_ascent, constant
 
 F64 = torch.float64
 RATE = {"sgd": 0.3, "adam": 0.02}
@@ -92,7 +92,7 @@ class Plain:
 
 def rule_of(name, max_norm, detach_clip=True):
     if name == "sgd":
-        return clipped_ascent(RATE["sgd"], max_norm=max_norm, detach_clip=detach_clip)
+        return ascent(RATE["sgd"], max_norm=max_norm, detach_clip=detach_clip)
     return adam(constant(RATE["adam"]), max_norm=max_norm, detach_clip=detach_clip)
 
 

@@ -117,5 +117,6 @@ def test_the_value_target_moves_with_lambda_but_not_with_theta(network, params, 
 
 def test_an_estimator_that_reads_rewards_is_refused():
     assert policy_estimator("loaded_dice").name == "loaded_dice"
-    with pytest.raises(EstimatorError, match=r"expected an estimator that uses advantages, .* got 'dice'"):
-        policy_estimator("dice")
+    for name in ("dice", "tmaml"):
+        with pytest.raises(EstimatorError, match=rf"expected an estimator that uses advantages, .* got '{name}'"):
+            policy_estimator(name)

@@ -1,99 +1,56 @@
-"""Score-function surrogates and K-step meta-gradient estimators for reinforcement learning."""
+"""Score-function surrogates and K-step meta-gradient estimators for reinforcement learning.
 
-from gm_estimators.attribution import Adam, SharedBatch, attribute, attribution, clipped, shapley
-from gm_estimators.catalogue import CATALOGUE, FAMILY, Estimator, EstimatorError, load
-from gm_estimators.corrections import sampling_correction
-from gm_estimators.critics import learnt_values
-from gm_estimators.debias import Debias, Jackknife, Levels, combine, jackknife, multilevel
-from gm_estimators.decomposition import PERMUTATIONS, decompose, exact_meta_gradient
-from gm_estimators.inner_loop import ascent, inner_loop
-from gm_estimators.meta_gradient import meta_gradient
-from gm_estimators.metrics import (
-    accuracy,
-    bias_sq,
-    bias_sq_interval,
-    correlation,
-    mean_interval,
-    mse,
-    paired_difference,
-    relative_bias,
-    std_sum,
-    summary,
-    variance,
-)
-from gm_estimators.off_policy import (
-    OffPolicyTrajectories,
-    cumulative_ratio,
-    effective_sample_size,
+What most programs need stands here; everything else is in the room of its topic, such as `gm_estimators.metrics`.
+"""
+
+from gm_estimators import (
+    attribution,
+    corrections,
+    critics,
+    debias,
+    decomposition,
+    estimator,
+    metrics,
+    names,
     off_policy,
-    off_policy_dice,
-    vtrace,
+    operators,
+    optimisers,
+    parameters,
+    returns,
+    surrogates,
 )
-from gm_estimators.operators import decomposed_step, likelihood_ratio, magic_box
-from gm_estimators.problem import ExactObjective
-from gm_estimators.returns import gae, lambda_returns, returns_to_go
-from gm_estimators.study import Grid, measure
-from gm_estimators.surrogates import Trajectories, ad, dice, loaded_dice, lvc, mean_surrogate, tmaml
-from gm_estimators.tabular import TabularProblem
+from gm_estimators.decomposition import PERMUTATIONS, Sizes, decompose, exact_meta_gradient
+from gm_estimators.estimator import Estimator, EstimatorError
+from gm_estimators.inner_loop import inner_loop
+from gm_estimators.meta_gradient import meta_gradient
+from gm_estimators.names import load
+from gm_estimators.optimisers import ascent
+from gm_estimators.surrogates import Trajectories
 
 __all__ = [
-    "CATALOGUE",
-    "FAMILY",
     "PERMUTATIONS",
-    "Adam",
-    "Debias",
     "Estimator",
     "EstimatorError",
-    "ExactObjective",
-    "Grid",
-    "Jackknife",
-    "Levels",
-    "OffPolicyTrajectories",
-    "SharedBatch",
-    "TabularProblem",
+    "Sizes",
     "Trajectories",
-    "accuracy",
-    "ad",
     "ascent",
-    "attribute",
     "attribution",
-    "bias_sq",
-    "bias_sq_interval",
-    "clipped",
-    "combine",
-    "correlation",
-    "cumulative_ratio",
+    "corrections",
+    "critics",
+    "debias",
     "decompose",
-    "decomposed_step",
-    "dice",
-    "effective_sample_size",
+    "decomposition",
+    "estimator",
     "exact_meta_gradient",
-    "gae",
     "inner_loop",
-    "jackknife",
-    "lambda_returns",
-    "learnt_values",
-    "likelihood_ratio",
     "load",
-    "loaded_dice",
-    "lvc",
-    "magic_box",
-    "mean_interval",
-    "mean_surrogate",
-    "measure",
     "meta_gradient",
-    "mse",
-    "multilevel",
+    "metrics",
+    "names",
     "off_policy",
-    "off_policy_dice",
-    "paired_difference",
-    "relative_bias",
-    "returns_to_go",
-    "sampling_correction",
-    "shapley",
-    "std_sum",
-    "summary",
-    "tmaml",
-    "variance",
-    "vtrace",
+    "operators",
+    "optimisers",
+    "parameters",
+    "returns",
+    "surrogates",
 ]

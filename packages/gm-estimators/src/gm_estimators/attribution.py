@@ -12,29 +12,46 @@ together (the covariance of a shared batch, a biased Hessian times a biased inne
 sum to v of all sources. One can be negative: a source may hide another's error.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain, combinations
 from math import factorial
-from typing import Generic
 
 import torch
 from torch import Tensor
 
-from gm_estimators.catalogue import Estimator
-from gm_estimators.decomposition import PERMUTATIONS, decompose, exact_meta_gradient
+from gm_estimators.decomposition import PERMUTATIONS, Problem, Sizes, decompose, exact_meta_gradient
+from gm_estimators.decomposition.problem import SampleT
+from gm_estimators.estimator import Estimator
 from gm_estimators.metrics import bias_sq, variance
-from gm_estimators.problem import Problem, Role, SampleT
+
+__all__ = [
+    "ESTIMATED",
+    "MEASURES",
+    "SHARED_BATCH",
+    "AdamDistortion",
+    "Measure",
+    "attribute",
+    "attribution",
+    "clipped",
+    "permutation_of",
+    "permutations_of",
+    "shapley",
+    "subsets",
+]
 
 Measure = Callable[[Tensor, Tensor], Tensor]
-ROLES = ("composition", "hessian", "outer")
+ESTIMATED = ("composition", "hessian", "outer")
 """Sources that every `Problem` has: the estimators I, II and III."""
+SHARED_BATCH = "shared_batch"
+"""The source that inner gradient and Hessian read the same trajectories."""
 _DECAYS = (0.9, 0.999)
 MEASURES: dict[str, Measure] = {"bias_sq": bias_sq, "variance": lambda estimates, _truth: variance(estimates)}
 
 
 def shapley(value: Mapping[frozenset[str], Tensor], sources: Sequence[str]) -> dict[str, Tensor]:
-    """The Shapley value of every source.
+    """Every source has its Shapley value.
 
     Args:
         value: v of every set of sources, the empty one included.
@@ -66,7 +83,7 @@ def attribute(
     truth: Tensor,
     measures: Mapping[str, Measure] | None = None,
 ) -> dict[str, dict[str, Tensor]]:
-    """The shares of any sources in a user's own estimates, 2ᵏ − 1 of which are asked for.
+    """Any sources have shares in the error of a user's own estimates, 2ᵏ − 1 of which are asked for.
 
     Args:
         estimate: S ↦ estimates `[*batch, repeat, size]` in which the sources S are as in practice, all others ideal;
@@ -96,82 +113,78 @@ def attribution(
     problem: Callable[[frozenset[str]], Problem[SampleT]],
     estimator: Estimator,
     *,
-    roles: Sequence[str] = ROLES,
+    estimated: Sequence[str] = ESTIMATED,
     extras: Sequence[str] = (),
     sample_size: int,
     inner_steps: int,
     inner_lr: float,
     measures: Mapping[str, Measure] | None = None,
 ) -> dict[str, dict[str, Tensor]]:
-    """The shares of composition, Hessian and outer gradient, and of what else a problem can have or not.
+    """Gives the shares of composition, Hessian and outer gradient, and of what else a problem can have or not.
 
     Args:
-        problem: S ↦ the problem in which of the extra sources only S are as in practice, such as a noisy critic, or a
-            batch that inner gradient and Hessian share; batch axes are units and repeats.
+        problem: S ↦ the problem in which of the extra sources only S are as in practice, such as a noisy critic; batch
+            axes are units and repeats.
         estimator: what estimates I, II and III.
-        roles: some of `ROLES`; the others are exact throughout.
-        extras: names of the extra sources.
+        estimated: some of `ESTIMATED`; the others are exact throughout.
+        extras: names of the extra sources; `SHARED_BATCH` is a batch that inner gradient and Hessian share, about
+            which the problem is not asked.
         sample_size: |τ|.
         inner_steps: K.
         inner_lr: α.
         measures: as `attribute`.
 
     Returns:
-        Measure ↦ source ↦ share for each unit, the sources being roles and extras.
+        Measure ↦ source ↦ share for each unit, the sources being the estimated and the extra ones.
 
     Raises:
-        ValueError: for an unknown role, or a source that is named twice.
+        ValueError: for an unknown source, or one that is named twice.
     """
-    if unknown := [role for role in roles if role not in ROLES]:
-        raise ValueError(f"roles: expected some of {', '.join(ROLES)}, got {unknown[0]!r}")
-    wanted = [p for p in PERMUTATIONS if all(p[i] == "E" or role in roles for i, role in enumerate(ROLES))]
+    if unknown := [source for source in estimated if source not in ESTIMATED]:
+        raise ValueError(f"estimated: expected some of {', '.join(ESTIMATED)}, got {unknown[0]!r}")
+    permutations = permutations_of(estimated)
     truth = exact_meta_gradient(problem(frozenset()), inner_steps=inner_steps, inner_lr=inner_lr)[:, 0].flatten(1)
-    found: dict[frozenset[str], dict[tuple[str, str, int], Tensor]] = {}
+
+    @cache
+    def decomposed(practice: frozenset[str]) -> dict[str, Tensor]:
+        size = Sizes.each(sample_size, shared=SHARED_BATCH in practice)
+        estimates = decompose(
+            problem(practice - {SHARED_BATCH}),
+            [estimator],
+            permutations=permutations,
+            sizes=[size],
+            inner_steps=inner_steps,
+            inner_lr=inner_lr,
+        )
+        return {permutation: estimate.flatten(2) for (_, permutation, _), estimate in estimates.items()}
 
     def estimate(some: frozenset[str]) -> Tensor:
-        extra = some & frozenset(extras)
-        permutation = "".join("S" if role in some else "E" for role in ROLES)
+        permutation = permutation_of(some)
         if permutation == "EEE":
             return truth.unsqueeze(-2).expand(-1, 2, -1)
-        if extra not in found:
-            found[extra] = decompose(
-                problem(extra),
-                [estimator],
-                permutations=wanted,
-                sample_sizes=[sample_size],
-                inner_steps=inner_steps,
-                inner_lr=inner_lr,
-            )
-        return found[extra][estimator.name, permutation, sample_size].flatten(2)
+        return decomposed(some & frozenset(extras))[permutation]
 
-    return attribute(estimate, (*roles, *extras), truth, measures)
+    return attribute(estimate, (*estimated, *extras), truth, measures)
 
 
-class SharedBatch(Generic[SampleT]):
-    """A problem whose Hessian reads the trajectories of its inner gradient, the source of their covariance.
+def permutation_of(practice: Container[str]) -> str:
+    """Returns the permutation in which of `ESTIMATED` only those are sampled, such as "SSE"."""
+    return "".join("S" if source in practice else "E" for source in ESTIMATED)
 
-    Args:
-        problem: which draws them apart, if at all.
-    """
 
-    def __init__(self, problem: Problem[SampleT]) -> None:
-        self._problem = problem
-        self.params, self.meta_is_params = problem.params, problem.meta_is_params
-        self.exact, self.sampled = problem.exact, problem.sampled
-
-    def draw(self, role: Role, step: int, params: Tensor, size: int) -> SampleT:
-        """Trajectories at θ; those of I for II."""
-        return self._problem.draw("inner" if role == "hessian" else role, step, params, size)
+def permutations_of(sources: Container[str]) -> list[str]:
+    """Returns the permutations in which nothing else is sampled than what is a source."""
+    return [p for p in PERMUTATIONS if all(p[i] == "E" or source in sources for i, source in enumerate(ESTIMATED))]
 
 
 def clipped(x: Tensor, longest: Tensor) -> Tensor:
-    """Estimates no longer than c: x · min(1, c / ‖x‖) (Pascanu, Mikolov and Bengio 2013), along the last axis."""
+    """Clipping makes estimates no longer than c: x · min(1, c / ‖x‖) along the last axis (Pascanu et al. 2013)."""
     short: Tensor = x * (longest / torch.linalg.vector_norm(x, dim=-1, keepdim=True)).clamp(max=1)
     return short
 
 
 @dataclass(frozen=True)
-class Adam:
+class AdamDistortion:
     """What Adam makes of an error, its own step on the exact gradient y being the ideal (Kingma and Ba 2015).
 
         x ↦ y + (d(x) − d(y)) ‖y‖ / ‖d(y)‖,   d(x) = m̂ / (√v̂ + ε),   m = β₁ m + (1 − β₁) x,   v = β₂ v + (1 − β₂) x²
@@ -197,8 +210,8 @@ class Adam:
             raise ValueError(f"truth: expected finite vectors other than zero, got lengths {length.tolist()}")
 
     @classmethod
-    def after(cls, gradients: Sequence[Tensor], truth: Tensor) -> "Adam":
-        """Its state when those gradients were followed."""
+    def after(cls, gradients: Sequence[Tensor], truth: Tensor) -> "AdamDistortion":
+        """Adam is in this state when those gradients were followed."""
         first = second = torch.zeros_like(truth)
         for y in gradients:
             first, second = (
@@ -213,7 +226,7 @@ class Adam:
         return mean / (square.sqrt() + 1e-8)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The estimates `[*unit, repeat, size]` as far from y as Adam's steps are, in the length of y."""
+        """Estimates `[*unit, repeat, size]` become as far from y as Adam's steps are, in the length of y."""
         y = self.truth.unsqueeze(-2)
         exact = self._direction(y)
         unit = torch.linalg.vector_norm(y, dim=-1, keepdim=True) / torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
@@ -222,5 +235,5 @@ class Adam:
 
 
 def subsets(sources: Sequence[str]) -> list[frozenset[str]]:
-    """Every set of sources, small ones first."""
+    """Sources form these sets, small ones first."""
     return [frozenset(some) for some in chain.from_iterable(combinations(sources, r) for r in range(len(sources) + 1))]

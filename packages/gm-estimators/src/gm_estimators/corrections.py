@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gm_estimators.catalogue import Estimator
-from gm_estimators.derivatives import LogProbDerivatives
-from gm_estimators.surrogates import Trajectories, discounted_return
+from gm_estimators.estimator import Estimator
+from gm_estimators.surrogates import LogProbDerivatives, Trajectories, discounted_return
+
+__all__ = ["credit", "sampling_correction"]
 
 
 def sampling_correction(
@@ -18,7 +19,7 @@ def sampling_correction(
     coefficient: float = 1.0,
     baseline: float | Tensor = 0.0,
 ) -> Float[Tensor, "*batch"]:
-    """C ⊥(J_Out − b) Σ_n Σ_t (log π − ⊥log π), to be added to the outer objective: E-MAML's credit for exploration.
+    """E-MAML credits exploration by a term of the outer objective: c ⊥(J_Out − b) Σ_n Σ_t (log π − ⊥log π).
 
     With a batch τ of n trajectories that θ⁰ = φ drew, the expected objective after adaptation has the gradient
 
@@ -47,9 +48,9 @@ def sampling_correction(
 
 
 def credit(estimator: Estimator, outer_value: Float[Tensor, "*batch"]) -> Estimator:
-    """The estimator whose gradient is the sampling correction of `estimator`, read from the batch of an inner step.
+    """The sampling correction of an estimator is an estimator, too, which reads the batch of an inner step.
 
-        f_j = c n (J_Out − b_j) Σ_t log π_t,   b_j = Σ_{i≠j} R_i / (n − 1),   R = Σ_t d_t r_t + d_T V(s_T)
+        f_j = c n (J_Out − b_j) Σ_t log π_t,   b_j = Σ_{i≠j} R_i / (n − 1),   R = Σ_t γᵗ r_t + γᵀ V(s_T)
 
     Without its own return a trajectory's baseline is independent of its actions; one trajectory alone has none.
 
@@ -62,9 +63,9 @@ def credit(estimator: Estimator, outer_value: Float[Tensor, "*batch"]) -> Estima
     """
 
     def weight(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"]:
-        found = discounted_return(trajectories)
-        size = found.shape[-1]
-        baseline = (found.sum(-1, keepdim=True) - found) / max(size - 1, 1)
+        returns = discounted_return(trajectories)
+        size = returns.shape[-1]
+        baseline = (returns.sum(-1, keepdim=True) - returns) / max(size - 1, 1)
         return estimator.correction * size * (outer_value.unsqueeze(-1) - baseline)
 
     def derivatives(trajectories: Trajectories) -> LogProbDerivatives:

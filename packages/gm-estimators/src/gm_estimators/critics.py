@@ -6,6 +6,10 @@ from torch import Tensor
 
 from gm_estimators.returns import returns_to_go
 
+__all__ = [
+    "learnt_values",
+]
+
 
 def learnt_values(
     reward: Float[Tensor, "*batch trajectory time"],
@@ -13,7 +17,7 @@ def learnt_values(
     discount: float | Tensor,
     states: int,
 ) -> Float[Tensor, "*batch trajectory time_plus_1"]:
-    """Every-visit Monte Carlo values from the other trajectories (Sutton and Barto 2018, "Reinforcement Learning").
+    """A state is worth what followed its visits in the other trajectories (Sutton and Barto 2018, Section 5.1).
 
         V_i(s) = Σ_{j≠i} Σ_t [s_t^j = s] G_t^j / Σ_{j≠i} Σ_t [s_t^j = s],   G_t = Σ_{u≥t} γ^{u−t} r_u
 
@@ -25,7 +29,7 @@ def learnt_values(
         reward: r_0 … r_{T−1}.
         state: s_0 … s_T, numbers from 0 to `states` − 1.
         discount: γ.
-        states: how many there are.
+        states: how many there are, or groups of them.
 
     Returns:
         V_i(s_t^i).

@@ -1,4 +1,4 @@
-"""Estimates without the bias of composition: the jackknife and multilevel Monte Carlo.
+"""Estimates without the bias of composition: the jackknife over parts of a sample, and multilevel Monte Carlo.
 
 A meta-gradient estimated from m trajectories per role and step is a smooth function of their means, so that
 
@@ -21,6 +21,17 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+__all__ = [
+    "Debias",
+    "Jackknife",
+    "Levels",
+    "Term",
+    "combine",
+    "jackknife",
+    "multilevel",
+    "trajectories_drawn",
+]
+
 MOST_PARTS = 100_000
 """Of a jackknife: each is a meta-gradient of its own."""
 
@@ -42,7 +53,7 @@ class Debias(Protocol):
     """A linear combination of an estimator's values at parts of its sample."""
 
     def terms(self, size: int, /) -> list[Term]:
-        """The combination for n trajectories."""
+        """It gives the combination for n trajectories."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ class Jackknife:
                 )
 
     def terms(self, size: int) -> list[Term]:
-        """The combination for n trajectories.
+        """A sample of n trajectories has this combination.
 
         Raises:
             ValueError: if the blocks do not divide n.
@@ -90,12 +101,12 @@ class Jackknife:
         if size < 1 or size % self.blocks:
             raise ValueError(f"sample size: expected a multiple of the jackknife's {self.blocks} blocks, got {size}")
         blocks = torch.arange(size).reshape(self.blocks, -1)
-        found = []
+        terms = []
         for out in range(self.order + 1):
             weight = (self.blocks - out) ** self.order / (math.factorial(out) * math.factorial(self.order - out))
             kept = combinations(range(self.blocks), self.blocks - out)
-            found.append(Term((-1) ** out * weight, torch.stack([blocks[list(rows)].flatten() for rows in kept])))
-        return found
+            terms.append(Term((-1) ** out * weight, torch.stack([blocks[list(rows)].flatten() for rows in kept])))
+        return terms
 
 
 @dataclass(frozen=True)
@@ -139,7 +150,7 @@ class Levels:
             raise ValueError(f"highest: expected a level of at least 0, got {self.highest}")
 
     def probability(self, level: int) -> float:
-        """The probability p_l."""
+        """A level has the probability p_l."""
         if level < 0 or (self.highest is not None and level > self.highest):
             return 0.0
         ratio = math.exp2(-self.rate)
@@ -147,25 +158,25 @@ class Levels:
         return (1 - ratio) * ratio**level / total
 
     def size(self, level: int) -> int:
-        """Trajectories of a level: m₀ 2^l."""
+        """A level has m₀ 2^l trajectories."""
         return self.base << level
 
     @property
     def expected_size(self) -> float:
-        """Σ_l p_l m₀ 2^l."""
+        """The expected number of trajectories is Σ_l p_l m₀ 2^l."""
         if self.highest is not None:
             return sum(self.probability(level) * self.size(level) for level in range(self.highest + 1))
         return self.base * (1 - math.exp2(-self.rate)) / (1 - math.exp2(1 - self.rate))
 
     def draw(self, generator: torch.Generator, *shape: int) -> Int[Tensor, "*shape"]:
-        """Random levels, by inverting P(level ≥ l)."""
+        """Levels are drawn by inverting P(level ≥ l)."""
         uniform = torch.rand(shape, generator=generator, dtype=torch.float64, device=generator.device)
         total = 1.0 if self.highest is None else 1 - math.exp2(-self.rate * (self.highest + 1))
         level = (torch.log2(1 - uniform * total) / -self.rate).floor().long()
         return level if self.highest is None else level.clamp(max=self.highest)
 
     def at(self, level: int) -> "Level":
-        """The combination of one level.
+        """One level has its own combination.
 
         Raises:
             ValueError: if that level has probability zero.
@@ -183,7 +194,7 @@ class Level:
     level: int
 
     def terms(self, size: int) -> list[Term]:
-        """The combination; the sample has to have the level's size.
+        """A sample of the level's size has this combination.
 
         Raises:
             ValueError: if it has another.
@@ -200,7 +211,7 @@ class Level:
 
 
 def combine(estimate: Callable[[Tensor], Tensor], terms: Sequence[Term], *, batched: bool = False) -> Tensor:
-    """Σ over terms of weight · mean over parts of g(part).
+    """The combination is Σ over terms of weight · mean over parts of g(part).
 
     Args:
         estimate: g, from the numbers of a part's trajectories, shape `[m]`, to a tensor; if `batched`, from those of
@@ -223,7 +234,7 @@ def combine(estimate: Callable[[Tensor], Tensor], terms: Sequence[Term], *, batc
 def jackknife(
     estimate: Callable[[Tensor], Tensor], size: int, *, blocks: int = 2, order: int = 1, batched: bool = False
 ) -> Tensor:
-    """A function of a sample by the `Jackknife`: an inner step, a look-ahead, or a whole meta-gradient.
+    """The `Jackknife` takes a function of a sample: an inner step, a look-ahead, or a whole meta-gradient.
 
     Args:
         estimate: g, from the numbers of some of the n trajectories to a tensor, as in `combine`. Where there are
@@ -243,7 +254,7 @@ def jackknife(
 
 
 def multilevel(estimate: Callable[[Tensor], Tensor], levels: Levels, level: int, *, batched: bool = False) -> Tensor:
-    """A function of a sample of `levels.size(level)` trajectories by multilevel Monte Carlo.
+    """Multilevel Monte Carlo takes a function of a sample of `levels.size(level)` trajectories.
 
     Args:
         estimate: as in `jackknife`.
@@ -261,7 +272,7 @@ def multilevel(estimate: Callable[[Tensor], Tensor], levels: Levels, level: int,
 
 
 def trajectories_drawn(debias: Debias | None, size: int) -> tuple[int, int]:
-    """What a sample of n trajectories costs at θ⁰, where all parts share it, and at a θ that depends on the part.
+    """A sample costs n trajectories at θ⁰, where all parts share it, and more at a θ that depends on the part.
 
     Args:
         debias: the combination; `None` for the plain estimate.

@@ -5,7 +5,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from gm_estimators.inner_loop import Objective, Params, Update, as_dict, inner_loop, like
+from gm_estimators.inner_loop import InnerObjective, inner_loop
+from gm_estimators.optimisers import Update
+from gm_estimators.parameters import Params, as_dict, like
+
+__all__ = ["OuterObjective", "meta_gradient"]
 
 
 @runtime_checkable
@@ -13,22 +17,22 @@ class OuterObjective(Protocol):
     """J_Out(φ, θᴷ), shape `[*batch]`."""
 
     def __call__(self, meta_params: Params, params: Params, /) -> Tensor:
-        """J_Out(φ, θᴷ)."""
+        """It gives J_Out(φ, θᴷ)."""
 
 
 def meta_gradient(
     meta_params: Params,
     params: Params | None = None,
     *,
-    inner: Objective,
+    inner: InnerObjective,
     outer: OuterObjective,
     inner_steps: int,
     inner_lr: float | Tensor | None = None,
-    hessian: Objective | None = None,
+    hessian: InnerObjective | None = None,
     update: Update | None = None,
     state: object = None,
 ) -> Params:
-    """∇φ J_Out(φ, θᴷ) (paper, Eqs. 3 and 4).
+    """The K-step meta-gradient is ∇φ J_Out(φ, θᴷ), all that θᴷ owes to φ included (paper, Eqs. 3 and 4).
 
         ∇φ Jᴷ = ∇φ J_Out(φ, θᴷ) + (∇φ θᴷ) ∇θᴷ J_Out(φ, θᴷ),
         ∇φ θ^{i+1} = ∇φ θ^i (I + α ∇²J_II(φ, θ^i)) + α ∇φ∇θ J_II(φ, θ^i)

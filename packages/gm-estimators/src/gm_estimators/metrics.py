@@ -10,6 +10,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+__all__ = [
+    "Interval",
+    "accuracy",
+    "bias_sq",
+    "bias_sq_interval",
+    "correlation",
+    "mean_interval",
+    "mse",
+    "paired_difference",
+    "relative_bias",
+    "std_sum",
+    "student_t_quantile",
+    "summary",
+    "variance",
+]
+
 
 class Interval(NamedTuple):
     """A value with a confidence interval.
@@ -26,7 +42,7 @@ class Interval(NamedTuple):
 
 
 def accuracy(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "*shape2 size"]) -> Tensor:
-    """Acc(x, y) = xᵀy / (√xᵀx √yᵀy), the cosine (paper, Eq. 63); NaN if one of the two is zero.
+    """The accuracy is the cosine Acc(x, y) = xᵀy / (√xᵀx √yᵀy) (paper, Eq. 63), NaN if one of the two is zero.
 
     Both are scaled first, so that squares of very small or large entries neither vanish nor overflow.
 
@@ -42,12 +58,12 @@ def accuracy(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "*shap
 
 
 def correlation(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "*shape2 size"]) -> Tensor:
-    """Pearson's correlation over the gradient's entries: the accuracy of the centred vectors."""
+    """Pearson's correlation over the gradient's entries is the accuracy of the centred vectors."""
     return accuracy(estimate - estimate.mean(-1, keepdim=True), truth - truth.mean(-1, keepdim=True))
 
 
 def relative_bias(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "*shape2 size"]) -> Tensor:
-    """(x − y)ᵀy / yᵀy, how much too long x is along y, in units of y's length; NaN if y is zero.
+    """The relative bias (x − y)ᵀy / yᵀy says how much too long x is along y, in units of y's length; NaN if y is zero.
 
     Linear in x: its mean over estimates estimates the same of E[x] without bias, even from one estimate of each truth.
     −1 is an estimate without any share of the truth, −2 one of the same length in the opposite direction.
@@ -65,7 +81,7 @@ def relative_bias(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "
 
 
 def variance(estimates: Float[Tensor, "*batch repeat size"]) -> Float[Tensor, "*batch"]:
-    """The trace of the covariance, Σ_l Var[x_l], estimated without bias from R ≥ 2 repeats.
+    """The variance is the trace of the covariance, Σ_l Var[x_l], estimated without bias from R ≥ 2 repeats.
 
     Raises:
         ValueError: if there is only one repeat.
@@ -74,16 +90,16 @@ def variance(estimates: Float[Tensor, "*batch repeat size"]) -> Float[Tensor, "*
 
 
 def std_sum(estimates: Float[Tensor, "*batch repeat size"]) -> Float[Tensor, "*batch"]:
-    """Σ_l √Var[x_l], what the paper's figures call the variance."""
+    """The standard deviations have the sum Σ_l √Var[x_l], which the paper's figures call the variance."""
     return _variances(estimates).sqrt().sum(-1)
 
 
 def bias_sq(
     estimates: Float[Tensor, "*batch repeat size"], truth: Float[Tensor, "*batch size"]
 ) -> Float[Tensor, "*batch"]:
-    """‖E[x] − y‖² without the variance that a mean of R carries; unbiased, so it can be negative.
+    """The squared bias ‖E[x] − y‖² is estimated without bias, so that it can be negative.
 
-        ‖x̄ − y‖² − tr Cov[x] / R
+        ‖x̄ − y‖² − tr Cov[x] / R,   since a mean of R carries that much variance
 
     Args:
         estimates: x_1 … x_R.
@@ -97,14 +113,14 @@ def bias_sq(
 
 
 def mse(estimates: Float[Tensor, "*batch repeat size"], truth: Float[Tensor, "*batch size"]) -> Float[Tensor, "*batch"]:
-    """E‖x − y‖², the squared bias plus the variance."""
+    """The mean squared error E‖x − y‖² is the squared bias plus the variance."""
     return (estimates - truth.unsqueeze(-2)).square().sum(-1).mean(-1)
 
 
 def summary(
     estimates: Float[Tensor, "*batch repeat size"], truth: Float[Tensor, "*batch size"]
 ) -> dict[str, Float[Tensor, "*batch"]]:
-    """All of accuracy, correlation (means over repeats), variance, std_sum and bias_sq, by name."""
+    """The summary has accuracy and correlation (means over repeats), variance, std_sum and bias_sq, by name."""
     each = truth.unsqueeze(-2)
     return {
         "accuracy": accuracy(estimates, each).mean(-1),
@@ -118,7 +134,7 @@ def summary(
 def bias_sq_interval(
     estimates: Float[Tensor, "*batch repeat size"], truth: Float[Tensor, "*batch size"], confidence: float = 0.95
 ) -> Interval:
-    """`bias_sq` with a Student-t interval from the jackknife over repeats (Efron and Stein 1981)."""
+    """The squared bias has a Student-t interval from the jackknife over repeats (Efron and Stein 1981)."""
     repeats = estimates.shape[-2]
     total, squares = estimates.sum(-2, keepdim=True), estimates.square().sum((-2, -1))
     # leave one out: mean and sum of squares of the other R − 1
@@ -133,7 +149,7 @@ def bias_sq_interval(
 
 
 def mean_interval(values: Float[Tensor, "*batch repeat"], confidence: float = 0.95) -> Interval:
-    """The mean over the last axis with its Student-t interval."""
+    """The mean over the last axis has a Student-t interval."""
     count = values.shape[-1]
     _require_repeats(count)
     mean = values.mean(-1)
@@ -144,12 +160,12 @@ def mean_interval(values: Float[Tensor, "*batch repeat"], confidence: float = 0.
 def paired_difference(
     first: Float[Tensor, "*batch repeat"], second: Float[Tensor, "*batch repeat"], confidence: float = 0.95
 ) -> Interval:
-    """The mean of first − second, paired along the last axis, with its Student-t interval."""
+    """The mean of first − second, paired along the last axis, has a Student-t interval."""
     return mean_interval(first - second, confidence)
 
 
 def student_t_quantile(probability: float, degrees: int) -> float:
-    """The quantile of Student's t for whole degrees of freedom, by bisection of its finite series.
+    """Student's t has this quantile at whole degrees of freedom, by bisection of its finite series.
 
     Abramowitz and Stegun 1964, "Handbook of Mathematical Functions", 26.7.3 and 26.7.4, with θ = atan(t / √ν):
     P(|T| ≤ t) = (2/π)(θ + sin θ (cos θ + 2/3 cos³θ + …)) for odd ν, sin θ (1 + 1/2 cos²θ + …) for even ν.
@@ -183,7 +199,7 @@ def student_t_quantile(probability: float, degrees: int) -> float:
 
 
 def _scale(vectors: Tensor) -> Tensor:
-    """The power of two below each vector's largest entry, by which dividing loses nothing; zero for a zero vector."""
+    """A vector is scaled by the power of two below its largest entry, which loses nothing; by zero if it is zero."""
     largest = vectors.detach().abs().amax(-1, keepdim=True)
     return largest / (2 * torch.frexp(largest).mantissa.where(largest > 0, 1.0))
 

@@ -4,9 +4,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+__all__ = [
+    "decomposed_step",
+    "likelihood_ratio",
+    "magic_box",
+]
+
 
 def magic_box(log_prob: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """□(x) = exp(x − ⊥x) → 1, with ∇□(x) = □(x) ∇x.
+    """The magic box is one, and keeps the derivatives of exp: □(x) = exp(x − ⊥x) → 1, ∇□(x) = □(x) ∇x.
 
     Foerster et al. 2018, "DiCE: The Infinitely Differentiable Monte Carlo Estimator".
 
@@ -22,11 +28,11 @@ def magic_box(log_prob: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def likelihood_ratio(
     log_prob: Float[Tensor, "*shape"], behaviour_log_prob: Float[Tensor, "*shape"] | None = None
 ) -> Float[Tensor, "*shape"]:
-    """π(a | s) / ⊥μ(a | s) = exp(log π − ⊥log μ); μ = π, the magic box, if no behaviour policy is given.
+    """The likelihood ratio is π(a | s) / ⊥μ(a | s) = exp(log π − ⊥log μ).
 
     Args:
         log_prob: log π, differentiable.
-        behaviour_log_prob: log μ of the policy that drew the actions.
+        behaviour_log_prob: log μ of the policy that drew the actions; μ = π, the magic box, if there is none.
 
     Returns:
         The ratio.
@@ -35,7 +41,7 @@ def likelihood_ratio(
 
 
 def decomposed_step(composition: Float[Tensor, "*shape"], hessian: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """θ′ = ⊥θ′_c + θ′_h − ⊥θ′_h: the value of θ′_c, the derivatives of θ′_h (paper, G.1.2).
+    """A decomposed step has the value of θ′_c and the derivatives of θ′_h: θ′ = ⊥θ′_c + θ′_h − ⊥θ′_h (paper, G.1.2).
 
     Args:
         composition: θ′_c, the step taken with estimator I.

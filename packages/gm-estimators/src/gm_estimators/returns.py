@@ -8,9 +8,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+__all__ = [
+    "discounts",
+    "gae",
+    "gae_adjoint",
+    "lambda_returns",
+    "returns_to_go",
+    "reverse_cumsum",
+]
+
 
 def discounts(discount: float | Tensor, horizon: int) -> Float[Tensor, "*batch time"]:
-    """γᵗ for t = 0 … T−1, float64 unless γ is a tensor of another type."""
+    """The powers γᵗ, t = 0 … T−1, are float64 unless γ is a tensor of another type."""
     steps = torch.arange(horizon, dtype=torch.float64)
     if isinstance(discount, Tensor):
         return discount[..., None] ** steps.to(discount)
@@ -18,14 +27,14 @@ def discounts(discount: float | Tensor, horizon: int) -> Float[Tensor, "*batch t
 
 
 def reverse_cumsum(x: Float[Tensor, "*batch time"]) -> Float[Tensor, "*batch time"]:
-    """y_t = Σ_{u ≥ t} x_u."""
+    """The sum runs from each step to the end: y_t = Σ_{u ≥ t} x_u."""
     return x.flip(-1).cumsum(-1).flip(-1)
 
 
 def _backward_recursion(
     x: Float[Tensor, "*batch time"], decay: float | Tensor, last: float | Tensor = 0.0
 ) -> Float[Tensor, "*batch time"]:
-    """y_t = x_t + decay_t y_{t+1} with y_T = last."""
+    """The recursion y_t = x_t + decay_t y_{t+1} begins with y_T = last."""
     order = sorted(range(x.ndim - 1), key=x.stride, reverse=True)  # as in memory, so that nothing is copied later
 
     def steps(z: Tensor) -> tuple[Tensor, ...]:
@@ -42,7 +51,7 @@ def _backward_recursion(
 
 
 def _plus_scaled(x: Tensor, y: Tensor, scale: float | Tensor) -> Tensor:
-    """The sum x + scale · y, in one pass where the scale is a number."""
+    """The sum x + scale · y takes one pass where the scale is a number."""
     return x + scale * y if isinstance(scale, Tensor) else torch.add(x, y, alpha=scale)
 
 
@@ -51,7 +60,7 @@ def returns_to_go(
     discount: float | Tensor,
     last_value: Float[Tensor, "*batch"] | None = None,
 ) -> Float[Tensor, "*batch time"]:
-    """G_t = r_t + γ_t G_{t+1}, with G_T = V(s_T), or 0 without one.
+    """The return that follows step t is G_t = r_t + γ_t G_{t+1}, with G_T = V(s_T), or 0 without one.
 
     Args:
         reward: r_0 … r_{T−1}.
@@ -70,7 +79,7 @@ def gae(
     discount: float | Tensor,
     gae_lambda: float | Tensor = 1.0,
 ) -> Float[Tensor, "*batch time"]:
-    """Generalised advantage estimates (Schulman et al. 2016, "High-Dimensional Continuous Control …").
+    """Generalised advantage estimation discounts temporal differences (Schulman et al. 2016, "High-Dimensional …").
 
         A_t = δ_t + γ_t λ A_{t+1},   δ_t = r_t + γ_t V(s_{t+1}) − V(s_t),   A_T = 0
 
@@ -99,7 +108,7 @@ def gae(
 def gae_adjoint(
     cotangent: Float[Tensor, "*batch time"], discount: float, gae_lambda: float
 ) -> tuple[Float[Tensor, "*batch time"], Float[Tensor, "*batch time_plus_1"]]:
-    """∂ Σ_t c_t A_t / ∂(rewards, values) for the advantages of `gae`.
+    """The advantages of `gae` have the derivatives ∂ Σ_t c_t A_t / ∂(rewards, values), an eligibility trace.
 
         e_t = c_t + γ λ e_{t−1},   ∂/∂r_t = e_t,   ∂/∂V(s_t) = γ e_{t−1} − e_t,   e_{−1} = e_T = 0
 
@@ -122,5 +131,5 @@ def lambda_returns(
     discount: float | Tensor,
     gae_lambda: float | Tensor = 1.0,
 ) -> Float[Tensor, "*batch time"]:
-    """G^λ_t = A_t + V(s_t) with the advantages of `gae` (same arguments and errors)."""
+    """The λ-return is G^λ_t = A_t + V(s_t) with the advantages of `gae`, whose arguments and errors it has."""
     return gae(reward, value, discount, gae_lambda) + value[..., :-1]

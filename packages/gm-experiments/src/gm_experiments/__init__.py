@@ -1,1 +1,3 @@
 """The workbench's experiments, one folder each: what is measured, how, and what the paper claims about it."""
+
+__all__ = ["attribution", "common", "frontier", "lirpg", "lola", "lpg", "maml", "mgrl", "reproduce", "theory"]

@@ -10,18 +10,18 @@ from gm_lab.run import BadInput, CellFailed, Context, LiveRows, Row, RunSettings
 from gm_lab.track import Curves
 
 if TYPE_CHECKING:
-    from gm_lab import analysis, launch
+    from gm_lab import analysis, launch, report_command
     from gm_lab.analysis import *  # noqa: F403
 
 __all__ = [
     "BadInput", "CellFailed", "Context", "Curves", "Experiment", "LiveRows", "Row", "RunSettings", "analysis",
-    "cell_id", "late", "launch", "main", "require", "run", "seed_of", "track",
+    "cell_id", "late", "launch", "main", "report_command", "require", "run", "seed_of", "track",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """Imports `gm_lab.analysis` and `gm_lab.launch`, which take their time, when they or their names are asked for."""
-    if name in ("analysis", "launch"):
+    """Imports what takes its time only when it, or a name of `gm_lab.analysis`, is asked for."""
+    if name in ("analysis", "launch", "report_command"):
         return import_module(f"gm_lab.{name}")
     analysis = None if name.startswith("_") else import_module("gm_lab.analysis")
     if analysis is None or name not in analysis.__all__:

@@ -1,5 +1,7 @@
 """A2C and meta-gradient reinforcement learning on Atari with low-variance-curvature correction."""
 
+from gm_estimators import ascent as clipped_ascent
+from gm_estimators.optimisers import AdamState, adam, adam_state, constant, linear_decay
 from gm_mgrl_atari.checkpoints import CheckpointError
 from gm_mgrl_atari.games import PAPER_GAMES, AtariGames, Games, Step, game_name, rom_name
 from gm_mgrl_atari.laps import PARTS, Laps
@@ -18,7 +20,6 @@ from gm_mgrl_atari.objectives import (
     policy_estimator,
     terms,
 )
-from gm_mgrl_atari.optimiser import AdamState, adam, adam_state, clipped_ascent, constant, linear_decay
 from gm_mgrl_atari.rollouts import Collector
 from gm_mgrl_atari.settings import ALGORITHMS, Training
 from gm_mgrl_atari.trainer import Progress, Trainer
@@ -59,5 +60,7 @@ __all__ = [
     "linear_decay",
     "policy_estimator",
     "rom_name",
+    "study",
     "terms",
+    "throughput",
 ]

@@ -71,8 +71,8 @@ def load(path: Path, expected: dict[str, Any], restored: Callable[[dict[str, Any
     except Exception as error:
         raise CheckpointError(f"{path}: expected a complete checkpoint, got {type(error).__name__}") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        found = record.get("format") if isinstance(record, dict) else type(record).__name__
-        raise CheckpointError(f"{path}: expected format {FORMAT!r}, got {found!r}")
+        format_of = record.get("format") if isinstance(record, dict) else type(record).__name__
+        raise CheckpointError(f"{path}: expected format {FORMAT!r}, got {format_of!r}")
     try:
         if reason := difference(expected, record):
             raise CheckpointError(reason)
@@ -87,37 +87,37 @@ def load(path: Path, expected: dict[str, Any], restored: Callable[[dict[str, Any
 SAME = ("settings", "game", "seed")
 
 
-def difference(expected: Any, found: Any, name: str = "") -> str | None:
+def difference(expected: Any, came: Any, name: str = "") -> str | None:
     """Where a record isn't of the form of another: `SAME` are equal, tensors finite and of the same shape and type.
 
     Args:
         expected: the form.
-        found: what came.
+        came: what came instead.
         name: of this part, for the message.
 
     Returns:
         What was expected and what came, or `None`.
     """
     if isinstance(expected, torch.Tensor):
-        if not isinstance(found, torch.Tensor):
-            return f"{name}: expected {_form(expected)}, got {type(found).__name__}"
-        if _form(found) != _form(expected):
-            return f"{name}: expected {_form(expected)}, got {_form(found)}"
-        if found.is_floating_point() and not bool(found.isfinite().all()):
+        if not isinstance(came, torch.Tensor):
+            return f"{name}: expected {_form(expected)}, got {type(came).__name__}"
+        if _form(came) != _form(expected):
+            return f"{name}: expected {_form(expected)}, got {_form(came)}"
+        if came.is_floating_point() and not bool(came.isfinite().all()):
             return f"{name}: expected finite numbers, got NaN or infinity"
         return None
     if isinstance(expected, dict):
-        if not isinstance(found, dict) or (missing := expected.keys() - found.keys()):
-            lacking = ", ".join(sorted(missing)) if isinstance(found, dict) else "a dictionary"
+        if not isinstance(came, dict) or (missing := expected.keys() - came.keys()):
+            lacking = ", ".join(sorted(missing)) if isinstance(came, dict) else "a dictionary"
             return f"{name or 'record'}: expected {lacking}, got none"
         return next(
-            (d for key, value in expected.items() if (d := difference(value, found[key], f"{name} {key}".strip()))),
+            (d for key, value in expected.items() if (d := difference(value, came[key], f"{name} {key}".strip()))),
             None,
         )
-    if name.startswith(SAME) and expected != found:
-        return f"{name}: expected {expected!r}, got {found!r}"
-    if type(expected) is not type(found):
-        return f"{name}: expected {type(expected).__name__}, got {type(found).__name__}"
+    if name.startswith(SAME) and expected != came:
+        return f"{name}: expected {expected!r}, got {came!r}"
+    if type(expected) is not type(came):
+        return f"{name}: expected {type(expected).__name__}, got {type(came).__name__}"
     return None
 
 
@@ -152,7 +152,7 @@ def latest(
     refused: dict[Path, CheckpointError] = {}
     for path in sorted(folder.glob("checkpoint-*.pt"), reverse=True):
         try:
-            found = load(path, expected, restored)
+            usable = load(path, expected, restored)
         except CheckpointError as error:
             warn(f"refused {error}; trying the one before")
             refused[path] = error
@@ -161,7 +161,7 @@ def latest(
             # so that it isn't taken for the newest again
             with contextlib.suppress(OSError):
                 newer.rename(newer.with_name(f"{newer.name}.refused"))
-        return found
+        return usable
     if refused:
         last = list(refused.values())[-1]
         raise CheckpointError(f"no usable checkpoint in {folder}: {last}; move them away to begin anew")

@@ -67,10 +67,10 @@ def rom_name(game: str) -> str:
     """
     known = set(roms.get_all_rom_ids())
     asked = re.sub(r"[ _-]", "", game.lower())
-    found = {name.replace("_", ""): name for name in known}.get(asked)
-    if found is None:
+    listed = {name.replace("_", ""): name for name in known}.get(asked)
+    if listed is None:
         raise ValueError(f"expected {', '.join(PAPER_GAMES)} or another of ALE's {len(known)} games, got {game!r}")
-    return found
+    return listed
 
 
 def game_name(game: str) -> str:

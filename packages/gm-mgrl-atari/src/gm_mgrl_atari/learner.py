@@ -9,12 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gm_estimators import Estimator, meta_gradient
-from gm_estimators.inner_loop import Params as AnyParams
-from gm_estimators.inner_loop import Update, as_dict, gradient
+from gm_estimators.optimisers import AdamState, Update, global_norm
+from gm_estimators.parameters import Params as AnyParams
+from gm_estimators.parameters import as_dict, detached, gradient
 from gm_mgrl_atari.laps import Laps
 from gm_mgrl_atari.network import Network, Params
 from gm_mgrl_atari.objectives import Batch, Coefficients, Terms, coefficients, combined, fixed_coefficients, terms
-from gm_mgrl_atari.optimiser import AdamState, detached, global_norm
 
 OUTER = fixed_coefficients()
 
@@ -134,7 +134,7 @@ class Learner:
             self.lap("optimisers")
             return params, state
 
-        found = meta_gradient(
+        gradients = meta_gradient(
             logits,
             point.params,
             inner=inner,
@@ -143,7 +143,7 @@ class Learner:
             update=recorded,
             state=point.optimiser,
         )
-        meta = as_dict(found)[""]
+        meta = as_dict(gradients)[""]
         require_finite({"meta-gradient": meta})
         self.lap("outer loss and meta-gradient")
         return Window(meta, path, seen[0], batches)

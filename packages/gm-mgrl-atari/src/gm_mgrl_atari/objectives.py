@@ -7,7 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Integer, UInt8
 from torch import Tensor
 
-from gm_estimators import Estimator, EstimatorError, Trajectories, gae, load, mean_surrogate
+from gm_estimators import Estimator, EstimatorError, Trajectories, load
+from gm_estimators.returns import gae
+from gm_estimators.surrogates import mean_surrogate
 from gm_mgrl_atari.network import Activations, Network, Params
 
 NAMES = ("gamma", "gae_lambda", "value_coef", "entropy_coef")
@@ -84,7 +86,7 @@ class Terms(NamedTuple):
 def advantages(
     batch: Batch, value: Float[Tensor, "env time_plus_1"], coefficients: Coefficients
 ) -> Float[Tensor, "env time"]:
-    """A_t of `gm_estimators.gae` across episode ends, differentiable in γ and λ.
+    """A_t of `gm_estimators.returns.gae` across episode ends, differentiable in γ and λ.
 
         δ_t = r_t + γ_t V(s_{t+1}) − V(s_t),   A_t = δ_t + γ_t λ_t A_{t+1}
 
@@ -143,16 +145,16 @@ def combined(parts: Terms, coefficients: Coefficients) -> Float[Tensor, ""]:
 
 
 def policy_estimator(name: str) -> Estimator:
-    """The estimator of a name, if it can take the place of AD in A2C's policy term.
+    """The estimator of a name may take the place of AD in A2C's policy term.
 
     Args:
-        name: of `gm_estimators.CATALOGUE`, or `package.module:function`.
+        name: of `gm_estimators.estimator.CATALOGUE`, or `package.module:function`.
 
     Raises:
-        EstimatorError: there is none, or it reads rewards where A2C has advantages, as DiCE does.
+        EstimatorError: there is none, or it reads rewards where A2C has advantages, as DiCE and TMAML do.
     """
     estimator = load(name, suffixes=False)
-    if not estimator.critic:
+    if estimator.reads != "advantages" or not estimator.takes_values:
         raise EstimatorError(
             f"expected an estimator that uses advantages, such as ad, lvc or loaded_dice, got {name!r}, which doesn't"
         )

@@ -6,11 +6,11 @@ from typing import Literal
 import torch
 
 from gm_estimators import EstimatorError
+from gm_estimators.optimisers import adam, linear_decay
 from gm_mgrl_atari.laps import Laps
 from gm_mgrl_atari.learner import Learner
 from gm_mgrl_atari.network import Network
 from gm_mgrl_atari.objectives import policy_estimator
-from gm_mgrl_atari.optimiser import adam, linear_decay
 
 ALGORITHMS: dict[str, str] = {"a2c": "ad", "mgrl": "ad", "mgrl-lvc": "lvc"}
 """Each with the estimator of its policy term; A2C's first derivatives are the same for all."""

@@ -9,14 +9,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gm_estimators import accuracy, bias_sq, variance
-from gm_estimators.metrics import student_t_quantile
+from gm_estimators import ascent
+from gm_estimators.metrics import accuracy, bias_sq, student_t_quantile, variance
+from gm_estimators.optimisers import AdamState, adam, linear_decay
 from gm_mgrl_atari.learner import Learner, Point
 from gm_mgrl_atari.network import Network, Params
 from gm_mgrl_atari.objectives import Batch, policy_estimator
-from gm_mgrl_atari.optimiser import AdamState, adam, clipped_ascent, linear_decay
 from gm_mgrl_atari.rollouts import Collector
 from gm_mgrl_atari.settings import Training
+
+__all__ = [
+    "BASE",
+    "REFERENCE",
+    "VARIANTS",
+    "Estimate",
+    "Quality",
+    "Variant",
+    "jackknife",
+    "last_point",
+    "measure",
+    "windows",
+]
 
 
 @dataclass(frozen=True)
@@ -238,7 +251,7 @@ def _learner(variant: Variant, training: Training, network: Network) -> Learner:
         rate = linear_decay(training.inner_lr, training.updates)
         rule = adam(rate, eps=training.adam_eps, max_norm=max_norm, detach_clip=detach)
     else:
-        rule = clipped_ascent(training.inner_lr, max_norm=max_norm, detach_clip=detach)
+        rule = ascent(training.inner_lr, max_norm=max_norm, detach_clip=detach)
     return Learner(network, policy_estimator(variant.estimator), rule)
 
 

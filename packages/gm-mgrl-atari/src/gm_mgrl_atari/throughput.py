@@ -15,6 +15,8 @@ from gm_mgrl_atari.learner import NotFiniteError
 from gm_mgrl_atari.settings import Training
 from gm_mgrl_atari.trainer import Trainer
 
+__all__ = ["Still", "emulator_rate", "learner_rate"]
+
 ENDLESS = 10**12
 
 

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gm_estimators.optimisers import AdamState, adam, adam_state, constant
 from gm_mgrl_atari import checkpoints
 from gm_mgrl_atari.games import Games
 from gm_mgrl_atari.laps import Laps
 from gm_mgrl_atari.learner import NotFiniteError, Point, require_finite
 from gm_mgrl_atari.network import Network, Params
 from gm_mgrl_atari.objectives import INITIAL_LOGITS, NAMES, Batch, Terms, coefficients
-from gm_mgrl_atari.optimiser import AdamState, adam, adam_state, constant
 from gm_mgrl_atari.rollouts import Collector
 from gm_mgrl_atari.settings import Training
 
@@ -99,8 +99,8 @@ class Trainer:
         logits = torch.tensor(INITIAL_LOGITS, device=device)
         self.progress = Progress(Point(params, adam_state(params)), logits, adam_state({"": logits}), 0, 0, ())
         if folder is not None:
-            found = checkpoints.latest(folder, self._form(), self._restored, warn)
-            self.progress, self._generator = found or (self.progress, self._generator)
+            resumed = checkpoints.latest(folder, self._form(), self._restored, warn)
+            self.progress, self._generator = resumed or (self.progress, self._generator)
         self._collector = Collector(
             groups,
             self.network,

@@ -4,9 +4,14 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from typing import Any
 
 SECONDS_BETWEEN_LINES = 10.0
+Display = Callable[[str, int, int], AbstractContextManager[Callable[[], None]]]
+"""Shows how many cells are finished; it takes and yields what `progress` does."""
+_chosen: ContextVar[Display | None] = ContextVar("display", default=None)
 
 
 @contextlib.contextmanager
@@ -21,9 +26,27 @@ def progress(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
     Yields:
         A function to call as each cell is finished.
     """
-    if not sys.stderr.isatty():
-        yield _lines(label, done, total)
-        return
+    display = _chosen.get() or (_bar if sys.stderr.isatty() else _lines)
+    with display(label, done, total) as advance:
+        yield advance
+
+
+@contextlib.contextmanager
+def shown_by(display: Display) -> Iterator[None]:
+    """Has a display of one's own show the progress of what is run in the block.
+
+    Args:
+        display: Entered when the workers have been forked, so that it may start threads, and left when they are done.
+    """
+    token = _chosen.set(display)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+@contextlib.contextmanager
+def _bar(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
     from rich import progress as bars
     from rich.console import Console
 
@@ -34,7 +57,8 @@ def progress(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
         yield lambda: bar.advance(task)
 
 
-def _lines(label: str, done: int, total: int) -> Callable[[], None]:
+@contextlib.contextmanager
+def _lines(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
     start = shown = time.monotonic()
     finished = done
 
@@ -47,4 +71,4 @@ def _lines(label: str, done: int, total: int) -> Callable[[], None]:
             print(f"{label}: {finished}/{total} cells, {now - start:.1f} s elapsed, {left:.0f} s left", file=sys.stderr)
             shown = now
 
-    return advance
+    yield advance

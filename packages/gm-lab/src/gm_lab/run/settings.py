@@ -86,13 +86,13 @@ def parse(settings: type[SettingsT], app: str, argv: Sequence[str] | None = None
 
 
 def parsed_line(flags: type[FlagsT], program: str, argv: Sequence[str] | None = None) -> FlagsT:
-    """A command line as a dataclass of flags, whatever they are; the rest is as in `parse`."""
+    """A command line as a dataclass of flags, those without a default by position; the rest is as in `parse`."""
     import tyro
 
     tokens = list(sys.argv[1:] if argv is None else argv)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # its complaint is a box of several lines
-            return tyro.cli(flags, prog=program, args=tokens)
+            return tyro.cli(flags, prog=program, args=tokens, config=(tyro.conf.PositionalRequiredArgs,))
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
@@ -107,6 +107,9 @@ def refusal(flags: type[Any], tokens: Sequence[str]) -> str:
         tokens: The command line.
     """
     kinds = {flag_of(name): kind for name, kind in get_type_hints(flags).items()}
+    for name, kind in get_type_hints(flags, include_extras=True).items():
+        notes = getattr(kind, "__metadata__", ())
+        kinds |= {alias: kinds[flag_of(name)] for note in notes for alias in getattr(note, "aliases", None) or ()}
     kinds |= {flag.replace("--", "--no-", 1): bool for flag, kind in kinds.items() if kind is bool}
     given: list[tuple[str, list[str]]] = [("", [])]
     for token in tokens:

@@ -1,0 +1,60 @@
+"""The flags, the grid and the cells of the attribution experiment."""
+
+from dataclasses import dataclass
+
+import gm_lab
+from gm_experiments.attribution.sources import KEY as OF_SHARES
+from gm_experiments.attribution.sources import SOURCES, Source, check
+from gm_experiments.common import settings as common
+from gm_experiments.common.grid import Grid
+
+KEY = (*OF_SHARES, "mdp")
+GRID = Grid(estimators=("ad", "loaded_dice", "lvc"), permutations=("SSS",), sample_sizes=(64,), inner_steps=(2,))
+
+
+@dataclass(frozen=True)
+class Settings(common.TabularSettings):
+    """How much of the meta-gradient's bias and variance has each of its sources, and how does it change with training?
+
+    Without a flag: MAML on random MDPs with K = 2, 64 trajectories for each role and step, after 0 to 30 updates.
+    """
+
+    points: tuple[int, ...] = (0, 3, 10, 30)
+    """After how many exact meta-gradient steps to measure."""
+    meta_lr: float = 1.0
+    """Size of a meta-gradient step."""
+    sources: tuple[Source, ...] = SOURCES
+    """What is as in practice, sampled or noisy; all else is exact or left out."""
+    clip_norm: float = 1.0
+    """clipping: the longest that an estimate may be, in units of the exact meta-gradient's length."""
+
+
+@dataclass(frozen=True)
+class Cell(common.Cell):
+    """Some MDPs at one K, α and point of training."""
+
+    updates: int = 0
+    meta_lr: float = 1.0
+    sources: tuple[str, ...] = SOURCES
+    clip_norm: float = 1.0
+
+
+def cells(settings: Settings) -> list[Cell]:
+    """One cell for each block of MDPs, K, α and point.
+
+    Raises:
+        BadInput: if a flag is out of range.
+    """
+    independent = settings.samples == "independent"
+    gm_lab.require(settings, "samples", "independent, since shared_batch is a source", independent)
+    gm_lab.require(settings, "permutations", "SSS, since --sources says what is exact", settings.permutations is None)
+    gm_lab.require(settings, "meta_lr", "a positive number", settings.meta_lr > 0)
+    check(settings)
+    return [
+        Cell(
+            cell.seed, cell.mdps, cell.inner_steps, cell.inner_lr, cell.grids, cell.tabular,
+            updates=point, meta_lr=settings.meta_lr, sources=settings.sources, clip_norm=settings.clip_norm,
+        )
+        for cell in common.cells(settings, {"attribution": GRID})
+        for point in settings.points
+    ]  # fmt: skip

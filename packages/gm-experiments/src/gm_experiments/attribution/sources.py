@@ -1,0 +1,107 @@
+"""The sources of an error: which there are, what clipping and Adam do to it, and the rows of results.csv."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import gm_lab
+from gm_experiments.common import settings as common
+from gm_experiments.common.checks import require_finite, require_points
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gm_estimators.attribution import AdamDistortion
+
+Source = Literal["composition", "hessian", "outer", "shared_batch", "critic", "clipping", "adam"]
+SOURCES: tuple[Source, ...] = ("composition", "hessian", "outer", "shared_batch", "critic", "clipping", "adam")
+OF_PROBLEM = frozenset({"shared_batch", "critic"})
+"""Sources that say what is sampled; clipping and Adam come after it."""
+KEY = (*common.KEY[:-1], "updates", "source")
+"""What tells a row of one unit, such as an MDP, from another."""
+METRICS = ("bias_sq", "variance", "truth_sq")
+ALL = "all"
+"""The row with the error itself, to which the shares sum."""
+
+
+def check(settings: Any) -> None:
+    """The flags of where to measure, and what.
+
+    Raises:
+        BadInput: if one is out of range.
+    """
+    gm_lab.require(settings, "clip_norm", "a positive number", settings.clip_norm > 0)
+    require_points(settings)
+    for name in ("points", "sources"):
+        values = getattr(settings, name)
+        gm_lab.require(settings, name, "different values", len(set(values)) == len(values))
+
+
+def curves(unit: str) -> gm_lab.Curves:
+    """Each source's share over the updates, averaged over the units."""
+    by = tuple(column for column in KEY if column != "updates")
+    return gm_lab.Curves(by=by, x="updates", y=("bias_sq", "variance"), over=unit)
+
+
+def in_practice(
+    sampled: "Callable[[frozenset[str]], Mapping[str, Tensor]]", adam: "AdamDistortion", clip_norm: float
+) -> "Callable[[frozenset[str]], Tensor]":
+    """S ↦ estimates `[*unit, repeat, size]` in which the sources S are as in practice.
+
+    Args:
+        sampled: which of `OF_PROBLEM` ↦ the estimates of every permutation; asked once each.
+        adam: the optimiser, with the exact meta-gradient.
+        clip_norm: the longest that an estimate may be, in units of the exact meta-gradient's length.
+    """
+    import torch
+
+    from gm_estimators.attribution import clipped, permutation_of
+
+    sampled, truth = cache(sampled), adam.truth.unsqueeze(-2)
+
+    def estimate(some: frozenset[str]) -> "Tensor":
+        permutation = permutation_of(some)
+        x = torch.cat((truth, truth), -2) if permutation == "EEE" else sampled(some & OF_PROBLEM)[permutation]
+        if "clipping" in some:
+            x = clipped(x, clip_norm * torch.linalg.vector_norm(truth, dim=-1, keepdim=True))
+        return adam(x) if "adam" in some else x
+
+    return estimate
+
+
+def rows(
+    estimate: "Callable[[frozenset[str]], Tensor]",
+    sources: Sequence[str],
+    truth: "Tensor",
+    unit: str,
+    numbers: Sequence[int],
+    **place: str | float,
+) -> list[gm_lab.Row]:
+    """The rows of results.csv: every source's share, and the error itself.
+
+    Args:
+        estimate: as of `in_practice`.
+        sources: what may be as in practice.
+        truth: the exact meta-gradients, `[unit, *learner, size]`; what is measured is averaged over learners.
+        unit: the column that names the independent units.
+        numbers: the units.
+        place: the other columns of `KEY`.
+
+    Raises:
+        BadInput: if an error is not finite.
+    """
+    from gm_estimators.attribution import MEASURES, attribute
+
+    shares = attribute(estimate, sources, truth)
+    whole = estimate(frozenset(sources))
+    for measure, function in MEASURES.items():
+        shares[measure] = {**shares[measure], ALL: function(whole, truth)}
+    table: list[gm_lab.Row] = []
+    for source in (*sources, ALL):
+        measured = {"truth_sq": truth.square().sum(-1)} | {measure: shares[measure][source] for measure in MEASURES}
+        of_units = {name: value.reshape(len(numbers), -1).mean(-1).tolist() for name, value in measured.items()}
+        for i, number in enumerate(numbers):
+            row: gm_lab.Row = {**place, "source": source, unit: number}
+            table.append(row | {name: values[i] for name, values in of_units.items()})
+    require_finite(table, METRICS)
+    return table

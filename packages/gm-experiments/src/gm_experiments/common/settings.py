@@ -1,0 +1,113 @@
+"""The settings and cells of the tabular experiments: random MDPs, and grids over them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import gm_lab
+from gm_experiments.common.grid import Grid
+
+# few enough for the caches, enough to hide what a call costs
+BLOCK = 5
+KEY = ("figure", "algorithm", "estimator", "permutation", "sample_size", "inner_steps", "inner_lr", "mdp")
+METRICS = ("accuracy", "correlation", "variance", "std_sum", "bias_sq")
+COLUMNS = (*KEY, *METRICS)
+
+
+def curves(x: str, *figures: str) -> gm_lab.Curves:
+    """Each estimator and permutation is a curve over `x`, averaged over the MDPs."""
+    by = tuple(column for column in KEY if column not in (x, "mdp"))
+    return gm_lab.Curves(by=by, x=x, y=METRICS, over="mdp", figures=figures)
+
+
+@dataclass(frozen=True)
+class Tabular:
+    """The random MDPs, and what is sampled in them."""
+
+    repeats: int = 20
+    """Independent estimates in each MDP, from which bias and variance are told apart."""
+    states: int = 20
+    """States of an MDP."""
+    actions: int = 5
+    """Actions in each state."""
+    horizon: int = 20
+    """Steps of a trajectory; the truth has an infinite horizon."""
+    discount: float = 0.8
+    """γ."""
+    concentration: float = 0.001
+    """Dirichlet parameter of the transition probabilities; small means almost deterministic."""
+    critic_noise: float = 1.0
+    """Error of the critic: its standard deviation in units of ‖V‖₂ / states."""
+    critic: Literal["paper", "all", "none"] = "paper"
+    """Who gets the critic: everyone but DiCE as in the paper, all, or none."""
+    samples: Literal["independent", "shared"] = "independent"
+    """Whether the Hessian is estimated from trajectories of its own, or from those of the inner gradient."""
+
+
+@dataclass(frozen=True)
+class TabularSettings(Tabular, gm_lab.RunSettings):
+    """Flags of every tabular app."""
+
+    estimators: tuple[str, ...] | None = None
+    """Instead of the figure's: ad, dice, loaded_dice, lvc, tmaml, loaded_dice@λ, loaded_dice@λ,τ, or your own as
+    package.module:function; each perhaps with +learnt, +jackknife or +correction."""
+    permutations: tuple[str, ...] | None = None
+    """Instead of the figure's: S (sampled) or E (exact) for the inner gradient, the Hessian and the outer gradient."""
+    sample_sizes: tuple[int, ...] | None = None
+    """Instead of the figure's: trajectories per estimate."""
+    inner_steps: tuple[int, ...] | None = None
+    """Instead of the figure's: K, policy-gradient steps in the inner loop."""
+    inner_lrs: tuple[float, ...] | None = None
+    """Instead of the figure's: α, the size of an inner step."""
+    mdps: int = 10
+    """Random MDPs; the intervals are over these."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Some MDPs at one K and α, for all that the figures ask there."""
+
+    seed: int
+    mdps: tuple[int, ...]
+    inner_steps: int
+    inner_lr: float
+    grids: tuple[tuple[str, Grid], ...]
+    tabular: Tabular
+    unused: tuple[str, ...] = ()
+    """Columns that only other cells of the run have something for."""
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """K and α as keywords."""
+        return {"inner_steps": self.inner_steps, "inner_lr": self.inner_lr}
+
+
+def blocks(units: int) -> list[tuple[int, ...]]:
+    """The numbers of MDPs or runs, cut into those of one cell each."""
+    return [tuple(range(first, min(first + BLOCK, units))) for first in range(0, units, BLOCK)]
+
+
+def cells(settings: TabularSettings, figures: Mapping[str, Grid], kind: type[Tabular] = Tabular) -> list[Cell]:
+    """One cell for each block of MDPs, K and α, whichever figures need it.
+
+    Args:
+        settings: the flags.
+        figures: the grids of the figures that were asked for.
+        kind: what of the flags goes into a cell.
+
+    Raises:
+        BadInput: if a flag is out of range.
+    """
+    for name, least in (("mdps", 1), ("repeats", 2), ("states", 1), ("actions", 1), ("horizon", 1)):
+        gm_lab.require(settings, name, f"an integer of at least {least}", getattr(settings, name) >= least)
+    gm_lab.require(settings, "discount", "0 ≤ γ < 1", 0 <= settings.discount < 1)
+    gm_lab.require(settings, "concentration", "a positive number", settings.concentration > 0)
+    gm_lab.require(settings, "critic_noise", "a number of at least 0", settings.critic_noise >= 0)
+    overrides = {field.name: getattr(settings, field.name) for field in fields(Grid)}
+    grids = {figure: grid.override(**overrides) for figure, grid in figures.items()}
+    tabular = kind(**{field.name: getattr(settings, field.name) for field in fields(kind)})
+    return [
+        Cell(settings.seed, block, *point, tuple((f, g) for f, g in grids.items() if point in g.points()), tabular)
+        for point in sorted({point for grid in grids.values() for point in grid.points()})
+        for block in blocks(settings.mdps)
+    ]

@@ -1,0 +1,158 @@
+"""The pictures and the closing table that the frontier experiment makes of results.csv."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gm_experiments.common.labels import estimator as label_of
+from gm_experiments.frontier import map as budget_map
+from gm_experiments.frontier import training
+from gm_experiments.frontier.choices import PLACE, USUAL, batches, beside, held_out, name_of, ranked, scores
+from gm_experiments.frontier.settings import Settings
+from gm_lab import analysis
+from gm_lab.analysis import Style, styles
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SHOWN = 7
+"""How many of the best choices are ranked."""
+
+
+def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
+    """One frontier for each K, α and budget, the curves of training, and the map of the best choices."""
+    pictures: dict[str, Figure] = {}
+    measured, trained, mapped = (frame[frame["figure"] == name] for name in ("frontier", "training", "budgets"))
+    places = list(measured.groupby(PLACE, sort=True))
+    for (steps, rate, budget), rows in places:
+        name = f"frontier_k{steps:g}"
+        if len({place[1:] for place, _ in places}) > 1:
+            name += f"_lr{rate:g}_n{budget:g}"
+        pictures[name] = _frontier(rows, f"{budget:g} trajectories, K = {steps:g}, α = {rate:g}")
+    if len(trained):
+        pictures["training"] = training.curves(trained)
+    return pictures | (budget_map.figures(mapped) if len(mapped) else {})
+
+
+def summary(_settings: Settings, frame: "pd.DataFrame") -> "pd.DataFrame":
+    """What the frontier advises, or else what the map has, or what training ends with."""
+    if (frame["figure"] == "budgets").all():
+        return budget_map.summary(frame)
+    measured = frame[frame["figure"] == "frontier"]
+    return advice(measured) if len(measured) else training.table(frame[frame["figure"] == "training"])
+
+
+def advice(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """The best choice for each K, α, budget and point, beside what other choices cost."""
+    import pandas as pd
+
+    lines = []
+    for (steps, rate, budget, point), rows in frame.groupby([*PLACE, "updates"], sort=True):
+        table = ranked(rows)
+        best = table.index[0]
+        place = f"n {budget:g}, K {steps:g}, α {rate:g}, {point:g} updates"
+        bias, variance = (scores(rows, metric).mean(axis=1) for metric in ("bias_sq", "variance"))
+        values = {label: (name_of(c), table.loc[c], bias[c], variance[c]) for label, c in beside(table).items()}
+        values["chosen on other MDPs"] = ("", held_out(table), np.nan, np.nan)
+        for label, (name, each, *parts) in values.items():
+            mse, more = analysis.mean_interval(each), analysis.paired_difference(each, table.loc[best])
+            numbers = (*parts, mse.mean, mse.low, mse.high, more.low, more.high, mse.mean / table.loc[best].mean())
+            names = ("bias²", "variance", "mse", "from", "to", "over best, from", "to ", "× best")
+            lines.append({"at": place, "which": label, "choice": name} | dict(zip(names, numbers, strict=True)))
+    return pd.DataFrame(lines)
+
+
+def _frontier(rows: "pd.DataFrame", title: str) -> "Figure":
+    points = sorted(rows["updates"].unique())
+    figure = analysis.panels([title, "mean squared error"], width=5.2, height=3.3, rows=len(points), share_y=False)
+    for axis in figure.axes:
+        # each panel has an axis of its own: rows differ by magnitudes, and the right-hand labels are text
+        axis.tick_params(labelbottom=True)
+    ends = [scores(part, "variance").mean(axis=1).agg(["min", "max"]) for _, part in rows.groupby("updates")]
+    limits = 0.8 * min(end["min"] for end in ends), 1.25 * max(end["max"] for end in ends)
+    for i, point in enumerate(points):
+        here = rows[rows["updates"] == point]
+        when = "φ at the start" if point == 0 else f"φ after {point} exact updates"
+        _scatter(figure.axes[2 * i], here, limits)
+        figure.axes[2 * i].text(0.02, 0.97, when, transform=figure.axes[2 * i].transAxes, va="top", weight="bold")
+        _ranking(figure.axes[2 * i + 1], here)
+    note = "black line: no choice has less of both; dotted: equal mean squared error; bars: 95% intervals over MDPs"
+    analysis.shared_legend(figure, f"in units of the mean ‖∇φ J‖² of the MDPs; {note}")
+    return figure
+
+
+def _scatter(axes: "Axes", rows: "pd.DataFrame", limits: tuple[float, float]) -> None:
+    """bias² against variance, with lines of equal mean squared error and the choices that no other beats in both."""
+    bias, variance = scores(rows, "bias_sq"), scores(rows, "variance").mean(axis=1)
+    # a squared bias is told from zero above about two standard errors; below, only its limit is known
+    floor = max(1e-6, float((2 * bias.sem(axis=1)).fillna(0).quantile(0.1)))
+    at = bias.mean(axis=1).clip(lower=floor)
+    _points(axes, variance, at, styles(list(dict.fromkeys(rows["estimator"]))))
+    front = _pareto(variance, at)
+    axes.plot(variance[front], at[front], color="black", linewidth=1.2, drawstyle="steps-post", zorder=1)
+    axes.set(xscale="log", yscale="log", xlim=limits, xlabel="variance", ylabel="squared bias")
+    low, high = axes.get_ylim()
+    for level in 10.0 ** np.arange(np.floor(np.log10(limits[0])), np.ceil(np.log10(limits[1])) + 0.1, 0.5):
+        x = np.geomspace(level * 1e-3, level * (1 - 1e-9), 400)
+        axes.plot(x, level - x, color="grey", linewidth=0.8, linestyle=(0, (1, 2)), zorder=0)
+    for label, choice in {"best": ranked(rows).index[0], "usual": USUAL}.items():
+        if choice in at.index:
+            axes.annotate(
+                label, (variance[choice], at[choice]), (-4, 12), textcoords="offset points", ha="center", weight="bold",
+                arrowprops={"arrowstyle": "-", "linewidth": 0.8},
+            )  # fmt: skip
+    axes.set(xlim=limits, ylim=(low, 2 * high))
+    axes.text(0.98, 0.97, f"bias² below {floor:.1g} drawn at {floor:.1g}", transform=axes.transAxes, ha="right",
+              va="top", fontsize=7)  # fmt: skip
+
+
+def _points(axes: "Axes", x: "pd.Series[float]", y: "pd.Series[float]", looks: dict[str, Style]) -> None:
+    """A point for each choice, filled without a jackknife and outlined with a shared batch, and what that means."""
+    kinds = [(estimator, batches(split) == 2, debias == "none") for estimator, _, split, debias in y.index]
+    for kind in dict.fromkeys(kinds):
+        (estimator, shared, plain), of_kind = kind, [other == kind for other in kinds]
+        look = looks[estimator]
+        axes.plot(
+            x[of_kind], y[of_kind], look.marker, color=look.colour, markersize=5, alpha=0.85,
+            markerfacecolor=look.colour if plain else "white", markeredgewidth=1.2 if shared else 0.8,
+            markeredgecolor="black" if shared else look.colour, linestyle="none", zorder=3 if plain else 2,
+        )  # fmt: skip
+    for estimator, look in looks.items():
+        axes.plot([], [], look.marker, color=look.colour, linestyle="none", label=label_of(estimator))
+    axes.plot([], [], "o", color="white", markeredgecolor="grey", linestyle="none", label="with jackknife")
+    axes.plot([], [], "o", color="lightgrey", markeredgecolor="black", linestyle="none", label="I and II share a batch")
+
+
+def _pareto(first: "pd.Series[float]", second: "pd.Series[float]") -> list[Any]:
+    """The choices for which no other is smaller in both, by growing `first`."""
+    kept, lowest = [], np.inf
+    for choice in first.sort_values(kind="stable").index:
+        if second[choice] < lowest:
+            kept.append(choice)
+            lowest = second[choice]
+    return kept
+
+
+def _ranking(axes: "Axes", rows: "pd.DataFrame") -> None:
+    """The best choices, then the best of every estimator, and the usual one."""
+    table = ranked(rows)
+    shown = list(dict.fromkeys([*table.index[:SHOWN], *beside(table).values()]))
+    shown.sort(key=list(table.index).index)
+    looks = styles(list(dict.fromkeys(rows["estimator"])))
+    best = table.mean(axis=1).iloc[0]
+    for place, choice in enumerate(shown):
+        interval = analysis.mean_interval(table.loc[choice].to_numpy())
+        look = looks[choice[0]]
+        low, high = max(interval.low, best / 10), interval.high
+        if np.isfinite(interval.high):
+            axes.plot([low, high], [place, place], color=look.colour, linewidth=2.2, alpha=0.45)
+        axes.plot(interval.mean, place, look.marker, color=look.colour)
+    labels = [name_of(choice) + ("  (usual)" if choice == USUAL else "") for choice in shown]
+    axes.set_yticks(range(len(shown)), labels, fontsize=8)
+    axes.get_yticklabels()[0].set_fontweight("bold")
+    axes.invert_yaxis()
+    axes.axvline(best, color="black", linewidth=0.8, linestyle=(0, (2, 2)))
+    axes.set_xscale("log")
+    axes.set_xlabel("mean squared error")

@@ -1,0 +1,164 @@
+"""A budget of trajectories split between inner gradient, Hessian and outer gradient, with or without a jackknife."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import gm_estimators as estimators
+import gm_lab
+from gm_estimators.debias import trajectories_drawn
+from gm_estimators.decomposition import ROLES, Role
+
+
+@dataclass(frozen=True)
+class Split:
+    """How a budget is divided.
+
+    Attributes:
+        name: "a:b:c" for inner gradient, Hessian and outer gradient, "a:b" if the first two read one batch.
+        weights: the numbers in it.
+    """
+
+    name: str
+    weights: tuple[int, ...]
+
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """The weights without a common factor."""
+        return tuple(weight // math.gcd(*self.weights) for weight in self.weights)
+
+    @property
+    def shared(self) -> bool:
+        """Whether inner gradient and Hessian read one batch."""
+        return len(self.weights) == 2
+
+
+def split_of(name: str) -> Split:
+    """The split of a name.
+
+    Raises:
+        BadInput: if it is not two or three positive whole numbers with colons between them.
+    """
+    parts = name.split(":")
+    if len(parts) not in (2, 3) or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise gm_lab.BadInput(f"--splits: expected a:b:c, or a:b for a batch that I and II share, got {name!r}")
+    return Split(name, tuple(int(part) for part in parts))
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What each role gets of a budget.
+
+    Attributes:
+        sizes: trajectories of each role in a step.
+        drawn: trajectories of all roles and steps, with those that a jackknife draws again; at most the budget.
+    """
+
+    sizes: estimators.Sizes
+    drawn: int
+
+    @property
+    def columns(self) -> dict[str, int]:
+        """The same as columns of results.csv."""
+        return {f"{role}_size": self.sizes.of(role) for role in ROLES} | {"drawn": self.drawn}
+
+
+def allocate(budget: int, split: Split, debias: estimators.debias.Debias | None, inner_steps: int) -> Allocation:
+    """The largest samples that a split has for a budget B.
+
+        n_r = blocks · ⌊B w_r / (Σ w · c_r)⌋,   c_I = c_II = d₀ + (K − 1) d,   c_III = d
+
+    with d₀ and d trajectories drawn at θ⁰ and at a later θ for each trajectory of a block (`trajectories_drawn`).
+
+    Args:
+        budget: B, trajectories in all.
+        split: the weights w.
+        debias: what the estimate is combined of.
+        inner_steps: K.
+
+    Raises:
+        BadInput: if a role is left without a trajectory.
+    """
+    blocks = debias.blocks if isinstance(debias, estimators.debias.Jackknife) else 1
+    first, later = trajectories_drawn(debias, blocks)
+    costs: dict[Role, int] = {"inner": first + (inner_steps - 1) * later, "outer": later}
+    costs["hessian"] = costs["inner"]
+    paid: tuple[Role, ...] = ("inner", "outer") if split.shared else ROLES
+    total = sum(split.weights)
+    block: dict[Role, int] = {
+        role: budget * w // (total * costs[role]) for role, w in zip(paid, split.weights, strict=True)
+    }
+    if not all(block.values()):
+        raise gm_lab.BadInput(
+            f"--sample-sizes: expected enough for the split {split.name} at K = {inner_steps}, got {budget}"
+        )
+    drawn = sum(block[role] * costs[role] for role in paid)
+    inner, hessian, outer = (blocks * block.get(role, block["inner"]) for role in ROLES)
+    return Allocation(estimators.Sizes(inner, hessian, outer, shared=split.shared), drawn)
+
+
+def estimator_of(name: str, debias: str, gae_lambda: float | None = None) -> estimators.Estimator:
+    """The estimator of a name with one of `--debias`, reading advantages of a λ of its own if there is one."""
+    estimator = estimators.load(name if debias == "none" else f"{name}+{debias}")
+    if gae_lambda is None:
+        return estimator
+    return replace(
+        estimator,
+        name=f"{estimator.name} λ {gae_lambda}",
+        gradient_family=f"{estimator.gradient_family} λ {gae_lambda}",
+        gae_lambda=gae_lambda,
+    )
+
+
+def debias_of(name: str) -> estimators.debias.Debias | None:
+    """What a name of `--debias` stands for.
+
+    Raises:
+        BadInput: if it is neither none nor a jackknife.
+    """
+    try:
+        estimator = estimator_of("lvc", name)
+    except ValueError as error:
+        raise gm_lab.BadInput(f"--debias: expected none or a jackknife, got {name!r}: {error}") from error
+    lvc = estimators.load("lvc")
+    if estimator != replace(lvc, name=estimator.name, source=estimator.source, debias=estimator.debias):
+        raise gm_lab.BadInput(f"--debias: expected none or a jackknife, got {name!r}")
+    return estimator.debias
+
+
+def require_plain(names: Sequence[str]) -> None:
+    """Refuses estimators that choose for themselves what other flags vary.
+
+    Raises:
+        BadInput: if one does.
+    """
+    for name in names:
+        estimator = estimators.load(name)
+        if estimator.debias is not None:
+            raise gm_lab.BadInput(f"--estimators: expected plain ones beside --debias, got {name!r}")
+        if estimator.gae_lambda is not None:
+            raise gm_lab.BadInput(f"--estimators: expected ones without τ beside --gae-lambdas, got {name!r}")
+
+
+def require_enough(budget: int, splits: Sequence[str], debias: Sequence[str], inner_steps: int) -> None:
+    """Refuses a budget of which some choice leaves a role nothing.
+
+    Raises:
+        BadInput: if one does.
+    """
+    for split, name in product(splits, debias):
+        allocate(budget, split_of(split), debias_of(name), inner_steps)
+
+
+def require_different(flag: str, meanings: Mapping[str, object]) -> None:
+    """Refuses names that mean the same, which would be measured twice.
+
+    Raises:
+        BadInput: if two do.
+    """
+    first: dict[object, str] = {}
+    for name, meaning in meanings.items():
+        if meaning in first:
+            raise gm_lab.BadInput(f"--{flag}: expected different values, got {first[meaning]} and {name}")
+        first[meaning] = name

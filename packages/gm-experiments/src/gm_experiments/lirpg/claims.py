@@ -1,0 +1,77 @@
+"""The claims of the paper about LIRPG, as docs/claims.toml says they are decided."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from gm_experiments.common.claims import Claim, Evidence
+from gm_experiments.common.labels import ESTIMATORS
+from gm_experiments.lirpg.settings import GRID, Settings
+from gm_lab import analysis
+from gm_lab.analysis import Comparison, above, at_least, at_most
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROUNDING = 1e-12
+"""Largest relative difference of what is equal by algebra."""
+
+
+def equal_at_one_step(at: Evidence) -> Iterator[Comparison]:
+    """AD and LVC have the same numbers up to rounding."""
+    for size in GRID.sample_sizes:
+        for metric in ("accuracy", "variance"):
+            label = f"{metric} at {size}"
+            first, second = (at(name, "ESE", size, 1, metric=metric) for name in ("lvc", "ad"))
+            if len(first) == 0 or len(second) == 0:
+                yield Comparison(label, None, "no data")
+                continue
+            gap = float((first - second).abs().max() / first.abs().max())
+            yield Comparison(label, gap <= ROUNDING, f"largest relative difference {gap:.1e}")
+
+
+def accurate_with_samples_and_few_steps(at: Evidence) -> Iterator[Comparison]:
+    """More samples raise the accuracy at every K, and with most of them every further step lowers it."""
+    least, most = GRID.sample_sizes[0], GRID.sample_sizes[-1]
+    for name in ("lvc", "ad"):
+        for step in GRID.inner_steps:
+            label = f"{ESTIMATORS[name]} at K = {step}: {most} > {least} trajectories"
+            yield above(label, at(name, "ESE", most, step), at(name, "ESE", least, step))
+        for fewer, more in pairwise(GRID.inner_steps):
+            label = f"{ESTIMATORS[name]} at {most} trajectories: K = {fewer} > {more}"
+            yield above(label, at(name, "ESE", most, fewer), at(name, "ESE", most, more))
+
+
+def lvc_stays_accurate(at: Evidence) -> Iterator[Comparison]:
+    """After five steps LVC is above .9 and AD below .7."""
+    yield at_least("LVC at 256 > .9", at("lvc", "ESE", 256, 5), 0.9)
+    yield at_most("AD at 256 < .7", at("ad", "ESE", 256, 5), 0.7)
+
+
+def ad_varies_more(at: Evidence) -> Iterator[Comparison]:
+    """The logarithm of AD's variance over LVC's, MDP by MDP, is positive and grows with K."""
+    import numpy as np
+
+    def ratio(size: int, step: int) -> "pd.Series[float]":
+        ad, lvc = (at(name, "ESE", size, step, metric="variance") for name in ("ad", "lvc"))
+        return (ad / lvc).map(np.log)
+
+    for k in GRID.inner_steps[1:]:
+        for n in GRID.sample_sizes:
+            yield above(f"log AD / LVC at K = {k}, {n} > 0", ratio(n, k), 0 * ratio(n, k))
+    for n in GRID.sample_sizes:
+        yield above(f"log AD / LVC at {n}: K = 5 > 2", ratio(n, 5), ratio(n, 2))
+
+
+CLAIMS: tuple[Claim[Evidence], ...] = (
+    Claim("LIRPG-1", "K = 1: AD and LVC perform alike (they are equal by algebra)", (equal_at_one_step,)),
+    Claim("LIRPG-2", "more samples and fewer steps raise accuracy for both", (accurate_with_samples_and_few_steps,)),
+    Claim("LIRPG-3", "K = 5: LVC keeps high accuracy, AD falls low", (lvc_stays_accurate,)),
+    Claim("LIRPG-4", "AD's variance is the higher, more so as K grows", (ad_varies_more,)),
+)
+
+
+def claims(_settings: Settings, frame: "pd.DataFrame") -> list[analysis.Verdict]:
+    """The verdicts on LIRPG-1 to LIRPG-4."""
+    at = Evidence(frame, ("fig1", "fig7"), ("sample_size", "inner_steps"))
+    return [claim.verdict(at) for claim in CLAIMS]

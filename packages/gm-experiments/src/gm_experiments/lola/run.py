@@ -1,0 +1,79 @@
+"""One way to estimate to its rows of results.csv."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import gm_lab
+from gm_estimators import EstimatorError
+from gm_experiments.lola.learner import Learner
+from gm_experiments.lola.measurements import measurements_of
+from gm_experiments.lola.settings import COLUMNS, MEASURED, Cell, Game, require_cpu
+
+DIGITS = 8
+"""Significant digits of results.csv."""
+
+
+def prepare(settings: gm_lab.RunSettings) -> gm_lab.Context:
+    """Leaves one thread to each worker, since the workers fill the cores.
+
+    Raises:
+        BadInput: another device than the CPU was asked for.
+    """
+    torch.set_num_threads(1)
+    require_cpu(settings)
+    return gm_lab.Context(settings.run_dir)
+
+
+def run_cell(cell: Cell, _context: gm_lab.Context) -> list[gm_lab.Row]:
+    """Returns the rows of results.csv of one way to estimate.
+
+    Raises:
+        BadInput: if a user's estimator fails, or a number is not finite.
+    """
+    # the same stream for every curve: what two have in common, they draw alike
+    rng = np.random.Generator(np.random.SFC64(gm_lab.seed_of(cell.seed, "lola", cell.seeds)))
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused
+            updates = list(Learner(cell.game, cell.curve, cell.seeds, rng).updates())
+            measured = measurements_of(cell.game, updates)
+    except EstimatorError as error:
+        raise gm_lab.BadInput(str(error)) from error
+    except ValueError as error:
+        advice = "smaller payoffs or learning rates, or a --clip, keep numbers finite"
+        raise gm_lab.BadInput(f"{cell.names[0][1]}: {error} ({advice})") from error
+    of_policies = cooperates(cell.game, measured["action_0"])
+    more = [measured[name].unsqueeze(-1) for name in cell.columns[len(COLUMNS) :]]
+    table = torch.cat((torch.stack([measured[name] for name in MEASURED], -1), of_policies, *more), -1)
+    rounded = significant(table).tolist()
+    return [
+        dict(zip(cell.columns, (figure, name, seed, update, *values), strict=True))
+        for figure, name in cell.names
+        for update, by_seed in enumerate(rounded, start=1)
+        for seed, values in enumerate(by_seed)
+    ]
+
+
+def cooperates(game: Game, action_0: Tensor) -> Tensor:
+    """Returns how probable it is that each player cooperates in each state, in the order of the columns.
+
+    Args:
+        game: says what cooperation is.
+        action_0: the probability of action 0 in each player's own states, `[*batch, player, state]`.
+
+    Returns:
+        Shape `[*batch, player × state]`.
+    """
+    c = game.matrix_game().cooperative
+    d = 1 - c
+    order = [0, *(1 + 2 * own + other for own, other in ((c, c), (c, d), (d, c), (d, d)))]
+    in_order = action_0[..., order].flatten(-2)
+    return 1 - in_order if c == 1 else in_order
+
+
+def significant(values: Tensor, digits: int = DIGITS) -> Tensor:
+    """Rounds numbers to that many significant digits, so that small ones keep theirs, and leaves the rest as it is."""
+    places = digits - 1 - values.abs().log10().floor()
+    power = torch.tensor([10.0**n for n in range(301)], dtype=values.dtype)  # whole powers are exact up to 10²²
+    up, down = (power[n.nan_to_num().clamp(0, 300).long()] for n in (places, -places))
+    return ((values * up / down).round() * down / up).where(places.abs() <= 300, values)

@@ -1,0 +1,94 @@
+"""The claims about LPG, as docs/claims.toml says they are decided."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from gm_experiments.common.claims import Claim
+from gm_experiments.lpg.figures import EQUAL, KINDS
+from gm_experiments.lpg.settings import FOR_THE_MEAN, HAND_MADE, LEARNT, Settings
+from gm_lab.analysis import Comparison, Units, Verdict, above
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Measured(NamedTuple):
+    """The claims are decided by these means.
+
+    Attributes:
+        end: per task, at the end of a lifetime.
+        mean: per task, over a lifetime.
+        study: per MDP, of estimates whose updates and outer gradient are exact.
+        steps: every K of the study.
+    """
+
+    end: Units
+    mean: Units
+    study: Units
+    steps: list[float]
+
+
+def measured(frame: "pd.DataFrame") -> Measured:
+    """Takes them from results.csv."""
+    lives, study = frame[frame["figure"] == "learning"], frame[frame["figure"] == "gradient"]
+    spans = lives[lives["update"] == lives["update"].max()], lives[lives["update"] > 0]
+    exact = Units(study[study["permutation"] == "ESE"], "mdp")
+    end, mean = (Units(span, "task") for span in spans)
+    return Measured(end, mean, exact, sorted(set(study["inner_steps"])))
+
+
+def beats(suffix: str, means: Measured) -> Iterator[Comparison]:
+    """The learnt rule is above each hand-made one, in all tasks and in those of each kind."""
+    scores = means.mean if suffix else means.end
+    for rule in HAND_MADE:
+        for where, label in (({}, "all tasks"), *(({"kind": kind}, label) for kind, label in KINDS.items())):
+            ours, theirs = (scores("score", rule=name + suffix, **where) for name in (LEARNT, rule))
+            yield above(f"{label}, against {rule.replace('_', ' ')}", ours, theirs)
+
+
+def unbiased(steps: float, means: Measured) -> Iterator[Comparison]:
+    """Neither AD nor LVC has a bias at one K."""
+    biases = biases_of(steps, means)
+    label = f"K = {steps:.0f}"
+    if any(len(bias) == 0 for bias in biases):
+        yield Comparison(label, None, "no data")
+        return
+    worst = float(max(bias.max() for bias in biases))
+    yield Comparison(f"{label}: no bias", worst <= EQUAL, f"largest squared bias {worst:.1e} ‖g‖²")
+
+
+def less_biased(means: Measured) -> Iterator[Comparison]:
+    """AD has more bias than LVC at every K > 1."""
+    for steps in means.steps:
+        if steps > 1:
+            yield above(f"K = {steps:.0f}: squared bias / ‖g‖², AD − LVC > 0", *biases_of(steps, means))
+
+
+def biases_of(steps: float, means: Measured) -> "list[pd.Series[float]]":
+    """Returns the exact squared biases of AD and of LVC at one K."""
+    return [means.study("expected_bias_sq", estimator=name, inner_steps=steps) for name in ("ad", "lvc")]
+
+
+CLAIMS: tuple[Claim[Measured], ...] = (
+    Claim(
+        "LPG-1",
+        "in held-out, larger tasks the learnt rule ends a lifetime above hand-made rules, all tuned for that",
+        (partial(beats, ""),),
+        examples=6,
+    ),
+    Claim(
+        "LPG-2",
+        "on average over a lifetime it is above hand-made rules, all tuned for that",
+        (partial(beats, FOR_THE_MEAN),),
+        examples=6,
+    ),
+    Claim("LPG-3", "K = 1: neither AD nor LVC has a bias (φ ≠ θ)", (partial(unbiased, 1),)),
+    Claim("LPG-4", "K > 1: AD's meta-gradient is the more biased, LVC's the less", (less_biased,), examples=3),
+)
+
+
+def claims(_settings: Settings, frame: "pd.DataFrame") -> list[Verdict]:
+    """Returns the verdicts on LPG-1 to LPG-4."""
+    means = measured(frame)
+    return [claim.verdict(means) for claim in CLAIMS]

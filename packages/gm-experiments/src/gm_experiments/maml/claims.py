@@ -1,0 +1,199 @@
+"""The claims of the paper about MAML, as docs/claims.toml says they are decided."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import pairwise, product
+from typing import TYPE_CHECKING
+
+from gm_experiments.common.claims import Claim, Evidence
+from gm_experiments.common.labels import ESTIMATORS
+from gm_experiments.maml.settings import POWERS, Settings
+from gm_experiments.theory import claims as theory
+from gm_lab import analysis
+from gm_lab.analysis import Comparison, above, alike, at_least, at_most
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FEW, SOME, MANY = (2, 4, 8, 16), (16, 32, 64), (64, 128, 256)
+EXACT_OUTER, SAMPLED_OUTER = ("SSE", "SEE", "ESE"), ("SSS", "SES", "ESS")
+ACTOR_CRITIC = ("lvc", "loaded_dice", "ad")
+VARIED = {"fig6": ("inner_steps", "K"), "fig5": ("inner_lr", "α")}
+"""The figures whose ends are compared, with what they vary."""
+
+Figures = dict[str, Evidence]
+"""What is measured over sample sizes in fig4, and with K = 1 in fig1, too; over K in fig6, over α in fig5."""
+
+
+def ordered(
+    estimator: str,
+    chain: Sequence[str],
+    sizes: Sequence[int],
+    figures: Figures,
+    *,
+    of: str = "fig4",
+    metric: str = "accuracy",
+) -> Iterator[Comparison]:
+    """Each permutation of a chain is above the next one, at every size."""
+    for size in sizes:
+        for high, low in pairwise(chain):
+            first, second = (figures[of](estimator, p, size, metric=metric) for p in (high, low))
+            yield above(f"{ESTIMATORS[estimator]} {high} > {low} at {size}", first, second)
+
+
+def equal(
+    estimator: str, pair: tuple[str, str], sizes: Sequence[int], figures: Figures, *, of: str = "fig4"
+) -> Iterator[Comparison]:
+    """Two permutations are alike at every size."""
+    for size in sizes:
+        first, second = (figures[of](estimator, p, size) for p in pair)
+        yield alike(f"{ESTIMATORS[estimator]} {pair[0]} ≈ {pair[1]} at {size}", first, second)
+
+
+def better(
+    high: str, low: str, permutations: Sequence[str], sizes: Sequence[int], figures: Figures
+) -> Iterator[Comparison]:
+    """One estimator is above another in the same permutations, at every size."""
+    for permutation in permutations:
+        for size in sizes:
+            first, second = (figures["fig4"](name, permutation, size) for name in (high, low))
+            yield above(f"{ESTIMATORS[high]} > {ESTIMATORS[low]} in {permutation} at {size}", first, second)
+
+
+def gaps_shrink(pairs: Sequence[tuple[str, str]], figures: Figures) -> Iterator[Comparison]:
+    """The difference of two permutations of LVC is larger at the smallest size than at the largest."""
+    for high, low in pairs:
+        small, large = (figures["fig1"]("lvc", high, size) - figures["fig1"]("lvc", low, size) for size in (4, 256))
+        yield above(f"gap {high} − {low} at 4 > at 256", small, large)
+
+
+def only_an_exact_hessian_gets_there(figures: Figures) -> Iterator[Comparison]:
+    """The accuracy of AD approaches 1 with an exact Hessian, and stays below .85 with a sampled one."""
+    yield at_least("AD SEE at 256 > .97", figures["fig1"]("ad", "SEE", 256), 0.97)
+    yield at_most("AD ESE at 256 < .85", figures["fig1"]("ad", "ESE", 256), 0.85)
+
+
+def less_variance_alone(sizes: Sequence[int], figures: Figures) -> Iterator[Comparison]:
+    """With everything sampled LVC is as accurate as Loaded-DiCE and varies less."""
+    for size in sizes:
+        lvc, loaded = (partial(figures["fig4"], name, "SSS", size) for name in ("lvc", "loaded_dice"))
+        yield alike(f"accuracy at {size}", lvc(), loaded())
+        yield above(f"variance of Loaded-DiCE > LVC at {size}", loaded(metric="variance"), lvc(metric="variance"))
+
+
+def _ends(figures: Figures) -> Iterator[tuple[Evidence, str, float, float]]:
+    """For fig6 and fig5: what is measured, what varies, its smallest and its largest value."""
+    for figure, (axis, unit) in VARIED.items():
+        points = figures[figure].points(axis) or [0.0]
+        yield figures[figure], unit, points[0], points[-1]
+
+
+def loses_accuracy(figures: Figures) -> Iterator[Comparison]:
+    """SSE is less accurate at the largest K or α than at the smallest, in every estimator."""
+    for evidence, unit, small, large in _ends(figures):
+        for name, label in ESTIMATORS.items():
+            first, second = (evidence(name, "SSE", point) for point in (small, large))
+            yield above(f"{label} SSE at {unit} = {small:g} > at {large:g}", first, second)
+
+
+def only_ad_suffers_from_its_hessian(figures: Figures) -> Iterator[Comparison]:
+    """At the largest K or α a sampled Hessian costs AD more than a sampled inner gradient, and the others as much."""
+    for evidence, unit, _, large in _ends(figures):
+        for first, second in (("SEE", "ESE"), ("SES", "ESS")):
+            for name in ("lvc", "loaded_dice", "ad"):
+                relation, sign = (above, ">") if name == "ad" else (alike, "≈")
+                label = f"{ESTIMATORS[name]} {first} {sign} {second} at {unit} = {large:g}"
+                yield relation(label, evidence(name, first, large), evidence(name, second, large))
+
+
+CLAIMS: tuple[Claim[Figures], ...] = (
+    Claim(
+        "MAML-1",
+        "LVC, K = 1, few samples: SEE ≈ ESE > SSE",
+        (
+            partial(equal, "lvc", ("SEE", "ESE"), FEW, of="fig1"),
+            partial(ordered, "lvc", ("SEE", "SSE"), FEW, of="fig1"),
+            partial(ordered, "lvc", ("ESE", "SSE"), FEW, of="fig1"),
+        ),
+    ),
+    Claim(
+        "MAML-2",
+        "the gap between those three shrinks as the sample size grows",
+        (partial(gaps_shrink, (("SEE", "SSE"), ("ESE", "SSE"))),),
+    ),
+    Claim("MAML-3", "AD, K = 1: SEE > ESE at every size", (partial(ordered, "ad", ("SEE", "ESE"), POWERS, of="fig1"),)),
+    Claim(
+        "MAML-4",
+        "AD: only SEE approaches accuracy 1; a sampled Hessian stays biased",
+        (only_an_exact_hessian_gets_there,),
+    ),
+    Claim(
+        "MAML-5",
+        "the outer gradient matters most: SSE, SEE, ESE > SSS, SES, ESS",
+        tuple(partial(ordered, *where, POWERS) for where in product(ACTOR_CRITIC, product(EXACT_OUTER, SAMPLED_OUTER))),
+    ),
+    Claim(
+        "MAML-6",
+        "LVC with a sampled outer gradient: EES > SES > ESS > SSS",
+        (partial(ordered, "lvc", ("EES", "SES", "ESS", "SSS"), POWERS),),
+    ),
+    Claim(
+        "MAML-7",
+        "DiCE is worst in every case",
+        tuple(partial(better, name, "dice", (*SAMPLED_OUTER, "EES", *EXACT_OUTER), POWERS) for name in ACTOR_CRITIC),
+    ),
+    Claim(
+        "MAML-8",
+        "SSS: LVC and Loaded-DiCE comparable in accuracy, LVC's variance smaller",
+        (partial(less_variance_alone, (16, 32, *MANY)),),
+    ),
+    Claim(
+        "MAML-9",
+        "AD below LVC and Loaded-DiCE wherever the Hessian is sampled",
+        tuple(partial(better, name, "ad", ("SSE", "ESE", "SSS", "ESS"), MANY) for name in ("lvc", "loaded_dice")),
+    ),
+    Claim(
+        "MAML-10",
+        "exact outer: LVC ESE ≈ SEE > SSE; Loaded-DiCE SEE > ESE > SSE",
+        (
+            partial(equal, "lvc", ("ESE", "SEE"), SOME),
+            partial(ordered, "lvc", ("SEE", "SSE"), SOME),
+            partial(ordered, "lvc", ("ESE", "SSE"), SOME),
+            partial(ordered, "loaded_dice", ("SEE", "ESE", "SSE"), SOME),
+        ),
+    ),
+    Claim("MAML-11", "more steps or a larger α: SSE loses much accuracy in every estimator", (loses_accuracy,)),
+    Claim(
+        "MAML-12",
+        "large K or α: LVC and Loaded-DiCE SEE ≈ ESE, SES ≈ ESS; AD: the Hessian error dominates",
+        (only_ad_suffers_from_its_hessian,),
+    ),
+    Claim(
+        "MAML-13",
+        "correcting the composition raises variance; only for LVC and AD with an exact outer gradient it lowers it",
+        tuple(
+            partial(ordered, name, pair, POWERS, metric="variance")
+            for name, pair in (
+                *product(ESTIMATORS, (("EES", "SES"), ("ESS", "SSS"))),
+                *product(("dice", "loaded_dice"), (("ESE", "SSE"),)),
+                *product(("lvc", "ad"), (("SSE", "ESE"),)),
+            )
+        ),
+    ),
+)
+
+
+def claims(settings: Settings, frame: "pd.DataFrame") -> list[analysis.Verdict]:
+    """The verdicts on what the chosen figures are about."""
+    verdicts = [] if settings.figure == ("theory",) else paper_claims(frame)
+    return verdicts + (theory.claims(frame) if "theory" in settings.figure else [])
+
+
+def paper_claims(frame: "pd.DataFrame") -> list[analysis.Verdict]:
+    """The verdicts on MAML-1 to MAML-13."""
+    figures = {
+        "fig1": Evidence(frame, ("fig1", "fig4"), ("sample_size",)),
+        "fig4": Evidence(frame, ("fig4",), ("sample_size",)),
+        **{figure: Evidence(frame, (figure,), (axis,)) for figure, (axis, _) in VARIED.items()},
+    }
+    return [claim.verdict(figures) for claim in CLAIMS]

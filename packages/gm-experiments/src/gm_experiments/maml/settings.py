@@ -1,0 +1,42 @@
+"""The flags, the figures and the cells of the MAML experiment."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from gm_experiments.common import settings as common
+from gm_experiments.common.grid import Grid
+from gm_experiments.theory import settings as theory
+
+POWERS = (2, 4, 8, 16, 32, 64, 128, 256)
+Figure = Literal["fig1", "fig4", "fig5", "fig6", "theory"]
+FIGURES: dict[str, Grid] = {
+    "fig1": Grid(estimators=("lvc", "ad"), permutations=("SSE", "SEE", "ESE"), sample_sizes=POWERS),
+    "fig4": Grid(sample_sizes=POWERS),
+    "fig5": Grid(inner_lrs=(1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0)),
+    "fig6": Grid(inner_steps=(1, 2, 3, 4, 5, 6)),
+}
+
+
+@dataclass(frozen=True)
+class Settings(common.TabularSettings):
+    """How biased is the MAML-RL meta-gradient, where does the bias come from, and which estimator fixes it?
+
+    Without a flag: Figures 1(a,b) and 4 of the paper at its full budget, the exact meta-gradient beside every estimate.
+    """
+
+    figure: tuple[Figure, ...] = ("fig1", "fig4")
+    """Figures to reproduce: fig1 and fig4 vary the sample size, fig5 the inner learning rate, fig6 the inner steps;
+    theory sets Lemma 4.4 and Theorem 4.5 beside what they bound."""
+
+
+def cells(settings: Settings) -> list[common.Cell]:
+    """One cell for each block of MDPs, K and α, whichever figures need it."""
+    chosen: dict[str, Grid] = {name: grid for name, grid in FIGURES.items() if name in settings.figure}
+    if "theory" not in settings.figure:
+        return common.cells(settings, chosen)
+    return [replace(cell, unused=theory.COLUMNS) for cell in common.cells(settings, chosen | theory.GRIDS)]
+
+
+def extra_columns(settings: Settings) -> tuple[str, ...]:
+    """The columns that results.csv has for theory alone."""
+    return theory.COLUMNS if "theory" in settings.figure else ()

@@ -1,0 +1,226 @@
+"""The flags of the Atari experiment, its columns, and the cells that it is cut into."""
+
+import importlib
+import math
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+import gm_lab
+
+if TYPE_CHECKING:
+    import gm_mgrl_atari as mgrl
+
+Algorithm = Literal["a2c", "mgrl", "mgrl-lvc"]
+PAPER_ENVS, DEMO_ENVS, DEMO_UPDATES = 64, 8, 80
+PAPER_GAMES = ("Asteroids", "Qbert", "Tennis", "BeamRider", "Alien", "Assault", "DoubleDunk", "Seaquest")
+NAMES = ("gamma", "gae_lambda", "value_coef", "entropy_coef")
+"""The coefficients that are learnt, as `gm_mgrl_atari` names them."""
+PARTS = (
+    "emulation",
+    "policy inference",
+    "inner losses and gradients",
+    "outer loss and meta-gradient",
+    "optimisers",
+    "log and checkpoints",
+)
+"""The parts of a run's time, as `gm_mgrl_atari` names them."""
+KEY = ("figure", "game", "algorithm", "seed", "updates", "variant")
+PROGRESS = ("env_steps", "emulated_steps", "episode_return", "episode_length", "episodes", *NAMES)
+TERMS = ("policy_term", "value_term", "entropy_term")
+RATES = ("steps_per_second", "emulator_steps_per_second", "learner_steps_per_second")
+MEASURES, ENDS = ("accuracy", "bias_sq", "variance", "change"), ("", "_low", "_high")
+"""Of meta-gradients, and the ends of their intervals."""
+QUALITY = (
+    "windows",
+    *(f"{measure}{end}" for measure in MEASURES for end in ENDS),
+    "distance",
+    *(f"gradient_{name}" for name in NAMES),
+)
+SECONDS = tuple(f"seconds_{part.replace(' ', '_')}" for part in PARTS)
+"""Wall time of a run's parts, since it was last begun."""
+COLUMNS = (*KEY, *PROGRESS, *TERMS, *RATES, *SECONDS, *QUALITY)
+CURVES = (
+    gm_lab.Curves(
+        ("figure", "game", "algorithm", "seed"),
+        x="env_steps",
+        y=(*PROGRESS[1:], *TERMS, "steps_per_second"),
+        figures=("returns",),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Settings(gm_lab.RunSettings):
+    """Does meta-gradient RL on Atari gain from correcting its Hessian?
+
+    Without a flag: a demonstration of some minutes on two cores, A2C, 3-step MGRL and 3-step MGRL with LVC on one game,
+    too short to tell which is the better. The paper's run: --games Qbert --env-steps 40_000_000 --seeds 5.
+    """
+
+    figure: tuple[Literal["returns", "gradient"], ...] = ("returns", "gradient")
+    """returns: Figures 3, 9 and 10; gradient: the meta-gradient's bias, variance and direction at points of a run."""
+    games: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--game",))] = ("Qbert",)
+    """The paper's: Asteroids Qbert Tennis BeamRider Alien Assault DoubleDunk Seaquest; or any other that ALE has."""
+    algorithms: Annotated[tuple[Algorithm, ...], tyro.conf.arg(aliases=("--algorithm",))] = ("a2c", "mgrl", "mgrl-lvc")
+    """Which to train; gradient is measured in runs of the last one."""
+    seeds: int = 1
+    """Independent runs; the intervals are over these."""
+    env_steps: int | None = None
+    """Environment steps of kept updates, 40_000_000 in the paper; the demonstration's 3,200 if not given."""
+    envs: int | None = None
+    """Environments; 64 as in the paper, 8 in the demonstration."""
+    steps: int = 5
+    """Steps of each environment per update."""
+    inner_steps: int = 3
+    """K, updates that the meta-gradient looks through."""
+    schedule: Literal["discard", "online"] = "discard"
+    """discard: of K updates only the first is kept, as in the paper; online: all are kept."""
+    estimator: str | None = None
+    """Of MGRL's policy term instead of the algorithm's: ad, lvc, loaded_dice or your own as package.module:function."""
+    inner_lr: float = 7e-4
+    """Adam's learning rate, which decays linearly to 0."""
+    meta_lr: float = 1e-3
+    """Learning rate of the meta-parameters."""
+    max_grad_norm: float = 0.5
+    """Norm to which gradients are clipped."""
+    adam_eps: float = 1e-8
+    """Adam's ε."""
+    conditioned: bool = True
+    """Whether the critic is told γ, in A2C as well; the reference code's A2C isn't."""
+    gradient_points: tuple[float, ...] = (0.0, 0.5)
+    """Where in a run the meta-gradient is measured, as parts of its updates; at the end the learning rate is 0."""
+    gradient_windows: int = 24
+    """Windows of K + 1 batches at each point."""
+    checkpoint_minutes: float = 10.0
+    """Time between checkpoints; Ctrl-C or SIGTERM writes one, too, with any number of workers."""
+
+
+@dataclass(frozen=True)
+class MgrlCell:
+    """A cell is one run, and at how many updates its meta-gradient is measured."""
+
+    root_seed: int
+    game: str
+    seed: int
+    training: "mgrl.Training"
+    points: tuple[int, ...]
+    windows: int
+
+
+def cells(settings: Settings) -> list[MgrlCell]:
+    """Returns one cell per game, seed and algorithm.
+
+    Raises:
+        BadInput: the extra that trains is missing, or a flag is out of range.
+    """
+    require_atari()
+    require_flags(settings)
+    algorithms = dict.fromkeys(settings.algorithms)
+    runs = [(game, seed, name) for game in games_of(settings) for seed in range(settings.seeds) for name in algorithms]
+    listed = []
+    for game, seed, algorithm in runs:
+        training = training_of(settings, algorithm)
+        studied = "gradient" in settings.figure and algorithm == settings.algorithms[-1]
+        points = points_of(settings, training) if studied else ()
+        listed.append(MgrlCell(settings.seed, game, seed, training, points, settings.gradient_windows))
+    other = settings.estimator is None or not {"mgrl", "mgrl-lvc"} <= {*settings.algorithms}
+    gm_lab.require(settings, "estimator", "one of mgrl and mgrl-lvc beside it, which it makes the same", other)
+    return listed
+
+
+def require_atari() -> None:
+    """Refuses to go on without the package that trains.
+
+    Raises:
+        BadInput: it is not installed.
+    """
+    try:
+        importlib.import_module("gm_mgrl_atari")
+    except ImportError as error:
+        raise gm_lab.BadInput(f"expected gm-experiments[atari], the extra that trains on Atari; {error}") from None
+
+
+def require_flags(settings: Settings) -> None:
+    """Refuses flags that are out of range.
+
+    Raises:
+        BadInput: there is one.
+    """
+    for name in ("seeds", "steps", "inner_steps"):
+        gm_lab.require(settings, name, "an integer of at least 1", getattr(settings, name) >= 1)
+    gm_lab.require(settings, "envs", "an integer of at least 1", envs_of(settings) >= 1)
+    batch = envs_of(settings) * settings.steps
+    enough = settings.env_steps is None or settings.env_steps >= batch
+    gm_lab.require(settings, "env_steps", f"at least {batch}, the steps of one update", enough)
+    gm_lab.require(settings, "gradient_windows", "an integer of at least 2", settings.gradient_windows >= 2)
+    inside = all(0 <= point <= 1 for point in settings.gradient_points)
+    gm_lab.require(settings, "gradient_points", "numbers from 0 to 1", inside)
+    gm_lab.require(settings, "checkpoint_minutes", "a positive number", settings.checkpoint_minutes > 0)
+
+
+def envs_of(settings: Settings) -> int:
+    """Returns the number of environments, which the paper and the demonstration have of their own."""
+    return settings.envs if settings.envs is not None else PAPER_ENVS if settings.env_steps else DEMO_ENVS
+
+
+def games_of(settings: Settings) -> list[str]:
+    """Returns the games, each once and in the one spelling.
+
+    Raises:
+        BadInput: ALE has no such game.
+    """
+    import gm_mgrl_atari as mgrl
+
+    try:
+        return list(dict.fromkeys(mgrl.game_name(game) for game in settings.games))
+    except ValueError as error:
+        raise gm_lab.BadInput(f"--games: {error}") from error
+
+
+def training_of(settings: Settings, algorithm: str) -> "mgrl.Training":
+    """Returns what the numbers of an algorithm's runs depend on besides the seed.
+
+    Raises:
+        BadInput: a flag is out of range.
+    """
+    import gm_mgrl_atari as mgrl
+
+    envs = envs_of(settings)
+    updates = DEMO_UPDATES if settings.env_steps is None else settings.env_steps // (envs * settings.steps)
+    shared = {
+        field.name: getattr(settings, field.name) for field in fields(mgrl.Training) if hasattr(settings, field.name)
+    }
+    own = {"estimator": None} if algorithm == "a2c" else {}
+    training = mgrl.Training(**(shared | own | {"algorithm": algorithm, "updates": updates, "envs": envs}))
+    try:
+        training.check()
+    except ValueError as error:
+        name, _, rest = str(error).partition(":")
+        raise gm_lab.BadInput(f"--{name.replace('_', '-')}:{rest}") from error
+    return training
+
+
+def points_of(settings: Settings, training: "mgrl.Training") -> tuple[int, ...]:
+    """Returns after how many updates the meta-gradient is measured, in the online schedule at the end of a window.
+
+    Raises:
+        BadInput: a window there would reach the end of training, where the learning rate is 0.
+    """
+    from gm_mgrl_atari import study
+
+    at = {round(part * training.updates) for part in settings.gradient_points}
+    if training.schedule == "online":
+        at = {-(-point // training.inner_steps) * training.inner_steps for point in at}
+    expected = (
+        f"points whose windows of {training.inner_steps} updates end within the run's {training.updates}, after which "
+        "the learning rate is 0 (--figure returns measures none)"
+    )
+    gm_lab.require(settings, "gradient_points", expected, max(at) <= study.last_point(training))
+    return tuple(sorted(at))
+
+
+def completed(row: gm_lab.Row) -> gm_lab.Row:
+    """Returns the row with every column: no text where there is none, NaN where there is no number."""
+    return {column: row.get(column, "" if column == "variant" else math.nan) for column in COLUMNS}

@@ -1,0 +1,130 @@
+"""Runs of the Atari experiment are drawn and judged together, whether they are finished or not."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gm_lab
+from gm_experiments.mgrl.settings import COLUMNS, KEY, Settings, completed, require_atari
+from gm_lab.run import Tail, make_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["main", "rows_of", "together"]
+
+WHICH_RUNS = {"figure", "games", "algorithms", "seeds", "seed"}
+"""Settings in which run directories that are drawn together may differ."""
+
+
+def rows_of(run_dir: Path) -> "pd.DataFrame":
+    """Reads what a run directory holds: results.csv, and what unfinished runs have logged.
+
+    Their log.csv is what the finished run will have; the rows for those who watch may also have what was computed after
+    the checkpoint from which a killed run went on.
+
+    Raises:
+        BadInput: it holds neither.
+    """
+    import pandas as pd
+
+    live = [
+        completed({"figure": "returns", **_run_of(path.parent.name), **row})
+        for path in sorted(run_dir.glob("training/*/log.csv"))
+        for row in Tail(path).rows()
+    ]
+    finished = run_dir / "results.csv"
+    frames = [pd.read_csv(finished, keep_default_na=False, na_values=["nan"])] if finished.exists() else []
+    frames += [pd.DataFrame(live, columns=list(COLUMNS))] if live else []
+    if not frames:
+        raise gm_lab.BadInput(f"expected a run directory of mgrl_atari, got {run_dir}, which has no rows")
+    if not {*KEY} <= {*frames[0].columns}:
+        raise gm_lab.BadInput(f"expected a run directory of mgrl_atari, got {run_dir}, which another app has written")
+    return pd.concat(frames).drop_duplicates(list(KEY)).sort_values(list(KEY), ignore_index=True)
+
+
+def _run_of(folder: str) -> dict[str, str | int]:
+    """Takes game, algorithm and seed from the name of a run's folder, such as Qbert-mgrl-lvc-0."""
+    game, _, rest = folder.partition("-")
+    algorithm, _, seed = rest.rpartition("-")
+    return {"game": game, "algorithm": algorithm, "seed": int(seed)}
+
+
+def settings_of(run_dir: Path) -> dict[str, Any]:
+    """Reads the settings in a run directory's config.yaml.
+
+    Raises:
+        BadInput: there are none.
+    """
+    import yaml
+
+    try:
+        config = yaml.safe_load((run_dir / "config.yaml").read_bytes())
+        if config["app"] != "mgrl_atari":
+            raise gm_lab.BadInput(f"expected a run directory of mgrl_atari, got {run_dir}, a run of {config['app']}")
+        return dict(config["settings"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        raise gm_lab.BadInput(f"expected a run directory of mgrl_atari, got {run_dir}") from None
+
+
+def together(run_dirs: Sequence[Path]) -> "tuple[pd.DataFrame, dict[str, Any]]":
+    """Joins the rows of several run directories; they share the settings that it returns, too.
+
+    Runs with different roots of their random streams (--seed) are different runs: their seeds are numbered anew.
+
+    Raises:
+        BadInput: the settings differ in more than which runs there are.
+    """
+    import pandas as pd
+
+    settings = [settings_of(run_dir) for run_dir in run_dirs]
+    for run_dir, other in zip(run_dirs, settings, strict=True):
+        for name in sorted({*settings[0], *other} - WHICH_RUNS):
+            if other.get(name) != settings[0].get(name):
+                raise gm_lab.BadInput(
+                    f"expected runs of the same settings, got {name} {settings[0].get(name)} in {run_dirs[0]} "
+                    f"and {other.get(name)} in {run_dir}"
+                )
+    frames = [rows_of(run_dir).assign(root=own["seed"]) for run_dir, own in zip(run_dirs, settings, strict=True)]
+    frame = pd.concat(frames).drop_duplicates(["root", *KEY])
+    if frame["root"].nunique() > 1:
+        frame["seed"] = frame.groupby(["root", "seed"]).ngroup()
+    return frame.drop(columns="root").sort_values(list(KEY), ignore_index=True), settings[0]
+
+
+def run_dirs_in(folder: Path) -> list[Path]:
+    """Returns the folder itself if it is a run directory, else the run directories in it."""
+    if (folder / "config.yaml").exists():
+        return [folder]
+    return sorted(path.parent for path in folder.glob("*/config.yaml")) or [folder]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draws the figures of runs, finished or not, and prints the verdicts on the claims."""
+    from rich.console import Console
+
+    parser = argparse.ArgumentParser(prog="mgrl_figures", description=main.__doc__)
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="DIR", help="run directories of mgrl_atari.py, or folders of such"
+    )
+    parser.add_argument("--svg", action="store_true", help="write them as SVG, too")
+    parser.add_argument("--to", type=Path, metavar="DIR", help="where figures go (default: figures in the first DIR)")
+    asked = parser.parse_args(argv)
+    folder = asked.to or asked.folders[0] / "figures"
+    try:
+        require_atari()
+        from gm_experiments.mgrl import claims, figures
+        from gm_lab.analysis import as_table, save
+
+        frame, settings = together([run_dir for given in asked.folders for run_dir in run_dirs_in(given)])
+        drawn = figures.figures(Settings(), frame)
+        make_folder(folder)
+        Console().print(as_table(claims.verdicts(settings, frame)))
+        for name, figure in drawn.items():
+            print(*save(figure, folder / name, asked.svg), sep="\n")
+    except gm_lab.BadInput as error:
+        print(f"mgrl_atari: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,199 @@
+"""The rows of the studies of theory: each bound beside what it bounds."""
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import gm_estimators as estimators
+import gm_exact
+import gm_lab
+from gm_estimators.estimator import families
+from gm_estimators.metrics import Interval
+from gm_exact import Constants, Errors
+from gm_experiments.common.checks import estimators_are_input
+from gm_experiments.common.grid import Grid
+from gm_experiments.common.mdps import RandomMDPs
+from gm_experiments.common.problem import TabularProblem
+from gm_experiments.common.settings import METRICS, Cell
+from gm_experiments.theory.problem import Point, hessian_errors, length, sampled_path
+from gm_experiments.theory.settings import GRIDS, HESSIAN_ERRORS, HESSIAN_NOISE, ROUNDING
+
+
+def rows(cell: Cell, mdps: RandomMDPs, problem: TabularProblem) -> list[gm_lab.Row]:
+    """The rows of all studies that a cell asks for.
+
+    Raises:
+        BadInput: if a user's estimator fails, or II is to be estimated from the trajectories of I.
+    """
+    grids = [(study, grid) for study, grid in cell.grids if study in GRIDS]
+    if not grids:
+        return []
+    if cell.tabular.samples == "shared":
+        raise gm_lab.BadInput(
+            "--samples: expected independent with --figure theory, whose bounds need it, got 'shared'"
+        )
+    point = Point.at(mdps, problem, cell.inner_steps, cell.inner_lr)
+    rows: list[gm_lab.Row] = []
+    with estimators_are_input():
+        for study, grid in grids:
+            measure = {"theory_split": _split, "theory_hessian": _injected}.get(study, _composition)
+            for labels, measured, *bounds in measure(point, grid):
+                rows += _as_rows({"figure": study} | cell.terms | labels, cell.mdps, measured, bounds)
+    return rows
+
+
+Labels = dict[str, Any]
+Measurement = tuple[Labels, Interval, Tensor, Tensor]
+"""What was measured, with its value, its local and its global bound, each per MDP."""
+
+
+def _composition(point: Point, grid: Grid) -> Iterator[Measurement]:
+    """E‖θ̂ᴷ − θᴷ‖ beside Lemma 4.4, which is a theorem about these very samples: c₂ and σ are theirs."""
+    worldwide = _global_constants(point).c2
+    for name in grid.estimators:
+        for size in grid.sample_sizes:
+            path, inner_std = sampled_path(point, name, size)
+            distance = estimators.metrics.mean_interval(length(path[-1] - point.exact_path[-1]))
+            local = gm_exact.local_c2(point.mdps.mdp, point.exact_path, path)
+            limits = [gm_exact.eq6_compositional_bias(c2, inner_std, **point.terms) for c2 in (local, worldwide)]
+            labels = _labels("distance", estimator=name, permutation="SEE", sample_size=size)
+            yield labels, distance, limits[0], limits[1]
+
+
+def _split(point: Point, grid: Grid) -> Iterator[Measurement]:
+    """Bias and variance with I, II or both sampled, on the same samples, beside Theorem 4.5."""
+    truth = estimators.exact_meta_gradient(point.problem, **point.terms)[:, 0].flatten(1)
+    chosen = [estimators.load(name) for name in grid.estimators]
+    estimates = estimators.decompose(
+        point.problem,
+        chosen,
+        permutations=[p for p in grid.permutations if p[2] == "E"],
+        sizes=grid.sample_sizes,
+        **point.terms,
+    )
+    known = _known(point, chosen)
+    for (name, permutation, size), estimate in estimates.items():
+        assert isinstance(size, int)  # as it was given
+        labels = {"estimator": name, "permutation": permutation, "sample_size": size}
+        yield from _theorem(point, labels, estimate.flatten(2), truth, *known(name, permutation, size))
+
+
+def _known(point: Point, chosen: list[estimators.Estimator]) -> Callable[[str, str, int], tuple[Constants, Errors]]:
+    """(estimator, permutation, size) ↦ the constants along the path taken, and the errors of what is sampled there."""
+    mdp, exact_path = point.mdps.mdp, point.exact_path
+    leaders = {e.name: group[0].name for group in families(chosen) for e in group}
+    exact_constants = gm_exact.local_constants(mdp, exact_path)
+
+    @functools.cache  # estimators of one family share their sampled path
+    def sampled(leader: str, size: int) -> tuple[list[Tensor], Tensor, Constants]:
+        path, inner_std = sampled_path(point, leader, size)
+        return path, inner_std, gm_exact.local_constants(mdp, exact_path, path)
+
+    @functools.cache
+    def on_exact_path(name: str, size: int) -> tuple[Tensor, Tensor]:
+        return hessian_errors(point, name, size, exact_path)
+
+    def known(name: str, permutation: str, size: int) -> tuple[Constants, Errors]:
+        constants, errors, path = exact_constants, Errors(), exact_path
+        if permutation[0] == "S":
+            path, inner_std, constants = sampled(leaders[name], size)
+            errors = Errors(inner_std=inner_std)
+        if permutation[1] == "S":
+            bias, std = on_exact_path(name, size)
+            if permutation[0] == "S":
+                # one sampled path stands for all: its errors are estimated from the repeats, which need a common θ
+                there = hessian_errors(point, name, size, [theta[:, :1] for theta in path])
+                bias, std = (torch.maximum(x, y) for x, y in zip(there, (bias, std), strict=True))
+            errors = replace(errors, hessian_bias=bias, hessian_std=std)
+        return constants, errors
+
+    return known
+
+
+def _injected(point: Point, _grid: Grid) -> Iterator[Measurement]:
+    """Everything exact but the Hessian H + δI + 0.3 diag(N(0, 1)): MAML, and LIRPG at φ = 0, of degree K − 1 in δ."""
+    mdp, theta = point.mdps.mdp, point.exact_path[0]
+    phi = torch.zeros_like(theta)
+    drawn = [HESSIAN_NOISE * point.mdps.normal("injected", step) for step in range(point.inner_steps)]
+    # no mean over the repeats, so that δ is the error of the mean, not only on average
+    noise = [x - x.mean(1, keepdim=True) for x in drawn]
+    # the spectral norm of a diagonal matrix is its largest entry
+    std = torch.stack([x.flatten(2).abs().amax(-1).square().mean(-1).sqrt() for x in noise]).amax(0)
+    adjoint, meta = _with_injected(point, noise)
+    maml = gm_exact.maml_meta_gradient(mdp, theta, **point.terms)
+    lirpg = gm_exact.lirpg_meta_gradient(mdp, theta, phi, **point.terms)
+    for algorithm, estimates, truth, intrinsic in (("maml", adjoint, maml, None), ("lirpg", meta, lirpg, phi)):
+        local = gm_exact.local_constants(mdp, point.exact_path, intrinsic_reward=intrinsic)
+        for value, each in zip(HESSIAN_ERRORS, estimates, strict=True):
+            labels = {"algorithm": algorithm, "estimator": "exact", "permutation": "ESE", "hessian_error": value}
+            errors = Errors(hessian_bias=value, hessian_std=std)
+            yield from _theorem(point, labels, each.flatten(2), truth[:, 0].flatten(1), local, errors, intrinsic)
+
+
+def _with_injected(point: Point, noise: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The meta-gradients of MAML and of LIRPG at φ = 0 with H + δI + noise for H, `[δ, mdp, repeat, state, action]`."""
+    *inner, outer = [gm_exact.evaluate(point.mdps.mdp, theta) for theta in point.exact_path]
+    error = torch.tensor(HESSIAN_ERRORS, dtype=outer.gradient.dtype, device=outer.gradient.device)
+    adjoint = outer.gradient.expand(len(error), *point.problem.params.shape)
+    meta = torch.zeros_like(adjoint)
+    for evaluation, diagonal in zip(reversed(inner), reversed(noise), strict=True):
+        tangent = evaluation.tangent(adjoint)
+        meta = meta + point.inner_lr * tangent.occupancy
+        hessian = tangent.gradient + (error.reshape(-1, 1, 1, 1, 1) + diagonal) * adjoint
+        adjoint = adjoint + point.inner_lr * hessian
+    return adjoint, meta
+
+
+def _theorem(
+    point: Point,
+    labels: Labels,
+    estimates: Tensor,
+    truth: Tensor,
+    local: Constants,
+    errors: Errors,
+    intrinsic: Tensor | None = None,
+) -> Iterator[Measurement]:
+    """Bias and variance beside Eqs. 44 and 57, with local and global constants."""
+    worldwide = _global_constants(point, intrinsic)
+    bias = Interval(*(x.clamp(min=0).sqrt() for x in estimators.metrics.bias_sq_interval(estimates, truth)))
+    repeats = estimates.shape[-2]
+    squares = (estimates - estimates.mean(-2, keepdim=True)).square().sum(-1) * repeats / (repeats - 1)
+    variance = estimators.metrics.mean_interval(squares)
+    for quantity, measured, bound in (
+        ("bias", bias, gm_exact.eq44_bias),
+        ("variance", variance, gm_exact.eq57_variance),
+    ):
+        limits = [bound(k, errors, meta_is_params=intrinsic is None, **point.terms) for k in (local, worldwide)]
+        yield _labels(quantity, **labels), measured, limits[0], limits[1]
+
+
+def _global_constants(point: Point, intrinsic: Tensor | None = None) -> Constants:
+    """The constants that the tables prove, for each MDP."""
+    constants = vars(gm_exact.global_constants(point.mdps.mdp, intrinsic))
+    return Constants(**{k: v.squeeze(-1) if isinstance(v, Tensor) else v for k, v in constants.items()})
+
+
+def _labels(quantity: str, **labels: Any) -> Labels:
+    return {"quantity": quantity, "algorithm": "maml", "sample_size": 0, "hessian_error": math.nan} | labels
+
+
+def _as_rows(labels: Labels, mdps: tuple[int, ...], measured: Interval, bounds: list[Tensor]) -> list[gm_lab.Row]:
+    value, low, high, local, worldwide = (x.expand(len(mdps)).tolist() for x in (*measured, *bounds))
+    unused = dict.fromkeys(METRICS, math.nan)
+    return [
+        unused
+        | labels
+        | {"mdp": mdp, "measured": value[i], "measured_low": low[i], "measured_high": high[i]}
+        | {"bound_local": local[i], "tightness_local": _ratio(local[i], value[i])}
+        | {"bound_global": worldwide[i], "tightness_global": _ratio(worldwide[i], value[i])}
+        for i, mdp in enumerate(mdps)
+    ]
+
+
+def _ratio(bound: float, measured: float) -> float:
+    return bound / measured if measured > ROUNDING else math.nan

@@ -1,0 +1,47 @@
+"""The studies of theory: what each varies, and the columns and curves that they add."""
+
+from dataclasses import replace
+
+import gm_lab
+from gm_experiments.common.grid import Grid
+from gm_experiments.common.settings import KEY
+
+# two families of first-order gradients: LVC stands for AD and Loaded-DiCE, too
+COMPOSITION = Grid(
+    estimators=("lvc", "dice"), permutations=("SEE",), inner_steps=(2,), inner_lrs=(3.0,), sample_sizes=(32,)
+)
+GRIDS = {
+    "theory_size": replace(COMPOSITION, sample_sizes=(2, 4, 8, 16, 32, 64, 128, 256)),
+    "theory_steps": replace(COMPOSITION, inner_steps=(1, 2, 3, 4, 5, 6)),
+    "theory_rate": replace(COMPOSITION, inner_steps=(6,), inner_lrs=(1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0)),
+    "theory_split": Grid(permutations=("SSE", "SEE", "ESE"), inner_steps=(2,), inner_lrs=(3.0,)),
+    # errors are added to an exact Hessian: neither estimators nor sizes matter
+    "theory_hessian": Grid(estimators=("lvc",), inner_steps=(1, 2, 3, 4, 5), inner_lrs=(3.0,)),
+}
+HESSIAN_ERRORS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
+HESSIAN_NOISE = 0.3
+ROUNDING = 1e-12
+"""What is smaller is as good as zero."""
+COLUMNS = (
+    *("quantity", "hessian_error", "measured", "measured_low", "measured_high"),
+    *("bound_local", "bound_global", "tightness_local", "tightness_global"),
+)
+"""What results.csv has for these studies behind the columns of all tabular apps; empty for other figures."""
+AXES = {
+    "theory_size": "sample_size",
+    "theory_steps": "inner_steps",
+    "theory_rate": "inner_lr",
+    "theory_split": "sample_size",
+    "theory_hessian": "hessian_error",
+}
+CURVES = tuple(
+    gm_lab.Curves(
+        by=(*(column for column in KEY if column not in (x, "mdp")), "quantity"),
+        x=x,
+        y=("measured", "bound_local", "bound_global"),
+        over="mdp",
+        figures=(study,),
+    )
+    for study, x in AXES.items()
+)
+"""What is measured and both its bounds along what each study varies."""

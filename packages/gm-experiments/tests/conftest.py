@@ -1,0 +1,26 @@
+"""What the tests of the experiments share: array shapes are checked, and an experiment runs in an empty folder."""
+
+from collections.abc import Callable
+from importlib import import_module
+
+import jaxtyping
+import pytest
+
+import gm_lab
+
+WITH_SHAPES = ("gm_envs_ipd", "gm_envs_tabular", "gm_estimators", "gm_exact", "gm_experiments.lola")
+with jaxtyping.install_import_hook(WITH_SHAPES, "beartype.beartype"):
+    for module in (*WITH_SHAPES, "gm_experiments.lola.run"):
+        import_module(module)
+
+
+@pytest.fixture
+def run_app(capsys, tmp_path, monkeypatch) -> Callable[..., tuple[int, str]]:
+    """Runs an experiment in this process, in an empty folder, with one worker: exit status, and its stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(experiment: gm_lab.Experiment, *arguments: object) -> tuple[int, str]:
+        status = gm_lab.main(experiment, ["--workers", "1", *map(str, arguments)])
+        return status, capsys.readouterr().err
+
+    return run

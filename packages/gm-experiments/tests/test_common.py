@@ -1,0 +1,94 @@
+"""What the tabular experiments share: light settings, names that agree with the packages', and looking values up."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from pandas.testing import assert_series_equal
+
+import gm_estimators
+import gm_lab
+from gm_estimators.attribution import ESTIMATED
+from gm_experiments.attribution import sources
+from gm_experiments.common import grid
+from gm_experiments.common.checks import prepare
+from gm_experiments.common.claims import Claim, Evidence
+
+EXPERIMENTS = ("attribution", "frontier", "lirpg", "maml")
+
+
+def test_names_that_settings_write_out_are_those_of_the_packages():
+    assert tuple(gm_estimators.estimator.CATALOGUE) == grid.ESTIMATORS
+    assert grid.PERMUTATIONS == gm_estimators.PERMUTATIONS
+    assert sources.SOURCES[:3] == ESTIMATED
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_help_imports_nothing_heavy(name):
+    code = f"""
+import sys, gm_lab
+before = set(sys.modules)
+from gm_experiments.{name} import EXPERIMENT
+try:
+    gm_lab.main(EXPERIMENT, ["--help"])
+except SystemExit:
+    heavy = {{"torch", "numpy", "pandas", "matplotlib", "scipy"}} & (set(sys.modules) - before)
+    sys.exit(f"imported {{sorted(heavy)}}" if heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_device_that_was_asked_for_is_in_the_context_and_nowhere_else(tmp_path):
+    import torch
+
+    context = prepare(gm_lab.RunSettings(run_dir=tmp_path, device="meta"))
+    assert context == gm_lab.Context(tmp_path, "meta")
+    assert torch.zeros(1).device.type == "cpu"
+    assert prepare(gm_lab.RunSettings()).device == "cpu"
+
+
+@pytest.fixture
+def frame():
+    """Two figures that have some rows in common, over sizes and steps, with an MDP that is not always measured."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {"estimator": name, "permutation": letters, "sample_size": size, "inner_steps": steps, "mdp": mdp}
+        | {"accuracy": rng.random(), "variance": rng.random()}
+        for name in ("lvc", "ad")
+        for letters in ("SSE", "SEE")
+        for size in (2, 8)
+        for steps in (1, 2, 3)
+        for mdp in (3, 1, 10)
+        if (size, mdp) != (8, 10)
+    ]
+    return pd.DataFrame([{"figure": figure} | row for figure in ("fig1", "fig4") for row in rows])
+
+
+@pytest.mark.parametrize("axes", [("sample_size",), ("inner_steps",), ("sample_size", "inner_steps")])
+def test_evidence_is_what_a_search_of_the_frame_finds(frame, axes):
+    rows = frame[frame["figure"] == "fig1"]
+    for figures in (("fig1",), ("fig1", "fig4")):
+        evidence = Evidence(frame, figures, axes)
+        for name, letters in (("lvc", "SSE"), ("ad", "SEE"), ("dice", "SSE"), ("ad", "SSS")):
+            for point in rows[list(axes)].drop_duplicates().itertuples(index=False):
+                where = {"estimator": name, "permutation": letters} | point._asdict()
+                for metric in ("accuracy", "variance"):
+                    expected = gm_lab.per_unit(rows, metric, "mdp", **where)
+                    values = evidence(name, letters, *point, metric=metric)
+                    assert_series_equal(values, expected, check_names=False, check_exact=True, check_index_type=False)
+    assert len(evidence("lvc", "SSE", *(99 for _ in axes))) == 0
+    assert evidence.points(axes[0]) == sorted(rows[axes[0]].unique())
+    assert Evidence(frame, ("fig9",), axes).points(axes[0]) == []
+
+
+def test_a_claim_holds_if_all_its_parts_do():
+    def part(*outcomes):
+        return lambda evidence: [gm_lab.Comparison(f"{evidence} {i}", holds, "") for i, holds in enumerate(outcomes)]
+
+    assert Claim("A", "a", (part(True), part(True, True))).verdict("x").holds is True
+    assert Claim("A", "a", (part(True), part(True, False))).verdict("x").holds is False
+    assert Claim("A", "a", (part(True), part(None))).verdict("x").holds is None
+    assert Claim("A", "a", (part(False),)).verdict("x").measured.startswith("0 of 1 comparisons hold. x 0: no")

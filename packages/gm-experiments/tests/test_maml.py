@@ -1,0 +1,277 @@
+"""The MAML experiment end to end: its files, its refusals, kill and resume, plug-ins, verdicts."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import gm_estimators
+import gm_lab
+from gm_experiments.maml import EXPERIMENT, Settings
+from gm_experiments.maml.claims import claims
+
+SMALL = ["--mdps", "6", "--repeats", "3", "--wandb", "disabled"]
+NARROW = ["--estimators", "lvc", "ad", "--sample-sizes", "2", "8"]
+LETTERS = ("SSS", "SES", "ESS", "EES", "SSE", "SEE", "ESE")
+
+
+@pytest.fixture
+def app(run_app):
+    return partial(run_app, EXPERIMENT, *SMALL)
+
+
+def started(run_dir, *arguments):
+    command = [sys.executable, "-m", "gm_experiments.maml", "--run-dir", str(run_dir), *SMALL, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+
+
+def test_a_run_leaves_what_it_promises(app, tmp_path):
+    status, _ = app("--run-dir", "run", *NARROW, "--figure", "fig1", "fig4", "fig5", "fig6")
+    assert status == 0
+    run = tmp_path / "run"
+    frame = pd.read_csv(run / "results.csv")
+    assert list(frame.columns) == [
+        *("figure", "algorithm", "estimator", "permutation", "sample_size", "inner_steps", "inner_lr", "mdp"),
+        *("accuracy", "correlation", "variance", "std_sum", "bias_sq"),
+    ]
+    sizes, mdps, estimators = 2, 6, 2
+    expected = {"fig1": 3, "fig4": 7, "fig5": 7 * 7, "fig6": 7 * 6}
+    assert frame["figure"].value_counts().to_dict() == {
+        figure: count * sizes * mdps * estimators for figure, count in expected.items()
+    }
+    assert np.isfinite(frame.select_dtypes("number").to_numpy()).all()
+    for figure in expected:
+        assert (run / "figures" / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
+        assert b"<svg" in (run / "figures" / f"{figure}.svg").read_bytes()[:2000]
+    verdicts = json.loads((run / "claims.json").read_text())
+    assert [verdict["id"] for verdict in verdicts] == [f"MAML-{i}" for i in range(1, 14)]
+    assert (run / "config.yaml").exists()
+    assert (run / "log.txt").exists()
+    assert any((run / "cells").iterdir())
+
+
+def test_figures_that_show_the_same_measurement_agree(app, tmp_path):
+    app("--run-dir", "run", *NARROW)
+    frame = pd.read_csv(tmp_path / "run" / "results.csv").set_index(["estimator", "permutation", "sample_size", "mdp"])
+    by_figure = {name: rows.drop(columns="figure") for name, rows in frame.groupby("figure")}
+    shown = by_figure["fig1"].sort_index()
+    pd.testing.assert_frame_equal(shown, by_figure["fig4"].loc[shown.index].sort_index(), check_exact=True)
+
+
+def test_narrowing_the_grid_changes_no_number(app, tmp_path):
+    app("--run-dir", "wide", *NARROW)
+    app(
+        "--run-dir", "narrow", "--estimators", "lvc", "--permutations", "SSE", "--sample-sizes", "2", "--figure", "fig4"
+    )
+    wide, narrow = (pd.read_csv(tmp_path / name / "results.csv") for name in ("wide", "narrow"))
+    same = wide.merge(narrow[["figure", "estimator", "permutation", "sample_size", "mdp"]])
+    key = "mdp"
+    pd.testing.assert_frame_equal(
+        same.sort_values(key, ignore_index=True), narrow.sort_values(key, ignore_index=True), check_exact=True
+    )
+
+
+def test_a_killed_run_ends_with_the_same_bytes(tmp_path):
+    arguments = ["--figure", "fig5", "--estimators", "lvc", "dice", "--workers", "2"]
+    undisturbed = started(tmp_path / "undisturbed", *arguments)
+    assert undisturbed.wait(120) == 0
+    rng = random.Random(1)
+    kills, run = 0, tmp_path / "killed"
+    for _ in range(3):
+        process = started(run, *arguments)
+        finished = len(list(run.glob("cells/*.json")))
+        # wait for another finished cell, then a random moment more
+        while process.poll() is None and len(list(run.glob("cells/*.json"))) <= finished:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.1))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills > 0
+    assert started(run, *arguments).wait(120) == 0
+    assert (run / "results.csv").read_bytes() == (tmp_path / "undisturbed" / "results.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--figure fig9", "--figure: expected one of fig1, fig4, fig5, fig6, theory, got 'fig9'"),
+        ("--estimators nobody", "--estimators: expected one of ad, dice, loaded_dice, lvc or package.module:function"),
+        ("--estimators no.module:f", "--estimators: cannot import 'no.module'"),
+        (
+            "--permutations EEE",
+            "--permutations: expected a permutation of SSS, SES, ESS, EES, SSE, SEE, ESE, got 'EEE'",
+        ),
+        ("--sample-sizes 0", "--sample-sizes: expected a positive integer, got 0"),
+        ("--sample-sizes 2.5", "--sample-sizes: expected integers, got '2.5'"),
+        ("--sample-sizes 4 4", "--sample-sizes: expected different values"),
+        ("--inner-steps -1", "--inner-steps: expected a positive integer, got -1"),
+        ("--inner-lrs nan", "--inner-lrs: expected finite numbers, got nan"),
+        ("--inner-lrs 0", "--inner-lrs: expected a positive number, got 0"),
+        ("--mdps 0", "--mdps: expected an integer of at least 1, got 0"),
+        ("--repeats 1", "--repeats: expected an integer of at least 2, got 1"),
+        ("--horizon 0", "--horizon: expected an integer of at least 1, got 0"),
+        ("--discount 1", "--discount: expected 0 ≤ γ < 1, got 1"),
+        ("--concentration 0", "--concentration: expected a positive number, got 0"),
+        ("--critic-noise -1", "--critic-noise: expected a number of at least 0, got -1"),
+        ("--device tpu9", "--device: expected cpu, or cuda where there is a GPU, got 'tpu9'"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(app, arguments, message):
+    status, error = app(*arguments.split())
+    assert status == 2
+    assert error.startswith(f"maml_tabular: {message}")
+    assert error.count("\n") == 1
+
+
+PLUG_INS = {
+    "right": "return (t.discount[..., :-1] * t.advantage * (t.log_prob - t.log_prob.detach()).exp()).sum(-1)",
+    "raises": "raise RuntimeError('no luck')",
+    "shape": "return t.log_prob.sum()",
+    "constant": "return t.reward.sum(-1)",
+    "nan": "return (t.log_prob - t.log_prob).sqrt().sum(-1)",
+}
+
+
+@pytest.fixture
+def plug_ins(tmp_path, monkeypatch):
+    code = "\n".join(f"def {name}(t):\n    {body}\n" for name, body in PLUG_INS.items())
+    (tmp_path / "my_estimators.py").write_text(code)
+    monkeypatch.delitem(sys.modules, "my_estimators", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_a_users_estimator_joins_the_experiment(app, plug_ins, tmp_path):
+    status, _ = app("--run-dir", "run", "--estimators", "lvc", "my_estimators:right", "--sample-sizes", "2", "8")
+    assert status == 0
+    frame = pd.read_csv(tmp_path / "run" / "results.csv").set_index(["figure", "permutation", "sample_size", "mdp"])
+    mine, theirs = (frame[frame["estimator"] == name] for name in ("my_estimators:right", "lvc"))
+    columns = ["accuracy", "correlation", "variance", "std_sum", "bias_sq"]
+    pd.testing.assert_frame_equal(mine[columns].sort_index(), theirs[columns].sort_index(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("raises", "RuntimeError: no luck"),
+        ("shape", "surrogate: expected one number per trajectory, shape (5, 3, 8), got shape ()"),
+        ("constant", "surrogate: expected a differentiable function of trajectories.log_prob, got a constant"),
+        ("nan", "surrogate: expected a finite gradient in trajectories.log_prob, got NaN or infinity"),
+    ],
+)
+def test_a_faulty_estimator_is_named(app, plug_ins, name, message):
+    status, error = app("--estimators", f"my_estimators:{name}", "--sample-sizes", "8")
+    assert status == 2
+    assert error.splitlines()[-1] == f"maml_tabular: estimator my_estimators:{name}: {message}"
+
+
+# accuracies at 4 trajectories that fulfil every claim, in the order of LETTERS
+FULFILS = {
+    "lvc": (0.81, 0.87, 0.84, 0.90, 0.93, 0.99, 0.99),
+    "loaded_dice": (0.81, 0.87, 0.84, 0.90, 0.93, 0.99, 0.96),
+    "ad": (0.45, 0.60, 0.50, 0.65, 0.72, 0.985, 0.76),
+    "dice": (0.05, 0.10, 0.07, 0.12, 0.15, 0.20, 0.17),
+}
+SPREAD = {"lvc": 1.0, "loaded_dice": 1.5, "ad": 1.0, "dice": 9.0}
+
+
+def results_that_hold():
+    """results.csv as the paper has it: every claim holds with room to spare."""
+    grids = [
+        *((figure, size, 1, 10.0) for figure in ("fig1", "fig4") for size in (2, 4, 8, 16, 32, 64, 128, 256)),
+        *(("fig5", 32, 1, rate) for rate in (1.0, 13.0)),
+        *(("fig6", 32, steps, 10.0) for steps in (1, 6)),
+    ]
+    rng = np.random.default_rng(0)
+    rows = []
+    for figure, size, steps, rate in grids:
+        large = (figure == "fig5" and rate == 13.0) or (figure == "fig6" and steps == 6)
+        for estimator, (i, permutation), mdp in product(FULFILS, enumerate(LETTERS), range(10)):
+            accuracy = FULFILS[estimator][i]
+            if permutation == "SSE":
+                accuracy += 0.02 * (size > 4) - 0.1 * large
+            if estimator in ("lvc", "loaded_dice") and large:
+                accuracy = {"ESE": 0.99, "ESS": 0.87}.get(permutation, accuracy)
+            lowers = estimator in ("lvc", "ad") and permutation == "ESE"
+            variance = SPREAD[estimator] * (1 + (permutation[0] == "E") * (-0.5 if lowers else 0.5))
+            rows.append(
+                {"figure": figure, "algorithm": "maml", "estimator": estimator, "permutation": permutation}
+                | {"sample_size": size, "inner_steps": steps, "inner_lr": rate, "mdp": mdp}
+                | {"accuracy": accuracy + 0.001 * rng.standard_normal(), "variance": variance + 0.01 * rng.random()}
+            )
+    return pd.DataFrame(rows)
+
+
+def verdicts(frame):
+    return {verdict.id: verdict for verdict in claims(Settings(), frame)}
+
+
+def test_claims():
+    found = verdicts(results_that_hold())
+    assert {name: (v.holds, v.measured) for name, v in found.items() if not v.holds} == {}
+
+
+# claim ↦ rows to spoil, the column, and by how much
+SPOILT = {
+    "MAML-1": ("estimator == 'lvc' and permutation == 'ESE' and sample_size == 8", "accuracy", -0.3),
+    "MAML-2": ("estimator == 'lvc' and permutation == 'SSE' and sample_size == 256", "accuracy", -0.3),
+    "MAML-3": ("estimator == 'ad' and permutation == 'ESE' and sample_size == 64", "accuracy", 0.3),
+    "MAML-4": ("estimator == 'ad' and permutation == 'ESE' and sample_size == 256", "accuracy", 0.15),
+    "MAML-5": ("estimator == 'loaded_dice' and permutation == 'SES' and sample_size == 32", "accuracy", 0.5),
+    "MAML-6": ("estimator == 'lvc' and permutation == 'SSS' and sample_size == 16", "accuracy", 0.1),
+    "MAML-7": ("estimator == 'dice' and permutation == 'EES' and sample_size == 2", "accuracy", 0.7),
+    "MAML-8": ("estimator == 'lvc' and permutation == 'SSS' and sample_size == 256", "variance", 5.0),
+    "MAML-9": ("estimator == 'ad' and permutation == 'SSS' and sample_size == 128", "accuracy", 0.6),
+    "MAML-10": ("estimator == 'loaded_dice' and permutation == 'ESE' and sample_size == 32", "accuracy", 0.2),
+    "MAML-11": ("estimator == 'dice' and permutation == 'SSE' and inner_steps == 6", "accuracy", 0.5),
+    "MAML-12": ("estimator == 'ad' and permutation == 'ESS' and inner_lr == 13", "accuracy", 0.9),
+    "MAML-13": ("estimator == 'lvc' and permutation == 'ESE' and sample_size == 4", "variance", 3.0),
+}
+
+
+@pytest.mark.parametrize("claim", SPOILT)
+def test_a_claim_that_does_not_hold_is_reported(claim):
+    frame = results_that_hold()
+    where, column, change = SPOILT[claim]
+    frame.loc[frame.eval(where), column] += change
+    assert verdicts(frame)[claim].holds is False
+
+
+def test_a_claim_without_its_rows_is_not_decided():
+    frame = results_that_hold()
+    found = verdicts(frame[frame["figure"] == "fig1"])
+    assert found["MAML-1"].holds is not None
+    assert found["MAML-11"].holds is None
+    assert found["MAML-11"].measured == "none of it was measured"
+
+
+def test_the_critic_goes_to_whom_the_flag_says(app, tmp_path):
+    """The critic is an option: taking it away must change the numbers of those that had it, and of no one else."""
+    only = ["--estimators", "dice", "lvc", "--permutations", "SSE", "--sample-sizes", "8", "--figure", "fig4"]
+    for critic in ("paper", "none", "all"):
+        app("--run-dir", critic, "--critic", critic, *only)
+    frames = {c: pd.read_csv(tmp_path / c / "results.csv").set_index("estimator") for c in ("paper", "none", "all")}
+    variance = {critic: frame["variance"].groupby("estimator").mean() for critic, frame in frames.items()}
+    assert variance["paper"]["dice"] == variance["none"]["dice"]
+    assert variance["paper"]["lvc"] == variance["all"]["lvc"]
+    assert variance["none"]["lvc"] > 2 * variance["paper"]["lvc"]
+    assert variance["all"]["dice"] != variance["paper"]["dice"]
+
+
+def test_the_help_lists_the_catalogue(capsys):
+    with pytest.raises(SystemExit):
+        gm_lab.main(EXPERIMENT, ["--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert (
+        f"{', '.join(gm_estimators.estimator.CATALOGUE)}, tmaml, loaded_dice@λ, loaded_dice@λ,τ, or your own" in shown
+    )

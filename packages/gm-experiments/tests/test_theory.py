@@ -1,0 +1,208 @@
+"""The MAML experiment with `--figure theory` end to end, and that what it sets beside each other is what it says."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from gm_lab.curves import curves_of
+from torch.testing import assert_close
+
+import gm_exact
+from gm_estimators import decompose, load
+from gm_experiments.common.mdps import RandomMDPs
+from gm_experiments.common.settings import Cell, Tabular
+from gm_experiments.maml import EXPERIMENT
+from gm_experiments.maml.problem import maml_problem
+from gm_experiments.theory.claims import claims
+from gm_experiments.theory.problem import Point, hessian_errors, sampled_path
+from gm_experiments.theory.run import _injected
+from gm_experiments.theory.settings import COLUMNS, GRIDS, ROUNDING
+
+SMALL = ["--mdps", "2", "--repeats", "4", "--states", "6", "--actions", "3", "--wandb", "disabled"]
+
+
+@pytest.fixture
+def app(run_app):
+    return partial(run_app, EXPERIMENT, *SMALL)
+
+
+def test_a_run_leaves_what_it_promises(app, tmp_path):
+    status, error = app("--run-dir", "run", "--figure", "theory")
+    assert status == 0, error
+    run = tmp_path / "run"
+    frame = pd.read_csv(run / "results.csv")
+    assert set(frame["figure"]) == set(GRIDS)
+    assert tuple(frame.columns[-len(COLUMNS) :]) == COLUMNS
+    assert np.isfinite(frame[["measured", "bound_local", "bound_global"]].to_numpy()).all()
+    limit = ROUNDING + (1 + 1e-9) * frame[["bound_local", "bound_global"]]
+    assert (frame["measured"] <= limit["bound_local"]).all()
+    assert (frame["measured"] <= limit["bound_global"]).all()
+    assert (frame["bound_local"] <= limit["bound_global"]).all()
+    assert (frame["measured_low"] <= frame["measured"]).all()
+    assert (frame["measured"] <= frame["measured_high"]).all()
+    # the proved bounds are of some use: nothing here is larger than what it bounds by chance alone
+    assert frame["tightness_local"].min() < 1.1
+    for name in ("theory_composition", "theory_hessian", "theory_split"):
+        assert (run / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    verdicts = {v["id"]: v["verdict"] for v in json.loads((run / "claims.json").read_text())}
+    assert set(verdicts) == {"THEORY-1", "THEORY-2", "THEORY-3", "THEORY-4"}
+    assert [verdicts[f"THEORY-{i}"] for i in (2, 3, 4)] == ["holds"] * 3
+
+
+def test_it_goes_with_other_figures_and_changes_none_of_their_numbers(app, tmp_path):
+    narrow = ["--estimators", "lvc", "--sample-sizes", "4", "--inner-steps", "2", "--inner-lrs", "3"]
+    app("--run-dir", "alone", "--figure", "fig1", *narrow)
+    app("--run-dir", "both", "--figure", "fig1", "theory", *narrow)
+    alone, both = (pd.read_csv(tmp_path / name / "results.csv") for name in ("alone", "both"))
+    shared = both[both["figure"] == "fig1"][alone.columns].reset_index(drop=True)
+    pd.testing.assert_frame_equal(shared, alone, check_exact=True)
+    assert len(json.loads((tmp_path / "both" / "claims.json").read_text())) == 13 + 4
+
+
+def test_every_study_has_curves_with_both_bounds(app, tmp_path):
+    assert app("--run-dir", "run", "--figure", "theory")[0] == 0
+    frame = pd.read_csv(tmp_path / "run" / "results.csv")
+    curves = list(curves_of(EXPERIMENT.curves, frame))
+    assert len({curve.id for curve in curves}) == len(curves)
+    chosen = ["theory_steps", "lvc", "SEE", "distance"]
+    (curve,) = [
+        c for c in curves if [c.place[name] for name in ("figure", "estimator", "permutation", "quantity")] == chosen
+    ]
+    rows = frame[frame["figure"].eq(chosen[0]) & frame["estimator"].eq(chosen[1])].groupby("inner_steps")
+    for name in ("measured", "bound_local", "bound_global"):
+        assert {row["inner_steps"]: row[name] for row in curve.rows} == pytest.approx(rows[name].mean().to_dict())
+    of_errors = {c.place["inner_steps"]: c for c in curves if c.place["figure"] == "theory_hessian"}
+    assert [row["hessian_error"] for row in of_errors[5].rows] == sorted(frame["hessian_error"].dropna().unique())
+    points = sum(len(c.rows) for c in curves) * frame["mdp"].nunique()
+    assert points == len(frame)
+
+
+def test_other_figures_take_shared_samples_and_a_sampling_correction(app, tmp_path):
+    small = ["--sample-sizes", "2", "--permutations", "SSE", "--estimators", "ad", "ad+correction"]
+    assert app("--run-dir", "run", "--figure", "fig4", "--samples", "shared", *small)[0] == 0
+    frame = pd.read_csv(tmp_path / "run" / "results.csv").set_index(["estimator", "mdp"])["variance"]
+    assert (frame["ad+correction"] > frame["ad"]).all()
+
+
+def test_shared_samples_are_refused(app):
+    status, error = app("--figure", "theory", "--samples", "shared")
+    assert status == 2
+    assert "--samples: expected independent with --figure theory, whose bounds need it, got 'shared'" in error
+
+
+@pytest.fixture
+def point():
+    """K = 2 at α = 3 on two small MDPs."""
+    cell = Cell(0, (0, 1), 2, 3.0, tuple(GRIDS.items()), Tabular(repeats=6, states=5, actions=3))
+    mdps = RandomMDPs(cell, "cpu")
+    return Point.at(mdps, maml_problem(mdps), 2, 3.0)
+
+
+def test_the_sampled_path_is_the_one_that_decompose_takes(point):
+    """SEE from the path by hand: exact derivatives along it."""
+    path, _ = sampled_path(point, "lvc", 8)
+    adjoint = gm_exact.gradient(point.mdps.mdp, path[-1])
+    for theta in reversed(path[:-1]):
+        adjoint = adjoint + 3.0 * gm_exact.hessian_vector_product(point.mdps.mdp, theta, adjoint)
+    found = decompose(point.problem, [load("lvc")], permutations=["SEE"], sizes=[8], **point.terms)
+    assert_close(found["lvc", "SEE", 8], adjoint)
+
+
+def test_the_hessian_errors_are_those_of_the_repeats(point):
+    """AD's Hessian by hand: Σ_t γᵗ A_t ∇²log π, whose mean is far from the truth, and whose largest step counts."""
+    bias, std = hessian_errors(point, "ad", 32, point.exact_path)
+    biases, deviations = [], []
+    for step, theta in enumerate(point.exact_path[:-1]):
+        at = theta.expand(point.problem.params.shape)
+        sample = point.problem.at(at).draw(step, {"hessian": slice(32)})["hessian"]
+        read = sample.trajectories(critic=True)
+        weight = (read.discount[:-1] * read.advantage / 32).flatten(2)
+        tables = torch.zeros(2, 6, 2 * 6 * 15, dtype=torch.float64)
+        tables = tables.scatter_add(-1, sample.cell.flatten(2), weight).reshape(2, 6, 12, 5, 3)
+        tables = torch.stack([torch.stack([tables[m, r, 6 * m + r] for r in range(6)]) for m in range(2)])
+        pi = at.softmax(-1)
+        block = torch.einsum("...s,...sa,ab->...sab", tables.sum(-1), pi, torch.eye(3, dtype=torch.float64))
+        block = block - torch.einsum("...s,...sa,...sb->...sab", tables.sum(-1), pi, pi)
+        estimate = -torch.einsum("...sab,sx->...saxb", block, torch.eye(5, dtype=torch.float64)).flatten(2)
+        exact = gm_exact.hessian(point.mdps.mdp, theta).flatten(1)
+        deviations.append(estimate.var(1).sum(-1).sqrt())
+        biases.append(((estimate.mean(1) - exact).square().sum(-1) - estimate.var(1).sum(-1) / 6).clamp(min=0).sqrt())
+    assert_close(std, torch.stack(deviations).amax(0))
+    assert (bias >= torch.stack(biases).amax(0)).all()  # the upper end of its interval
+    assert (bias <= 5 * torch.stack(biases).amax(0)).all()
+
+
+def test_the_injected_error_is_the_only_one(point):
+    """The mean estimate is the exact meta-gradient with H + δI for H, because the noise has no mean."""
+    grid = GRIDS["theory_hessian"]
+    for labels, measured, local, _ in _injected(point, grid):
+        if labels["algorithm"] == "maml" and labels["quantity"] == "bias":
+            adjoint = gm_exact.gradient(point.mdps.mdp, point.exact_path[-1])
+            for theta in reversed(point.exact_path[:-1]):
+                product = gm_exact.hessian_vector_product(point.mdps.mdp, theta, adjoint)
+                adjoint = adjoint + 3.0 * (product + labels["hessian_error"] * adjoint)
+            truth = gm_exact.maml_meta_gradient(point.mdps.mdp, point.exact_path[0], **point.terms)
+            expected = (adjoint - truth).flatten(1).norm(dim=-1)
+            assert_close(measured.value, expected, rtol=0.05, atol=0)
+            assert (expected <= local).all()
+
+
+def rows_that_hold():
+    """Measurements as the theory has them, at half their bounds."""
+    blank = {"figure": "", "algorithm": "maml", "estimator": "lvc", "quantity": "distance", "hessian_error": np.nan}
+    blank |= {"permutation": "SEE", "sample_size": 32, "inner_steps": 2, "inner_lr": 3.0}
+    found = [blank | {"figure": "theory_size", "sample_size": n, "measured": n**-0.5} for n in (2, 16, 256)]
+    found += [blank | {"figure": "theory_steps", "inner_steps": k, "measured": 2.0**k} for k in (1, 6)]
+    found += [blank | {"figure": "theory_rate", "inner_lr": a, "measured": a} for a in (1.0, 13.0)]
+    for algorithm in ("maml", "lirpg"):
+        for steps in (1, 2, 3):
+            for error in (3.5, 4.0):
+                degree = steps - (algorithm == "lirpg")
+                point = {"figure": "theory_hessian", "algorithm": algorithm, "inner_steps": steps}
+                point |= {"hessian_error": error, "estimator": "exact"}
+                found.append(blank | point | {"quantity": "bias", "measured": ((1 + error) ** degree - 1)})
+                found.append(blank | point | {"quantity": "variance", "measured": 1.0})
+    for quantity in ("bias", "variance"):
+        found.append(blank | {"figure": "theory_split", "quantity": quantity, "measured": 1.0})
+    frame = pd.DataFrame([row | {"mdp": mdp} for row in found for mdp in range(3)])
+    frame["measured"] *= 1 + 0.001 * frame["mdp"]
+    for kind in ("local", "global"):
+        frame[f"bound_{kind}"] = 2 * frame["measured"]
+        frame[f"tightness_{kind}"] = 2.0
+    return frame
+
+
+def verdicts(frame):
+    return {verdict.id: verdict for verdict in claims(frame)}
+
+
+@pytest.mark.claim("THEORY-1", "THEORY-2", "THEORY-3", "THEORY-4")
+def test_claims():
+    found = verdicts(rows_that_hold())
+    assert {name: v.measured for name, v in found.items() if not v.holds} == {}
+
+
+# claim ↦ rows to spoil, the column, and the factor
+SPOILT = [
+    ("THEORY-1", "figure == 'theory_size' and sample_size == 256", "measured", 3),
+    ("THEORY-2", "figure == 'theory_rate' and inner_lr == 13 and mdp == 1", "bound_local", 0.4),
+    ("THEORY-2", "figure == 'theory_steps' and inner_steps == 6 and mdp == 1", "bound_global", 0.4),
+    (
+        "THEORY-3",
+        "figure == 'theory_hessian' and quantity == 'bias' and inner_steps == 3 and mdp == 0",
+        "bound_local",
+        0.4,
+    ),
+    ("THEORY-3", "quantity == 'bias' and inner_steps == 3 and hessian_error == 4", "measured", 1.5),
+    ("THEORY-4", "figure == 'theory_split' and quantity == 'variance' and mdp == 2", "bound_global", 0.4),
+]
+
+
+@pytest.mark.parametrize(("claim", "where", "column", "factor"), SPOILT)
+def test_a_claim_that_does_not_hold_is_reported(claim, where, column, factor):
+    frame = rows_that_hold()
+    frame.loc[frame.eval(where), column] *= factor
+    assert verdicts(frame)[claim].holds is False

@@ -1,0 +1,83 @@
+"""The command that writes one HTML page about any runs, and on request a W&B Report, too."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gm_lab.run import BadInput, make_folder, parsed_line, provenance, write_atomically
+
+if TYPE_CHECKING:
+    from gm_lab.analysis.report import Run
+
+__all__ = ["Settings", "main", "write"]
+
+NAME = "report"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Figures, verdicts, settings, speed and how to reproduce, of one or more runs on one page."""
+
+    run_dirs: tuple[Path, ...]
+    """Run directories, of one app or of several."""
+    out: Path | None = None
+    """Where the page goes (default: report.html in the run directory; runs/report-<UTC time>.html for several)."""
+    entity: str | None = None
+    """With --project: also write a W&B Report for this user or team, and print its link."""
+    project: str | None = None
+    """The W&B project that the Report belongs to; its panels show the runs where the apps sent them."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the page; exit status 0, or 2 with one line on stderr."""
+    try:
+        settings = parsed_line(Settings, NAME, argv)
+        if not settings.run_dirs:
+            raise BadInput("expected at least one run directory, got none")
+        if (settings.entity is None) != (settings.project is None):
+            raise BadInput("expected --entity and --project together, got one of them")
+        if "" in (settings.entity, settings.project):
+            raise BadInput("--entity, --project: expected the names of a W&B user or team and of a project, got ''")
+        out = settings.out or default_out(settings.run_dirs)
+        runs = write(settings.run_dirs, out, argv)
+        print(f"report: {out}")
+        if settings.entity is not None and settings.project is not None:
+            from gm_lab.track.wandb_report import published
+
+            print(f"W&B Report: {published(runs, settings.entity, settings.project)}")
+        return 0
+    except BadInput as error:
+        print(f"{NAME}: {error}", file=sys.stderr)
+        return 2
+
+
+def write(run_dirs: Sequence[Path], out: Path, argv: Sequence[str] | None = None) -> "list[Run]":
+    """Writes the page about some runs.
+
+    Args:
+        run_dirs: Their folders.
+        out: Where it goes.
+        argv: The arguments of the command that writes it, which the page shows; `sys.argv[1:]` if None.
+
+    Returns:
+        What the page is about.
+
+    Raises:
+        BadInput: One is no run directory, or the file system refuses.
+    """
+    from gm_lab.analysis import report
+
+    runs = [report.load(path) for path in run_dirs]
+    make_folder(out.parent)
+    write_atomically(out, report.rendered(runs, provenance.command(argv)).encode())
+    return runs
+
+
+def default_out(run_dirs: Sequence[Path]) -> Path:
+    """Returns a place in the run directory if there is one only."""
+    if len(run_dirs) == 1:
+        return run_dirs[0] / "report.html"
+    return Path("runs", f"report-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.html")
