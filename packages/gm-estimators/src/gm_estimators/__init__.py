@@ -28,29 +28,8 @@ from gm_estimators.optimisers import ascent
 from gm_estimators.surrogates import Trajectories
 
 __all__ = [
-    "PERMUTATIONS",
-    "Estimator",
-    "EstimatorError",
-    "Sizes",
-    "Trajectories",
-    "ascent",
-    "attribution",
-    "corrections",
-    "critics",
-    "debias",
-    "decompose",
-    "decomposition",
-    "estimator",
-    "exact_meta_gradient",
-    "inner_loop",
-    "load",
-    "meta_gradient",
-    "metrics",
-    "names",
-    "off_policy",
-    "operators",
-    "optimisers",
-    "parameters",
-    "returns",
+    "PERMUTATIONS", "Estimator", "EstimatorError", "Sizes", "Trajectories", "ascent", "attribution", "corrections",
+    "critics", "debias", "decompose", "decomposition", "estimator", "exact_meta_gradient", "inner_loop", "load",
+    "meta_gradient", "metrics", "names", "off_policy", "operators", "optimisers", "parameters", "returns",
     "surrogates",
-]
+]  # fmt: skip

@@ -27,19 +27,9 @@ from gm_estimators.estimator import Estimator
 from gm_estimators.metrics import bias_sq, variance
 
 __all__ = [
-    "ESTIMATED",
-    "MEASURES",
-    "SHARED_BATCH",
-    "AdamDistortion",
-    "Measure",
-    "attribute",
-    "attribution",
-    "clipped",
-    "permutation_of",
-    "permutations_of",
-    "shapley",
-    "subsets",
-]
+    "ESTIMATED", "MEASURES", "SHARED_BATCH", "AdamDistortion", "Measure", "attribute", "attribution", "clipped",
+    "permutation_of", "permutations_of", "shapley", "subsets",
+]  # fmt: skip
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 ESTIMATED = ("composition", "hessian", "outer")
@@ -51,14 +41,7 @@ MEASURES: dict[str, Measure] = {"bias_sq": bias_sq, "variance": lambda estimates
 
 
 def shapley(value: Mapping[frozenset[str], Tensor], sources: Sequence[str]) -> dict[str, Tensor]:
-    """Every source has its Shapley value.
-
-    Args:
-        value: v of every set of sources, the empty one included.
-        sources: their names.
-
-    Returns:
-        Source ↦ share; they sum to v(all) − v(∅).
+    """Shares by source, given v of every set of sources, the empty one included; they sum to v(all) − v(∅).
 
     Raises:
         ValueError: if v is missing for a set.
@@ -83,7 +66,7 @@ def attribute(
     truth: Tensor,
     measures: Mapping[str, Measure] | None = None,
 ) -> dict[str, dict[str, Tensor]]:
-    """Any sources have shares in the error of a user's own estimates, 2ᵏ − 1 of which are asked for.
+    """Any sources have shares, by measure and source, in the error of a user's own 2ᵏ − 1 estimates.
 
     Args:
         estimate: S ↦ estimates `[*batch, repeat, size]` in which the sources S are as in practice, all others ideal;
@@ -91,9 +74,6 @@ def attribute(
         sources: k names.
         truth: what there is without any source, `[*batch, size]`.
         measures: name ↦ function of (estimates, truth); `metrics.bias_sq` and `metrics.variance` by default.
-
-    Returns:
-        Measure ↦ source ↦ share, `[*batch]`.
 
     Raises:
         ValueError: if a source is named twice.
@@ -120,22 +100,12 @@ def attribution(
     inner_lr: float,
     measures: Mapping[str, Measure] | None = None,
 ) -> dict[str, dict[str, Tensor]]:
-    """Gives the shares of composition, Hessian and outer gradient, and of what else a problem can have or not.
+    """Shares, by measure and source, of composition, Hessian, outer gradient and what else a problem can have or not.
 
-    Args:
-        problem: S ↦ the problem in which of the extra sources only S are as in practice, such as a noisy critic; batch
-            axes are units and repeats.
-        estimator: what estimates I, II and III.
-        estimated: some of `ESTIMATED`; the others are exact throughout.
-        extras: names of the extra sources; `SHARED_BATCH` is a batch that inner gradient and Hessian share, about
-            which the problem is not asked.
-        sample_size: |τ|.
-        inner_steps: K.
-        inner_lr: α.
-        measures: as `attribute`.
-
-    Returns:
-        Measure ↦ source ↦ share for each unit, the sources being the estimated and the extra ones.
+    `problem` maps S to the problem in which of the extra sources only S are as in practice, such as a noisy critic; its
+    batch axes are units, which the shares keep, and repeats. Those of `ESTIMATED` that are not `estimated` are exact
+    throughout. `extras` names the other sources; the problem is not asked about `SHARED_BATCH`. The rest is as in
+    `decompose`, with |τ| = `sample_size`, and in `attribute`.
 
     Raises:
         ValueError: for an unknown source, or one that is named twice.

@@ -39,27 +39,17 @@ def sampling_correction(
         outer_value: J_Out(θᴷ), exact or estimated.
         coefficient: c.
         baseline: b, independent of these trajectories.
-
-    Returns:
-        Zero, with the term's derivative.
     """
     score = (log_prob - log_prob.detach()).sum((-2, -1))
     return coefficient * (outer_value.detach() - baseline) * score
 
 
 def credit(estimator: Estimator, outer_value: Float[Tensor, "*batch"]) -> Estimator:
-    """The sampling correction of an estimator is an estimator, too, which reads the batch of an inner step.
+    """The sampling correction, c = `estimator.correction`, is an estimator, too, which reads an inner step's batch.
 
         f_j = c n (J_Out − b_j) Σ_t log π_t,   b_j = Σ_{i≠j} R_i / (n − 1),   R = Σ_t γᵗ r_t + γᵀ V(s_T)
 
     Without its own return a trajectory's baseline is independent of its actions; one trajectory alone has none.
-
-    Args:
-        estimator: whose `correction` is c.
-        outer_value: J_Out(θᴷ).
-
-    Returns:
-        An estimator that reads what `estimator` does.
     """
 
     def weight(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"]:

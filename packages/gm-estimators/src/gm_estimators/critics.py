@@ -6,9 +6,7 @@ from torch import Tensor
 
 from gm_estimators.returns import returns_to_go
 
-__all__ = [
-    "learnt_values",
-]
+__all__ = ["learnt_values"]
 
 
 def learnt_values(
@@ -22,17 +20,8 @@ def learnt_values(
         V_i(s) = Σ_{j≠i} Σ_t [s_t^j = s] G_t^j / Σ_{j≠i} Σ_t [s_t^j = s],   G_t = Σ_{u≥t} γ^{u−t} r_u
 
     Without its own return a trajectory's baseline is independent of its actions, so that no surrogate gets biased, as
-    one does by O(1/n) with the mean over all trajectories. States that no other trajectory visits have the value 0, and
-    so has s_T: nothing is bootstrapped.
-
-    Args:
-        reward: r_0 … r_{T−1}.
-        state: s_0 … s_T, numbers from 0 to `states` − 1.
-        discount: γ.
-        states: how many there are, or groups of them.
-
-    Returns:
-        V_i(s_t^i).
+    one does by O(1/n) with the mean over all trajectories. States, or groups of them, have numbers below `states`;
+    those that no other trajectory visits have the value 0, and so has s_T: nothing is bootstrapped.
     """
     visited = state[..., :-1]
     table = reward.new_zeros(*reward.shape[:-1], states)

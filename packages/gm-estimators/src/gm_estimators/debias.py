@@ -21,28 +21,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-__all__ = [
-    "Debias",
-    "Jackknife",
-    "Levels",
-    "Term",
-    "combine",
-    "jackknife",
-    "multilevel",
-    "trajectories_drawn",
-]
+__all__ = ["Debias", "Jackknife", "Levels", "Term", "combine", "jackknife", "multilevel", "trajectories_drawn"]
 
 MOST_PARTS = 100_000
 """Of a jackknife: each is a meta-gradient of its own."""
 
 
 class Term(NamedTuple):
-    """A weight times the mean of g over some parts of a sample.
-
-    Attributes:
-        weight: the factor.
-        parts: the numbers of each part's trajectories, all parts of one size m.
-    """
+    """A weight times the mean of g over parts of a sample, all of one size m, as the numbers of their trajectories."""
 
     weight: float
     parts: Int[Tensor, "part trajectory"]
@@ -93,7 +79,7 @@ class Jackknife:
                 )
 
     def terms(self, size: int) -> list[Term]:
-        """A sample of n trajectories has this combination.
+        """The combination for n trajectories.
 
         Raises:
             ValueError: if the blocks do not divide n.
@@ -176,7 +162,7 @@ class Levels:
         return level if self.highest is None else level.clamp(max=self.highest)
 
     def at(self, level: int) -> "Level":
-        """One level has its own combination.
+        """The combination of one level.
 
         Raises:
             ValueError: if that level has probability zero.
@@ -194,7 +180,7 @@ class Level:
     level: int
 
     def terms(self, size: int) -> list[Term]:
-        """A sample of the level's size has this combination.
+        """The combination for a sample of the level's size.
 
         Raises:
             ValueError: if it has another.
@@ -213,14 +199,8 @@ class Level:
 def combine(estimate: Callable[[Tensor], Tensor], terms: Sequence[Term], *, batched: bool = False) -> Tensor:
     """The combination is Σ over terms of weight · mean over parts of g(part).
 
-    Args:
-        estimate: g, from the numbers of a part's trajectories, shape `[m]`, to a tensor; if `batched`, from those of
-            several parts, `[part, m]`, to their values along a new first axis.
-        terms: the combination.
-        batched: how g is to be called.
-
-    Returns:
-        The combination, of the shape of g.
+    `estimate` is g, from the numbers of a part's trajectories, `[m]`, to a tensor; if `batched`, from those of several
+    parts, `[part, m]`, to their values along a new first axis.
     """
     total: Tensor | None = None
     for weight, parts in terms:
@@ -236,16 +216,8 @@ def jackknife(
 ) -> Tensor:
     """The `Jackknife` takes a function of a sample: an inner step, a look-ahead, or a whole meta-gradient.
 
-    Args:
-        estimate: g, from the numbers of some of the n trajectories to a tensor, as in `combine`. Where there are
-            several batches, of several steps or roles, it takes the same numbers of each.
-        size: n.
-        blocks: B.
-        order: p.
-        batched: as in `combine`.
-
-    Returns:
-        Of the shape of g.
+    `estimate` is as in `combine`, of some of n = `size` trajectories; where there are several batches, of several steps
+    or roles, it takes the same numbers of each.
 
     Raises:
         ValueError: as `Jackknife`.
@@ -254,16 +226,7 @@ def jackknife(
 
 
 def multilevel(estimate: Callable[[Tensor], Tensor], levels: Levels, level: int, *, batched: bool = False) -> Tensor:
-    """Multilevel Monte Carlo takes a function of a sample of `levels.size(level)` trajectories.
-
-    Args:
-        estimate: as in `jackknife`.
-        levels: base, rate and end of the levels.
-        level: the random level, from `levels.draw`.
-        batched: as in `combine`.
-
-    Returns:
-        Of the shape of g.
+    """Multilevel Monte Carlo takes a function, as in `jackknife`, of `levels.size(level)` trajectories.
 
     Raises:
         ValueError: as `Levels.at`.
@@ -274,12 +237,7 @@ def multilevel(estimate: Callable[[Tensor], Tensor], levels: Levels, level: int,
 def trajectories_drawn(debias: Debias | None, size: int) -> tuple[int, int]:
     """A sample costs n trajectories at θ⁰, where all parts share it, and more at a θ that depends on the part.
 
-    Args:
-        debias: the combination; `None` for the plain estimate.
-        size: n.
-
-    Returns:
-        n, and the sum of the parts' sizes: n if plain, 2n with a jackknife of two blocks.
+    That is the sum of the parts' sizes: n if plain (`None`), 2n with a jackknife of two blocks.
     """
     if debias is None:
         return size, size

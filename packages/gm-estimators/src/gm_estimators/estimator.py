@@ -69,13 +69,7 @@ class Estimator:
     takes_values: bool = True
 
     def derivatives(self, trajectories: Trajectories) -> LogProbDerivatives:
-        """The surrogate has these derivatives ∂f/∂ℓ and ∂²f/∂ℓ² in the log-probabilities.
-
-        Args:
-            trajectories: where.
-
-        Returns:
-            Its closed form if it has one, else what automatic differentiation gives.
+        """The surrogate has these derivatives ∂f/∂ℓ and ∂²f/∂ℓ², in closed form or else by automatic differentiation.
 
         Raises:
             EstimatorError: if the surrogate raises or gives a wrong shape, type or a value that is not finite.
@@ -118,10 +112,7 @@ def families(estimators: Iterable[Estimator]) -> list[list[Estimator]]:
 
 
 def require_advantages(estimator: Estimator) -> Estimator:
-    """V-trace needs an estimator that reads advantages.
-
-    Returns:
-        The estimator itself.
+    """Returns the estimator itself.
 
     Raises:
         EstimatorError: if it reads rewards, for which V-trace has no weights.

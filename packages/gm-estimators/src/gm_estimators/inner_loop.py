@@ -47,9 +47,6 @@ def inner_loop(
         state: the initial state of `update`.
         on_step: called with (i, θ^{i}) for i = 1 … K.
 
-    Returns:
-        θᴷ, in the form of `params`.
-
     Raises:
         ValueError: if K is below one or not exactly one of `inner_lr` and `update` is given.
     """

@@ -37,22 +37,9 @@ def meta_gradient(
         ∇φ Jᴷ = ∇φ J_Out(φ, θᴷ) + (∇φ θᴷ) ∇θᴷ J_Out(φ, θᴷ),
         ∇φ θ^{i+1} = ∇φ θ^i (I + α ∇²J_II(φ, θ^i)) + α ∇φ∇θ J_II(φ, θ^i)
 
-    With exact objectives it is the exact meta-gradient, with surrogates of samples an estimate; roles I, II and III
-    may differ.
-
-    Args:
-        meta_params: φ.
-        params: θ⁰, held fixed; `None` for φ = θ⁰ (MAML).
-        inner: J_I(φ, θ, i), which moves θ.
-        outer: J_III(φ, θᴷ).
-        inner_steps: K.
-        inner_lr: α.
-        hessian: J_II(φ, θ, i), which gives the Hessian and the mixed Jacobian; J_I by default.
-        update: another inner rule than gradient ascent with `inner_lr`.
-        state: the initial state of `update`.
-
-    Returns:
-        The meta-gradient, in the form of `meta_params`, detached.
+    With exact objectives it is the exact meta-gradient, with surrogates of samples an estimate; roles I (`inner`), II
+    (`hessian`) and III (`outer`) may differ. It is detached, in the form of φ, `meta_params`. θ⁰, `params`, is held
+    fixed; `None` is for φ = θ⁰ (MAML). Other arguments are as in `inner_loop`.
 
     Raises:
         ValueError: as `inner_loop`; or if the outer objective does not depend on φ.
@@ -62,14 +49,7 @@ def meta_gradient(
     # a view, so that ∇θ of an objective at θ⁰ = φ leaves out its direct dependence on φ
     start = like(meta_params, {name: value.view_as(value) for name, value in phi.items()}) if params is None else params
     theta = inner_loop(
-        inner,
-        meta,
-        start,
-        inner_steps=inner_steps,
-        inner_lr=inner_lr,
-        hessian=hessian,
-        update=update,
-        state=state,
+        inner, meta, start, inner_steps=inner_steps, inner_lr=inner_lr, hessian=hessian, update=update, state=state
     )
     objective = outer(meta, theta)
     if not objective.requires_grad:

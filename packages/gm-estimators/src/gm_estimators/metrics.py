@@ -11,30 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 __all__ = [
-    "Interval",
-    "accuracy",
-    "bias_sq",
-    "bias_sq_interval",
-    "correlation",
-    "mean_interval",
-    "mse",
-    "paired_difference",
-    "relative_bias",
-    "std_sum",
-    "student_t_quantile",
-    "summary",
-    "variance",
-]
+    "Interval", "accuracy", "bias_sq", "bias_sq_interval", "correlation", "mean_interval", "mse",
+    "paired_difference", "relative_bias", "std_sum", "student_t_quantile", "summary", "variance",
+]  # fmt: skip
 
 
 class Interval(NamedTuple):
-    """A value with a confidence interval.
-
-    Attributes:
-        value: the point estimate.
-        low: lower end.
-        high: upper end.
-    """
+    """A value, the point estimate, with a confidence interval."""
 
     value: Tensor
     low: Tensor
@@ -44,14 +27,7 @@ class Interval(NamedTuple):
 def accuracy(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "*shape2 size"]) -> Tensor:
     """The accuracy is the cosine Acc(x, y) = xᵀy / (√xᵀx √yᵀy) (paper, Eq. 63), NaN if one of the two is zero.
 
-    Both are scaled first, so that squares of very small or large entries neither vanish nor overflow.
-
-    Args:
-        estimate: x.
-        truth: y, broadcasts to x.
-
-    Returns:
-        The accuracy of every estimate.
+    Both are scaled first, so that squares of very small or large entries neither vanish nor overflow; y broadcasts.
     """
     estimate, truth = estimate / _scale(estimate), truth / _scale(truth)
     return (estimate * truth).sum(-1) / (estimate.square().sum(-1).sqrt() * truth.square().sum(-1).sqrt())
@@ -66,14 +42,7 @@ def relative_bias(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "
     """The relative bias (x − y)ᵀy / yᵀy says how much too long x is along y, in units of y's length; NaN if y is zero.
 
     Linear in x: its mean over estimates estimates the same of E[x] without bias, even from one estimate of each truth.
-    −1 is an estimate without any share of the truth, −2 one of the same length in the opposite direction.
-
-    Args:
-        estimate: x.
-        truth: y, broadcasts to x.
-
-    Returns:
-        The relative error along the truth of every estimate.
+    −1 is an estimate without any share of the truth, −2 one of the same length in the opposite direction. y broadcasts.
     """
     scale = _scale(truth)
     truth, error = truth / scale, (estimate - truth) / scale
@@ -99,14 +68,9 @@ def bias_sq(
 ) -> Float[Tensor, "*batch"]:
     """The squared bias ‖E[x] − y‖² is estimated without bias, so that it can be negative.
 
-        ‖x̄ − y‖² − tr Cov[x] / R,   since a mean of R carries that much variance
+        ‖x̄ − y‖² − tr Cov[x] / R
 
-    Args:
-        estimates: x_1 … x_R.
-        truth: y.
-
-    Returns:
-        The estimate of the squared bias.
+    A mean of R carries that much variance.
     """
     repeats = estimates.shape[-2]
     return (estimates.mean(-2) - truth).square().sum(-1) - variance(estimates) / repeats
@@ -165,20 +129,13 @@ def paired_difference(
 
 
 def student_t_quantile(probability: float, degrees: int) -> float:
-    """Student's t has this quantile at whole degrees of freedom, by bisection of its finite series.
+    """Returns t with P(T ≤ t) = probability at ν whole degrees of freedom, by bisection of a finite series.
 
     Abramowitz and Stegun 1964, "Handbook of Mathematical Functions", 26.7.3 and 26.7.4, with θ = atan(t / √ν):
     P(|T| ≤ t) = (2/π)(θ + sin θ (cos θ + 2/3 cos³θ + …)) for odd ν, sin θ (1 + 1/2 cos²θ + …) for even ν.
 
-    Args:
-        probability: between 0.5 and 1.
-        degrees: ν ≥ 1.
-
-    Returns:
-        t with P(T ≤ t) = probability.
-
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if the probability is not in [0.5, 1), or ν < 1.
     """
     if not 0.5 <= probability < 1 or degrees < 1:
         raise ValueError(f"expected 0.5 ≤ probability < 1 and degrees ≥ 1, got {probability} and {degrees}")

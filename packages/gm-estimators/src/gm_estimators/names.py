@@ -33,15 +33,8 @@ def load(name: str, *, suffixes: bool = True) -> Estimator:
       `off_policy.cumulative_ratio`; on-policy nothing changes.
 
     Modules are looked for on the Python path and in the working directory. The function may carry the attribute
-    `critic = False` to be given values of zero, as DiCE is.
-
-    Args:
-        name: the name.
-        suffixes: whether a name may have a τ and end in any `+…`; where neither the critic nor the parts of a sample
-            are at hand, only in `+vtrace` or `+selfnorm`.
-
-    Returns:
-        The estimator.
+    `critic = False` to be given values of zero, as DiCE is. Without `suffixes`, where neither the critic nor the parts
+    of a sample are at hand, a name has no τ and ends only in `+vtrace` or `+selfnorm`.
 
     Raises:
         EstimatorError: if there is none of that name, with what there is.
@@ -74,7 +67,6 @@ def _without_endings(name: str, suffixes: bool) -> Estimator:
 
 
 def _loaded_dice(name: str, suffixes: bool) -> Estimator:
-    """Loaded DiCE has a λ, perhaps a τ."""
     decay, *tau = (_number(given) for given in name.partition("@")[2].split(","))
     if len(tau) > 1 or not all(0 <= number <= 1 for number in (decay, *tau)):
         raise EstimatorError(f"expected loaded_dice@λ or loaded_dice@λ,τ, both between 0 and 1, got {name!r}")
@@ -170,7 +162,7 @@ def _kind(ending: str) -> str:
 
 
 def _number(text: str) -> float:
-    """The text is a number, or NaN if it is none."""
+    """NaN if it is none."""
     try:
         return float(text)
     except ValueError:

@@ -12,16 +12,9 @@ from torch.autograd.function import once_differentiable
 from gm_estimators.parameters import detached
 
 __all__ = [
-    "AdamState",
-    "Update",
-    "adam",
-    "adam_state",
-    "ascent",
-    "clip_coefficient",
-    "constant",
-    "global_norm",
+    "AdamState", "Update", "adam", "adam_state", "ascent", "clip_coefficient", "constant", "global_norm",
     "linear_decay",
-]
+]  # fmt: skip
 
 Tensors = dict[str, Tensor]
 
@@ -36,13 +29,7 @@ class Update(Protocol):
 
 @dataclass(frozen=True)
 class AdamState:
-    """What Adam remembers.
-
-    Attributes:
-        step: updates so far.
-        first: m, decaying mean of gradients.
-        second: v, decaying mean of their squares.
-    """
+    """What Adam remembers: the updates so far and the decaying means m of gradients and v of their squares."""
 
     step: int
     first: Tensors
@@ -80,15 +67,9 @@ def clip_coefficient(gradient: Tensors, max_norm: float) -> Float[Tensor, ""]:
 
 
 def ascent(inner_lr: float | Tensor, *, max_norm: float | None = None, detach_clip: bool = True) -> Update:
-    """Gradient ascent goes to θ′ = θ + α g, with clipping to θ′ = θ + α g · min(1, c / ‖g‖).
+    """Gradient ascent goes to θ′ = θ + α g, with clipping to θ′ = θ + α g · min(1, c / ‖g‖), c = `max_norm`; no state.
 
-    Args:
-        inner_lr: α.
-        max_norm: c; no clipping if `None`.
-        detach_clip: whether the clipping coefficient counts as a constant in derivatives.
-
-    Returns:
-        The rule, for `inner_loop`, without a state.
+    With `detach_clip` the clipping coefficient counts as a constant in derivatives.
     """
 
     def update(params: Tensors, gradient: Tensors, state: object) -> tuple[Tensors, object]:
@@ -148,20 +129,12 @@ def adam(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
 ) -> Update:
-    """Adam ascends, differentiable through its moments (Kingma and Ba 2015, "Adam", Algorithm 1).
+    """Adam ascends, differentiable through its moments (Kingma and Ba 2015, "Adam", Algorithm 1), with an `AdamState`.
 
         g ← g · min(1, c / ‖g‖),   m ← β₁ m + (1 − β₁) g,   v ← β₂ v + (1 − β₂) g²
         θ ← θ + α_i (m / (1 − β₁ⁱ⁺¹)) / (√(v / (1 − β₂ⁱ⁺¹)) + ε)
 
-    Args:
-        learning_rate: α_i by the number i of updates before this one.
-        max_norm: c; no clipping if `None`.
-        detach_clip: whether the clipping coefficient counts as a constant in derivatives.
-        betas: (β₁, β₂).
-        eps: ε.
-
-    Returns:
-        The rule, for `inner_loop`, whose state is an `AdamState`.
+    `learning_rate` is α_i by the number i of updates before this one; clipping is as in `ascent`.
     """
     beta1, beta2 = betas
 

@@ -25,16 +25,7 @@ def detached(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def gradient(objective: Float[Tensor, "*batch"], params: Params, *, create_graph: bool = False) -> dict[str, Tensor]:
-    """The summed objective has this gradient in every tensor, zeros where it does not depend on one.
-
-    Args:
-        objective: J; batch elements share no parameters.
-        params: θ.
-        create_graph: whether the gradient is differentiable.
-
-    Returns:
-        ∇θ J by name.
-    """
+    """The summed objective has this gradient ∇θ J by name, zeros where it does not depend on a tensor."""
     named = as_dict(params)
     if not objective.requires_grad:
         return {name: torch.zeros_like(value) for name, value in named.items()}

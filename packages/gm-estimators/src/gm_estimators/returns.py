@@ -8,14 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = [
-    "discounts",
-    "gae",
-    "gae_adjoint",
-    "lambda_returns",
-    "returns_to_go",
-    "reverse_cumsum",
-]
+__all__ = ["discounts", "gae", "gae_adjoint", "lambda_returns", "returns_to_go", "reverse_cumsum"]
 
 
 def discounts(discount: float | Tensor, horizon: int) -> Float[Tensor, "*batch time"]:
@@ -34,7 +27,7 @@ def reverse_cumsum(x: Float[Tensor, "*batch time"]) -> Float[Tensor, "*batch tim
 def _backward_recursion(
     x: Float[Tensor, "*batch time"], decay: float | Tensor, last: float | Tensor = 0.0
 ) -> Float[Tensor, "*batch time"]:
-    """The recursion y_t = x_t + decay_t y_{t+1} begins with y_T = last."""
+    """y_t = x_t + decay_t y_{t+1} with y_T = last."""
     order = sorted(range(x.ndim - 1), key=x.stride, reverse=True)  # as in memory, so that nothing is copied later
 
     def steps(z: Tensor) -> tuple[Tensor, ...]:
@@ -51,25 +44,14 @@ def _backward_recursion(
 
 
 def _plus_scaled(x: Tensor, y: Tensor, scale: float | Tensor) -> Tensor:
-    """The sum x + scale · y takes one pass where the scale is a number."""
+    """One pass where the scale is a number."""
     return x + scale * y if isinstance(scale, Tensor) else torch.add(x, y, alpha=scale)
 
 
 def returns_to_go(
-    reward: Float[Tensor, "*batch time"],
-    discount: float | Tensor,
-    last_value: Float[Tensor, "*batch"] | None = None,
+    reward: Float[Tensor, "*batch time"], discount: float | Tensor, last_value: Float[Tensor, "*batch"] | None = None
 ) -> Float[Tensor, "*batch time"]:
-    """The return that follows step t is G_t = r_t + γ_t G_{t+1}, with G_T = V(s_T), or 0 without one.
-
-    Args:
-        reward: r_0 … r_{T−1}.
-        discount: γ or γ_t.
-        last_value: V(s_T) to bootstrap with.
-
-    Returns:
-        G_0 … G_{T−1}.
-    """
+    """The return that follows step t is G_t = r_t + γ_t G_{t+1}, with G_T = V(s_T), or 0 without one."""
     return _backward_recursion(reward, discount, 0.0 if last_value is None else last_value)
 
 
@@ -85,15 +67,6 @@ def gae(
 
     λ = 1 is the n-step return to the horizon, bootstrapped with V(s_T), minus V(s_t).
 
-    Args:
-        reward: r_0 … r_{T−1}.
-        value: V(s_0) … V(s_T).
-        discount: γ or γ_t.
-        gae_lambda: λ.
-
-    Returns:
-        A_0 … A_{T−1}.
-
     Raises:
         ValueError: if there is not one more value than rewards.
     """
@@ -108,17 +81,11 @@ def gae(
 def gae_adjoint(
     cotangent: Float[Tensor, "*batch time"], discount: float, gae_lambda: float
 ) -> tuple[Float[Tensor, "*batch time"], Float[Tensor, "*batch time_plus_1"]]:
-    """The advantages of `gae` have the derivatives ∂ Σ_t c_t A_t / ∂(rewards, values), an eligibility trace.
+    """The advantages of `gae` have the derivatives ∂ Σ_t c_t A_t / ∂(rewards, values).
 
         e_t = c_t + γ λ e_{t−1},   ∂/∂r_t = e_t,   ∂/∂V(s_t) = γ e_{t−1} − e_t,   e_{−1} = e_T = 0
 
-    Args:
-        cotangent: c_0 … c_{T−1}.
-        discount: γ.
-        gae_lambda: λ.
-
-    Returns:
-        The derivatives for r_0 … r_{T−1} and for V(s_0) … V(s_T).
+    e is an eligibility trace.
     """
     trace = _backward_recursion(cotangent.flip(-1), discount * gae_lambda).flip(-1)
     zero = torch.zeros_like(trace[..., :1])

@@ -2,8 +2,8 @@
 
 from gm_estimators.decomposition.decompose import Decomposition, decompose, exact_meta_gradient
 from gm_estimators.decomposition.path import Path, sampled_path
-from gm_estimators.decomposition.permutations import PERMUTATIONS, check_permutation
 from gm_estimators.decomposition.problem import (
+    PERMUTATIONS,
     ROLES,
     Evaluation,
     ExactObjective,
@@ -18,23 +18,6 @@ from gm_estimators.decomposition.problem import (
 from gm_estimators.decomposition.sizes import Size, Sizes
 
 __all__ = [
-    "PERMUTATIONS",
-    "ROLES",
-    "Decomposition",
-    "Evaluation",
-    "ExactObjective",
-    "Objective",
-    "Path",
-    "Point",
-    "Problem",
-    "Role",
-    "Rows",
-    "Sample",
-    "Size",
-    "Sizes",
-    "Splits",
-    "check_permutation",
-    "decompose",
-    "exact_meta_gradient",
-    "sampled_path",
-]
+    "PERMUTATIONS", "ROLES", "Decomposition", "Evaluation", "ExactObjective", "Objective", "Path", "Point",
+    "Problem", "Role", "Rows", "Sample", "Size", "Sizes", "Splits", "decompose", "exact_meta_gradient", "sampled_path",
+]  # fmt: skip

@@ -25,12 +25,8 @@ def backward(
 ) -> Tensor:
     """Returns ∇φ of several outer objectives through the same steps, shape `[len(ends), *batch, *meta shape]`.
 
-    Args:
-        steps: J_In at θ⁰ … θ^{K−1}.
-        ends: the outer objectives at θᴷ.
-        inner_lr: α.
-        meta_is_params: whether φ = θ⁰.
-        corrections: for each step the terms of the sampling correction, one for each outer objective.
+    `steps` are J_In at θ⁰ … θ^{K−1}, `ends` the outer objectives at θᴷ, `corrections` for each step the terms of the
+    sampling correction, one for each outer objective.
 
     Raises:
         ValueError: if no objective depends on φ.
@@ -60,5 +56,4 @@ def _stacked(objectives: Sequence[Objective]) -> tuple[Tensor, Tensor | None]:
 
 
 def _plus(x: Tensor | None, y: Tensor | None) -> Tensor | None:
-    """Adds two tensors either of which may be missing."""
     return y if x is None else x if y is None else x + y

@@ -16,8 +16,7 @@ from gm_estimators.debias import Debias
 from gm_estimators.decomposition.adjoint import backward
 from gm_estimators.decomposition.parts import Part
 from gm_estimators.decomposition.path import Path, Station, walked
-from gm_estimators.decomposition.permutations import PERMUTATIONS, check_permutation
-from gm_estimators.decomposition.problem import ROLES, Objective, Problem, Role, SampleT, Splits
+from gm_estimators.decomposition.problem import PERMUTATIONS, ROLES, Objective, Problem, Role, SampleT, Splits
 from gm_estimators.decomposition.sizes import Size, Sizes, sizes_of
 from gm_estimators.estimator import Estimator, EstimatorError, families
 
@@ -97,16 +96,14 @@ def decompose(
         inner_lr: α.
         keep_paths: whether the paths are kept, with all that was drawn along them.
 
-    Returns:
-        (estimator name, permutation, size) ↦ estimate, shape `[*batch, *meta shape]`.
-
     Raises:
         ValueError: for an unknown permutation, or a size or number of steps below one.
         EstimatorError: if a user's estimator fails, the size does not suit its `debias`, or its `correction` meets
             outer objectives without a value.
     """
     for permutation in permutations:
-        check_permutation(permutation)
+        if permutation not in PERMUTATIONS:
+            raise ValueError(f"expected a permutation of {', '.join(PERMUTATIONS)}, got {permutation!r}")
     if inner_steps < 1:
         raise ValueError(f"inner_steps: expected at least 1, got {inner_steps}")
     request = _Request(tuple(permutations), inner_steps, inner_lr, keep_paths)
@@ -134,7 +131,6 @@ def decompose(
 def _exact_path(
     problem: Problem[SampleT], request: _Request, sizes: Sequence[Sizes], inner_steps: int
 ) -> Path[SampleT]:
-    """The path of exact gradients."""
 
     def station(params: Tensor, step: int) -> Station[SampleT]:
         return Station(problem, params, step, request.draws("E", step, sizes))

@@ -10,13 +10,9 @@ from gm_estimators.decomposition.sizes import Sizes
 
 
 class Part:
-    """A problem whose samples are those trajectories of the original's that have the given numbers.
+    """A problem whose samples are those trajectories of the original's that have the numbers `rows`.
 
-    Args:
-        problem: the original.
-        rows: the numbers, for each role.
-        sizes: how many trajectories the original has.
-        start: what the original drew at θ⁰, for all its parts; filled here.
+    `sizes` is how many the original has, `start` what it drew at θ⁰, for all its parts; it is filled here.
     """
 
     def __init__(

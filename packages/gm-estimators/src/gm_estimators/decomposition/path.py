@@ -12,13 +12,9 @@ from gm_estimators.estimator import Estimator
 
 
 class Station(Generic[SampleT]):
-    """A step of a path keeps what was evaluated and drawn at its θ.
+    """Step i of a path keeps what was evaluated and drawn at its θ.
 
-    Args:
-        problem: the two-level problem.
-        params: θ.
-        step: i.
-        most: the largest sample of each role that is drawn here; all are drawn together, when the first is needed.
+    `most` is the largest sample of each role that is drawn here; all are drawn together, when the first is needed.
     """
 
     def __init__(self, problem: Problem[SampleT], params: Tensor, step: int, most: Mapping[Role, int]) -> None:
@@ -78,15 +74,7 @@ def walked(
     inner_steps: int,
     inner_lr: float,
 ) -> Path[SampleT]:
-    """Follows gradients: θ^{i+1} = θ^i + α ∇θ J_In(φ, θ^i), i = 0 … K − 1.
-
-    Args:
-        start: θ⁰.
-        move: a station ↦ the objective whose gradient is followed there.
-        following: (θ, i) ↦ the station of a later step.
-        inner_steps: K.
-        inner_lr: α.
-    """
+    """Follows gradients of `move(station)`: θ^{i+1} = θ^i + α ∇θ J_In(φ, θ^i), i = 0 … K − 1."""
     path = Path([start], [])
     for step in range(inner_steps):
         objective = move(path.stations[-1])
@@ -98,15 +86,7 @@ def walked(
 def sampled_path(
     problem: Problem[Any], estimator: Estimator, size: Size, *, inner_steps: int, inner_lr: float
 ) -> Path[Any]:
-    """Returns the path of sampled gradients, the same that `decompose` has for permutations with I sampled.
-
-    Args:
-        problem: the two-level problem.
-        estimator: of the inner gradient.
-        size: trajectories at each step.
-        inner_steps: K.
-        inner_lr: α.
-    """
+    """Returns the path of sampled gradients, the same that `decompose` has for permutations with I sampled."""
     sizes = sizes_of(size)
 
     def station(params: Tensor, step: int) -> Station[Any]:

@@ -11,6 +11,8 @@ from gm_estimators.estimator import Estimator
 Role = Literal["inner", "hessian", "outer"]
 """What samples are for: I, the inner-loop gradient, II, its Jacobian and Hessian, or III, the outer gradient."""
 ROLES: tuple[Role, ...] = ("inner", "hessian", "outer")
+PERMUTATIONS = ("SSS", "SES", "ESS", "EES", "SSE", "SEE", "ESE")
+"""Whether I, II and III are estimated from samples (S) or exact (E), where anything is; EEE is the truth."""
 Rows = slice | Tensor
 """The numbers of some trajectories: the first n as `slice(n)`, or any as a tensor `[trajectory]`."""
 
@@ -53,11 +55,7 @@ class Evaluation(Protocol):
 
 
 class ExactObjective:
-    """The exact objective of an evaluated policy where φ = θ⁰, or where only θ enters.
-
-    Args:
-        evaluation: of the policy.
-    """
+    """The exact objective of an evaluated policy where φ = θ⁰, or where only θ enters."""
 
     meta_gradient = None
 

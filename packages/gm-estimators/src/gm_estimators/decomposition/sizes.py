@@ -7,13 +7,7 @@ from gm_estimators.decomposition.problem import Role
 
 @dataclass(frozen=True)
 class Sizes:
-    """Says how many trajectories each role has at each step.
-
-    Attributes:
-        inner: |τ| of I, the inner-loop gradient.
-        hessian: |τ| of II, the Jacobian and Hessian.
-        outer: |τ| of III, the outer gradient.
-        shared: whether II reads the trajectories of I.
+    """How many trajectories |τ| roles I, II and III have at each step; with `shared`, II reads the trajectories of I.
 
     Raises:
         ValueError: if a size is below one, or I and II share a batch and differ in size.

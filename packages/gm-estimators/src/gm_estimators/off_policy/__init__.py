@@ -24,12 +24,6 @@ from gm_estimators.off_policy.trajectories import (
 from gm_estimators.off_policy.vtrace import vtrace
 
 __all__ = [
-    "OffPolicyTrajectories",
-    "cumulative_ratio",
-    "effective_sample_size",
-    "off_policy",
-    "off_policy_dice",
-    "off_policy_dice_derivatives",
-    "vtrace",
-    "weighted",
-]
+    "OffPolicyTrajectories", "cumulative_ratio", "effective_sample_size", "off_policy", "off_policy_dice",
+    "off_policy_dice_derivatives", "vtrace", "weighted",
+]  # fmt: skip

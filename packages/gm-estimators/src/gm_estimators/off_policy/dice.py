@@ -14,13 +14,8 @@ def off_policy_dice(trajectories: Trajectories) -> Float[Tensor, "*batch traject
 
         Σ_t γᵗ ρ_t r_t + γᵀ ρ_{T−1} V(s_T) + Σ_t γᵗ V(s_t) (1 − π_t / μ_t),   ρ_t = Π_{u≤t} π_u / μ_u
 
-    Value and derivatives of any order are unbiased whatever μ is, as long as μ can do all that π can.
-
-    Args:
-        trajectories: `OffPolicyTrajectories`.
-
-    Returns:
-        One number per trajectory.
+    Value and derivatives of any order are unbiased whatever μ is, as long as μ can do all that π can. It takes
+    `OffPolicyTrajectories`.
     """
     read = require_off_policy(trajectories)
     seen = weighted(read)
@@ -29,18 +24,12 @@ def off_policy_dice(trajectories: Trajectories) -> Float[Tensor, "*batch traject
 
 
 def off_policy_dice_derivatives(trajectories: Trajectories) -> LogProbDerivatives:
-    """The derivatives of `off_policy_dice` in the log-probabilities are those of `dice` on weighted trajectories.
+    """The derivatives of `off_policy_dice` are those of `dice` on weighted trajectories, without mixed ones.
 
         w_u = Σ_{t≥u} γᵗ ρ_t r_t − γᵘ (π_u/μ_u) V(s_u),
         (F d)_u = Σ_{t≥u} γᵗ ρ_t r_t Σ_{v≤t} d_v − γᵘ (π_u/μ_u) V(s_u) d_u
 
     since ρ_t, a constant, times □_{≤t} has the derivatives of Π_{u≤t} π_u / μ_u; γᵀ ρ_{T−1} V(s_T) counts as a reward
     at the last step.
-
-    Args:
-        trajectories: `OffPolicyTrajectories`.
-
-    Returns:
-        The derivatives w and F, without mixed ones.
     """
     return replace(dice_derivatives(weighted(require_off_policy(trajectories))), mixed=None)

@@ -10,13 +10,7 @@ from gm_estimators.estimator import Estimator, EstimatorError
 from gm_estimators.off_policy.dice import off_policy_dice, off_policy_dice_derivatives
 from gm_estimators.off_policy.trajectories import require_off_policy, weighted
 from gm_estimators.off_policy.vtrace import vtrace
-from gm_estimators.surrogates import (
-    DerivativesFunction,
-    LogProbDerivatives,
-    Surrogate,
-    Trajectories,
-    dice_derivatives,
-)
+from gm_estimators.surrogates import DerivativesFunction, LogProbDerivatives, Surrogate, Trajectories, dice_derivatives
 
 T = TypeVar("T")
 
@@ -27,18 +21,12 @@ OWN_FORMS: dict[DerivativesFunction | None, tuple[Surrogate, DerivativesFunction
 
 
 def off_policy(estimator: Estimator) -> Estimator:
-    """An estimator, one's own included, has an off-policy form.
+    """An estimator, one's own included, has an off-policy form without mixed derivatives.
 
-    DiCE becomes `off_policy_dice`. Any other reads `weighted` trajectories; for `ad`, `lvc` and `loaded_dice` the mean
-    of the weighted advantage given the past is ρ_t times that of the on-policy one, at λ = 1. An estimator with
-    `ratio_clip` (`vtrace`, `loaded_dice+vtrace`) gets its `vtrace` form with ρ̄ = c̄ = `ratio_clip` instead, one with
-    `self_normalise` (`dice+selfnorm`) divides ratios by their mean whatever the trajectories say.
-
-    Args:
-        estimator: an on-policy estimator.
-
-    Returns:
-        An estimator that reads `OffPolicyTrajectories`; its derivatives have no mixed ones.
+    It reads `OffPolicyTrajectories`. DiCE becomes `off_policy_dice`. Any other reads `weighted` trajectories; for `ad`,
+    `lvc` and `loaded_dice` the mean of the weighted advantage given the past is ρ_t times that of the on-policy one, at
+    λ = 1. An estimator with `ratio_clip` (`vtrace`, `loaded_dice+vtrace`) gets its `vtrace` form with ρ̄ = c̄ = that
+    instead, one with `self_normalise` (`dice+selfnorm`) divides ratios by their mean whatever the trajectories say.
 
     Raises:
         EstimatorError: if it has a τ of its own.

@@ -31,10 +31,7 @@ class OffPolicyTrajectories(Trajectories):
 
 
 def require_off_policy(trajectories: Trajectories) -> OffPolicyTrajectories:
-    """An off-policy surrogate needs to know who drew the trajectories.
-
-    Returns:
-        The trajectories themselves.
+    """Returns the trajectories themselves.
 
     Raises:
         TypeError: if they are of another type.
@@ -59,12 +56,6 @@ def cumulative_ratio(trajectories: OffPolicyTrajectories) -> Float[Tensor, "*bat
     the lower the bound. Self-normalisation is biased by O(1/n) and consistent (Owen 2013, "Monte Carlo theory, methods
     and examples"); with one trajectory nothing is corrected at all.
 
-    Args:
-        trajectories: the trajectories and their controls.
-
-    Returns:
-        ρ_t.
-
     Raises:
         ValueError: if a ratio is infinite or NaN.
     """
@@ -81,13 +72,9 @@ def cumulative_ratio(trajectories: OffPolicyTrajectories) -> Float[Tensor, "*bat
 
 
 def effective_sample_size(weight: Float[Tensor, "*batch trajectory"]) -> Float[Tensor, "*batch"]:
-    """Weighted trajectories are worth (Σ_n w_n)² / Σ_n w_n² equally weighted ones (Kong 1992).
+    """Weighted trajectories are worth (Σ_n w_n)² / Σ_n w_n² equally weighted ones (Kong 1992), w e.g. the last ratio.
 
-    Args:
-        weight: e.g. the last `cumulative_ratio`.
-
-    Returns:
-        A number from 1, if one trajectory has all the weight, to n; NaN if all weights are zero.
+    That is from 1, if one trajectory has all the weight, to n; NaN if all weights are zero.
     """
     share = weight / weight.sum(-1, keepdim=True)
     return 1 / share.square().sum(-1)
@@ -96,16 +83,10 @@ def effective_sample_size(weight: Float[Tensor, "*batch trajectory"]) -> Float[T
 def weighted(trajectories: OffPolicyTrajectories) -> Trajectories:
     """An on-policy surrogate sees importance weights inside of rewards, values and advantages, and discounts spent.
 
-        reward_t = γᵗ ρ_t r_t,   value_t = γᵗ (π_t / μ_t) V(s_t),   value_T = γᵀ ρ_{T−1} V(s_T)
+        reward_t = γᵗ ρ_t r_t,   value_t = γᵗ (π_t / μ_t) V(s_t),   value_T = γᵀ ρ_{T−1} V(s_T),   discount_t = 1
         advantage_t = Σ_{u≥t} γᵘ ρ_u r_u + γᵀ ρ_{T−1} V(s_T) − γᵗ ρ_t V(s_t)
 
     The baseline of DiCE, Σ_t γᵗ (1 − π_t/μ_t) V(s_t), has ratios of single steps, which are not clipped.
-
-    Args:
-        trajectories: drawn by a behaviour policy.
-
-    Returns:
-        Trajectories with discount 1.
     """
     ratio = cumulative_ratio(trajectories)
     discount, value = trajectories.discount, trajectories.value

@@ -14,24 +14,15 @@ def vtrace(estimator: Estimator, *, ratio_clip: float = 1.0, trace_clip: float =
     """The off-policy form of an estimator reads V-trace advantages (Espeholt et al. 2018, Eq. 1).
 
         v_t = V(s_t) + Σ_{u≥t} γ^{u−t} (Π_{t≤i<u} c_i) ρ̄_u δ_u,   δ_u = r_u + γ V(s_{u+1}) − V(s_u)
-        A_t = ρ̄_t (r_t + γ v_{t+1} − V(s_t)),   ρ̄_t = min(clip, π_t/μ_t),   c_t = λ min(trace clip, π_t/μ_t)
+        A_t = ρ̄_t (r_t + γ v_{t+1} − V(s_t)),   ρ̄_t = min(ratio clip, π_t/μ_t),   c_t = λ min(trace clip, π_t/μ_t)
 
     Only the ratio of step t weighs its score: states count as often as μ visits them, which is what keeps the variance
     low and biases the gradient even without clipping. On-policy A_t is the return to the horizon, bootstrapped with
-    V(s_T), minus V(s_t), if both bounds are at least 1. For estimators that read advantages, not `dice` or `tmaml`.
-
-    Args:
-        estimator: an on-policy estimator.
-        ratio_clip: bound of ρ̄.
-        trace_clip: bound of c.
-        decay: λ.
-
-    Returns:
-        An estimator that reads `OffPolicyTrajectories`.
+    V(s_T), minus V(s_t), if both bounds are at least 1. λ is `decay`. The form reads `OffPolicyTrajectories`.
 
     Raises:
-        ValueError: if a bound is not positive, the estimator reads rewards, or the trajectories come with a clip or
-            self-normalisation, which are for cumulative ratios.
+        ValueError: if a bound is not positive, the estimator reads rewards as `dice` and `tmaml`, or the trajectories
+            come with a clip or self-normalisation, which are for cumulative ratios.
     """
     require_advantages(estimator)
     if not (ratio_clip > 0 and trace_clip > 0):

@@ -35,24 +35,8 @@ from gm_estimators.surrogates.trajectories import (
 )
 
 __all__ = [
-    "DerivativesFunction",
-    "LogProbDerivatives",
-    "SignalCotangents",
-    "Surrogate",
-    "Trajectories",
-    "ad",
-    "ad_derivatives",
-    "automatic_derivatives",
-    "decayed_cumsum",
-    "dice",
-    "dice_derivatives",
-    "discounted_return",
-    "loaded_dice",
-    "loaded_dice_derivatives",
-    "lvc",
-    "lvc_derivatives",
-    "mean_surrogate",
-    "reward_to_go",
-    "tmaml",
+    "DerivativesFunction", "LogProbDerivatives", "SignalCotangents", "Surrogate", "Trajectories", "ad",
+    "ad_derivatives", "automatic_derivatives", "decayed_cumsum", "dice", "dice_derivatives", "discounted_return",
+    "loaded_dice", "loaded_dice_derivatives", "lvc", "lvc_derivatives", "mean_surrogate", "reward_to_go", "tmaml",
     "tmaml_derivatives",
-]
+]  # fmt: skip

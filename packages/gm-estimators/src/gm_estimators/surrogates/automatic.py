@@ -17,13 +17,6 @@ from gm_estimators.surrogates.trajectories import (
 def automatic_derivatives(surrogate: Surrogate, trajectories: Trajectories) -> LogProbDerivatives:
     """Automatic differentiation gives ∂f/∂ℓ and ∂²f/∂ℓ² of any surrogate f, ℓ being the log-probabilities.
 
-    Args:
-        surrogate: f.
-        trajectories: its argument.
-
-    Returns:
-        Its derivatives.
-
     Raises:
         ValueError: if it gives another shape than one number per trajectory, does not depend on the
             log-probabilities, or has a gradient that is not finite.

@@ -16,14 +16,7 @@ def loaded_dice(trajectories: Trajectories, decay: float = 1.0) -> Float[Tensor,
 
     λ < 1 discounts what earlier actions have to do with later advantages, □_{≤t} = □(Σ_{u≤t} λ^{t−u} log π_u) and
     □_{<t} the same without log π_t: products of scores at times u < t count λ^{t−u}. At λ = 1 all derivatives are
-    unbiased if the advantages are; λ = 0 has the Hessian of `lvc`. Their τ is the λ of `returns.gae`.
-
-    Args:
-        trajectories: the trajectories.
-        decay: λ.
-
-    Returns:
-        One number per trajectory.
+    unbiased if the advantages are; λ = 0 has the Hessian of `lvc`. λ is `decay`; their τ is the λ of `returns.gae`.
     """
     cumulative = decayed_cumsum(trajectories.log_prob, decay)
     difference = magic_box(cumulative) - magic_box(cumulative - trajectories.log_prob)
@@ -31,9 +24,6 @@ def loaded_dice(trajectories: Trajectories, decay: float = 1.0) -> Float[Tensor,
 
 
 def loaded_dice_derivatives(trajectories: Trajectories, decay: float = 1.0) -> LogProbDerivatives:
-    """The derivatives of `loaded_dice` in the log-probabilities are w_t = c_t and F_tu = λ^{|t−u|} c_max(t,u).
-
-    The weight of a step is c_t = γᵗ A_t.
-    """
+    """The derivatives of `loaded_dice` are w_t = c_t and F_tu = λ^{|t−u|} c_max(t,u), with weights c_t = γᵗ A_t."""
     weight = trajectories.discount[..., :-1] * trajectories.advantage
     return LogProbDerivatives(weight, None, product_by_later_step(weight, decay), through_advantages(trajectories))

@@ -31,16 +31,11 @@ def reward_to_go(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory
 def product_by_later_step(
     weight: Float[Tensor, "*batch trajectory time"], decay: float = 1.0
 ) -> Callable[[Tensor], Tensor]:
-    """The later of two steps weighs their product: F_tu = λ^{|t−u|} c_max(t,u).
+    """Returns d ↦ F d where the later of two steps weighs their product: F_tu = λ^{|t−u|} c_max(t,u).
 
         (F d)_t = c_t Σ_{u≤t} λ^{t−u} d_u + Σ_{u>t} λ^{u−t} c_u d_u
 
-    Args:
-        weight: c_t.
-        decay: λ.
-
-    Returns:
-        The function d ↦ F d.
+    c is `weight`, λ is `decay`.
     """
 
     def product(direction: Tensor) -> Tensor:

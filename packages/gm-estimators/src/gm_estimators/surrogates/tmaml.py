@@ -26,9 +26,6 @@ def tmaml(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"]:
 
 
 def tmaml_derivatives(trajectories: Trajectories) -> LogProbDerivatives:
-    """The derivatives of `tmaml` in the log-probabilities are w_t = c_t and F_tu = c_max(t,u).
-
-    The weight of a step is c_t = Σ_{u≥t} γᵘ r_u + γᵀ V(s_T) − γᵗ V(s_t).
-    """
+    """The derivatives of `tmaml` are w_t = c_t and F_tu = c_max(t,u), c_t = Σ_{u≥t} γᵘ r_u + γᵀ V(s_T) − γᵗ V(s_t)."""
     weight = reward_to_go(trajectories) - trajectories.discount[..., :-1] * trajectories.value[..., :-1]
     return LogProbDerivatives(weight, None, product_by_later_step(weight), through_rewards(trajectories))

@@ -14,10 +14,10 @@ class Trajectories:
     """What a surrogate may read of n trajectories of T steps.
 
     Attributes:
-        log_prob: log π_θ(a_t | s_t), differentiable in θ, shape `[*batch, n, T]`.
-        reward: r_t, same shape.
-        value: critic V(s_0) … V(s_T), shape `[*batch, n, T + 1]`; zeros without a critic.
-        advantage: A_t, same shape as `log_prob`, constant in θ.
+        log_prob: log π_θ(a_t | s_t), differentiable in θ.
+        reward: r_t.
+        value: critic V(s_0) … V(s_T); zeros without a critic.
+        advantage: A_t, constant in θ.
         discount: γᵗ (zero after an episode's end), broadcasts to `log_prob`; `[T + 1]` last, so that γᵀ weights V(s_T).
     """
 
@@ -38,13 +38,7 @@ class Surrogate(Protocol):
 
 @dataclass(frozen=True)
 class SignalCotangents:
-    """∂⟨w, d⟩/∂x for what a surrogate reads beside log-probabilities; `None` where x does not enter.
-
-    Attributes:
-        reward: for r_t, shape `[*batch, n, T]`.
-        value: for V(s_t), shape `[*batch, n, T + 1]`.
-        advantage: for A_t, shape `[*batch, n, T]`.
-    """
+    """∂⟨w, d⟩/∂x for what a surrogate reads beside log-probabilities; `None` where x does not enter."""
 
     reward: Float[Tensor, "*batch trajectory time"] | None = None
     value: Float[Tensor, "*batch trajectory time_plus_1"] | None = None
@@ -56,9 +50,9 @@ class LogProbDerivatives:
     """The first and second derivatives w and F of n surrogates in their own log-probabilities.
 
     Attributes:
-        first: w_t, shape `[*batch, n, T]`.
-        diagonal: F_tt, shape `[*batch, n, T]`, if F is diagonal; otherwise `None`.
-        product: d ↦ F d, shape `[*batch, n, T]` to the same, if F is not diagonal.
+        first: w_t.
+        diagonal: F_tt if F is diagonal; otherwise `None`.
+        product: d ↦ F d if F is not diagonal.
         mixed: d ↦ ∂⟨w, d⟩/∂(rewards, values, advantages).
     """
 
@@ -73,13 +67,6 @@ DerivativesFunction = Callable[[Trajectories], LogProbDerivatives]
 
 def mean_surrogate(surrogate: Surrogate, trajectories: Trajectories) -> Float[Tensor, "*batch"]:
     """The mean over trajectories is the objective whose derivatives are the estimates: (1/n) Σ_n f.
-
-    Args:
-        surrogate: f.
-        trajectories: its argument.
-
-    Returns:
-        The mean.
 
     Raises:
         ValueError: if the surrogate does not give one number per trajectory.
