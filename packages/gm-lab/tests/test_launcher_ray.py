@@ -10,7 +10,7 @@ import pytest
 
 import gm_lab
 from gm_lab.launch import ray as launcher
-from gm_lab.launch.ray import Place, place, room
+from gm_lab.launch.ray import needed, room
 
 
 @pytest.fixture(autouse=True)
@@ -109,9 +109,9 @@ def test_without_ray_the_extra_is_named(main, monkeypatch):
 
 
 def test_what_a_cell_needs_of_a_cluster():
-    assert place(gm_lab.RunSettings(device="cuda", workers=3)) == Place(None, 1.0, 1.0, 3)
-    assert place(gm_lab.RunSettings(device="cuda", gpus_per_cell=0.25)) == Place(None, 1.0, 0.25, None)
-    assert place(gm_lab.RunSettings(ray_address="a:1", cpus_per_cell=4)) == Place("a:1", 4, 0.0, None)
+    assert needed(gm_lab.RunSettings(device="cuda", workers=3)) == (1.0, 1.0)
+    assert needed(gm_lab.RunSettings(device="cuda", gpus_per_cell=0.25)) == (1.0, 0.25)
+    assert needed(gm_lab.RunSettings(ray_address="a:1", cpus_per_cell=4)) == (4, 0.0)
 
 
 def test_cells_find_room_on_living_nodes():
@@ -120,10 +120,7 @@ def test_cells_find_room_on_living_nodes():
 
     nodes = [node(True, CPU=8.0, GPU=2.0), node(True, CPU=3.0), node(False, CPU=64.0, GPU=8.0), node(True)]
     ray = SimpleNamespace(nodes=lambda: nodes)
-    assert room(ray, Place(None, 1, 0, None)) == 11
-    assert room(ray, Place(None, 4, 0, None)) == 2
-    assert room(ray, Place(None, 1, 1, None)) == 2
-    assert room(ray, Place(None, 0.1, 0.1, None)) == 20
+    assert [room(ray, *need) for need in ((1, 0), (4, 0), (1, 1), (0.1, 0.1))] == [11, 2, 2, 20]
 
 
 def test_cells_that_this_machine_has_no_room_for_are_refused(main, monkeypatch):

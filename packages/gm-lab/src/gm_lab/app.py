@@ -205,11 +205,9 @@ def _launched(session: _Session[SettingsT, CellT], pending: list[CellT]) -> Iter
     if settings.launcher == "ray" and pending:
         from gm_lab.launch import ray
 
-        job, place = ray.Job(session.experiment.run_cell, store.columns, setup), ray.place(settings)
-        with (
-            interruption.deferred(),
-            ray.launched(job, store.save, pending, place, interruption, warn) as finished,
-        ):
+        job = ray.Job(session.experiment.run_cell, store.columns, setup)
+        launched = ray.launched(job, store.save, pending, settings, interruption, warn)
+        with interruption.deferred(), launched as finished:
             yield finished
         return
     from gm_lab.launch import local

@@ -50,20 +50,10 @@ class Job:
     setup: Callable[[], Context]
 
 
-@dataclass(frozen=True)
-class Place:
-    """Which cluster, how much of it a cell needs, and how many cells at once (None: as many as there is room for)."""
-
-    address: str | None
-    cpus: float
-    gpus: float
-    workers: int | None
-
-
-def place(settings: RunSettings) -> Place:
-    """What the flags say about the cluster."""
+def needed(settings: RunSettings) -> tuple[float, float]:
+    """How many CPUs and GPUs a cell needs."""
     gpus = float(settings.device.startswith("cuda")) if settings.gpus_per_cell is None else settings.gpus_per_cell
-    return Place(settings.ray_address, settings.cpus_per_cell, gpus, settings.workers)
+    return settings.cpus_per_cell, gpus
 
 
 @contextlib.contextmanager
@@ -71,7 +61,7 @@ def launched(
     job: Job,
     save: Callable[[Any, list[Row]], None],
     cells: Sequence[Any],
-    where: Place,
+    settings: RunSettings,
     interruption: Interruption,
     warn: Callable[[str], None],
 ) -> Iterator[Iterator[float]]:
@@ -81,7 +71,7 @@ def launched(
         job: What the workers need.
         save: Writes the rows of a finished cell, in this process.
         cells: The cells to compute.
-        where: The cluster.
+        settings: Which cluster, how much of it a cell needs, and how many at once, if not as many as there is room for.
         interruption: Says when the cells in flight are the last ones.
         warn: Shows a line.
 
@@ -92,24 +82,28 @@ def launched(
     Raises:
         BadInput: Ray is not installed, the cluster can't be reached, or has no node for such cells.
     """
-    ray = connected(where)
+    ray = connected(settings)
     flying: dict[Any, int] = {}
     try:
         interruption.check()
-        if not room(ray, where):
-            need = f"{where.cpus:g} CPUs and {where.gpus:g} GPUs"
-            if where.address is None:
+        cpus, gpus = needed(settings)
+        if not room(ray, cpus, gpus):
+            need = f"{cpus:g} CPUs and {gpus:g} GPUs"
+            if settings.ray_address is None:
                 raise BadInput(f"--gpus-per-cell: expected what this machine has, got cells that need {need}")
             warn(f"no node of the cluster has room for a cell, which needs {need}; waiting for one")
         # Ray's own retries would be silent
-        task = ray.remote(num_cpus=where.cpus, num_gpus=where.gpus, max_retries=0)(compute)
+        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(compute)
         shipped = ray.put(packed(ray, job))
 
-        def submit(index: int) -> Any:
-            return task.remote(shipped, index, ray.cloudpickle.dumps(cells[index]))
+        def submit(index: int) -> None:
+            flying[task.remote(shipped, index, ray.cloudpickle.dumps(cells[index]))] = index
+
+        def at_once() -> int:
+            return settings.workers or max(1, room(ray, cpus, gpus))
 
         def saved() -> Iterator[Outcome]:
-            for outcome in _outcomes(ray, submit, cells, where, flying, interruption, warn):
+            for outcome in _outcomes(ray, submit, at_once, cells, flying, interruption, warn):
                 if outcome.rows is not None:
                     save(cells[outcome.index], outcome.rows)
                 yield outcome
@@ -133,13 +127,13 @@ def check(settings: RunSettings) -> None:
         let_in(settings.ray_address)
 
 
-def connected(where: Place) -> Any:
+def connected(settings: RunSettings) -> Any:
     """Ray, connected to the cluster.
 
     Raises:
         BadInput: The cluster can't be used.
     """
-    address = None if where.address is None else let_in(where.address)
+    address = None if settings.ray_address is None else let_in(settings.ray_address)
     let_in.cache_clear()  # it was true just now
     # no statistics to anyone, and no hint at what a later Ray will do
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
@@ -149,15 +143,16 @@ def connected(where: Place) -> Any:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        if where.address is None:
+        if address is None:
             # on the loopback device: nothing waits for a network
-            slots = where.workers or max(1, int(usable_cores() // where.cpus))
-            size = {"num_cpus": math.ceil(slots * where.cpus), **({} if where.gpus else {"num_gpus": 0})}
+            cpus, gpus = needed(settings)
+            slots = settings.workers or max(1, int(usable_cores() // cpus))
+            size = {"num_cpus": math.ceil(slots * cpus), **({} if gpus else {"num_gpus": 0})}
             ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **size, **quiet)
         else:
             ray.init(address=address, **quiet)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        which = "start Ray here" if where.address is None else f"use the cluster at {where.address}"
+        which = "start Ray here" if address is None else f"use the cluster at {address}"
         raise BadInput(f"--ray-address: cannot {which}: {shorten(str(error), 200)}") from None
     finally:
         if threading.current_thread() is threading.main_thread():
@@ -180,12 +175,11 @@ def let_in(address: str) -> str:
         address = os.environ.get("RAY_ADDRESS", address)
     if address == "auto":
         return address
+    expected = f"--ray-address: expected a running Ray cluster at {address}"
     try:
         socket.create_connection(_parts(address), PROBE_SECONDS).close()
     except OSError as error:
-        raise BadInput(
-            f"--ray-address: expected a running Ray cluster at {address}, got: {error.strerror or error}"
-        ) from None
+        raise BadInput(f"{expected}, got: {error.strerror or error}") from None
     said = _trial(address)
     if "Unauthenticated" in said and "RAY_AUTH_MODE" not in os.environ:
         said = _trial(address, RAY_AUTH_MODE="token")
@@ -198,19 +192,16 @@ def let_in(address: str) -> str:
             "expected a copy of its first machine's ~/.ray/auth_token here, in the same place"
         )
     if said:
-        last = shorten(said.splitlines()[-1], 200)
-        raise BadInput(f"--ray-address: expected a running Ray cluster at {address}, got: {last}")
+        raise BadInput(f"{expected}, got: {shorten(said.splitlines()[-1], 200)}")
     return address
 
 
 def _trial(address: str, **variables: str) -> str:
     """What Ray says when it can't connect; empty if it can."""
-    command = [sys.executable, "-c", TRIAL, address]
-    environment = os.environ | IMPATIENT | variables
+    call = [sys.executable, "-c", TRIAL, address]
+    how: dict[str, Any] = {"env": os.environ | IMPATIENT | variables, "timeout": TRIAL_SECONDS}
     try:
-        done = subprocess.run(
-            command, check=False, capture_output=True, text=True, env=environment, timeout=TRIAL_SECONDS
-        )
+        done = subprocess.run(call, check=False, capture_output=True, text=True, **how)
     except subprocess.TimeoutExpired:
         return "no answer"
     return "" if done.returncode == 0 else done.stderr.strip() or f"exit status {done.returncode}"
@@ -249,23 +240,18 @@ def _watched(address: str, warn: Callable[[str], None]) -> Iterator[None]:
         over.set()
 
 
-def room(ray: Any, where: Place) -> int:
+def room(ray: Any, cpus: float, gpus: float) -> int:
     """How many cells the cluster's living nodes can compute at once."""
-    total = 0
-    for node in ray.nodes():
-        if node["Alive"]:
-            resources = node["Resources"]
-            fits = [resources.get("CPU", 0.0) / where.cpus]
-            fits += [resources.get("GPU", 0.0) / where.gpus] if where.gpus else []
-            total += int(min(fits) + 1e-9)
-    return total
+    living = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fits = [(node.get("CPU", 0.0) / cpus, node.get("GPU", 0.0) / gpus if gpus else math.inf) for node in living]
+    return sum(int(min(fit) + 1e-9) for fit in fits)
 
 
 def _outcomes(
     ray: Any,
-    submit: Callable[[int], Any],
+    submit: Callable[[int], None],
+    at_once: Callable[[], int],
     cells: Sequence[Any],
-    where: Place,
     flying: dict[Any, int],
     interruption: Interruption,
     warn: Callable[[str], None],
@@ -277,17 +263,20 @@ def _outcomes(
     done: list[tuple[Any, int]] = []
     while True:
         if not interruption.draining:
-            most = ahead * (where.workers or max(1, room(ray, where)))
-            for _ in range(min(most - len(flying), len(waiting))):
-                index = waiting.popleft()
-                flying[submit(index)] = index
+            for _ in range(min(ahead * at_once() - len(flying), len(waiting))):
+                submit(waiting.popleft())
         # only now that the next cells are on their way: saving takes a while
         for task, index in done:
             try:
                 outcome = _fetched(ray, task, index)
             except ray.exceptions.RayError as error:
                 lost[index] += 1
-                _give_up_or_warn(error, cells[index], lost[index], warn)
+                cell, how = describe_cell(cells[index]), type(error).__name__
+                if lost[index] > RETRIES:
+                    times = f"its worker was lost {lost[index]} times ({how})"
+                    advice = "if memory ran out, more --cpus-per-cell help"
+                    raise CellFailed(f"cell {cell} failed: {times}; {advice}", str(error)) from None
+                warn(f"cell {cell}: its worker was lost ({how}); trying again, {lost[index]} of {RETRIES}")
                 waiting.appendleft(index)
                 continue
             ahead = 2 if outcome.seconds < QUICK_SECONDS else 1
@@ -305,18 +294,6 @@ def _fetched(ray: Any, task: Any, index: int) -> Outcome:
     except ray.exceptions.RayTaskError as error:
         return Outcome(index, 0.0, Failure(False, shorten(str(error.cause or error), 200), str(error)))
     return outcome
-
-
-def _give_up_or_warn(error: Exception, cell: Any, times: int, warn: Callable[[str], None]) -> None:
-    """Says that a cell's worker was lost."""
-    how = type(error).__name__
-    if times > RETRIES:
-        raise CellFailed(
-            f"cell {describe_cell(cell)} failed: its worker was lost {times} times ({how}); "
-            "if memory ran out, more --cpus-per-cell help",
-            str(error),
-        ) from None
-    warn(f"cell {describe_cell(cell)}: its worker was lost ({how}); trying again, {times} of {RETRIES}")
 
 
 def _stop(ray: Any, flying: list[Any], seconds: float) -> None:

@@ -28,11 +28,7 @@ def receiving(receive: Callable[[int, FrameType | None], None]) -> Iterator[None
 
 
 def become_worker(driver: int) -> None:
-    """Makes this process a worker: signals to the whole group are the driver's matter, and it ends with the driver.
-
-    Args:
-        driver: The process that started it.
-    """
+    """Makes this process a worker: Ctrl-C is the matter of its driver, the process that started it and ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
@@ -155,5 +151,4 @@ class Interruption:
         self._waiting = Interrupted(number)
 
     def _say(self, text: str) -> None:
-        # not print: this may interrupt another one
-        os.write(2, f"{self._name}: {text}\n".encode())
+        os.write(2, f"{self._name}: {text}\n".encode())  # not print: this may interrupt another one

@@ -3,8 +3,10 @@
 `<run dir>/live/<cell id>.csv` mirrors what the finished cell will return. It has no bearing on results.csv.
 """
 
+import contextlib
 import csv
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,12 @@ class LiveRows:
     def __init__(self, run_dir: Path, cell: Any, step: str) -> None:
         self.path = run_dir / FOLDER / f"{cell_id(cell)}.csv"
         self._step = step
-        self._columns, self._last = _repaired(self.path, step)
+        with contextlib.suppress(OSError):
+            content = self.path.read_bytes()
+            os.truncate(self.path, content.rfind(b"\n") + 1)
+        before = Tail(self.path)
+        rows: list[Any] = list(before.rows())
+        self._columns, self._last = before.columns, rows[-1][step] if rows else None
 
     def append(self, row: Row) -> None:
         """Writes one row, unless its step is in the file already.
@@ -53,37 +60,16 @@ class LiveRows:
         if self._last is not None and step <= self._last:
             return
         lines = [] if self._columns else [list(row)]
-        columns = self._columns or tuple(row)
+        columns = self._columns or list(row)
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(
-            [*lines, [scalar(row[column], column) for column in columns]],
-        )
+        csv.writer(text, lineterminator="\n").writerows([*lines, [scalar(row[column], column) for column in columns]])
         if text.getvalue().count("\n") != len(lines) + 1:
             raise ValueError(f"expected text without line breaks, got {row!r}")
-        try:
+        with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab", buffering=0) as file:
                 file.write(text.getvalue().encode())
-        except OSError:
-            return
-        self._columns, self._last = columns, step
-
-
-def _repaired(path: Path, step: str) -> tuple[tuple[str, ...], int | None]:
-    """The columns and the last step of a live file, after a torn last line has been removed."""
-    try:
-        content = path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            with path.open("r+b") as file:
-                file.truncate(len(whole))
-    except OSError:
-        return (), None
-    table = list(csv.reader(whole.decode().splitlines()))
-    if not table:
-        return (), None
-    columns = tuple(table[0])
-    return columns, int(table[-1][columns.index(step)]) if len(table) > 1 else None
+            self._columns, self._last = columns, step
 
 
 class Tail:
@@ -95,8 +81,8 @@ class Tail:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.columns: list[str] = []
         self._offset = 0
-        self._columns: list[str] = []
 
     def rows(self) -> list[Row]:
         """The rows that were completed since the last call, numbers as numbers."""
@@ -109,9 +95,9 @@ class Tail:
         whole = content[: content.rfind(b"\n") + 1]
         self._offset += len(whole)
         table = list(csv.reader(whole.decode().splitlines()))
-        if table and not self._columns:
-            self._columns = table.pop(0)
-        return [dict(zip(self._columns, map(_value, values), strict=True)) for values in table]
+        if table and not self.columns:
+            self.columns = table.pop(0)
+        return [dict(zip(self.columns, map(_value, values), strict=True)) for values in table]
 
 
 def _value(text: str) -> str | int | float:

@@ -1,6 +1,7 @@
 """Where results come from: the command, the code's version and the machine, a line for each session on a run."""
 
 import contextlib
+import itertools
 import json
 import os
 import platform
@@ -117,15 +118,7 @@ def _processor() -> str:
 def begun(
     run_dir: Path, argv: Sequence[str] | None, settings: RunSettings, cells: int, curves: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Writes down that a session begins, and returns what W&B should know of it.
-
-    Args:
-        run_dir: The run directory.
-        argv: The program's arguments; `sys.argv[1:]` if None.
-        settings: How it is run.
-        cells: How many the run has.
-        curves: How its rows form curves, as plain values.
-    """
+    """Writes down that a session begins on a run of so many cells, and returns what W&B should know of it."""
     origin = {
         "command": command(argv),
         "folder": str(Path.cwd()),
@@ -140,27 +133,15 @@ def begun(
 
 
 @contextlib.contextmanager
-def timed(run_dir: Path, cells: int) -> Iterator[Callable[[], None]]:
-    """Writes down how many cells were computed in how many seconds, whatever ends it.
-
-    Args:
-        run_dir: The run directory.
-        cells: How many the run has.
-
-    Yields:
-        A function to call as each cell is finished.
-    """
+def timed(run_dir: Path, cells: int) -> Iterator[Callable[[], object]]:
+    """Writes down how many cells were computed in how many seconds, whatever ends it; yields what to call for each."""
     start = time.monotonic()
-    computed = 0
-
-    def count() -> None:
-        nonlocal computed
-        computed += 1
-
+    computed = itertools.count()
     try:
-        yield count
+        yield lambda: next(computed)
     finally:
-        record(run_dir, event="computed", computed=computed, cells=cells, seconds=round(time.monotonic() - start, 3))
+        seconds = round(time.monotonic() - start, 3)
+        record(run_dir, event="computed", computed=next(computed), cells=cells, seconds=seconds)
 
 
 def record(run_dir: Path, **values: Any) -> None:

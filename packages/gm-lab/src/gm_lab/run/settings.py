@@ -72,12 +72,15 @@ def parse(settings: type[SettingsT], app: str, argv: Sequence[str] | None = None
         SystemExit: `--help` was asked for.
     """
     parsed = parsed_line(settings, app, argv)
-    for field in dataclasses.fields(parsed):
-        check_values(field.name, getattr(parsed, field.name))
-    if parsed.seed < 0:
-        raise BadInput(f"--seed: expected an integer of at least 0, got {parsed.seed}")
-    if parsed.workers is not None and parsed.workers < 1:
-        raise BadInput(f"--workers: expected a positive integer, got {parsed.workers}")
+    for name, value in vars(parsed).items():
+        values = value if isinstance(value, tuple) else (value,)
+        if not values:
+            raise BadInput(f"{flag_of(name)}: expected at least one value, got none")
+        for item in values:
+            if isinstance(item, float) and not math.isfinite(item):
+                raise BadInput(f"{flag_of(name)}: expected finite numbers, got {item}")
+    require(parsed, "seed", "an integer of at least 0", parsed.seed >= 0)
+    require(parsed, "workers", "a positive integer", parsed.workers is None or parsed.workers > 0)
     require(parsed, "cpus_per_cell", "a positive number", parsed.cpus_per_cell > 0)
     require(parsed, "gpus_per_cell", "a number of at least 0", (parsed.gpus_per_cell or 0) >= 0)
     on_ray = parsed.ray_address is None or parsed.launcher == "ray"
@@ -100,12 +103,7 @@ def parsed_line(flags: type[FlagsT], program: str, argv: Sequence[str] | None = 
 
 
 def refusal(flags: type[Any], tokens: Sequence[str]) -> str:
-    """Says what is wrong with a command line that tyro refuses, by the types of the flags.
-
-    Args:
-        flags: A dataclass of flags.
-        tokens: The command line.
-    """
+    """Says what is wrong with a command line that tyro refuses, by the types of the flags."""
     kinds = {flag_of(name): kind for name, kind in get_type_hints(flags).items()}
     for name, kind in get_type_hints(flags, include_extras=True).items():
         notes = getattr(kind, "__metadata__", ())
@@ -161,20 +159,6 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def check_values(name: str, value: Any) -> None:
-    """Refuses, for any flag, an empty list and numbers that aren't finite.
-
-    Raises:
-        BadInput: The flag has such a value.
-    """
-    values = value if isinstance(value, tuple) else (value,)
-    if not values:
-        raise BadInput(f"{flag_of(name)}: expected at least one value, got none")
-    for item in values:
-        if isinstance(item, float) and not math.isfinite(item):
-            raise BadInput(f"{flag_of(name)}: expected finite numbers, got {item}")
-
-
 def require(settings: RunSettings, name: str, expected: str, holds: bool) -> None:
     """Refuses a setting that is out of range.
 
@@ -193,11 +177,7 @@ def require(settings: RunSettings, name: str, expected: str, holds: bool) -> Non
 
 def result_settings(settings: RunSettings) -> dict[str, Any]:
     """The settings that have a bearing on results, as plain values that YAML and JSON can hold."""
-    return {
-        field.name: plain(getattr(settings, field.name))
-        for field in dataclasses.fields(settings)
-        if field.name not in EXECUTION_FIELDS
-    }
+    return {name: plain(value) for name, value in vars(settings).items() if name not in EXECUTION_FIELDS}
 
 
 def plain(value: Any) -> Any:

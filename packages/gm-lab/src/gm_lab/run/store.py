@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from gm_lab.run.cells import Row, cell_id, checked_rows, sort_key
 from gm_lab.run.context import Context
@@ -32,11 +32,7 @@ def default_run_dir(app: str) -> Path:
 
 @contextlib.contextmanager
 def allowed_to(action: str, path: Path) -> Iterator[None]:
-    """Turns the refusal of a file system into one line.
-
-    Raises:
-        BadInput: The file system refuses inside the block; the message says what to which file.
-    """
+    """Turns the refusal of a file system inside the block into a line that names the file."""
     try:
         yield
     except OSError as error:
@@ -77,24 +73,14 @@ def in_units(size: float) -> str:
 
 
 def make_folder(path: Path) -> None:
-    """Creates a folder unless it is there.
-
-    Raises:
-        BadInput: The file system refuses.
-    """
+    """Creates a folder unless it is there."""
     with allowed_to("write", path):
         path.mkdir(parents=True, exist_ok=True)
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """A run's folder.
-
-    Args:
-        path: The folder.
-        columns: Columns of results.csv.
-        key: The columns that sort it.
-    """
+    """A run's folder, the columns of its results.csv, and those that sort it."""
 
     path: Path
     columns: tuple[str, ...]
@@ -119,25 +105,9 @@ class RunDirectory:
         return checked_rows(record["rows"], self.columns)
 
     def save(self, cell: Any, rows: list[Row]) -> None:
-        """Writes the rows of a finished cell.
-
-        Raises:
-            BadInput: The file system refuses.
-        """
+        """Writes the rows of a finished cell."""
         record = {"cell": plain(cell), "rows": rows, "sha256": checksum(rows)}
         write_atomically(self.cell_path(cell), json.dumps(record).encode())
-
-    @contextlib.contextmanager
-    def claimed(self, cell: Any) -> Iterator[None]:
-        """Holds the claim to `cell`; waits while another process, on this machine or another, holds it."""
-        path = self.cell_path(cell).with_suffix(".claim")
-        with allowed_to("write", path):
-            file = path.open("w")
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-            # whoever was waiting for this claim finds the cell finished, so the name is no longer needed
-            path.unlink(missing_ok=True)
 
     def unfinished(self, cells: Sequence[Any], warn: Callable[[str], None]) -> list[Any]:
         """The cells still to be computed; damaged ones count as such, with a warning."""
@@ -153,8 +123,8 @@ class RunDirectory:
                 pending.append(cell)
         return pending
 
-    def collect(self, cells: Sequence[Any]) -> int:
-        """Writes results.csv, the sorted union of the finished cells, and returns its number of rows.
+    def collect(self, cells: Sequence[Any]) -> None:
+        """Writes results.csv, the sorted union of the finished cells.
 
         The text depends on the rows alone: numbers are written with `repr`, ties keep the order of `cells`.
         """
@@ -165,7 +135,6 @@ class RunDirectory:
         table.writerow(self.columns)
         table.writerows([[row[column] for column in self.columns] for row in rows])
         write_atomically(self.path / "results.csv", text.getvalue().encode())
-        return len(rows)
 
     def log(self, text: str) -> None:
         """Appends to log.txt as well as the file system lets us: a full disk must not hide the message itself."""
@@ -176,12 +145,19 @@ class RunDirectory:
 def compute_cell(
     store: RunDirectory, run_cell: Callable[[Any, Context], list[Row]], cell: Any, context: Context
 ) -> None:
-    """Runs one cell and saves its rows, unless another process has just done so."""
-    with store.claimed(cell):
+    """Runs one cell and saves its rows, unless another process, here or elsewhere, has just done so."""
+    claim = store.cell_path(cell).with_suffix(".claim")
+    with allowed_to("write", claim):
+        file = claim.open("w")
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = None
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            if store.load(cell) is not None:
-                return
-        store.save(cell, checked_rows(run_cell(cell, context), store.columns))
+            done = store.load(cell)
+        if done is None:
+            store.save(cell, checked_rows(run_cell(cell, context), store.columns))
+        # whoever waits for this claim finds the cell finished, so the name is no longer needed
+        claim.unlink(missing_ok=True)
 
 
 def checksum(rows: Any) -> str:
@@ -239,18 +215,14 @@ def locked(path: Path) -> Iterator[None]:
             # a record lock, unlike flock, is not inherited by forked workers, which may outlive a killed driver
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise BadInput(f"--run-dir: {path} is being written by {holder(file)}; expected one writer") from None
+            file.seek(0)
+            process, _, host = file.read().partition(" ")
+            holder = f"process {process} on {host}" if host else "another process"
+            raise BadInput(f"--run-dir: {path} is being written by {holder}; expected one writer") from None
         with allowed_to("write", name):
             file.truncate(0)
             os.write(file.fileno(), f"{os.getpid()} {socket.gethostname()}".encode())
         yield
-
-
-def holder(file: IO[str]) -> str:
-    """Who wrote the lock file."""
-    file.seek(0)
-    pid, _, host = file.read().partition(" ")
-    return f"process {pid} on {host}" if host else "another process"
 
 
 def matching_config(

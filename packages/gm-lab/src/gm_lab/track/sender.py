@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ AT_ONCE = {True: 1, False: 4}  # curves sent in parallel, by whether the run is 
 
 
 class Ledger:
-    """Which W&B runs were sent completely, and where those kept offline are; survives a restart.
+    """Which W&B runs were sent completely; survives a restart.
 
     Args:
         path: A JSON file.
@@ -39,7 +38,7 @@ class Ledger:
 
     def __init__(self, path: Path, mode: str) -> None:
         self._path, self._lock = path, threading.Lock()
-        self._all: dict[str, dict[str, Any]] = {}
+        self._all: dict[str, dict[str, dict[str, Any]]] = {}
         with contextlib.suppress(OSError, ValueError):
             self._all = json.loads(path.read_text())
         self._mine = self._all.setdefault(mode, {})
@@ -48,25 +47,40 @@ class Ledger:
         """Whether this run was sent completely."""
         return bool(self._mine.get(name, {}).get("done"))
 
-    def discard(self, name: str) -> None:
-        """Removes what an earlier session kept offline of a run that is now written again, whole."""
-        if folder := self._mine.get(name, {}).get("folder"):
-            shutil.rmtree(self._path.parent / folder, ignore_errors=True)
-
-    def note(self, name: str, folder: str | None, done: bool) -> None:
-        """Writes down how far a run is."""
+    def note(self, name: str) -> None:
+        """Writes down that a run was sent completely."""
         with self._lock:
-            self._mine[name] = {"folder": folder, "done": done}
+            self._mine[name] = {"done": True}
             write_atomically(self._path, json.dumps(self._all).encode())
 
 
-@dataclass
-class Open:
-    """The W&B run of a curve whose cell is still computing."""
+class CurveRun:
+    """The W&B run of one curve.
 
-    run: Any
-    curve: Curve
-    last: int
+    Args:
+        sender: Who sends it.
+        curve: The curve, perhaps of a cell that is still computing.
+    """
+
+    def __init__(self, sender: "Sender", curve: Curve) -> None:
+        self._sender, self.curve = sender, curve
+        config = {"curve": curve.place, **sender.about["config"]}
+        self._run = sender.begin(sender.name(curve), curve.name, "curve", curve.tags, config)
+        self._run.define_metric(curve.kind.x)
+        self._run.define_metric("*", step_metric=curve.kind.x, summary="last,mean")
+        self._last = self._run.step - 1
+
+    def log(self, row: dict[str, float], step: int) -> None:
+        """Sends a point, unless one as late was sent."""
+        if step > self._last:
+            self._run.log(row, step=step, commit=True)  # or it would wait for the next row
+            self._last = step
+
+    def finish(self, exit_code: int) -> None:
+        """Ends the run, which is complete if the exit code is 0."""
+        self._run.finish(exit_code=exit_code)
+        if exit_code == 0:
+            self._sender.ledger.note(self._sender.name(self.curve))
 
 
 class Sender:
@@ -78,12 +92,12 @@ class Sender:
     """
 
     def __init__(self, about: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
-        self._about, self._tell = about, tell
+        self.about, self._tell = about, tell
         self._run_dir = Path(about["run_dir"])
         self._kinds = [Curves.of(kind) for kind in about["curves"]]
         self._folder = Path(os.environ.get("WANDB_DIR") or self._run_dir).resolve()
         self._tails: dict[str, Tail] = {}
-        self._open: dict[str, Open] = {}
+        self._open: dict[str, CurveRun] = {}
         self._sent, self._lock = 0, threading.Lock()
         self._offline = False
         self._run = self._begun()
@@ -100,14 +114,14 @@ class Sender:
             rows: list[dict[str, Any]] = list(progress.rows())
             if rows and rows[-1]["cells_done"] == "exit":
                 exit_code = rows.pop()["cell_seconds"]
-            elif os.getppid() != self._about["driver"]:
+            elif os.getppid() != self.about["driver"]:
                 exit_code = 1
             if rows:
                 self._run.log(rows[-1], step=rows[-1]["cells_done"], commit=True)
             self._send_live()
-        threading.Timer(self._about["limit"], os._exit, [1]).start()  # should nobody end us
-        for cell in list(self._open):
-            self._close(cell, exit_code)
+        threading.Timer(self.about["limit"], os._exit, [1]).start()  # should nobody end us
+        for curve in self._open.values():
+            curve.finish(exit_code)
         if exit_code == 0:
             self._send_outcome()
             self._send_curves()
@@ -121,37 +135,38 @@ class Sender:
         import wandb
 
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._offline = chosen_mode(self._about["mode"], wandb.setup().settings.base_url, self._warn) == "offline"
-        named: Any = (self._about["run_id"], self._run_dir.name, "experiment", [], self._about["config"])
+        self._offline = chosen_mode(self.about["mode"], wandb.setup().settings.base_url, self._warn) == "offline"
+        named: Any = (self.about["run_id"], self._run_dir.name, "experiment", [], self.about["config"])
         try:
-            run = self._init(*named)
+            run = self.begin(*named)
         except Exception as error:
             if self._offline:
                 raise
             self._warn(f"W&B: {in_a_line(error)}; logging offline")
             self._offline = True
             wandb.teardown()  # it takes the run's id for used
-            run = self._init(*named)
+            run = self.begin(*named)
         run.define_metric("cells_done")
         run.define_metric("cell_seconds", step_metric="cells_done")
         if self._offline:
             self._tell({"sync": f"wandb sync {self._folder / 'wandb'}/offline-run-*"})
         return run
 
-    def _init(self, name: str, title: str, kind: str, tags: list[str], config: dict[str, Any]) -> Any:
+    def begin(self, name: str, title: str, kind: str, tags: list[str], config: dict[str, Any]) -> Any:
+        """Begins a W&B run."""
         import wandb
 
         if kind == "experiment":
-            self._ledger = Ledger(self._folder / "wandb" / "sent.json", "offline" if self._offline else "online")
-        if self._offline:
-            self._ledger.discard(name)
-        run = wandb.init(
-            project=self._about["app"],
+            self.ledger = Ledger(self._folder / "wandb" / "sent.json", "offline" if self._offline else "online")
+        for before in self._folder.glob(f"wandb/offline-run-*-{name}") if self._offline else []:
+            shutil.rmtree(before, ignore_errors=True)  # it is written again, whole
+        return wandb.init(
+            project=self.about["app"],
             id=name,
             name=title,
-            group=f"{self._about['app']}-{self._about['run_id']}",
+            group=f"{self.about['app']}-{self.about['run_id']}",
             job_type=kind,
-            tags=[self._about["app"], *(tag[:64] for tag in tags)],
+            tags=[self.about["app"], *(tag[:64] for tag in tags)],
             config=config,
             mode="offline" if self._offline else "online",
             dir=str(self._folder),
@@ -160,9 +175,9 @@ class Sender:
             settings=wandb.Settings(
                 console="off",
                 silent=True,
-                program=self._about["program"],
+                program=self.about["program"],
                 init_timeout=INIT_SECONDS,
-                x_file_stream_transmit_interval=self._about["interval"],
+                x_file_stream_transmit_interval=self.about["interval"],
                 x_disable_stats=True,
                 x_transaction_log_flush_interval=1,
                 # a list of all packages takes a tenth of a second: once is enough
@@ -170,69 +185,39 @@ class Sender:
                 x_disable_meta=kind != "experiment",
             ),
         )
-        self._ledger.note(name, self._kept(run), done=False)
-        return run
 
-    def _kept(self, run: Any) -> str | None:
-        """The folder of an offline run."""
-        return Path(run.settings.sync_dir).name if self._offline else None
-
-    def _begin_curve(self, curve: Curve) -> Any:
-        config = {"curve": curve.place, **self._about["config"]}
-        run = self._init(self._id(curve), curve.name, "curve", curve.tags, config)
-        run.define_metric(curve.kind.x)
-        run.define_metric("*", step_metric=curve.kind.x, summary="last,mean")
-        return run
-
-    def _id(self, curve: Curve) -> str:
-        return f"{self._about['run_id']}-{curve.id}"
-
-    def _finish_curve(self, run: Any, curve: Curve, exit_code: int) -> None:
-        folder = self._kept(run)
-        run.finish(exit_code=exit_code)
-        self._ledger.note(self._id(curve), folder, done=exit_code == 0)
+    def name(self, curve: Curve) -> str:
+        """The id of a curve's W&B run."""
+        return f"{self.about['run_id']}-{curve.id}"
 
     def _send_live(self) -> None:
         """Sends what the live files have gained; ends the W&B runs of cells that are finished."""
         for path in sorted((self._run_dir / FOLDER).glob("*.csv")):
-            finished = (self._run_dir / "cells" / f"{path.stem}.json").exists()
-            for row in self._tails.setdefault(path.stem, Tail(path)).rows():
-                if point := curve_of(self._kinds, row):
-                    self._log_live(path.stem, point)
-            if finished and path.stem in self._open:
-                self._close(path.stem)
-
-    def _log_live(self, cell: str, point: Curve) -> None:
-        if self._ledger.done(self._id(point)):
-            return
-        if cell in self._open and self._open[cell].curve.id != point.id:
-            self._close(cell)
-        if cell not in self._open:
-            run = self._begin_curve(point)
-            self._open[cell] = Open(run, point, run.step - 1)
-        held = self._open[cell]
-        (row,) = point.rows
-        step = int(row[point.kind.x])
-        if step > held.last:
-            held.run.log(row, step=step, commit=True)  # or it would wait for the next row
-            held.last = step
-
-    def _close(self, cell: str, exit_code: int = 0) -> None:
-        held = self._open.pop(cell)
-        self._finish_curve(held.run, held.curve, exit_code)
+            cell, finished = path.stem, (self._run_dir / "cells" / f"{path.stem}.json").exists()
+            for row in self._tails.setdefault(cell, Tail(path)).rows():
+                point = curve_of(self._kinds, row)
+                if point is None or self.ledger.done(self.name(point)):
+                    continue
+                if cell in self._open and self._open[cell].curve.id != point.id:
+                    self._open.pop(cell).finish(0)
+                if cell not in self._open:
+                    self._open[cell] = CurveRun(self, point)
+                self._open[cell].log(point.rows[0], int(point.rows[0][point.kind.x]))
+            if finished and cell in self._open:
+                self._open.pop(cell).finish(0)
 
     def _send_curves(self) -> None:
         from gm_lab.analysis.tables import read_results
 
         frame = read_results(self._run_dir / "results.csv")
-        waiting = [curve for curve in curves_of(self._kinds, frame) if not self._ledger.done(self._id(curve))]
+        waiting = [curve for curve in curves_of(self._kinds, frame) if not self.ledger.done(self.name(curve))]
 
         def send(curve: Curve) -> None:
-            run = self._begin_curve(curve)
-            numbered = zip(steps([row[curve.kind.x] for row in curve.rows]), curve.rows, strict=True)
-            for step, row in thinned(list(numbered)):
-                run.log(row, step=step)
-            self._finish_curve(run, curve, 0)
+            run = CurveRun(self, curve)
+            numbered = zip(curve.rows, steps([row[curve.kind.x] for row in curve.rows]), strict=True)
+            for row, step in thinned(list(numbered)):
+                run.log(row, step)
+            run.finish(0)
             with self._lock:
                 self._sent += 1
                 self._tell({"sent": self._sent, "of": len(waiting)})
@@ -263,7 +248,7 @@ class Sender:
             "figures": sorted((self._run_dir / "figures").glob("*.[ps][nv]g")),
         }
         for kind, paths in files.items():
-            artifact = wandb.Artifact(f"{self._about['run_id']}-{kind}", type=kind)
+            artifact = wandb.Artifact(f"{self.about['run_id']}-{kind}", type=kind)
             for path in paths:
                 if path.exists():
                     artifact.add_file(str(path), name=path.name, skip_cache=True)
