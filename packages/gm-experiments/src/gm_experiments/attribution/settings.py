@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import gm_lab
 from gm_experiments.attribution.sources import KEY as OF_SHARES
-from gm_experiments.attribution.sources import SOURCES, Source, check
+from gm_experiments.attribution.sources import METRICS, SOURCES, Source, check, curves
 from gm_experiments.common import settings as common
 from gm_experiments.common.grid import Grid
 
 KEY = (*OF_SHARES, "mdp")
+COLUMNS, CURVES = (*KEY, *METRICS), (curves("mdp"),)
 GRID = Grid(estimators=("ad", "loaded_dice", "lvc"), permutations=("SSS",), sample_sizes=(64,), inner_steps=(2,))
 
 

@@ -86,6 +86,13 @@ def curves(x: str, y: tuple[str, ...], figure: Figure) -> gm_lab.Curves:
     return gm_lab.Curves(by=by, x=x, y=y, over="mdp", figures=(figure,))
 
 
+CURVES = (
+    curves("updates", ("bias_sq", "variance", "mse", "accuracy"), "frontier"),
+    curves("sample_size", ("bias_sq", "variance", "mse", "accuracy"), "budgets"),
+    curves("updates", ("value",), "training"),
+)
+
+
 def cells(settings: Settings) -> list[Cell]:
     """One cell for each block of MDPs, K, α, budget and point.
 

@@ -16,6 +16,9 @@ GRID = Grid(
 )
 
 
+KEY, COLUMNS, CURVES = common.KEY, common.COLUMNS, (common.curves("inner_steps"),)
+
+
 @dataclass(frozen=True)
 class Lirpg(common.Tabular):
     """The random MDPs, what is sampled in them, and what the intrinsic reward φ enters."""

@@ -15,6 +15,13 @@ FIGURES: dict[str, Grid] = {
     "fig5": Grid(inner_lrs=(1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0)),
     "fig6": Grid(inner_steps=(1, 2, 3, 4, 5, 6)),
 }
+KEY, COLUMNS = common.KEY, common.COLUMNS
+CURVES = (
+    common.curves("sample_size", "fig1", "fig4"),
+    common.curves("inner_lr", "fig5"),
+    common.curves("inner_steps", "fig6"),
+    *theory.CURVES,
+)
 
 
 @dataclass(frozen=True)
