@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from gm_lab.track.curves import Curves
 
 CellT = TypeVar("CellT")
-OF_SETTINGS = {"Settings": "settings", "cells": "cells", "KEY": "key", "COLUMNS": "columns", "CURVES": "curves"}
+OF_SETTINGS = {"Settings": "settings", "KEY": "key", "COLUMNS": "columns", "CURVES": "curves"} | {
+    name: name for name in ("cells", "extra_columns")
+}
 OF_ROOMS = {"run_cell": "run", "figures": "figures", "summary": "figures", "claims": "claims"}
 
 
@@ -73,8 +75,8 @@ class Experiment(Generic[SettingsT, CellT]):
     def of(cls, settings: ModuleType, name: str, **others: Any) -> "Experiment[Any, Any]":
         """The experiment of a folder, from the names that its modules have by convention.
 
-        Its module `settings` has Settings, cells, KEY, COLUMNS and perhaps CURVES; imported late are `run.run_cell`,
-        `figures.figures`, `figures.summary` and `claims.claims`, unless `others` say otherwise.
+        Its module `settings` has Settings, cells, KEY, COLUMNS and perhaps CURVES and extra_columns; imported late are
+        `run.run_cell`, `figures.figures`, `figures.summary` and `claims.claims`, unless `others` say otherwise.
         """
         folder = settings.__name__.rpartition(".")[0]
         parts = {part: getattr(settings, its) for its, part in OF_SETTINGS.items() if hasattr(settings, its)}

@@ -4,11 +4,8 @@ import gm_lab
 from gm_experiments.frontier import settings
 from gm_experiments.frontier.settings import Settings
 
-__all__ = ["EXPERIMENT", "Settings", "choices", "figures", "map", "problem", "run", "settings", "training"]
+__all__ = ["EXPERIMENT", "Settings", "choices", "figures", "problem", "run", "settings"]
 
 EXPERIMENT = gm_lab.Experiment.of(
-    settings,
-    "frontier",
-    claims=lambda _settings, _frame: [],
-    prepare=gm_lab.late("gm_experiments.common.checks:prepare"),
+    settings, "frontier", claims=lambda *_: [], prepare=gm_lab.late("gm_experiments.common.checks:prepare")
 )

@@ -2,13 +2,8 @@
 
 import gm_lab
 from gm_experiments.maml import settings
-from gm_experiments.maml.settings import Settings, extra_columns
+from gm_experiments.maml.settings import Settings
 
-__all__ = ["EXPERIMENT", "Settings", "claims", "figures", "problem", "run", "settings"]
+__all__ = ["EXPERIMENT", "Settings", "claims", "figures", "run", "settings"]
 
-EXPERIMENT = gm_lab.Experiment.of(
-    settings,
-    "maml_tabular",
-    extra_columns=extra_columns,
-    prepare=gm_lab.late("gm_experiments.common.checks:prepare"),
-)
+EXPERIMENT = gm_lab.Experiment.of(settings, "maml_tabular", prepare=gm_lab.late("gm_experiments.common.checks:prepare"))
