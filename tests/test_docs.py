@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 import gm_lab
-from gm_lab.settings import parse, parsed_line
+from gm_lab.run import parse, parsed_line
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.relative_to(ROOT / "docs").as_posix(): path.read_text() for path in (ROOT / "docs").rglob("*.md")}
-SNIPPET = re.compile(r'^--8<-- "([^":]+)"$', re.MULTILINE)
+SNIPPET = re.compile(r"^--8<--\n(.+)\n--8<--$", re.MULTILINE)
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 BLOCKS = [(page, *match) for page, text in PAGES.items() for match in BLOCK.findall(text)]
 PYTHON = [

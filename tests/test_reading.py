@@ -113,4 +113,4 @@ def test_every_algorithm_fits_on_one_screen_and_is_shown():
     for page in PAGES:
         assert len(page.read_text().splitlines()) <= 100, page.name
         assert f"]({page.name})" in index
-        assert f'--8<-- "docs/reading/{page.name}"' in index
+        assert f"--8<--\ndocs/reading/{page.name}\n--8<--" in index

@@ -1,8 +1,8 @@
 """apps/reproduce.py: the single apps' results, one page at the end, and nothing finished lost."""
 
 import contextlib
+import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +12,14 @@ from pathlib import Path
 import pytest
 
 import gm_lab
-import lirpg_tabular
-import lola_offpolicy
-import reproduce
+from gm_experiments import lirpg, lola
+from gm_experiments.mgrl.settings import PAPER_GAMES
+from gm_experiments.reproduce import main, run
+from gm_experiments.reproduce.display import Display
+from gm_experiments.reproduce.settings import IPD, STAGES, TABULAR, Settings, Stage, arguments, stages
+from gm_lab.run import interruption
+
+APP = Path(__file__).parents[1] / "apps" / "reproduce.py"
 
 TINY = ("--mdps", "2", "--repeats", "2", "--seeds", "2", "--updates", "3", "--wandb", "disabled")
 LIRPG = ("--sample-sizes", "16", "--inner-steps", "1", "2")
@@ -24,17 +29,17 @@ LOLA = ("--figure", "fig2a", "--evaluation-size", "8")
 @pytest.fixture
 def one_stage(monkeypatch):
     """Two small stages: they tell the rest."""
-    monkeypatch.setitem(reproduce.STAGES, "tabular", (reproduce.Stage("lirpg", "lirpg_tabular", LIRPG, 1),))
-    monkeypatch.setitem(reproduce.STAGES, "ipd", (reproduce.Stage("lola", "lola_offpolicy", LOLA, 1),))
+    monkeypatch.setitem(STAGES, "tabular", (Stage("lirpg", "gm_experiments.lirpg", LIRPG, 1, TABULAR),))
+    monkeypatch.setitem(STAGES, "ipd", (Stage("lola", "gm_experiments.lola", LOLA, 1, IPD),))
 
 
 def test_the_results_are_those_of_the_single_apps_and_a_second_call_computes_nothing(one_stage, tmp_path, capfd):
     flags = ["--budget", "tabular,ipd", "--run-dir", str(tmp_path / "all"), *TINY]
-    assert reproduce.main(flags) == 0
+    assert main(flags) == 0
     out, err = capfd.readouterr()
     alone = {
-        "lirpg": (lirpg_tabular.EXPERIMENT, (*LIRPG, *TINY[:4])),
-        "lola": (lola_offpolicy.EXPERIMENT, (*LOLA, *TINY[4:8])),
+        "lirpg": (lirpg.EXPERIMENT, (*LIRPG, *TINY[:4])),
+        "lola": (lola.EXPERIMENT, (*LOLA, *TINY[4:8])),
     }
     for name, (experiment, small) in alone.items():
         path = tmp_path / name
@@ -48,17 +53,23 @@ def test_the_results_are_those_of_the_single_apps_and_a_second_call_computes_not
     assert "reproduce 1/2 lirpg: 0%" in err
     assert "reproduce 2/2 lola: 100%" in err.splitlines()[-1]
 
+    assert command_of(tmp_path / "all" / "lola").partition(" --")[0].endswith("gm_experiments/lola/__main__.py")
+
     cells = {path: path.stat().st_mtime_ns for path in tmp_path.glob("all/lirpg/cells/*.json")}
     assert cells
-    assert reproduce.main(["--budget", "tabular", *flags[2:]]) == 0
+    assert main(["--budget", "tabular", *flags[2:]]) == 0
     assert {path: path.stat().st_mtime_ns for path in cells} == cells
 
 
+def command_of(folder):
+    """What the first session in a run directory says to type."""
+    return json.loads((folder / "sessions.jsonl").read_text().splitlines()[0])["command"]
+
+
 def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process_behind(tmp_path):
-    program = Path(reproduce.__file__)
     flags = ["--budget", "tabular", "--run-dir", str(tmp_path), "--mdps", "500", "--wandb", "disabled"]
     background = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]  # SIGINT ignored, as behind &
-    command = [*background, sys.executable, str(program), *flags]
+    command = [*background, sys.executable, str(APP), *flags]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60
     while not list(tmp_path.glob("maml/cells/*.claim")):
@@ -72,6 +83,7 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process_behind(tmp_path):
     assert "Traceback" not in err
     assert "interrupted, every finished cell is kept" in (tmp_path / "maml.txt").read_text()
     assert (tmp_path / "maml" / "results.csv").exists()
+    assert "apps/maml_tabular.py --figure fig1 fig4 fig5 fig6 --mdps 500 " in command_of(tmp_path / "maml")
     assert processes(tmp_path) == []
 
 
@@ -93,25 +105,29 @@ def wait_until(condition):
 
 
 TOY = Path(__file__).parents[1] / "packages" / "gm-lab" / "tests" / "toy.py"
-DRIVER = """import sys, reproduce
-from pathlib import Path
-reproduce.APPS = Path(__file__).parent
-reproduce.STAGES["ipd"] = (reproduce.Stage("toy", "toy", ("--workers", "2"), 1),)
+DRIVER = """import sys
+from gm_experiments.reproduce import main, settings
+from gm_lab.run import interruption
+settings.STAGES["ipd"] = (settings.Stage("toy", "toy", ("--workers", "2"), 1),)
 {extra}
-sys.exit(reproduce.main())
+sys.exit(main())
 """
 
 
 @pytest.fixture
 def begin(tmp_path):
-    """Starts reproduce with an app whose cells take longer than a test may, and waits until two are being computed."""
+    """Starts reproduce with cells that take longer than a test may, and waits until two are being computed."""
     started = []
 
-    def start(app=None, extra="", **variables):
+    def start(extra="", **variables):
         (tmp_path / "driver.py").write_text(DRIVER.format(extra=extra))
-        shutil.copy(TOY, tmp_path / "toy.py") if app is None else (tmp_path / "toy.py").write_text(app)
+        # here, too, the workers are forked before any thread of ours starts
+        app = TOY.read_text().replace('__name__ != "__main__" or ', "")
+        pause = 'time.sleep(float(os.environ.get("TOY_CHECKPOINT"'
+        assert pause in app
+        (tmp_path / "toy.py").write_text(app.replace(pause, f'Path(trace, "told").touch(); {pause}'))
         clean = {name: value for name, value in os.environ.items() if not name.startswith("TOY_")}
-        toy = {"TOY_SLEEP": "90", "TOY_TRACE": str(tmp_path), "PYTHONPATH": str(Path(reproduce.__file__).parent)}
+        toy = {"TOY_SLEEP": "90", "TOY_TRACE": str(tmp_path)}
         flags = ["--budget", "ipd", "--run-dir", str(tmp_path / "runs"), "--wandb", "disabled"]
         command = [sys.executable, str(tmp_path / "driver.py"), *flags]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=clean | toy | variables)
@@ -172,77 +188,63 @@ def test_the_first_ctrl_c_keeps_the_checkpoints_of_trainers(begin, tmp_path):
     assert checkpoints(tmp_path) == 2
 
 
-DEAF = """import pathlib, signal, time
-for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, signal.SIG_IGN)
-for name in "ab":
-    pathlib.Path(__file__).with_name(f"begun {name}").touch()
-time.sleep(300)
-"""
+SHORT = "interruption.GRACE_SECONDS = 0.5"
 
 
 def test_an_app_that_does_not_listen_is_killed_when_its_time_is_up(begin, tmp_path):
-    process = begin(DEAF, "reproduce.interruption.GRACE_SECONDS = reproduce.SECONDS_TO_CLOSE = 0.5")
-    start = time.monotonic()
+    process = begin(SHORT, TOY_STUBBORN="1")
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert time.monotonic() - start > 1
+    assert err.splitlines()[-1] == LAST
     assert processes(tmp_path) == []
 
 
 def test_a_third_ctrl_c_does_not_wait(begin, tmp_path):
-    process = begin(DEAF)
+    process = begin(TOY_STUBBORN="1", TOY_RESUMABLE="1")
     start = time.monotonic()
     for _ in range(3):
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
     process.communicate(timeout=60)
     assert process.returncode == 130
-    assert time.monotonic() - start < reproduce.interruption.GRACE_SECONDS
-    assert processes(tmp_path) == []
+    assert time.monotonic() - start < interruption.GRACE_SECONDS
+    wait_until(lambda: not processes(tmp_path))
 
 
-SLOW = """import pathlib, signal, sys, time
-here = pathlib.Path(__file__)
-for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, lambda number, _frame: here.with_name(f"told {number}").touch())
-for name in "ab":
-    here.with_name(f"begun {name}").touch()
-while not here.with_name("written").exists():
-    time.sleep(0.05)
-sys.exit(143)
-"""
+HOURS = 'settings.STAGES["ipd"] = (settings.Stage("toy", "toy", ("--workers", "2"), 1, hours=3 / 3600),)'
 
 
 def test_ctrl_c_leaves_an_app_whose_hours_are_over_the_time_for_its_checkpoints(begin, tmp_path):
-    hours = 'reproduce.STAGES["ipd"] = (reproduce.Stage("toy", "toy", (), 1, hours=3 / 3600),)'
-    process = begin(SLOW, hours)
-    wait_until((tmp_path / "told 15").exists)
+    process = begin(HOURS, TOY_CHECKPOINT="3", TOY_RESUMABLE="1")
+    wait_until((tmp_path / "told").exists)
     process.send_signal(signal.SIGINT)
-    time.sleep(5 * reproduce.POLL_SECONDS)
-    assert not (tmp_path / "told 2").exists()
-    process.send_signal(signal.SIGINT)
-    wait_until((tmp_path / "told 2").exists)
-    (tmp_path / "written").touch()
-    process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert checkpoints(tmp_path) == 2
+    assert err.splitlines()[-1] == LAST
+
+
+def test_hours_that_are_over_are_no_failure(begin, tmp_path):
+    process = begin(HOURS, TOY_CHECKPOINT="0.1", TOY_RESUMABLE="1")
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert checkpoints(tmp_path) == 2
+    assert (tmp_path / "runs" / "report.html").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has died")
-def test_an_app_whose_driver_is_killed_writes_checkpoints_and_ends(begin, tmp_path):
-    process = begin(TOY_CHECKPOINT="1")
+def test_no_process_outlives_a_killed_driver(begin, tmp_path):
+    process = begin()
     process.kill()
     process.communicate()
     wait_until(lambda: not processes(tmp_path))
-    assert checkpoints(tmp_path) == 2
-    assert "interrupted, every finished cell is kept" in (tmp_path / "runs" / "toy.txt").read_text()
 
 
 def test_an_app_that_fails_does_not_keep_the_others_from_running(one_stage, tmp_path, capfd):
     (tmp_path / "lirpg").mkdir()
     (tmp_path / "lirpg" / "thesis.tex").touch()
-    assert reproduce.main(["--budget", "tabular,ipd", "--run-dir", str(tmp_path), *TINY]) == 1
+    assert main(["--budget", "tabular,ipd", "--run-dir", str(tmp_path), *TINY]) == 1
     lines = capfd.readouterr().out.splitlines()
     assert lines[0].startswith("lirpg: failed: lirpg_tabular: --run-dir: expected a run directory or an empty one")
     assert (tmp_path / "lola" / "claims.json").exists()
@@ -251,7 +253,7 @@ def test_an_app_that_fails_does_not_keep_the_others_from_running(one_stage, tmp_
 
 @pytest.mark.parametrize("budget", ["everything", "tabular,", "ipd=3", "atari=0", "atari=long", ""])
 def test_budgets_that_mean_nothing_get_one_line(budget, tmp_path, capfd):
-    assert reproduce.main(["--budget", budget, "--run-dir", str(tmp_path / "new")]) == 2
+    assert main(["--budget", budget, "--run-dir", str(tmp_path / "new")]) == 2
     part = {"tabular,": ""}.get(budget, budget)
     expected = "some of tabular, ipd, atari and atari=HOURS, with commas between"
     assert capfd.readouterr().err == f"reproduce: --budget: expected {expected}, got '{part}'\n"
@@ -262,32 +264,34 @@ def test_budgets_that_mean_nothing_get_one_line(budget, tmp_path, capfd):
     ("flag", "value", "least"), [("seed", -1, 0), ("mdps", 0, 1), ("repeats", 1, 2), ("seeds", 0, 1), ("updates", 0, 1)]
 )
 def test_numbers_that_are_too_small_get_one_line(flag, value, least, tmp_path, capfd):
-    assert reproduce.main([f"--{flag}", str(value), "--run-dir", str(tmp_path / "new")]) == 2
+    assert main([f"--{flag}", str(value), "--run-dir", str(tmp_path / "new")]) == 2
     assert capfd.readouterr().err == f"reproduce: --{flag}: expected an integer of at least {least}, got {value}\n"
     assert not (tmp_path / "new").exists()
 
 
 def test_budgets():
-    names = {
-        budget: [s.name for s in reproduce.stages(reproduce.Settings(budget))] for budget in ("tabular,ipd", "atari")
-    }
+    names = {budget: [s.name for s in stages(Settings(budget))] for budget in ("tabular,ipd", "atari")}
     assert names == {"tabular,ipd": ["maml", "lirpg", "theory", "lola"], "atari": ["atari"]}
-    (paper,) = reproduce.stages(reproduce.Settings("atari=1.5"))
+    (paper,) = stages(Settings("atari=1.5"))
     assert paper.hours == 1.5
-    line = reproduce.command(paper, reproduce.Settings(device="cuda"))
-    assert paper.drawn_by == "mgrl_figures"
-    assert line[1:15] == ["--games", *reproduce.GAMES, "--seeds", "5", "--env-steps", "40_000_000", "--device"]
+    line = arguments(paper, Settings(device="cuda"))
+    assert paper.drawn_by == "gm_experiments.mgrl.unfinished"
+    assert line[:14] == ["--games", *PAPER_GAMES, "--seeds", "5", "--env-steps", "40_000_000", "--device"]
+
+
+def test_what_uses_a_gpu_comes_last():
+    """A process that has computed on a GPU can't be forked any more, and the others' workers are forked."""
+    for device, order in {"cuda:0": ["lola", "atari"], "cpu": ["atari", "lola"]}.items():
+        assert [stage.name for stage in stages(Settings("atari,ipd", device=device))] == order
 
 
 def test_hours_that_are_over_stop_an_app_which_keeps_what_it_has(tmp_path):
     flags = ("--figure", "fig4", "--mdps", "2000")
-    stage = reproduce.Stage("maml", "maml_tabular", flags, 1.0, hours=12 / 3600, drawn_by="mgrl_figures")
-    settings = reproduce.Settings(run_dir=tmp_path, wandb="disabled")
-    start = time.monotonic()
-    assert reproduce.run(stage, settings, lambda _part: None, reproduce.Signals()) == 0
-    assert time.monotonic() - start < 40
+    stage = Stage("maml", "gm_experiments.maml", flags, 1.0, hours=12 / 3600, drawn_by="gm_experiments.mgrl.unfinished")
+    settings = Settings(run_dir=tmp_path, wandb="disabled")
+    assert run.run(stage, settings, Display("reproduce", [stage]), 0) == 0
     assert not (tmp_path / "maml" / "claims.json").exists()
     said = (tmp_path / "maml.txt").read_text()
-    assert "interrupted" in said
+    assert "maml_tabular: its time is over, every finished cell is kept" in said
     assert "expected a run directory of mgrl_atari" in said  # so it was drawn, if by the wrong program
     assert (tmp_path / "maml" / "results.csv").exists()

@@ -250,6 +250,14 @@ def test_controls_of_off_policyness_change_the_estimate(change):
     assert not torch.equal(plain, controlled)
 
 
+def test_ratios_are_normalised_by_name_as_by_the_games_flag():
+    named, flagged = (
+        measured(replace(SMALL, **how), ARMS["replay"], dtype=F64)
+        for how in ({"estimator": "dice+selfnorm"}, {"self_normalise": True})
+    )
+    assert_close(named["error_sq"], flagged["error_sq"], rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     "extreme",
     [{"discount": 0.0}, {"discount": 1 - 1e-9}, {"horizon": 1}, {"outer_lr": 40.0, "updates": 6}],

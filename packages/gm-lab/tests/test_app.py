@@ -3,14 +3,14 @@
 import dataclasses
 import errno
 import json
+import multiprocessing
 import os
 import re
 import resource
-import runpy
 import shutil
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,8 @@ import yaml
 import gm_lab
 from gm_lab.analysis.tables import read_results
 from gm_lab.run.store import in_units
+
+TOY = str(Path(__file__).with_name("toy.py"))
 
 
 @pytest.mark.parametrize(
@@ -267,31 +269,62 @@ def test_an_error_in_a_figure_is_one_line(main, toy, tmp_path, monkeypatch):
 def test_importing_is_light_and_disabled_touches_nothing_of_wandb(tmp_path):
     script = (
         "import sys, gm_lab, runpy\n"
-        "assert not {'pandas', 'matplotlib', 'wandb', 'scipy', 'rich', 'tyro', 'yaml', 'torch'} & set(sys.modules)\n"
+        "heavy = {'numpy', 'pandas', 'matplotlib', 'wandb', 'scipy', 'rich', 'tyro', 'yaml', 'torch'}\n"
+        "assert not heavy & set(sys.modules)\n"
         "toy = runpy.run_path(sys.argv[1])\n"
         "assert gm_lab.main(toy['EXPERIMENT'], sys.argv[2:]) == 0\n"
         "assert not [name for name in sys.modules if name.split('.')[0] in ('wandb', 'torch', 'matplotlib.pyplot')]\n"
     )
-    toy = str(Path(__file__).with_name("toy.py"))
     flags = ["--run-dir", str(tmp_path / "run"), "--wandb", "disabled", "--launcher", "threads"]
-    done = subprocess.run([sys.executable, "-c", script, toy, *flags], check=False, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script, TOY, *flags], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "run" / "wandb").exists()
 
 
-def test_nothing_is_drawn_while_a_thread_still_imports(tmp_path, monkeypatch):
-    """Two threads that import matplotlib from different ends find it half-made, as where all cells were done before."""
-    toy, ready = runpy.run_path(str(Path(__file__).with_name("toy.py"))), []
+def test_the_driver_imports_nothing_that_only_reports_need(tmp_path):
+    script = (
+        "import sys, gm_lab, runpy\n"
+        "toy = runpy.run_path(sys.argv[1])\n"
+        "assert gm_lab.main(toy['EXPERIMENT'], sys.argv[2:]) == 0\n"
+        "print([name for name in ('numpy', 'pandas', 'matplotlib', 'scipy', 'rich.table') if name in sys.modules])\n"
+    )
+    flags = ["--run-dir", str(tmp_path / "run"), "--wandb", "disabled", "--workers", "2"]
+    command = [sys.executable, "-c", script, TOY, *flags]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1] == "[]"
 
-    def slowly():
-        time.sleep(0.3)
-        ready.append(True)
 
-    monkeypatch.setattr("gm_lab.app._import_what_reports_need", slowly)
-    experiment = dataclasses.replace(toy["EXPERIMENT"], figures=lambda *_: ready.append("drawn") or {})
-    flags = ["--run-dir", str(tmp_path / "run"), "--wandb", "disabled", "--launcher", "threads"]
-    assert gm_lab.main(experiment, flags) == 0
-    assert ready == [True, "drawn"]
+def test_a_reporter_that_is_killed_is_replaced(main, toy, tmp_path, monkeypatch):
+    """As when memory runs out while it draws."""
+    driver = os.getpid()
+
+    def figures(settings, frame):
+        if os.getpid() != driver:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return toy.figures(settings, frame)
+
+    monkeypatch.setattr(toy, "EXPERIMENT", dataclasses.replace(toy.EXPERIMENT, figures=figures))
+    assert main() == (0, "toy: 6/6 cells, 0.0 s elapsed, 0 s left\n")
+    assert (tmp_path / "run" / "figures" / "toy.png").exists()
+
+
+def test_a_run_whose_time_is_over_keeps_what_is_finished(toy, capfd, tmp_path, monkeypatch, finish, undisturbed):
+    monkeypatch.setenv("TOY_SLEEP", "0.5")
+    flags = ["--run-dir", str(tmp_path / "run"), "--mdps", "10", "--workers", "2", "--wandb", "disabled"]
+    assert gm_lab.main(toy.EXPERIMENT, flags, stop_after=1.5) == 124
+    kept = f"every finished cell is kept; to go on: --run-dir {tmp_path / 'run'}"
+    assert capfd.readouterr().err.splitlines()[-1] == f"toy: its time is over, {kept}"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    monkeypatch.delenv("TOY_SLEEP")
+    assert finish(tmp_path / "run") == undisturbed
+
+
+def test_experiments_run_one_after_another_in_one_process(toy, tmp_path, undisturbed):
+    common = ["--mdps", "10", "--wandb", "disabled"]
+    for number, how in enumerate((["--workers", "2"], ["--launcher", "threads"], ["--workers", "3"])):
+        path = tmp_path / str(number)
+        assert gm_lab.main(toy.EXPERIMENT, ["--run-dir", str(path), *common, *how]) == 0
+        assert (path / "results.csv").read_bytes() == undisturbed
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("flags", [["--help"], ["--wandb", "disabled", "--launcher", "threads"]])

@@ -234,9 +234,6 @@ class AdamDistortion:
         return moved
 
 
-Adam = AdamDistortion  # old name
-
-
 def subsets(sources: Sequence[str]) -> list[frozenset[str]]:
     """Sources form these sets, small ones first."""
     return [frozenset(some) for some in chain.from_iterable(combinations(sources, r) for r in range(len(sources) + 1))]

@@ -142,8 +142,7 @@ def _selfnorm(estimator: Estimator, argument: str, name: str) -> Estimator:
     _refuse_two_forms(estimator, name)
     if argument:
         raise _unknown_ending(name)
-    # no longer the very function `dice`, of which games have sums with ratios that are not normalised
-    return replace(estimator, surrogate=partial(estimator.surrogate), self_normalise=True)
+    return replace(estimator, self_normalise=True)
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,14 @@ import dataclasses
 import os
 import select
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from typing import Any, Generic
 
 from gm_lab.experiment import CellT, Experiment
+from gm_lab.reporting import Report, reporter
 from gm_lab.run import provenance
 from gm_lab.run.cells import cell_id
 from gm_lab.run.errors import BadInput, CellFailed, Interrupted
@@ -21,7 +20,7 @@ from gm_lab.run.interruption import Interruption
 from gm_lab.run.late import resolved
 from gm_lab.run.progress import progress
 from gm_lab.run.settings import SettingsT, parse, plain, result_settings, worker_count
-from gm_lab.run.store import RunDirectory, compute_cell, default_run_dir, make_folder, opened, write_atomically
+from gm_lab.run.store import RunDirectory, compute_cell, default_run_dir, opened
 from gm_lab.track.tracker import Tracker
 
 
@@ -111,6 +110,7 @@ class _Session(Generic[SettingsT, CellT]):
     store: RunDirectory
     config: dict[str, Any]
     tracker: Tracker
+    report: Callable[[], Report]
     interruption: Interruption
     warn: Callable[[str], None]
 
@@ -123,45 +123,51 @@ def _run(
     interruption: Interruption,
 ) -> None:
     settings = parse(experiment.settings, experiment.name, argv)
-    cells = list(experiment.cells(settings))
-    if not cells:
-        raise BadInput("expected settings that leave at least one cell to compute, got none")
-    if twice := len(cells) - len({cell_id(cell) for cell in cells}):
-        raise ValueError(f"expected cells that differ from each other, got {twice} repeated")
     path = settings.run_dir or default_run_dir(experiment.name)
     # so that cells may keep checkpoints there, from wherever their workers were started
     settings = dataclasses.replace(settings, run_dir=path.absolute())
-    extra = experiment.extra_columns(settings)
-    columns, key = (*experiment.columns, *extra), (*experiment.key, *extra)
-    if settings.launcher == "ray" and not path.exists():
-        from gm_lab.launch import ray
+    with reporter(experiment, settings, path.absolute()) as report:
+        cells = list(experiment.cells(settings))
+        if not cells:
+            raise BadInput("expected settings that leave at least one cell to compute, got none")
+        if twice := len(cells) - len({cell_id(cell) for cell in cells}):
+            raise ValueError(f"expected cells that differ from each other, got {twice} repeated")
+        extra = experiment.extra_columns(settings)
+        columns, key = (*experiment.columns, *extra), (*experiment.key, *extra)
+        if settings.launcher == "ray" and not path.exists():
+            from gm_lab.launch import ray
 
-        ray.check(settings)  # before there is a folder
+            ray.check(settings)  # before there is a folder
 
-    def versions() -> dict[str, str]:
-        resolved(experiment.run_cell)  # loads what the cells are computed with
-        return provenance.versions()
+        def versions() -> dict[str, str]:
+            resolved(experiment.run_cell)  # loads what the cells are computed with
+            return provenance.versions()
 
-    with opened(path, experiment.name, result_settings(settings), columns, key, versions) as (store, config):
-        stores.append(store)
+        with opened(path, experiment.name, result_settings(settings), columns, key, versions) as (store, config):
+            stores.append(store)
 
-        def warn(text: str) -> None:
-            store.log(f"warning: {text}")
-            say(f"warning: {text}")
+            def warn(text: str) -> None:
+                store.log(f"warning: {text}")
+                say(f"warning: {text}")
 
-        tracker = Tracker(settings.wandb, path, experiment.name, config["run_id"], warn, experiment.curves)
-        session = _Session(experiment, argv, settings, cells, store, config, tracker, interruption, warn)
-        try:
-            _compute(session)
-            _report(session)
-        except BaseException:
-            # what the run has so far belongs in results.csv, unless the disk is what failed
-            with contextlib.suppress(BadInput):
-                store.collect(cells)
-            tracker.finish(exit_code=1)
-            raise
-        if tracker.sync_line:
-            print(f"W&B run kept offline; to upload it: {tracker.sync_line}")
+            tracker = Tracker(settings.wandb, path, experiment.name, config["run_id"], warn, experiment.curves)
+            _live(_Session(experiment, argv, settings, cells, store, config, tracker, report, interruption, warn))
+
+
+def _live(session: _Session[SettingsT, CellT]) -> None:
+    """Goes from the cells that are still to be computed to what the run ends with."""
+    tracker = session.tracker
+    try:
+        _compute(session)
+        _report(session)
+    except BaseException:
+        # what the run has so far belongs in results.csv, unless the disk is what failed
+        with contextlib.suppress(BadInput):
+            session.store.collect(session.cells)
+        tracker.finish(exit_code=1)
+        raise
+    if tracker.sync_line:
+        print(f"W&B run kept offline; to upload it: {tracker.sync_line}")
 
 
 def _compute(session: _Session[SettingsT, CellT]) -> None:
@@ -171,17 +177,13 @@ def _compute(session: _Session[SettingsT, CellT]) -> None:
     store.log(f"{len(pending)} of {len(cells)} cells to compute")
     with session.interruption.computing(), _launched(session, pending) as finished:
         # the workers are forked and compute: from here on threads may start, and there is time for the rest
-        importing = threading.Thread(target=_import_what_reports_need, daemon=True)
         _begin(session)
-        importing.start()
         name = session.experiment.name
         with progress(name, done, len(cells)) as advance, provenance.timed(store.path, len(cells)) as count:
             for step, seconds in enumerate(finished, start=done + 1):
                 advance()
                 count()
                 session.tracker.progress(step, seconds)
-        # two threads that import one package from different ends find it half-made
-        importing.join()
 
 
 def _begin(session: _Session[SettingsT, CellT]) -> None:
@@ -218,34 +220,13 @@ def _launched(session: _Session[SettingsT, CellT], pending: list[CellT]) -> Iter
         yield finished
 
 
-def _import_what_reports_need() -> None:
-    """Imports what takes a second or two while the cells are being computed."""
-    for module in ("pandas", "matplotlib.figure", "matplotlib.backends.backend_agg", "scipy.special"):
-        import_module(module)
-
-
 def _report(session: _Session[SettingsT, CellT]) -> None:
-    from rich.console import Console
-
-    from gm_lab.analysis import claims, figures, tables
-
-    experiment, settings, store = session.experiment, session.settings, session.store
+    store = session.store
     store.collect(session.cells)
-    frame = tables.read_results(store.path / "results.csv")
-    drawn = experiment.figures(settings, frame)
-    make_folder(store.path / "figures")
-    apart = settings.launcher != "ray"  # whose threads don't bear a fork
-    with figures.saving(drawn, store.path / "figures", settings.svg, apart) as images:
-        verdicts = experiment.claims(settings, frame)
-        summary = experiment.summary(settings, frame)
-    write_atomically(store.path / "claims.json", claims.as_json(verdicts).encode())
-    write_atomically(store.path / "summary.csv", summary.to_csv(index=False).encode())
-    provenance.record(store.path, event="done", cells=len(session.cells), rows=len(frame))
-    console = Console()
-    console.print(tables.summary_table(summary))
-    if verdicts:
-        console.print(claims.as_table(verdicts))
+    report = session.report()
+    provenance.record(store.path, event="done", cells=len(session.cells), rows=report.rows)
+    print(report.tables, end="")
     print(f"results: {store.path / 'results.csv'}")
-    for image in images:
-        print(f"figures: {image}")
+    for image in report.images:
+        print(f"figures: {store.path / 'figures' / image}")
     session.tracker.finish(exit_code=0)

@@ -5,10 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gm_lab.run import BadInput, make_folder, parsed_line, provenance, write_atomically
 
-__all__ = ["Settings", "main"]
+if TYPE_CHECKING:
+    from gm_lab.analysis.report import Run
+
+__all__ = ["Settings", "main", "write"]
 
 NAME = "report"
 
@@ -37,12 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise BadInput("expected --entity and --project together, got one of them")
         if "" in (settings.entity, settings.project):
             raise BadInput("--entity, --project: expected the names of a W&B user or team and of a project, got ''")
-        from gm_lab.analysis import report
-
-        runs = [report.load(path) for path in settings.run_dirs]
         out = settings.out or default_out(settings.run_dirs)
-        make_folder(out.parent)
-        write_atomically(out, report.rendered(runs, provenance.command(argv)).encode())
+        runs = write(settings.run_dirs, out, argv)
         print(f"report: {out}")
         if settings.entity is not None and settings.project is not None:
             from gm_lab.track.wandb_report import published
@@ -52,6 +52,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadInput as error:
         print(f"{NAME}: {error}", file=sys.stderr)
         return 2
+
+
+def write(run_dirs: Sequence[Path], out: Path, argv: Sequence[str] | None = None) -> "list[Run]":
+    """Writes the page about some runs.
+
+    Args:
+        run_dirs: Their folders.
+        out: Where it goes.
+        argv: The arguments of the command that writes it, which the page shows; `sys.argv[1:]` if None.
+
+    Returns:
+        What the page is about.
+
+    Raises:
+        BadInput: One is no run directory, or the file system refuses.
+    """
+    from gm_lab.analysis import report
+
+    runs = [report.load(path) for path in run_dirs]
+    make_folder(out.parent)
+    write_atomically(out, report.rendered(runs, provenance.command(argv)).encode())
+    return runs
 
 
 def default_out(run_dirs: Sequence[Path]) -> Path:

@@ -241,7 +241,8 @@ def _sums(
 ) -> EntrySums:
     """What the estimator makes of a sample: several rounds at a time for DiCE, round by round for any other."""
     controlled = game.self_normalise or game.clip is not None
-    if estimator.surrogate is dice and (sample.behaviour is None or not controlled):
+    plain = estimator.surrogate is dice and not estimator.self_normalise
+    if plain and (sample.behaviour is None or not controlled):
         ratio = None if sample.behaviour is None else log_policy.unsqueeze(-3) - sample.behaviour
         rounds = 2 if sample.size < 512 or ratio is not None else 3
         return DiceBlocks(sample.outcome, signal, ratio, sample.group, rounds=rounds, dtype=dtype)

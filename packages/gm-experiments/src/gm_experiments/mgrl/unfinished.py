@@ -13,6 +13,8 @@ from gm_lab.run import Tail, make_folder
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["main", "rows_of", "together"]
+
 WHICH_RUNS = {"figure", "games", "algorithms", "seeds", "seed"}
 """Settings in which run directories that are drawn together may differ."""
 

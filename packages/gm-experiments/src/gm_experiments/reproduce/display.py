@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-POLL_SECONDS = 0.2
+TICK_SECONDS = 0.5
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -30,11 +30,10 @@ class Display:
 
         self._name, self._stages = name, stages
         self._total = sum(stage.weight for stage in stages)
-        # where it was before a stage's words go to a file
-        self._console = Console(file=sys.stderr)
+        self._console = Console(file=sys.stderr)  # as it is now: a stage's words go elsewhere
         self._bar = _bar(self._console)
         self._task = self._bar.add_task(name, total=self._total)
-        self._shown, self._when, self._done = -1, 0.0, -1.0
+        self._index, self._shown, self._when = -1, -1.0, 0.0
 
     @contextlib.contextmanager
     def visible(self) -> Iterator[None]:
@@ -49,29 +48,39 @@ class Display:
         self._bar.update(self._task, completed=done, description=title, refresh=True)
         now = time.monotonic()
         rested = now - self._when > SECONDS_BETWEEN_LINES
-        due = index != self._shown or rested or done >= self._total > self._done
-        if not self._console.is_terminal and due:
+        if not self._console.is_terminal and (index != self._index or rested or done >= self._total > self._shown):
             self.say(f"{title}: {100 * done / self._total:.0f}%")
-            self._shown, self._when, self._done = index, now, done
+            self._index, self._shown, self._when = index, done, now
 
     def say(self, line: str) -> None:
         """Shows a line of text beside it."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
-    def following(self, index: int, part: Callable[[], float]) -> Iterator[None]:
-        """Follows a stage while the block runs, in a thread that holds no lock which a forked worker needs."""
-        over = threading.Event()
+    def following(self, index: int, _label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
+        """Shows how far a stage is while its cells are computed, by the time if it has hours, or else by the cells.
 
-        def follow() -> None:
-            while not over.wait(POLL_SECONDS):
-                self.update(index, part())
+        Yields:
+            A function to call as each cell is finished.
+        """
+        stage, begun, over, finished = self._stages[index], time.monotonic(), threading.Event(), done
 
-        self.update(index, part())
-        thread = threading.Thread(target=follow, daemon=True)
+        def show() -> None:
+            part = (time.monotonic() - begun) / stage.weight if stage.hours else finished / total
+            self.update(index, min(part, 1.0))
+
+        def tick() -> None:
+            while not over.wait(TICK_SECONDS):
+                show()
+
+        def advance() -> None:
+            nonlocal finished
+            finished += 1
+
+        thread = threading.Thread(target=tick, daemon=True)
         thread.start()
         try:
-            yield
+            yield advance
         finally:
             over.set()
             thread.join()
@@ -94,4 +103,5 @@ def _bar(console: "Console") -> "Progress":
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
+    # without a thread of its own: workers are forked while it is shown
     return Progress(*columns, console=console, disable=not console.is_terminal, auto_refresh=False)

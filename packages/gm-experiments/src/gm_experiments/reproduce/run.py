@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -15,16 +16,8 @@ from types import FrameType
 import gm_lab
 from gm_experiments.reproduce.display import Display
 from gm_experiments.reproduce.settings import Settings, Stage, arguments, stages
-from gm_lab.run import (
-    BadInput,
-    Interrupted,
-    allowed_to,
-    make_folder,
-    parsed_line,
-    provenance,
-    receiving,
-    write_atomically,
-)
+from gm_lab import report_command
+from gm_lab.run import BadInput, Interrupted, allowed_to, make_folder, parsed_line, receiving, shown_by
 
 NAME = "reproduce"
 EXPIRED = 124
@@ -79,12 +72,8 @@ def run(stage: Stage, settings: Settings, display: Display, index: int) -> int:
     """
     folder, words = settings.run_dir / stage.name, words_of(stage, settings)
     make_folder(settings.run_dir)
-    begun = time.monotonic()
-
-    def part() -> float:
-        return (time.monotonic() - begun) / stage.weight if stage.hours else progress_of(folder)
-
-    with written_to(words), display.following(index, part):
+    display.update(index, 0.0)
+    with written_to(words), shown_by(partial(display.following, index)):
         try:
             status = in_this_process(stage, settings)
             if status == EXPIRED and stage.drawn_by:
@@ -129,15 +118,6 @@ def written_to(file: Path) -> Iterator[None]:
             del os.environ["COLUMNS"]
 
 
-def progress_of(folder: Path) -> float:
-    """Returns the finished part of a run that this process works on, from 0 to 1; earlier sessions say nothing."""
-    ours = {"event": "begun", "process": os.getpid()}
-    begun = [line for line in provenance.sessions(folder) if ours.items() <= line.items()]
-    if not begun:
-        return 0.0
-    return min(1.0, len(list((folder / "cells").glob("[!.]*.json"))) / int(begun[-1]["cells"]))
-
-
 def words_of(stage: Stage, settings: Settings) -> Path:
     """Names the file for what a stage prints."""
     return settings.run_dir / f"{stage.name}.txt"
@@ -160,10 +140,7 @@ def outcome(stage: Stage, settings: Settings, status: int, seconds: float) -> st
 
 def written(asked: Sequence[Stage], settings: Settings, argv: Sequence[str] | None) -> Path:
     """Writes the page about all stages that have begun; returns where it is."""
-    from gm_lab.analysis import report
-
     folders = [settings.run_dir / stage.name for stage in asked]
-    runs = [report.load(folder) for folder in folders if (folder / "config.yaml").exists()]
     path = settings.run_dir / "report.html"
-    write_atomically(path, report.rendered(runs, provenance.command(argv)).encode())
+    report_command.write([folder for folder in folders if (folder / "config.yaml").exists()], path, argv)
     return path

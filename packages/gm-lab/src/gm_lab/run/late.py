@@ -19,7 +19,7 @@ class Late:
     place: str
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the function."""
+        """Imports the function and calls it."""
         return resolved(self)(*args, **kwargs)
 
 

@@ -4,8 +4,14 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from typing import Any
 
 SECONDS_BETWEEN_LINES = 10.0
+Display = Callable[[str, int, int], AbstractContextManager[Callable[[], None]]]
+"""Shows how many cells are finished; it takes and yields what `progress` does."""
+_chosen: ContextVar[Display | None] = ContextVar("display", default=None)
 
 
 @contextlib.contextmanager
@@ -20,28 +26,35 @@ def progress(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
     Yields:
         A function to call as each cell is finished.
     """
-    with _bar(label, done, total) if sys.stderr.isatty() else _lines(label, done, total) as advance:
+    display = _chosen.get() or (_bar if sys.stderr.isatty() else _lines)
+    with display(label, done, total) as advance:
         yield advance
 
 
 @contextlib.contextmanager
+def shown_by(display: Display) -> Iterator[None]:
+    """Has a display of one's own show the progress of what is run in the block.
+
+    Args:
+        display: Entered when the workers have been forked, so that it may start threads, and left when they are done.
+    """
+    token = _chosen.set(display)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+@contextlib.contextmanager
 def _bar(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
-    from rich import progress as rich_progress
+    from rich import progress as bars
     from rich.console import Console
 
-    columns = (
-        rich_progress.TextColumn("{task.description}"),
-        rich_progress.BarColumn(),
-        rich_progress.MofNCompleteColumn(),
-        rich_progress.TextColumn("cells ·"),
-        rich_progress.TimeElapsedColumn(),
-        rich_progress.TextColumn("elapsed ·"),
-        rich_progress.TimeRemainingColumn(),
-        rich_progress.TextColumn("left"),
-    )
-    with rich_progress.Progress(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task(label, total=total, completed=done)
-        yield lambda: bars.advance(task)
+    columns: list[Any] = ["{task.description}", bars.BarColumn(), bars.MofNCompleteColumn(), "cells ·"]
+    columns += [bars.TimeElapsedColumn(), "elapsed ·", bars.TimeRemainingColumn(), "left"]
+    with bars.Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=total, completed=done)
+        yield lambda: bar.advance(task)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,124 @@
+"""What a run ends with: figures, verdicts and the small table, out of results.csv and nothing else."""
+
+import contextlib
+import io
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gm_lab.experiment import CellT, Experiment
+from gm_lab.run.interruption import become_worker
+from gm_lab.run.late import resolved
+from gm_lab.run.settings import SettingsT
+from gm_lab.run.store import make_folder, write_atomically
+
+
+class Report(NamedTuple):
+    """What was made of results.csv.
+
+    Args:
+        tables: What the experiment printed, the small table and the verdicts, for the terminal.
+        images: Names of the pictures in figures/.
+        rows: How many rows results.csv has.
+    """
+
+    tables: str
+    images: list[str]
+    rows: int
+
+
+class _Said(io.StringIO):
+    """What is printed, by those who ask whether it is for a terminal."""
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
+def reported(experiment: Experiment[SettingsT, CellT], settings: SettingsT, path: Path) -> Report:
+    """Writes figures/, claims.json and summary.csv of a run.
+
+    Args:
+        experiment: What was run.
+        settings: How.
+        path: The run directory, which holds results.csv.
+    """
+    from rich.console import Console
+
+    from gm_lab.analysis import claims, figures, tables
+
+    frame = tables.read_results(path / "results.csv")
+    said = _Said(sys.stdout.isatty())
+    with contextlib.redirect_stdout(said):
+        drawn = experiment.figures(settings, frame)
+        make_folder(path / "figures")
+        apart = "ray" not in sys.modules  # whose threads don't bear a fork
+        with figures.saving(drawn, path / "figures", settings.svg, apart) as images:
+            verdicts = experiment.claims(settings, frame)
+            summary = experiment.summary(settings, frame)
+    write_atomically(path / "claims.json", claims.as_json(verdicts).encode())
+    write_atomically(path / "summary.csv", summary.to_csv(index=False).encode())
+    console = Console()
+    with console.capture() as shown:
+        console.print(tables.summary_table(summary))
+        if verdicts:
+            console.print(claims.as_table(verdicts))
+    return Report(said.getvalue() + shown.get(), [image.name for image in images], len(frame))
+
+
+@contextlib.contextmanager
+def reporter(
+    experiment: Experiment[SettingsT, CellT], settings: SettingsT, path: Path
+) -> Iterator[Callable[[], Report]]:
+    """Starts a process that imports what reports need while this one imports and computes; it takes a second or two.
+
+    Args:
+        experiment: What is run.
+        settings: How.
+        path: The run directory.
+
+    Yields:
+        A function that has the run reported there, or does it here if that process can't.
+    """
+    if sys.platform != "linux" or "ray" in sys.modules:
+        yield lambda: reported(experiment, settings, path)
+        return
+    fork: Any = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe()
+    process = fork.Process(target=_wait_and_report, args=(theirs, experiment, settings, path, os.getpid()))
+    process.start()
+    theirs.close()
+
+    def report() -> Report:
+        made = None
+        with contextlib.suppress(EOFError, OSError):
+            ours.send(None)
+            made = ours.recv()
+        return made or reported(experiment, settings, path)  # which says what goes wrong
+
+    try:
+        yield report
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+
+
+def _wait_and_report(
+    connection: Any, experiment: Experiment[SettingsT, CellT], settings: SettingsT, path: Path, driver: int
+) -> None:
+    become_worker(driver)
+    with contextlib.suppress(Exception):
+        for module in ("pandas", "matplotlib.figure", "matplotlib.backends.backend_agg", "scipy.special", "rich.table"):
+            import_module(module)
+        for function in (experiment.figures, experiment.claims, experiment.summary):
+            resolved(function)
+        connection.recv()
+        connection.send(reported(experiment, settings, path))
