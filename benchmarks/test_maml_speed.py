@@ -9,10 +9,8 @@ import torch
 
 import gm_envs_tabular
 import gm_estimators
-from gm_experiments.common.grid import Grid
-from gm_experiments.common.mdps import RandomMDPs
-from gm_experiments.common.settings import Cell, Tabular
-from gm_experiments.maml.problem import maml_problem
+from gm_experiments.common import mdps as tabular
+from gm_experiments.common.settings import Cell, Grid, Tabular
 from reading import maml
 from reading.mdp import MDP
 
@@ -42,7 +40,8 @@ def batched(*, size: int = 256, steps: int = 1, mdps: int = 10, **flags: int) ->
     cell = Cell(0, tuple(range(mdps)), steps, 10.0, (("bench", grid),), Tabular(**flags))
 
     def work() -> object:
-        problem, lvc = maml_problem(RandomMDPs(cell, "cpu")), gm_estimators.load("lvc")
+        drawn, lvc = tabular.RandomMDPs(cell, "cpu"), gm_estimators.load("lvc")
+        problem = tabular.maml(drawn, drawn.zeros())
         return gm_estimators.decompose(problem, [lvc], permutations=["SSS"], sizes=[size], **cell.terms)
 
     return work

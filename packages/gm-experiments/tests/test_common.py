@@ -12,7 +12,7 @@ import gm_estimators
 import gm_lab
 from gm_estimators.attribution import ESTIMATED
 from gm_experiments.attribution import sources
-from gm_experiments.common import grid
+from gm_experiments.common import settings
 from gm_experiments.common.checks import prepare
 from gm_experiments.common.claims import Claim, Evidence
 
@@ -20,8 +20,8 @@ EXPERIMENTS = ("attribution", "frontier", "lirpg", "maml")
 
 
 def test_names_that_settings_write_out_are_those_of_the_packages():
-    assert tuple(gm_estimators.estimator.CATALOGUE) == grid.ESTIMATORS
-    assert grid.PERMUTATIONS == gm_estimators.PERMUTATIONS
+    assert tuple(gm_estimators.estimator.CATALOGUE) == settings.ESTIMATORS
+    assert settings.PERMUTATIONS == gm_estimators.PERMUTATIONS
     assert sources.SOURCES[:3] == ESTIMATED
 
 

@@ -11,13 +11,11 @@ from torch.testing import assert_close
 
 import gm_exact
 from gm_estimators import decompose, load
-from gm_experiments.common.mdps import RandomMDPs
+from gm_experiments.common.mdps import RandomMDPs, maml
 from gm_experiments.common.settings import Cell, Tabular
 from gm_experiments.maml import EXPERIMENT
-from gm_experiments.maml.problem import maml_problem
 from gm_experiments.theory.claims import claims
-from gm_experiments.theory.problem import Point, hessian_errors, sampled_path
-from gm_experiments.theory.run import _injected
+from gm_experiments.theory.run import Point, _injected, hessian_errors, sampled_path
 from gm_experiments.theory.settings import COLUMNS, GRIDS, ROUNDING
 from gm_lab.track.curves import curves_of
 
@@ -98,7 +96,7 @@ def point():
     """K = 2 at α = 3 on two small MDPs."""
     cell = Cell(0, (0, 1), 2, 3.0, tuple(GRIDS.items()), Tabular(repeats=6, states=5, actions=3))
     mdps = RandomMDPs(cell, "cpu")
-    return Point.at(mdps, maml_problem(mdps), 2, 3.0)
+    return Point.at(mdps, maml(mdps, mdps.zeros()), 2, 3.0)
 
 
 def test_the_sampled_path_is_the_one_that_decompose_takes(point):
@@ -138,7 +136,7 @@ def test_the_hessian_errors_are_those_of_the_repeats(point):
 def test_the_injected_error_is_the_only_one(point):
     """The mean estimate is the exact meta-gradient with H + δI for H, because the noise has no mean."""
     grid = GRIDS["theory_hessian"]
-    for labels, measured, local, _ in _injected(point, grid):
+    for labels, measured, (local, _) in _injected(point, grid):
         if labels["algorithm"] == "maml" and labels["quantity"] == "bias":
             adjoint = gm_exact.gradient(point.mdps.mdp, point.exact_path[-1])
             for theta in reversed(point.exact_path[:-1]):

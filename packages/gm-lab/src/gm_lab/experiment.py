@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gm_lab.run.cells import Row
 from gm_lab.run.context import Context
+from gm_lab.run.late import late
 from gm_lab.run.settings import RunSettings, SettingsT
 
 if TYPE_CHECKING:
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from gm_lab.track.curves import Curves
 
 CellT = TypeVar("CellT")
+OF_SETTINGS = {"Settings": "settings", "KEY": "key", "COLUMNS": "columns", "CURVES": "curves"} | {
+    name: name for name in ("cells", "extra_columns")
+}
+OF_ROOMS = {"run_cell": "run", "figures": "figures", "summary": "figures", "claims": "claims"}
 
 
 def no_further_columns(_settings: RunSettings) -> tuple[str, ...]:
@@ -64,3 +70,15 @@ class Experiment(Generic[SettingsT, CellT]):
     prepare: Callable[[SettingsT], Context] = on_the_cpu
     curves: "tuple[Curves, ...]" = ()
     resumable_cells: bool = False
+
+    @classmethod
+    def of(cls, settings: ModuleType, name: str, **others: Any) -> "Experiment[Any, Any]":
+        """The experiment of a folder, from the names that its modules have by convention.
+
+        Its module `settings` has Settings, cells, KEY, COLUMNS and perhaps CURVES and extra_columns; imported late are
+        `run.run_cell`, `figures.figures`, `figures.summary` and `claims.claims`, unless `others` say otherwise.
+        """
+        folder = settings.__name__.rpartition(".")[0]
+        parts = {part: getattr(settings, its) for its, part in OF_SETTINGS.items() if hasattr(settings, its)}
+        rooms = {part: late(f"{folder}.{room}:{part}") for part, room in OF_ROOMS.items()}
+        return cls(name=name, **parts | rooms | others)

@@ -1,21 +1,11 @@
 """Where the error of a MAML-RL meta-gradient comes from, along training: each source's share of bias and variance."""
 
 import gm_lab
-from gm_experiments.attribution.settings import KEY, Settings, cells
-from gm_experiments.attribution.sources import METRICS, curves
+from gm_experiments.attribution import settings
+from gm_experiments.attribution.settings import Settings
 
-__all__ = ["EXPERIMENT", "Settings", "figures", "lola", "problem", "run", "settings", "sources"]
+__all__ = ["EXPERIMENT", "Settings", "figures", "lola", "run", "settings", "sources"]
 
-EXPERIMENT = gm_lab.Experiment(
-    name="attribution",
-    settings=Settings,
-    columns=(*KEY, *METRICS),
-    key=KEY,
-    cells=cells,
-    run_cell=gm_lab.late("gm_experiments.attribution.run:run_cell"),
-    figures=gm_lab.late("gm_experiments.attribution.figures:figures"),
-    claims=lambda _settings, _frame: [],
-    summary=gm_lab.late("gm_experiments.attribution.figures:summary"),
-    prepare=gm_lab.late("gm_experiments.common.checks:prepare"),
-    curves=(curves("mdp"),),
+EXPERIMENT = gm_lab.Experiment.of(
+    settings, "attribution", claims=lambda *_: [], prepare=gm_lab.late("gm_experiments.common.checks:prepare")
 )

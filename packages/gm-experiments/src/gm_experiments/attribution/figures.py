@@ -13,16 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PLACE = ["inner_steps", "inner_lr", "sample_size"]
-LABELS = {
-    "composition": "I (composition)",
-    "hessian": "II (Hessian)",
-    "outer": "III (outer)",
-    "shared_batch": "shared batch",
-    "critic": "critic",
-    "clipping": "clipping",
-    "adam": "Adam",
-}
-SHORT = LABELS | {"composition": "I", "hessian": "II", "outer": "III"}
+SHORT = {"composition": "I", "hessian": "II", "outer": "III"}
+SHORT |= {"shared_batch": "shared batch", "critic": "critic", "clipping": "clipping", "adam": "Adam"}
+LABELS = SHORT | {"composition": "I (composition)", "hessian": "II (Hessian)", "outer": "III (outer)"}
 LOOKS = (*COLOURS[:6], "#8C8C8C")
 HATCHES = ("", "//", "", "..", "", "\\\\", "")
 MEASURES = {"bias_sq": "squared bias", "variance": "variance"}

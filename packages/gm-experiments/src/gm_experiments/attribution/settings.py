@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import gm_lab
 from gm_experiments.attribution.sources import KEY as OF_SHARES
-from gm_experiments.attribution.sources import SOURCES, Source, check
+from gm_experiments.attribution.sources import METRICS, SOURCES, Source, check, curves
 from gm_experiments.common import settings as common
-from gm_experiments.common.grid import Grid
+from gm_experiments.common.settings import Grid
 
 KEY = (*OF_SHARES, "mdp")
+COLUMNS, CURVES = (*KEY, *METRICS), (curves("mdp"),)
 GRID = Grid(estimators=("ad", "loaded_dice", "lvc"), permutations=("SSS",), sample_sizes=(64,), inner_steps=(2,))
 
 
@@ -40,21 +41,15 @@ class Cell(common.Cell):
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """One cell for each block of MDPs, K, α and point.
-
-    Raises:
-        BadInput: if a flag is out of range.
-    """
+    """One cell for each block of MDPs, K, α and point; raises `BadInput` if a flag is out of range."""
     independent = settings.samples == "independent"
     gm_lab.require(settings, "samples", "independent, since shared_batch is a source", independent)
     gm_lab.require(settings, "permutations", "SSS, since --sources says what is exact", settings.permutations is None)
     gm_lab.require(settings, "meta_lr", "a positive number", settings.meta_lr > 0)
     check(settings)
+    chosen = {name: getattr(settings, name) for name in ("meta_lr", "sources", "clip_norm")}
     return [
-        Cell(
-            cell.seed, cell.mdps, cell.inner_steps, cell.inner_lr, cell.grids, cell.tabular,
-            updates=point, meta_lr=settings.meta_lr, sources=settings.sources, clip_norm=settings.clip_norm,
-        )
+        Cell(**vars(cell), updates=point, **chosen)
         for cell in common.cells(settings, {"attribution": GRID})
         for point in settings.points
-    ]  # fmt: skip
+    ]

@@ -25,11 +25,7 @@ ALL = "all"
 
 
 def check(settings: Any) -> None:
-    """The flags of where to measure, and what.
-
-    Raises:
-        BadInput: if one is out of range.
-    """
+    """Refuses flags of where to measure, and what, that are out of range."""
     gm_lab.require(settings, "clip_norm", "a positive number", settings.clip_norm > 0)
     require_points(settings)
     for name in ("points", "sources"):
@@ -51,7 +47,7 @@ def in_practice(
     Args:
         sampled: which of `OF_PROBLEM` ↦ the estimates of every permutation; asked once each.
         adam: the optimiser, with the exact meta-gradient.
-        clip_norm: the longest that an estimate may be, in units of the exact meta-gradient's length.
+        clip_norm: as the flag.
     """
     import torch
 
@@ -77,18 +73,15 @@ def rows(
     numbers: Sequence[int],
     **place: str | float,
 ) -> list[gm_lab.Row]:
-    """The rows of results.csv: every source's share, and the error itself.
+    """The rows of results.csv: every source's share, and the error itself; see `require_finite`.
 
     Args:
         estimate: as of `in_practice`.
         sources: what may be as in practice.
         truth: the exact meta-gradients, `[unit, *learner, size]`; what is measured is averaged over learners.
-        unit: the column that names the independent units.
-        numbers: the units.
+        unit: the column that names the independent units, whose `numbers` follow.
+        numbers: of the units.
         place: the other columns of `KEY`.
-
-    Raises:
-        BadInput: if an error is not finite.
     """
     from gm_estimators.attribution import MEASURES, attribute
 
@@ -101,7 +94,7 @@ def rows(
         measured = {"truth_sq": truth.square().sum(-1)} | {measure: shares[measure][source] for measure in MEASURES}
         of_units = {name: value.reshape(len(numbers), -1).mean(-1).tolist() for name, value in measured.items()}
         for i, number in enumerate(numbers):
-            row: gm_lab.Row = {**place, "source": source, unit: number}
-            table.append(row | {name: values[i] for name, values in of_units.items()})
+            values = {name: each[i] for name, each in of_units.items()}
+            table.append({**place, "source": source, unit: number, **values})
     require_finite(table, METRICS)
     return table

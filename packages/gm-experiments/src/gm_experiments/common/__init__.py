@@ -1,3 +1,3 @@
 """What several experiments share."""
 
-__all__ = ["checks", "claims", "grid", "labels", "mdps", "problem", "run", "settings", "softmax", "training"]
+__all__ = ["checks", "claims", "labels", "mdps", "problem", "settings"]

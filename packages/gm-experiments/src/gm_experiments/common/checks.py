@@ -1,4 +1,4 @@
-"""What the experiments refuse, each in one line, and how their workers are set up."""
+"""What the experiments refuse, each in one line as `BadInput`, and how their workers are set up."""
 
 import contextlib
 import math
@@ -17,11 +17,7 @@ ROUNDING = 1e-12
 
 
 def prepare(settings: gm_lab.RunSettings) -> gm_lab.Context:
-    """One thread for each worker, since the workers fill the cores, and the device that was asked for.
-
-    Raises:
-        BadInput: if there is no such device.
-    """
+    """One thread for each worker, since the workers fill the cores, and the device that was asked for."""
     import torch
 
     torch.set_num_threads(1)
@@ -46,31 +42,19 @@ def estimators_are_input() -> Iterator[None]:
 
 
 def require_distinct(name: str, values: Sequence[object]) -> None:
-    """Refuses a flag that has a value twice.
-
-    Raises:
-        BadInput: if it does.
-    """
+    """Refuses a flag that has a value twice."""
     if len(set(values)) < len(values):
         raise gm_lab.BadInput(f"--{name.replace('_', '-')}: expected different values, got {list(values)}")
 
 
 def require_points(settings: Any) -> None:
-    """Refuses `--points`, the updates after which to measure, that are negative or out of reach.
-
-    Raises:
-        BadInput: if one is.
-    """
+    """Refuses `--points`, the updates after which to measure, that are negative or out of reach."""
     gm_lab.require(settings, "points", "integers of at least 0", min(settings.points) >= 0)
     gm_lab.require(settings, "points", f"at most {MOST_UPDATES} updates", max(settings.points) <= MOST_UPDATES)
 
 
 def require_truth(truth: "Tensor", unit: str, numbers: Sequence[int], updates: int) -> None:
-    """Refuses exact meta-gradients `[unit, *, size]` by whose length no error can be measured.
-
-    Raises:
-        BadInput: if one is zero up to rounding, or not finite.
-    """
+    """Refuses exact meta-gradients `[unit, *, size]` of which one is not finite, or zero up to rounding."""
     lengths = truth.norm(dim=-1).reshape(len(numbers), -1)
     for number, of_unit in zip(numbers, lengths.tolist(), strict=True):
         for length in of_unit:
@@ -82,11 +66,7 @@ def require_truth(truth: "Tensor", unit: str, numbers: Sequence[int], updates: i
 
 
 def require_finite(rows: Sequence[gm_lab.Row], columns: Sequence[str]) -> None:
-    """Refuses measurements that are infinite or NaN in those columns.
-
-    Raises:
-        BadInput: if one is.
-    """
+    """Refuses measurements that are infinite or NaN in those columns."""
     for row in rows:
         for column in columns:
             if not math.isfinite(float(row[column])):

@@ -35,37 +35,20 @@ class Claim(Generic[EvidenceT]):
 
 
 class Evidence:
-    """Metrics per MDP at each estimator, permutation and point of some axes, from one pass over results.csv.
+    """Metrics per MDP at each point of some axes, from the rows of figures that measure the same thing.
 
-    Args:
-        frame: results.csv.
-        figures: those that measure the same thing.
-        axes: the columns that tell points apart; rows that differ in others are averaged.
-        metrics: the columns measured.
+    Rows that differ in other columns than the axes are averaged.
     """
 
-    def __init__(
-        self,
-        frame: "pd.DataFrame",
-        figures: Sequence[str],
-        axes: Sequence[str],
-        metrics: Sequence[str] = ("accuracy", "variance"),
-    ) -> None:
-        rows = frame[frame["figure"].isin(figures)].drop(columns="figure").drop_duplicates()
-        key = ["estimator", "permutation", *axes]
-        means = rows.groupby([*key, "mdp"], sort=True)[list(metrics)].mean()
-        self._where = means.groupby(key, sort=False).indices
-        self._mdps = means.index.get_level_values("mdp")
-        self._values = {metric: means[metric].to_numpy() for metric in metrics}
-        self._points = {axis: sorted(rows[axis].unique()) for axis in axes}
+    def __init__(self, frame: "pd.DataFrame", figures: Sequence[str], axes: Sequence[str]) -> None:
+        self._rows = frame[frame["figure"].isin(figures)].drop(columns="figure").drop_duplicates()
+        self._units, self._axes = analysis.Units(self._rows, "mdp"), axes
 
     def __call__(self, estimator: str, permutation: str, *point: float, metric: str = "accuracy") -> "pd.Series[float]":
         """The metric at one point, indexed by MDP; empty if it was not measured."""
-        import pandas as pd
-
-        where = self._where.get((estimator, permutation, *point), slice(0))
-        return pd.Series(self._values[metric][where], self._mdps[where])
+        where = dict(zip(self._axes, point, strict=True))
+        return self._units(metric, estimator=estimator, permutation=permutation, **where)
 
     def points(self, axis: str) -> list[float]:
         """The values of an axis that the figures have, in ascending order."""
-        return self._points[axis]
+        return sorted(self._rows[axis].unique())

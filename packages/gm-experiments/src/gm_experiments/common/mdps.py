@@ -1,8 +1,11 @@
-"""Random MDPs wired to rollouts and a critic, on common random numbers."""
+"""Random MDPs wired to rollouts and a critic on common random numbers, MAML on them, and what is measured there."""
 
 import copy
+import math
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,9 +13,12 @@ import torch
 from torch import Tensor
 
 import gm_envs_tabular as envs
+import gm_estimators as estimators
 import gm_exact
 import gm_lab
-from gm_experiments.common.settings import Cell
+from gm_experiments.common.checks import estimators_are_input
+from gm_experiments.common.problem import TabularProblem
+from gm_experiments.common.settings import PERMUTATIONS, Cell
 
 
 class RandomMDPs:
@@ -26,12 +32,12 @@ class RandomMDPs:
             return np.random.default_rng(gm_lab.seed_of(cell.seed, mdp, *labels))
 
         self._generators = [partial(generator, mdp) for mdp in cell.mdps]
-        drawn = [
-            envs.random_mdp(
-                of_mdp("mdp"), states=tabular.states, actions=tabular.actions, concentration=tabular.concentration
-            )
-            for of_mdp in self._generators
-        ]
+        terms: dict[str, Any] = {
+            "states": tabular.states,
+            "actions": tabular.actions,
+            "concentration": tabular.concentration,
+        }
+        drawn = [envs.random_mdp(of_mdp("mdp"), **terms) for of_mdp in self._generators]
         transition, self.reward = (torch.stack(x).unsqueeze(1).to(device) for x in zip(*drawn, strict=True))
         self.mdp = gm_exact.TabularMDP(transition, self.reward, 0, tabular.discount)
         self._next_states = envs.successors(transition)
@@ -71,3 +77,56 @@ class RandomMDPs:
         """A standard normal number for each parameter of each repeat, for a purpose of one's own."""
         drawn = [generator(purpose, step).standard_normal(self.shape[1:]) for generator in self._generators]
         return torch.from_numpy(np.stack(drawn)).to(self.reward.device)
+
+
+def maml(mdps: RandomMDPs, params: Tensor) -> TabularProblem:
+    """MAML at any φ = θ⁰ `[mdp, repeat, state, action]`; the MDPs' settings say who gets the critic."""
+    return TabularProblem(mdps.mdp, params, mdps, critic_for=mdps.tabular.critic)
+
+
+def exact_training(
+    mdps: RandomMDPs, meta_lr: float, *, inner_steps: int, inner_lr: float
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """φ along exact meta-gradient ascent from zero, and ∇φ Jᴷ there, both `[mdp, 1, state, action]`, without an end."""
+    params = torch.zeros_like(mdps.reward)
+    while True:
+        exact = gm_exact.maml_meta_gradient(mdps.mdp, params, inner_steps=inner_steps, inner_lr=inner_lr)
+        yield params, exact
+        params = params + meta_lr * exact
+
+
+def measured(problem: TabularProblem, cell: Cell, algorithm: str) -> list[gm_lab.Row]:
+    """The rows of all figures of a cell, measured on shared samples.
+
+    Args:
+        problem: its batch axes are the MDPs and the repeats in each, at least 2, which share φ and θ⁰.
+        cell: what is asked for.
+        algorithm: for the column of that name.
+
+    Raises:
+        BadInput: if a user's estimator fails.
+    """
+    grids = dict(cell.grids)
+    each = partial(estimators.Sizes.each, shared=cell.tabular.samples == "shared")
+    sizes = {size: each(size) for grid in grids.values() for size in grid.sample_sizes}
+    with estimators_are_input():
+        estimates = estimators.decompose(
+            problem,
+            [estimators.load(name) for name in sorted({name for grid in grids.values() for name in grid.estimators})],
+            permutations=[p for p in PERMUTATIONS if any(p in grid.permutations for grid in grids.values())],
+            sizes=[sizes[size] for size in sorted(sizes)],
+            **cell.terms,
+        )
+    truth = estimators.exact_meta_gradient(problem, **cell.terms)[:, 0].flatten(1)
+    stacked = torch.stack([estimate.flatten(2) for estimate in estimates.values()])
+    metrics = estimators.metrics.summary(stacked, truth.expand(len(estimates), -1, -1))
+    numbers = {name: dict(zip(estimates, values.tolist(), strict=True)) for name, values in metrics.items()}
+    fixed: gm_lab.Row = dict.fromkeys(cell.unused, math.nan) | {"algorithm": algorithm} | cell.terms
+    return [
+        fixed
+        | {"figure": figure, "estimator": name, "permutation": permutation, "sample_size": size, "mdp": mdp}
+        | {metric: values[name, permutation, sizes[size]][i] for metric, values in numbers.items()}
+        for figure, grid in grids.items()
+        for name, permutation, size in product(grid.estimators, grid.permutations, grid.sample_sizes)
+        for i, mdp in enumerate(cell.mdps)
+    ]

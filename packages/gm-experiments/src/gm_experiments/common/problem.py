@@ -1,4 +1,9 @@
-"""Two-level problems on tabular MDPs with softmax policies, as `gm_estimators.decompose` asks for them."""
+"""Two-level problems on tabular MDPs with softmax policies, as `gm_estimators.decompose` asks for them.
+
+The policy's part of the chain rule in `gm_estimators.surrogates` is cheap here: with c = s·A + a, ∇ log π(a|s) only
+touches row s, so that a sample enters a gradient through Σ_t w_t [c_t = c], one number per (s, a), and a Hessian-vector
+product through one more.
+"""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +20,7 @@ from gm_estimators import Estimator, Trajectories
 from gm_estimators.critics import learnt_values
 from gm_estimators.decomposition import ExactObjective, Objective, Role, Rows
 from gm_estimators.returns import discounts, gae
-from gm_estimators.surrogates import LogProbDerivatives
-from gm_experiments.common.softmax import SoftmaxObjective, look_up
+from gm_estimators.surrogates import LogProbDerivatives, discounted_return
 
 Mixed = Callable[[Tensor], Tensor]
 """A score d ↦ ∇φ ⟨w, d⟩ averaged over trajectories."""
@@ -54,7 +58,7 @@ class TabularSample:
     learn: Callable[[Tensor, Trajectories], Trajectories]
 
     def trajectories(self, critic: bool | Literal["learnt"]) -> Trajectories:
-        """Returns what an estimator reads, with or without a critic or with one learnt from the same trajectories."""
+        """What an estimator reads, with or without a critic or with one learnt from the same trajectories."""
         if critic == "learnt":
             return self._with_learnt_critic
         return self.with_critic if critic else self._without_critic
@@ -71,24 +75,19 @@ class TabularSample:
         """Returns the trajectories of those numbers."""
         if isinstance(rows, slice) and rows == slice(self.cell.shape[-2]):
             return self
-        return TabularSample(
-            self.cell[..., rows, :],
-            self.place[..., rows, :],
-            self.critic,
-            _selected(self.with_critic, rows),
-            lambda: _selected(self._without_critic, rows),
-            self.learn,
+        return replace(
+            self,
+            cell=self.cell[..., rows, :],
+            place=self.place[..., rows, :],
+            with_critic=_selected(self.with_critic, rows),
+            build=lambda: _selected(self._without_critic, rows),
         )
 
 
 def _selected(trajectories: Trajectories, rows: Rows) -> Trajectories:
-    return Trajectories(
-        trajectories.log_prob[..., rows, :],
-        trajectories.reward[..., rows, :],
-        trajectories.value[..., rows, :],
-        trajectories.advantage[..., rows, :],
-        trajectories.discount,
-    )
+    columns = (trajectories.log_prob, trajectories.reward, trajectories.value, trajectories.advantage)
+    log_prob, reward, value, advantage = (x[..., rows, :] for x in columns)
+    return Trajectories(log_prob, reward, value, advantage, trajectories.discount)
 
 
 class TabularProblem:
@@ -167,16 +166,111 @@ class TabularProblem:
         return parts
 
 
-class TabularPoint:
-    """One θ of a tabular problem; its policy is evaluated once for all roles that share an MDP.
+class SoftmaxObjective:
+    """An objective estimated from a sample of a tabular softmax policy θ, by a surrogate's log-prob derivatives.
+
+    With W_c = (1/n) Σ_t w_t [c_t = c], ṽ = v − Σ_b π_b v_b and U_c the same sum of (F d)_t, d_t = ṽ_{c_t}:
+
+        ∇J = W − π Σ_b W_b,   ∇²J v = U − π Σ_b U_b − (Σ_b W_b) π ṽ
+
+    For diagonal F, U_c is ṽ_c times the sum of F_tt: the trajectories are read only once, whatever the number of
+    vectors.
 
     Args:
-        problem: the problem.
-        params: θ.
+        policy: π(a|s) at θ.
+        cell: of the sample.
+        derivatives: w and F at its `trajectories`.
+        trajectories: of the sample.
+        mixed: `None` if J does not depend on φ directly, or φ = θ.
     """
+
+    meta_gradient = None
+
+    def __init__(
+        self,
+        policy: Float[Tensor, "*batch state action"],
+        cell: Int[Tensor, "*batch trajectory time"],
+        derivatives: LogProbDerivatives,
+        trajectories: Trajectories,
+        mixed: Mixed | None = None,
+    ) -> None:
+        self._policy, self._mixed, self._like, self._cell = policy, mixed, cell, flat(cell)
+        self._derivatives, self._trajectories = derivatives, trajectories
+        self._weight = self._table(derivatives.first)
+
+    @cached_property
+    def value(self) -> Float[Tensor, "*batch"]:
+        """J: the mean return, bootstrapped if there is a critic."""
+        return discounted_return(self._trajectories).mean(-1)
+
+    @cached_property
+    def gradient(self) -> Float[Tensor, "*batch state action"]:
+        """∇J."""
+        return self._tangent(self._weight)
+
+    def vjp(
+        self, cotangent: Float[Tensor, "*extra state action"]
+    ) -> tuple[Float[Tensor, "*extra state action"], Float[Tensor, "*extra state action"] | None]:
+        """(∇²J v, ∇φ ⟨∇J, v⟩) for every v along the extra leading axis."""
+        centred = cotangent - (self._policy * cotangent).sum(-1, keepdim=True)
+        product = self._derivatives.product
+        if self._derivatives.diagonal is not None:
+            curvature = self._diagonal * centred
+        else:
+            assert product is not None  # set whenever `diagonal` is not
+            curvature = torch.stack([self._table(product(self._score(vector))) for vector in centred])
+        hessian_term = self._tangent(curvature) - self._weight.sum(-1, keepdim=True) * self._policy * centred
+        if self._mixed is None:
+            return hessian_term, None
+        return hessian_term, torch.stack([self._mixed(self._score(vector)) for vector in centred])
+
+    @cached_property
+    def _diagonal(self) -> Tensor:
+        diagonal = self._derivatives.diagonal
+        return self._weight if diagonal is self._derivatives.first or diagonal is None else self._table(diagonal)
+
+    def _score(self, centred: Tensor) -> Tensor:
+        """d_t = ∇ log π(a_t|s_t)ᵀ v."""
+        return unflat(centred.reshape(-1).index_select(0, self._cell), self._like)
+
+    def _table(self, weights: Tensor) -> Tensor:
+        """(1/n) Σ over the trajectories' steps at each (s, a)."""
+        return scattered(flat(weights), self._cell, self._policy) / self._like.shape[-2]
+
+    def _tangent(self, table: Tensor) -> Tensor:
+        return table - self._policy * table.sum(-1, keepdim=True)
+
+
+def scattered(weights: Tensor, index: Tensor, like: Tensor) -> Tensor:
+    """Adds weights up at their places in a table of the shape and type of another."""
+    table = torch.zeros(like.numel(), dtype=like.dtype, device=like.device)
+    return table.scatter_add_(0, index, weights.to(table.dtype)).reshape(like.shape)
+
+
+def flat(x: Tensor) -> Tensor:
+    """Joins all axes, time first: no copy if the trajectories are stored so, as rollouts are."""
+    return x.movedim((-1, -2), (0, 1)).reshape(-1)
+
+
+def unflat(entries: Tensor, like: Tensor) -> Tensor:
+    """Undoes `flat`, in the shape of another tensor."""
+    return entries.reshape(like.movedim((-1, -2), (0, 1)).shape).movedim((0, 1), (-1, -2))
+
+
+def look_up(table: Tensor, cell: Tensor) -> Tensor:
+    """Returns the entries of a flat table at the places of every step."""
+    return unflat(table.index_select(0, flat(cell)), cell)
+
+
+class TabularPoint:
+    """One θ of a tabular problem; its policy is evaluated once for all roles that share an MDP."""
 
     def __init__(self, problem: TabularProblem, params: Tensor) -> None:
         self._problem, self._params = problem, params
+
+    @cached_property
+    def _policy(self) -> Tensor:
+        return self._params.softmax(-1)
 
     @cached_property
     def _log_policy(self) -> Tensor:
@@ -238,29 +332,17 @@ class TabularPoint:
         mixed = problem.mixed(role, sample, derivatives, critic is True, gae_lambda)
         return SoftmaxObjective(self._policy, sample.cell, derivatives, trajectories, mixed)
 
-    @cached_property
-    def _policy(self) -> Tensor:
-        return self._params.softmax(-1)
-
 
 @dataclass(frozen=True)
 class _PartNumbers:
-    """The random numbers of parts of samples, along a new first axis.
-
-    Attributes:
-        whole: those of the whole samples.
-        rows: the trajectories of each part `[part, trajectory]`, for each role.
-        total: how many trajectories there are.
-        start: what was drawn at θ⁰ so far, for all parts.
-    """
+    """The random numbers of parts of samples, along a new first axis."""
 
     whole: Numbers
-    rows: Mapping[Role, Tensor]
+    rows: Mapping[Role, Tensor]  # role ↦ [part, trajectory]
     total: Mapping[Role, int]
-    start: dict[str, tuple[Tensor, Tensor]]
+    start: dict[str, tuple[Tensor, Tensor]]  # what was drawn at θ⁰ so far, for all parts
 
     def rollout(self, role: Any, step: int, policy: Tensor, _rows: Rows) -> tuple[Tensor, Tensor]:
-        """Returns the states and actions of all parts."""
         rows = self.rows[role]
         if step > 0:
             drawn = [self.whole.rollout(role, step, at, some) for at, some in zip(policy, rows, strict=True)]
@@ -272,5 +354,4 @@ class _PartNumbers:
         return state[..., rows, :].movedim(-3, 0), action[..., rows, :].movedim(-3, 0)
 
     def critic_error(self, role: str, step: int, value: Tensor) -> Tensor:
-        """Returns what the critic is off by, on the same numbers for all parts."""
         return self.whole.critic_error(role, step, value)

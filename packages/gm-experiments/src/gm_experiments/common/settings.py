@@ -1,12 +1,15 @@
 """The settings and cells of the tabular experiments: random MDPs, and grids over them."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import gm_lab
-from gm_experiments.common.grid import Grid
 
+# what gm_estimators names so, written out because settings import no torch; a test compares the two
+ESTIMATORS = ("ad", "dice", "loaded_dice", "lvc")
+PERMUTATIONS = ("SSS", "SES", "ESS", "EES", "SSE", "SEE", "ESE")
 # few enough for the caches, enough to hide what a call costs
 BLOCK = 5
 KEY = ("figure", "algorithm", "estimator", "permutation", "sample_size", "inner_steps", "inner_lr", "mdp")
@@ -18,6 +21,64 @@ def curves(x: str, *figures: str) -> gm_lab.Curves:
     """Each estimator and permutation is a curve over `x`, averaged over the MDPs."""
     by = tuple(column for column in KEY if column not in (x, "mdp"))
     return gm_lab.Curves(by=by, x=x, y=METRICS, over="mdp", figures=figures)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every combination of these is one measurement.
+
+    Attributes:
+        estimators: names, as `gm_estimators.load` knows them.
+        permutations: some of `PERMUTATIONS`.
+        sample_sizes: |τ|, trajectories per estimate.
+        inner_steps: K.
+        inner_lrs: α.
+    """
+
+    estimators: tuple[str, ...] = ESTIMATORS
+    permutations: tuple[str, ...] = PERMUTATIONS
+    sample_sizes: tuple[int, ...] = (32,)
+    inner_steps: tuple[int, ...] = (1,)
+    inner_lrs: tuple[float, ...] = (10.0,)
+
+    def override(self, **values: tuple[object, ...] | None) -> "Grid":
+        """The grid with some of its values replaced; `None` leaves them.
+
+        Raises:
+            BadInput: if an estimator or a permutation is unknown, or a value is missing, repeated or not positive.
+        """
+        grid = replace(self, **{name: value for name, value in values.items() if value is not None})  # type: ignore[arg-type]
+        for name, chosen in vars(grid).items():
+            if not chosen or len(set(chosen)) < len(chosen):
+                raise _refused(name, f"expected different values, at least one, got {list(chosen)}")
+        for name, kind in {"sample_sizes": "integer", "inner_steps": "integer", "inner_lrs": "number"}.items():
+            for value in getattr(grid, name):
+                if not 0 < value < math.inf:
+                    raise _refused(name, f"expected a positive {kind}, got {value}")
+        for permutation in grid.permutations:
+            if permutation not in PERMUTATIONS:
+                expected = f"a permutation of {', '.join(PERMUTATIONS)}"
+                raise _refused("permutations", f"expected {expected}, got {permutation!r}")
+        _require_known(grid.estimators)
+        return grid
+
+    def points(self) -> list[tuple[int, float]]:
+        """All (K, α)."""
+        return [(k, a) for k in self.inner_steps for a in self.inner_lrs]
+
+
+def _require_known(names: tuple[str, ...]) -> None:
+    import gm_estimators
+
+    for name in names:
+        try:
+            gm_estimators.load(name)
+        except ValueError as error:
+            raise _refused("estimators", str(error)) from error
+
+
+def _refused(field: str, why: str) -> gm_lab.BadInput:
+    return gm_lab.BadInput(f"--{field.replace('_', '-')}: {why}")
 
 
 @dataclass(frozen=True)
@@ -82,18 +143,8 @@ class Cell:
         return {"inner_steps": self.inner_steps, "inner_lr": self.inner_lr}
 
 
-def blocks(units: int) -> list[tuple[int, ...]]:
-    """The numbers of MDPs or runs, cut into those of one cell each."""
-    return [tuple(range(first, min(first + BLOCK, units))) for first in range(0, units, BLOCK)]
-
-
 def cells(settings: TabularSettings, figures: Mapping[str, Grid], kind: type[Tabular] = Tabular) -> list[Cell]:
-    """One cell for each block of MDPs, K and α, whichever figures need it.
-
-    Args:
-        settings: the flags.
-        figures: the grids of the figures that were asked for.
-        kind: what of the flags goes into a cell.
+    """One cell for each block of MDPs, K and α, whichever of the figures need it; of the flags it has what `kind` has.
 
     Raises:
         BadInput: if a flag is out of range.
@@ -106,8 +157,9 @@ def cells(settings: TabularSettings, figures: Mapping[str, Grid], kind: type[Tab
     overrides = {field.name: getattr(settings, field.name) for field in fields(Grid)}
     grids = {figure: grid.override(**overrides) for figure, grid in figures.items()}
     tabular = kind(**{field.name: getattr(settings, field.name) for field in fields(kind)})
+    blocks = [tuple(range(first, min(first + BLOCK, settings.mdps))) for first in range(0, settings.mdps, BLOCK)]
     return [
         Cell(settings.seed, block, *point, tuple((f, g) for f, g in grids.items() if point in g.points()), tabular)
         for point in sorted({point for grid in grids.values() for point in grid.points()})
-        for block in blocks(settings.mdps)
+        for block in blocks
     ]

@@ -22,6 +22,11 @@ KINDS: dict[str, Callable[[tuple[Any, ...]], bool]] = {
 }
 """What a choice can be, by the name under which tables set the best of that kind beside the best of all."""
 
+COMPARED = {"usual": "usual", "jackknife": "best with jackknife", "apart": "best separate batches"}
+"""What the best choice is compared with: columns of the table, and kinds of choices."""
+MAP = {"inner_steps": "K", "updates": "updates", "inner_lr": "α", "sample_size": "n"}
+"""The columns that say where on the map a best choice is, and their names."""
+
 
 def batches(split: str) -> int:
     """How many batches a split has: three, or two if I and II share one."""
@@ -66,3 +71,24 @@ def beside(table: "pd.DataFrame") -> dict[str, Any]:
     best = order[0]
     of_kind = {label: next((choice for choice in order if is_one(choice)), None) for label, is_one in KINDS.items()}
     return {"best": best} | {label: choice for label, choice in of_kind.items() if choice not in (None, best)}
+
+
+def best_choices(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """The best choice for each K, point, α and budget, its error, and how many times that others have.
+
+    Columns `usual`, `jackknife`, `apart`: the usual choice, the best one with a jackknife, and the best one whose three
+    roles have samples of their own; `unseen`: what follows the best choice on the other MDPs.
+    """
+    import pandas as pd
+
+    lines = []
+    for place, rows in frame.groupby(list(MAP), sort=True):
+        table = ranked(rows)
+        kinds, mean = beside(table), table.mean(axis=1)
+        best = kinds["best"]
+        line = dict(zip(MAP, place, strict=True)) | {"best": name_of(best), "mse": mean[best]}
+        for column, kind in COMPARED.items():
+            other = best if KINDS[kind](best) else kinds.get(kind)
+            line[column] = float("nan") if other is None else mean[other] / mean[best]
+        lines.append(line | {"unseen": held_out(table).mean() / mean[best]})
+    return pd.DataFrame(lines)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 
 import gm_estimators as estimators
 import gm_lab
@@ -13,12 +12,7 @@ from gm_estimators.decomposition import ROLES, Role
 
 @dataclass(frozen=True)
 class Split:
-    """How a budget is divided.
-
-    Attributes:
-        name: "a:b:c" for inner gradient, Hessian and outer gradient, "a:b" if the first two read one batch.
-        weights: the numbers in it.
-    """
+    """How a budget is divided: a:b:c for inner gradient, Hessian and outer gradient, a:b if the first two share."""
 
     name: str
     weights: tuple[int, ...]
@@ -35,11 +29,7 @@ class Split:
 
 
 def split_of(name: str) -> Split:
-    """The split of a name.
-
-    Raises:
-        BadInput: if it is not two or three positive whole numbers with colons between them.
-    """
+    """The split of a name; raises `BadInput` if that is not two or three positive whole numbers between colons."""
     parts = name.split(":")
     if len(parts) not in (2, 3) or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise gm_lab.BadInput(f"--splits: expected a:b:c, or a:b for a batch that I and II share, got {name!r}")
@@ -48,15 +38,12 @@ def split_of(name: str) -> Split:
 
 @dataclass(frozen=True)
 class Allocation:
-    """What each role gets of a budget.
-
-    Attributes:
-        sizes: trajectories of each role in a step.
-        drawn: trajectories of all roles and steps, with those that a jackknife draws again; at most the budget.
-    """
+    """What each role gets of a budget."""
 
     sizes: estimators.Sizes
+    """Trajectories of each role in a step."""
     drawn: int
+    """Trajectories of all roles and steps, with those that a jackknife draws again; at most the budget."""
 
     @property
     def columns(self) -> dict[str, int]:
@@ -65,34 +52,25 @@ class Allocation:
 
 
 def allocate(budget: int, split: Split, debias: estimators.debias.Debias | None, inner_steps: int) -> Allocation:
-    """The largest samples that a split has for a budget B.
+    """The largest samples that a split with weights w has for a budget of B trajectories in all.
 
         n_r = blocks · ⌊B w_r / (Σ w · c_r)⌋,   c_I = c_II = d₀ + (K − 1) d,   c_III = d
 
     with d₀ and d trajectories drawn at θ⁰ and at a later θ for each trajectory of a block (`trajectories_drawn`).
-
-    Args:
-        budget: B, trajectories in all.
-        split: the weights w.
-        debias: what the estimate is combined of.
-        inner_steps: K.
 
     Raises:
         BadInput: if a role is left without a trajectory.
     """
     blocks = debias.blocks if isinstance(debias, estimators.debias.Jackknife) else 1
     first, later = trajectories_drawn(debias, blocks)
-    costs: dict[Role, int] = {"inner": first + (inner_steps - 1) * later, "outer": later}
-    costs["hessian"] = costs["inner"]
+    inside = first + (inner_steps - 1) * later
+    costs: dict[Role, int] = {"inner": inside, "hessian": inside, "outer": later}
     paid: tuple[Role, ...] = ("inner", "outer") if split.shared else ROLES
-    total = sum(split.weights)
-    block: dict[Role, int] = {
-        role: budget * w // (total * costs[role]) for role, w in zip(paid, split.weights, strict=True)
-    }
+    weights, total = dict(zip(paid, split.weights, strict=True)), sum(split.weights)
+    block: dict[Role, int] = {role: budget * weight // (total * costs[role]) for role, weight in weights.items()}
     if not all(block.values()):
-        raise gm_lab.BadInput(
-            f"--sample-sizes: expected enough for the split {split.name} at K = {inner_steps}, got {budget}"
-        )
+        expected = f"enough for the split {split.name} at K = {inner_steps}"
+        raise gm_lab.BadInput(f"--sample-sizes: expected {expected}, got {budget}")
     drawn = sum(block[role] * costs[role] for role in paid)
     inner, hessian, outer = (blocks * block.get(role, block["inner"]) for role in ROLES)
     return Allocation(estimators.Sizes(inner, hessian, outer, shared=split.shared), drawn)
@@ -103,20 +81,12 @@ def estimator_of(name: str, debias: str, gae_lambda: float | None = None) -> est
     estimator = estimators.load(name if debias == "none" else f"{name}+{debias}")
     if gae_lambda is None:
         return estimator
-    return replace(
-        estimator,
-        name=f"{estimator.name} λ {gae_lambda}",
-        gradient_family=f"{estimator.gradient_family} λ {gae_lambda}",
-        gae_lambda=gae_lambda,
-    )
+    name, family = (f"{of} λ {gae_lambda}" for of in (estimator.name, estimator.gradient_family))
+    return replace(estimator, name=name, gradient_family=family, gae_lambda=gae_lambda)
 
 
 def debias_of(name: str) -> estimators.debias.Debias | None:
-    """What a name of `--debias` stands for.
-
-    Raises:
-        BadInput: if it is neither none nor a jackknife.
-    """
+    """What a name of `--debias` stands for; raises `BadInput` if it is neither none nor a jackknife."""
     try:
         estimator = estimator_of("lvc", name)
     except ValueError as error:
@@ -128,11 +98,7 @@ def debias_of(name: str) -> estimators.debias.Debias | None:
 
 
 def require_plain(names: Sequence[str]) -> None:
-    """Refuses estimators that choose for themselves what other flags vary.
-
-    Raises:
-        BadInput: if one does.
-    """
+    """Refuses estimators that choose for themselves what other flags vary."""
     for name in names:
         estimator = estimators.load(name)
         if estimator.debias is not None:
@@ -141,22 +107,8 @@ def require_plain(names: Sequence[str]) -> None:
             raise gm_lab.BadInput(f"--estimators: expected ones without τ beside --gae-lambdas, got {name!r}")
 
 
-def require_enough(budget: int, splits: Sequence[str], debias: Sequence[str], inner_steps: int) -> None:
-    """Refuses a budget of which some choice leaves a role nothing.
-
-    Raises:
-        BadInput: if one does.
-    """
-    for split, name in product(splits, debias):
-        allocate(budget, split_of(split), debias_of(name), inner_steps)
-
-
 def require_different(flag: str, meanings: Mapping[str, object]) -> None:
-    """Refuses names that mean the same, which would be measured twice.
-
-    Raises:
-        BadInput: if two do.
-    """
+    """Refuses names that mean the same, which would be measured twice."""
     first: dict[object, str] = {}
     for name, meaning in meanings.items():
         if meaning in first:

@@ -11,8 +11,7 @@ import gm_estimators as estimators
 import gm_exact
 import gm_lab
 from gm_experiments.common.checks import estimators_are_input, require_finite, require_truth
-from gm_experiments.common.mdps import RandomMDPs
-from gm_experiments.common.training import exact_training, maml
+from gm_experiments.common.mdps import RandomMDPs, exact_training, maml
 from gm_experiments.frontier.problem import allocate, debias_of, estimator_of, split_of
 from gm_experiments.frontier.settings import METRICS, SIZES, Cell, Choices
 
@@ -35,10 +34,9 @@ def _frontier(cell: Cell, mdps: RandomMDPs) -> list[gm_lab.Row]:
     fixed = {"truth_sq": truth.square().sum(-1), "value": _adapted(cell, mdps, at)[:, 0]}
     rows: list[gm_lab.Row] = []
     for choice, sizes, estimate in _estimates(cell, mdps, at.expand(mdps.shape).contiguous()):
-        numbers = estimators.metrics.summary(estimate.flatten(2), truth) | {
-            "mse": estimators.metrics.mse(estimate.flatten(2), truth)
-        }
-        rows += _rows(cell, choice, cell.updates, sizes, numbers | fixed)
+        measured = estimators.metrics.summary(estimate.flatten(2), truth)
+        mse = estimators.metrics.mse(estimate.flatten(2), truth)
+        rows += _rows(cell, choice, cell.updates, sizes, measured | {"mse": mse} | fixed)
     require_finite(rows, ("bias_sq", "variance", "mse", "truth_sq", "value"))
     return rows
 
@@ -66,24 +64,18 @@ def _estimates(cell: Cell, mdps: RandomMDPs, params: Tensor) -> Iterator[tuple[C
     """Each choice at θ⁰ `[mdp, repeat, state, action]`: what it draws, and its estimates."""
     ((_, grid),) = cell.grids
     (budget,) = grid.sample_sizes
-    problem = maml(mdps, params)
+    problem, choices = maml(mdps, params), cell.choices
     with estimators_are_input():
-        for debias in cell.choices.debias:
-            chosen = {
-                (name, gae_lambda): estimator_of(name, debias, gae_lambda)
-                for gae_lambda, name in product(cell.choices.gae_lambdas, grid.estimators)
-            }
-            allocations = {
-                split: allocate(budget, split_of(split), debias_of(debias), cell.inner_steps)
-                for split in cell.choices.splits
-            }
-            sizes = list(dict.fromkeys(allocation.sizes for allocation in allocations.values()))
+        for debias in choices.debias:
+            keys = list(product(choices.gae_lambdas, grid.estimators))
+            chosen = {key: estimator_of(key[1], debias, key[0]) for key in keys}
+            splits = {name: split_of(name) for name in choices.splits}
+            gets = {k: allocate(budget, split, debias_of(debias), cell.inner_steps) for k, split in splits.items()}
+            sizes = list(dict.fromkeys(each.sizes for each in gets.values()))
             estimates = estimators.decompose(problem, chosen.values(), permutations=["SSS"], sizes=sizes, **cell.terms)
-            for gae_lambda, (split, allocation) in product(cell.choices.gae_lambdas, allocations.items()):
-                for name in grid.estimators:
-                    estimator = chosen[name, gae_lambda]
-                    choice = (name, gae_lambda, split, debias)
-                    yield choice, allocation.columns, estimates[estimator.name, "SSS", allocation.sizes]
+            for gae_lambda, (split, each), name in product(choices.gae_lambdas, gets.items(), grid.estimators):
+                estimate = estimates[chosen[gae_lambda, name].name, "SSS", each.sizes]
+                yield (name, gae_lambda, split, debias), each.columns, estimate
 
 
 def _adapted(cell: Cell, mdps: RandomMDPs, params: Tensor) -> Tensor:

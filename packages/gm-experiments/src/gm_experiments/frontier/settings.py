@@ -8,7 +8,7 @@ from typing import Literal
 import gm_lab
 from gm_experiments.common import settings as common
 from gm_experiments.common.checks import MOST_UPDATES, require_distinct, require_points
-from gm_experiments.common.grid import Grid
+from gm_experiments.common.settings import Grid
 
 Figure = Literal["frontier", "budgets", "training"]
 METRICS = ("bias_sq", "variance", "mse", "accuracy", "truth_sq", "value")
@@ -26,17 +26,11 @@ class Choices:
     debias: tuple[str, ...] = ("none", "jackknife")
 
 
+ALL = Grid(estimators=("ad", "loaded_dice", "lvc"), permutations=("SSS",), sample_sizes=(256,))
 GRIDS: dict[Figure, Grid] = {
-    "frontier": Grid(
-        estimators=("ad", "loaded_dice", "lvc"), permutations=("SSS",), sample_sizes=(256,), inner_steps=(1, 3)
-    ),
-    "budgets": Grid(
-        estimators=("ad", "loaded_dice", "lvc"),
-        permutations=("SSS",),
-        sample_sizes=(16, 64, 256, 1024),
-        inner_lrs=(3.0, 10.0, 30.0),
-    ),
-    "training": Grid(estimators=("loaded_dice", "lvc"), permutations=("SSS",), sample_sizes=(256,)),
+    "frontier": replace(ALL, inner_steps=(1, 3)),
+    "budgets": replace(ALL, sample_sizes=(16, 64, 256, 1024), inner_lrs=(3.0, 10.0, 30.0)),
+    "training": replace(ALL, estimators=("loaded_dice", "lvc")),
 }
 CHOICES: dict[Figure, Choices] = {
     "frontier": Choices(),
@@ -80,18 +74,18 @@ class Cell(common.Cell):
     meta_lr: float = 1.0
 
 
-def curves(x: str, y: tuple[str, ...], figure: Figure) -> gm_lab.Curves:
-    """Each choice is a curve over `x`, averaged over the MDPs."""
-    by = tuple(column for column in KEY if column not in (x, "mdp"))
-    return gm_lab.Curves(by=by, x=x, y=y, over="mdp", figures=(figure,))
+CURVES = tuple(
+    gm_lab.Curves(tuple(column for column in KEY if column not in (x, "mdp")), x, y, over="mdp", figures=(figure,))
+    for figure, x, y in (
+        ("frontier", "updates", METRICS[:4]),
+        ("budgets", "sample_size", METRICS[:4]),
+        ("training", "updates", METRICS[-1:]),
+    )
+)
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """One cell for each block of MDPs, K, α, budget and point.
-
-    Raises:
-        BadInput: if a flag is out of range.
-    """
+    """One cell for each block of MDPs, K, α, budget and point; raises `BadInput` if a flag is out of range."""
     flag = settings.samples
     gm_lab.require(settings, "samples", "independent, since --splits says what is shared", flag == "independent")
     gm_lab.require(settings, "permutations", "SSS, since every role draws samples", settings.permutations is None)
@@ -112,12 +106,11 @@ def _of_figure(settings: Settings, figure: Figure) -> Iterator[Cell]:
         ((_, grid),) = cell.grids
         problem.require_plain(grid.estimators)
         for size, point in product(grid.sample_sizes, points):
-            problem.require_enough(size, chosen.splits, chosen.debias, cell.inner_steps)
+            for split, debias in product(chosen.splits, chosen.debias):
+                problem.allocate(size, problem.split_of(split), problem.debias_of(debias), cell.inner_steps)
             one = replace(grid, sample_sizes=(size,), inner_steps=(cell.inner_steps,), inner_lrs=(cell.inner_lr,))
-            yield Cell(
-                cell.seed, cell.mdps, cell.inner_steps, cell.inner_lr, ((figure, one),), cell.tabular,
-                choices=chosen, updates=point, meta_lr=settings.meta_lr,
-            )  # fmt: skip
+            own = vars(cell) | {"grids": ((figure, one),)}
+            yield Cell(**own, choices=chosen, updates=point, meta_lr=settings.meta_lr)
 
 
 def _chosen(settings: Settings, figure: Figure) -> Choices:

@@ -1,7 +1,7 @@
 """The claims of the paper about LIRPG, as docs/claims.toml says they are decided."""
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
 from gm_experiments.common.claims import Claim, Evidence
@@ -19,15 +19,14 @@ ROUNDING = 1e-12
 
 def equal_at_one_step(at: Evidence) -> Iterator[Comparison]:
     """AD and LVC have the same numbers up to rounding."""
-    for size in GRID.sample_sizes:
-        for metric in ("accuracy", "variance"):
-            label = f"{metric} at {size}"
-            first, second = (at(name, "ESE", size, 1, metric=metric) for name in ("lvc", "ad"))
-            if len(first) == 0 or len(second) == 0:
-                yield Comparison(label, None, "no data")
-                continue
-            gap = float((first - second).abs().max() / first.abs().max())
-            yield Comparison(label, gap <= ROUNDING, f"largest relative difference {gap:.1e}")
+    for size, metric in product(GRID.sample_sizes, ("accuracy", "variance")):
+        label = f"{metric} at {size}"
+        first, second = (at(name, "ESE", size, 1, metric=metric) for name in ("lvc", "ad"))
+        if len(first) == 0 or len(second) == 0:
+            yield Comparison(label, None, "no data")
+            continue
+        gap = float((first - second).abs().max() / first.abs().max())
+        yield Comparison(label, gap <= ROUNDING, f"largest relative difference {gap:.1e}")
 
 
 def accurate_with_samples_and_few_steps(at: Evidence) -> Iterator[Comparison]:
@@ -56,9 +55,8 @@ def ad_varies_more(at: Evidence) -> Iterator[Comparison]:
         ad, lvc = (at(name, "ESE", size, step, metric="variance") for name in ("ad", "lvc"))
         return (ad / lvc).map(np.log)
 
-    for k in GRID.inner_steps[1:]:
-        for n in GRID.sample_sizes:
-            yield above(f"log AD / LVC at K = {k}, {n} > 0", ratio(n, k), 0 * ratio(n, k))
+    for k, n in product(GRID.inner_steps[1:], GRID.sample_sizes):
+        yield above(f"log AD / LVC at K = {k}, {n} > 0", ratio(n, k), 0 * ratio(n, k))
     for n in GRID.sample_sizes:
         yield above(f"log AD / LVC at {n}: K = 5 > 2", ratio(n, 5), ratio(n, 2))
 

@@ -34,16 +34,9 @@ def _by_size(rows: "pd.DataFrame", metric: str, label: str) -> "Figure":
         permutation = permutations[index // len(sizes)]
         chosen = rows[(rows["sample_size"] == sizes[index % len(sizes)]) & (rows["permutation"] == permutation)]
         analysis.lines(
-            axes,
-            chosen,
-            "inner_steps",
-            metric,
-            by="estimator",
-            over="mdp",
-            labels=ESTIMATORS,
-            x_label=STEPS,
-            y_label=f"{label}, {permutation}",
-        )
+            axes, chosen, "inner_steps", metric, by="estimator", over="mdp", labels=ESTIMATORS,
+            x_label=STEPS, y_label=f"{label}, {permutation}",
+        )  # fmt: skip
         axes.set_xticks(sorted(rows["inner_steps"].unique()))
         for line in axes.get_lines() if metric == "accuracy" else []:
             _each_mdp(axes, chosen, line)
@@ -55,10 +48,8 @@ def _each_mdp(axes: "Axes", rows: "pd.DataFrame", line: "Line2D") -> None:
     """A thin line for each MDP behind the mean, which a few MDPs can pull down."""
     names = {estimator(name): name for name in rows["estimator"].unique()}
     for _, points in rows[rows["estimator"] == names[str(line.get_label())]].groupby("mdp"):
-        points = points.sort_values("inner_steps")
-        axes.plot(
-            points["inner_steps"], points["accuracy"], color=line.get_color(), linewidth=0.6, alpha=0.5, zorder=2.5
-        )
+        x, y = (points.sort_values("inner_steps")[column] for column in ("inner_steps", "accuracy"))
+        axes.plot(x, y, color=line.get_color(), linewidth=0.6, alpha=0.5, zorder=2.5)
 
 
 def summary(_settings: Settings, frame: "pd.DataFrame") -> "pd.DataFrame":

@@ -12,18 +12,11 @@ import gm_exact
 from gm_estimators.decomposition import Role
 from gm_estimators.returns import gae_adjoint
 from gm_estimators.surrogates import LogProbDerivatives
-from gm_experiments.common.mdps import RandomMDPs
-from gm_experiments.common.problem import Mixed, Numbers, TabularProblem, TabularSample
-from gm_experiments.common.softmax import flat, scattered
-from gm_experiments.lirpg.settings import Lirpg
+from gm_experiments.common.problem import Mixed, Numbers, TabularProblem, TabularSample, flat, scattered
 
 
 class RewardObjective:
-    """The exact objective of an evaluated policy where φ is added to the reward.
-
-    Args:
-        evaluation: of the policy.
-    """
+    """The exact objective of an evaluated policy where φ is added to the reward."""
 
     meta_gradient = None
 
@@ -48,12 +41,9 @@ class LirpgProblem(TabularProblem):
     estimators with the same first derivative (paper, Eq. 7).
 
     Args:
-        mdp: the MDPs.
-        params: θ⁰, shape `[*batch, state, action]`.
-        numbers: what draws trajectories, and the critics' errors.
-        intrinsic_reward: φ of the shape of θ, a leaf that requires a gradient.
+        mdp, params, numbers, settings: as of `TabularProblem`.
+        intrinsic_reward: φ, a leaf that requires a gradient.
         critic_depends: whether the meta-gradient takes into account that the critic is the value of the reward with φ.
-        settings: as of `TabularProblem`.
     """
 
     meta_is_params = False
@@ -103,36 +93,22 @@ class LirpgProblem(TabularProblem):
     ) -> Tensor:
         assert derivatives.mixed is not None  # set by every estimator of the catalogue
         cotangents = derivatives.mixed(score)
-        rewards = [cotangents.reward] if cotangents.reward is not None else []
-        values = [cotangents.value] if cotangents.value is not None else []
+        rewards, values = [cotangents.reward], [cotangents.value]
         if cotangents.advantage is not None:
             reward, value = gae_adjoint(cotangents.advantage, self.mdp.discount, gae_lambda)
             rewards.append(reward)
             values.append(value)
         table = torch.zeros_like(self._phi)
         for weights in rewards:
-            table += scattered(flat(weights), flat(sample.cell), self._phi)
+            if weights is not None:
+                table += scattered(flat(weights), flat(sample.cell), self._phi)
         if critic and sample.critic.requires_grad:
             pull = torch.zeros_like(sample.critic)
             for weights in values:
-                pull += scattered(flat(weights), flat(sample.place), pull)
+                if weights is not None:
+                    pull += scattered(flat(weights), flat(sample.place), pull)
             table += torch.autograd.grad(sample.critic, self._phi, pull, retain_graph=True)[0]
         return table / sample.cell.shape[-2]
 
     def parts(self, _rows: Sequence[Mapping[Role, Tensor]]) -> None:
         """Leaves its parts to be asked for one by one, since φ has no axis for them."""
-
-
-def lirpg_problem(mdps: RandomMDPs) -> LirpgProblem:
-    """LIRPG on random MDPs from φ = 0 and the uniform policy."""
-    settings = mdps.tabular
-    assert isinstance(settings, Lirpg)
-    return LirpgProblem(
-        mdps.mdp,
-        mdps.zeros(),
-        mdps,
-        mdps.zeros().requires_grad_(),
-        critic_depends=settings.intrinsic_critic == "depends",
-        gae_lambda=settings.gae_lambda,
-        critic_for=settings.critic,
-    )

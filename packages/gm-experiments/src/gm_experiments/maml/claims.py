@@ -1,6 +1,6 @@
 """The claims of the paper about MAML, as docs/claims.toml says they are decided."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise, product
 from typing import TYPE_CHECKING
@@ -23,48 +23,39 @@ VARIED = {"fig6": ("inner_steps", "K"), "fig5": ("inner_lr", "α")}
 
 Figures = dict[str, Evidence]
 """What is measured over sample sizes in fig4, and with K = 1 in fig1, too; over K in fig6, over α in fig5."""
+Relation = Callable[[str, "pd.Series[float]", "pd.Series[float]"], Comparison]
+SIGNS: dict[Relation, str] = {above: ">", alike: "≈"}
 
 
 def ordered(
-    estimator: str,
-    chain: Sequence[str],
-    sizes: Sequence[int],
-    figures: Figures,
-    *,
-    of: str = "fig4",
-    metric: str = "accuracy",
-) -> Iterator[Comparison]:
-    """Each permutation of a chain is above the next one, at every size."""
+    estimator: str, chain: Sequence[str], sizes: Sequence[int], figures: Figures, *,
+    of: str = "fig4", metric: str = "accuracy", relation: Relation = above,
+) -> Iterator[Comparison]:  # fmt: skip
+    """Each permutation of a chain is above the next one, or like it, at every size."""
     for size in sizes:
-        for high, low in pairwise(chain):
-            first, second = (figures[of](estimator, p, size, metric=metric) for p in (high, low))
-            yield above(f"{ESTIMATORS[estimator]} {high} > {low} at {size}", first, second)
+        for pair in pairwise(chain):
+            first, second = (figures[of](estimator, permutation, size, metric=metric) for permutation in pair)
+            label = f"{ESTIMATORS[estimator]} {pair[0]} {SIGNS[relation]} {pair[1]} at {size}"
+            yield relation(label, first, second)
 
 
-def equal(
-    estimator: str, pair: tuple[str, str], sizes: Sequence[int], figures: Figures, *, of: str = "fig4"
-) -> Iterator[Comparison]:
-    """Two permutations are alike at every size."""
-    for size in sizes:
-        first, second = (figures[of](estimator, p, size) for p in pair)
-        yield alike(f"{ESTIMATORS[estimator]} {pair[0]} ≈ {pair[1]} at {size}", first, second)
+equal = partial(ordered, relation=alike)
 
 
 def better(
     high: str, low: str, permutations: Sequence[str], sizes: Sequence[int], figures: Figures
 ) -> Iterator[Comparison]:
     """One estimator is above another in the same permutations, at every size."""
-    for permutation in permutations:
-        for size in sizes:
-            first, second = (figures["fig4"](name, permutation, size) for name in (high, low))
-            yield above(f"{ESTIMATORS[high]} > {ESTIMATORS[low]} in {permutation} at {size}", first, second)
+    for permutation, size in product(permutations, sizes):
+        first, second = (figures["fig4"](name, permutation, size) for name in (high, low))
+        yield above(f"{ESTIMATORS[high]} > {ESTIMATORS[low]} in {permutation} at {size}", first, second)
 
 
-def gaps_shrink(pairs: Sequence[tuple[str, str]], figures: Figures) -> Iterator[Comparison]:
-    """The difference of two permutations of LVC is larger at the smallest size than at the largest."""
-    for high, low in pairs:
-        small, large = (figures["fig1"]("lvc", high, size) - figures["fig1"]("lvc", low, size) for size in (4, 256))
-        yield above(f"gap {high} − {low} at 4 > at 256", small, large)
+def gaps_shrink(figures: Figures) -> Iterator[Comparison]:
+    """The difference of SSE and another permutation of LVC is larger at the smallest size than at the largest."""
+    for high in ("SEE", "ESE"):
+        small, large = (figures["fig1"]("lvc", high, size) - figures["fig1"]("lvc", "SSE", size) for size in (4, 256))
+        yield above(f"gap {high} − SSE at 4 > at 256", small, large)
 
 
 def only_an_exact_hessian_gets_there(figures: Figures) -> Iterator[Comparison]:
@@ -73,9 +64,9 @@ def only_an_exact_hessian_gets_there(figures: Figures) -> Iterator[Comparison]:
     yield at_most("AD ESE at 256 < .85", figures["fig1"]("ad", "ESE", 256), 0.85)
 
 
-def less_variance_alone(sizes: Sequence[int], figures: Figures) -> Iterator[Comparison]:
+def less_variance_alone(figures: Figures) -> Iterator[Comparison]:
     """With everything sampled LVC is as accurate as Loaded-DiCE and varies less."""
-    for size in sizes:
+    for size in (16, 32, *MANY):
         lvc, loaded = (partial(figures["fig4"], name, "SSS", size) for name in ("lvc", "loaded_dice"))
         yield alike(f"accuracy at {size}", lvc(), loaded())
         yield above(f"variance of Loaded-DiCE > LVC at {size}", loaded(metric="variance"), lvc(metric="variance"))
@@ -99,11 +90,10 @@ def loses_accuracy(figures: Figures) -> Iterator[Comparison]:
 def only_ad_suffers_from_its_hessian(figures: Figures) -> Iterator[Comparison]:
     """At the largest K or α a sampled Hessian costs AD more than a sampled inner gradient, and the others as much."""
     for evidence, unit, _, large in _ends(figures):
-        for first, second in (("SEE", "ESE"), ("SES", "ESS")):
-            for name in ("lvc", "loaded_dice", "ad"):
-                relation, sign = (above, ">") if name == "ad" else (alike, "≈")
-                label = f"{ESTIMATORS[name]} {first} {sign} {second} at {unit} = {large:g}"
-                yield relation(label, evidence(name, first, large), evidence(name, second, large))
+        for (first, second), name in product((("SEE", "ESE"), ("SES", "ESS")), ("lvc", "loaded_dice", "ad")):
+            relation = above if name == "ad" else alike
+            label = f"{ESTIMATORS[name]} {first} {SIGNS[relation]} {second} at {unit} = {large:g}"
+            yield relation(label, evidence(name, first, large), evidence(name, second, large))
 
 
 CLAIMS: tuple[Claim[Figures], ...] = (
@@ -112,15 +102,10 @@ CLAIMS: tuple[Claim[Figures], ...] = (
         "LVC, K = 1, few samples: SEE ≈ ESE > SSE",
         (
             partial(equal, "lvc", ("SEE", "ESE"), FEW, of="fig1"),
-            partial(ordered, "lvc", ("SEE", "SSE"), FEW, of="fig1"),
-            partial(ordered, "lvc", ("ESE", "SSE"), FEW, of="fig1"),
+            *(partial(ordered, "lvc", (high, "SSE"), FEW, of="fig1") for high in ("SEE", "ESE")),
         ),
     ),
-    Claim(
-        "MAML-2",
-        "the gap between those three shrinks as the sample size grows",
-        (partial(gaps_shrink, (("SEE", "SSE"), ("ESE", "SSE"))),),
-    ),
+    Claim("MAML-2", "the gap between those three shrinks as the sample size grows", (gaps_shrink,)),
     Claim("MAML-3", "AD, K = 1: SEE > ESE at every size", (partial(ordered, "ad", ("SEE", "ESE"), POWERS, of="fig1"),)),
     Claim(
         "MAML-4",
@@ -142,11 +127,7 @@ CLAIMS: tuple[Claim[Figures], ...] = (
         "DiCE is worst in every case",
         tuple(partial(better, name, "dice", (*SAMPLED_OUTER, "EES", *EXACT_OUTER), POWERS) for name in ACTOR_CRITIC),
     ),
-    Claim(
-        "MAML-8",
-        "SSS: LVC and Loaded-DiCE comparable in accuracy, LVC's variance smaller",
-        (partial(less_variance_alone, (16, 32, *MANY)),),
-    ),
+    Claim("MAML-8", "SSS: LVC and Loaded-DiCE comparable in accuracy, LVC's variance smaller", (less_variance_alone,)),
     Claim(
         "MAML-9",
         "AD below LVC and Loaded-DiCE wherever the Hessian is sampled",
@@ -157,8 +138,7 @@ CLAIMS: tuple[Claim[Figures], ...] = (
         "exact outer: LVC ESE ≈ SEE > SSE; Loaded-DiCE SEE > ESE > SSE",
         (
             partial(equal, "lvc", ("ESE", "SEE"), SOME),
-            partial(ordered, "lvc", ("SEE", "SSE"), SOME),
-            partial(ordered, "lvc", ("ESE", "SSE"), SOME),
+            *(partial(ordered, "lvc", (high, "SSE"), SOME) for high in ("SEE", "ESE")),
             partial(ordered, "loaded_dice", ("SEE", "ESE", "SSE"), SOME),
         ),
     ),
@@ -184,16 +164,11 @@ CLAIMS: tuple[Claim[Figures], ...] = (
 
 
 def claims(settings: Settings, frame: "pd.DataFrame") -> list[analysis.Verdict]:
-    """The verdicts on what the chosen figures are about."""
-    verdicts = [] if settings.figure == ("theory",) else paper_claims(frame)
-    return verdicts + (theory.claims(frame) if "theory" in settings.figure else [])
-
-
-def paper_claims(frame: "pd.DataFrame") -> list[analysis.Verdict]:
-    """The verdicts on MAML-1 to MAML-13."""
+    """The verdicts on what the chosen figures are about: MAML-1 to MAML-13, and those of theory."""
     figures = {
         "fig1": Evidence(frame, ("fig1", "fig4"), ("sample_size",)),
         "fig4": Evidence(frame, ("fig4",), ("sample_size",)),
         **{figure: Evidence(frame, (figure,), (axis,)) for figure, (axis, _) in VARIED.items()},
     }
-    return [claim.verdict(figures) for claim in CLAIMS]
+    verdicts = [] if settings.figure == ("theory",) else [claim.verdict(figures) for claim in CLAIMS]
+    return verdicts + (theory.claims(frame) if "theory" in settings.figure else [])

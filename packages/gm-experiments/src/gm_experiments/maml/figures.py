@@ -1,6 +1,5 @@
 """The pictures and the closing table that the MAML experiment makes of results.csv."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gm_experiments.common.labels import ACCURACY, ESTIMATORS, ORDER, RATE, SIZES, SPREAD, STEPS, estimator
@@ -15,14 +14,13 @@ if TYPE_CHECKING:
 
 def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
     """One picture for each of the paper's figures that results.csv has rows for, and those of theory."""
-    draw: dict[str, Callable[[pd.DataFrame], Figure]] = {
-        "fig1": _permutations_by_estimator,
-        "fig4": lambda rows: _estimators_by_permutation(rows, "sample_size", SIZES, logarithmic=True),
-        "fig5": lambda rows: _estimators_by_permutation(rows, "inner_lr", RATE),
-        "fig6": lambda rows: _estimators_by_permutation(rows, "inner_steps", STEPS),
-    }
-    shown = sorted(set(frame["figure"]) & set(draw))
-    return {name: draw[name](frame[frame["figure"] == name]) for name in shown} | theory.figures(frame)
+    varied = {"fig4": ("sample_size", SIZES), "fig5": ("inner_lr", RATE), "fig6": ("inner_steps", STEPS)}
+    drawn = {}
+    for name in sorted(set(frame["figure"]) & set(FIGURES)):
+        rows = frame[frame["figure"] == name]
+        many = name in varied
+        drawn[name] = _estimators_by_permutation(rows, *varied[name]) if many else _permutations_by_estimator(rows)
+    return drawn | theory.figures(frame)
 
 
 def _permutations_by_estimator(rows: "pd.DataFrame") -> "Figure":
@@ -31,52 +29,37 @@ def _permutations_by_estimator(rows: "pd.DataFrame") -> "Figure":
     figure = analysis.panels(titles, width=3.8, height=3.4)
     for axes, name in zip(figure.axes, names, strict=True):
         analysis.lines(
-            axes,
-            rows[rows["estimator"] == name],
-            "sample_size",
-            "accuracy",
-            by="permutation",
-            over="mdp",
+            axes, rows[rows["estimator"] == name], "sample_size", "accuracy", by="permutation", over="mdp",
             names=[p for p in ORDER if p in set(rows["permutation"])],
-            x_label=SIZES,
-            y_label=ACCURACY,
-            x_scale="log2",
-        )
+            x_label=SIZES, y_label=ACCURACY, x_scale="log2",
+        )  # fmt: skip
     analysis.shared_legend(figure, "inner gradient, Hessian, outer gradient: S sampled, E exact")
     return figure
 
 
-def _estimators_by_permutation(rows: "pd.DataFrame", x: str, x_label: str, *, logarithmic: bool = False) -> "Figure":
+def _estimators_by_permutation(rows: "pd.DataFrame", x: str, x_label: str) -> "Figure":
     permutations = [p for p in ORDER if p in set(rows["permutation"])]
     figure = analysis.panels(permutations, width=2.4, height=2.6, rows=2)
     for index, axes in enumerate(figure.axes):
         metric = ("accuracy", "std_sum")[index // len(permutations)]
+        chosen = rows[rows["permutation"] == permutations[index % len(permutations)]]
         analysis.lines(
-            axes,
-            rows[rows["permutation"] == permutations[index % len(permutations)]],
-            x,
-            metric,
-            by="estimator",
-            over="mdp",
-            labels=ESTIMATORS,
-            x_label=x_label,
-            y_label=ACCURACY if metric == "accuracy" else SPREAD,
-            x_scale="log2" if logarithmic else "linear",
-            y_scale="linear" if metric == "accuracy" else "log",
-        )
+            axes, chosen, x, metric, by="estimator", over="mdp", labels=ESTIMATORS,
+            x_label=x_label, y_label=ACCURACY if metric == "accuracy" else SPREAD,
+            x_scale="log2" if x == "sample_size" else "linear", y_scale="linear" if metric == "accuracy" else "log",
+        )  # fmt: skip
     analysis.shared_legend(figure, "with an exact Hessian, AD, Loaded-DiCE and LVC are the same estimator")
     return figure
 
 
 def summary(settings: Settings, frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Mean accuracies, or how tight the bounds are if these are all that was measured."""
+    """Mean accuracy at the largest values of the axes of the figure with most rows: estimators × permutations.
+
+    If bounds are all that was measured, how tight they are.
+    """
     if settings.figure == ("theory",):
         return theory.summary(frame)
-    return accuracies(frame[frame["figure"].isin(set(FIGURES))])
-
-
-def accuracies(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Mean accuracy at the largest values of the axes of the figure with most rows: estimators × permutations."""
+    frame = frame[frame["figure"].isin(set(FIGURES))]
     rows = frame[frame["figure"] == frame["figure"].value_counts().idxmax()]
     axes = {"sample_size": "trajectories", "inner_steps": "K", "inner_lr": "α"}
     point = {axis: rows[axis].max() for axis in axes}

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from gm_experiments.common import settings as common
-from gm_experiments.common.grid import Grid
+from gm_experiments.common.settings import Cell, Grid
 from gm_experiments.theory import settings as theory
 
 POWERS = (2, 4, 8, 16, 32, 64, 128, 256)
@@ -15,6 +15,9 @@ FIGURES: dict[str, Grid] = {
     "fig5": Grid(inner_lrs=(1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0)),
     "fig6": Grid(inner_steps=(1, 2, 3, 4, 5, 6)),
 }
+KEY, COLUMNS = common.KEY, common.COLUMNS
+AXES = {"sample_size": ("fig1", "fig4"), "inner_lr": ("fig5",), "inner_steps": ("fig6",)}
+CURVES = (*(common.curves(axis, *figures) for axis, figures in AXES.items()), *theory.CURVES)
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,12 @@ class Settings(common.TabularSettings):
     theory sets Lemma 4.4 and Theorem 4.5 beside what they bound."""
 
 
-def cells(settings: Settings) -> list[common.Cell]:
+def cells(settings: Settings) -> list[Cell]:
     """One cell for each block of MDPs, K and α, whichever figures need it."""
     chosen: dict[str, Grid] = {name: grid for name, grid in FIGURES.items() if name in settings.figure}
-    if "theory" not in settings.figure:
-        return common.cells(settings, chosen)
-    return [replace(cell, unused=theory.COLUMNS) for cell in common.cells(settings, chosen | theory.GRIDS)]
+    if "theory" in settings.figure:
+        chosen |= theory.GRIDS
+    return [replace(cell, unused=extra_columns(settings)) for cell in common.cells(settings, chosen)]
 
 
 def extra_columns(settings: Settings) -> tuple[str, ...]:

@@ -96,9 +96,8 @@ def _hessian(frame: "pd.DataFrame") -> "Figure":
 def _split(frame: "pd.DataFrame") -> "Figure":
     import numpy as np
 
-    frame = frame.assign(
-        measured=np.where(frame["quantity"] == "variance", frame["measured"] ** 0.5, frame["measured"])
-    )
+    deviation = frame["measured"] ** 0.5
+    frame = frame.assign(measured=np.where(frame["quantity"] == "variance", deviation, frame["measured"]))
     titles = {"bias": "bias ‖E[x] − y‖", "variance": "standard deviation √tr Cov[x]"}
     figure = analysis.panels(list(titles.values()), width=4.2, height=3.2, share_y=False)
     names = list(frame["estimator"].unique())

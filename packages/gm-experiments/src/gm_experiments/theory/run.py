@@ -1,9 +1,9 @@
-"""The rows of the studies of theory: each bound beside what it bounds."""
+"""The rows of the studies of theory: each bound beside what it bounds, along a path of inner steps."""
 
 import functools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,12 +16,70 @@ from gm_estimators.estimator import families
 from gm_estimators.metrics import Interval
 from gm_exact import Constants, Errors
 from gm_experiments.common.checks import estimators_are_input
-from gm_experiments.common.grid import Grid
 from gm_experiments.common.mdps import RandomMDPs
 from gm_experiments.common.problem import TabularProblem
-from gm_experiments.common.settings import METRICS, Cell
-from gm_experiments.theory.problem import Point, hessian_errors, length, sampled_path
+from gm_experiments.common.settings import METRICS, Cell, Grid
 from gm_experiments.theory.settings import GRIDS, HESSIAN_ERRORS, HESSIAN_NOISE, ROUNDING
+
+Labels = dict[str, Any]
+Measurement = tuple[Labels, Interval, list[Tensor]]
+"""What was measured, its value, its local and its global bound, each per MDP."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One K and α on some MDPs, with the exact path θ⁰ … θᴷ, batch axes [MDP, 1]."""
+
+    mdps: RandomMDPs
+    problem: TabularProblem
+    inner_steps: int
+    inner_lr: float
+    exact_path: list[Tensor]
+
+    @classmethod
+    def at(cls, mdps: RandomMDPs, problem: TabularProblem, inner_steps: int, inner_lr: float) -> "Point":
+        """The point with its path."""
+        path = gm_exact.inner_path(mdps.mdp, problem.params[:, :1], inner_lr=inner_lr, inner_steps=inner_steps)
+        return cls(mdps, problem, inner_steps, inner_lr, path)
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """K and α as keywords."""
+        return {"inner_lr": self.inner_lr, "inner_steps": self.inner_steps}
+
+
+def sampled_path(point: Point, name: str, size: int) -> tuple[list[Tensor], Tensor]:
+    """θ̂⁰ … θ̂ᴷ, and s: the root mean square error of ∇θ J_In at them over the repeats, the largest of all steps."""
+    path = estimators.decomposition.sampled_path(point.problem, estimators.load(name), size, **point.terms)
+    errors = [
+        length(step.gradient - gm_exact.gradient(point.mdps.mdp, theta)).square().mean(-1).sqrt()
+        for step, theta in zip(path.inner, path.params, strict=False)
+    ]
+    return path.params, torch.stack(errors).amax(0)
+
+
+def hessian_errors(point: Point, name: str, size: int, path: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Δ_H and σ_H, the largest along the path: Frobenius norms from the repeats, Δ_H at its upper 95% limit."""
+    shape = point.problem.params.shape
+    n = shape[-2] * shape[-1]
+    basis = torch.eye(n, dtype=torch.float64, device=point.problem.params.device).reshape(n, 1, 1, *shape[2:])
+    biases, deviations = [], []
+    estimator = estimators.load(name)
+    for step, theta in enumerate(path[:-1]):
+        at = point.problem.at(theta.expand(shape))
+        sample = at.draw(step, {"hessian": slice(size)})["hessian"]
+        columns, _ = at.sampled("hessian", estimator, sample).vjp(basis.expand(n, *shape))
+        estimates = columns.movedim(0, 2).flatten(2)
+        exact = gm_exact.hessian(point.mdps.mdp, theta).flatten(1)
+        biases.append(estimators.metrics.bias_sq_interval(estimates, exact).high.clamp(min=0).sqrt())
+        deviations.append(estimators.metrics.variance(estimates).sqrt())
+    return torch.stack(biases).amax(0), torch.stack(deviations).amax(0)
+
+
+def length(x: Tensor) -> Tensor:
+    """‖x‖ of parameters `[*batch, state, action]`."""
+    norm: Tensor = torch.linalg.vector_norm(x, dim=(-2, -1))
+    return norm
 
 
 def rows(cell: Cell, mdps: RandomMDPs, problem: TabularProblem) -> list[gm_lab.Row]:
@@ -42,14 +100,9 @@ def rows(cell: Cell, mdps: RandomMDPs, problem: TabularProblem) -> list[gm_lab.R
     with estimators_are_input():
         for study, grid in grids:
             measure = {"theory_split": _split, "theory_hessian": _injected}.get(study, _composition)
-            for labels, measured, *bounds in measure(point, grid):
+            for labels, measured, bounds in measure(point, grid):
                 rows += _as_rows({"figure": study} | cell.terms | labels, cell.mdps, measured, bounds)
     return rows
-
-
-Labels = dict[str, Any]
-Measurement = tuple[Labels, Interval, Tensor, Tensor]
-"""What was measured, with its value, its local and its global bound, each per MDP."""
 
 
 def _composition(point: Point, grid: Grid) -> Iterator[Measurement]:
@@ -62,19 +115,16 @@ def _composition(point: Point, grid: Grid) -> Iterator[Measurement]:
             local = gm_exact.local_c2(point.mdps.mdp, point.exact_path, path)
             limits = [gm_exact.eq6_compositional_bias(c2, inner_std, **point.terms) for c2 in (local, worldwide)]
             labels = _labels("distance", estimator=name, permutation="SEE", sample_size=size)
-            yield labels, distance, limits[0], limits[1]
+            yield labels, distance, limits
 
 
 def _split(point: Point, grid: Grid) -> Iterator[Measurement]:
     """Bias and variance with I, II or both sampled, on the same samples, beside Theorem 4.5."""
     truth = estimators.exact_meta_gradient(point.problem, **point.terms)[:, 0].flatten(1)
     chosen = [estimators.load(name) for name in grid.estimators]
+    permutations = [p for p in grid.permutations if p[2] == "E"]
     estimates = estimators.decompose(
-        point.problem,
-        chosen,
-        permutations=[p for p in grid.permutations if p[2] == "E"],
-        sizes=grid.sample_sizes,
-        **point.terms,
+        point.problem, chosen, permutations=permutations, sizes=grid.sample_sizes, **point.terms
     )
     known = _known(point, chosen)
     for (name, permutation, size), estimate in estimates.items():
@@ -94,9 +144,7 @@ def _known(point: Point, chosen: list[estimators.Estimator]) -> Callable[[str, s
         path, inner_std = sampled_path(point, leader, size)
         return path, inner_std, gm_exact.local_constants(mdp, exact_path, path)
 
-    @functools.cache
-    def on_exact_path(name: str, size: int) -> tuple[Tensor, Tensor]:
-        return hessian_errors(point, name, size, exact_path)
+    on_exact_path = functools.cache(functools.partial(hessian_errors, point, path=exact_path))
 
     def known(name: str, permutation: str, size: int) -> tuple[Constants, Errors]:
         constants, errors, path = exact_constants, Errors(), exact_path
@@ -150,26 +198,19 @@ def _with_injected(point: Point, noise: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _theorem(
-    point: Point,
-    labels: Labels,
-    estimates: Tensor,
-    truth: Tensor,
-    local: Constants,
-    errors: Errors,
+    point: Point, labels: Labels, estimates: Tensor, truth: Tensor, local: Constants, errors: Errors,
     intrinsic: Tensor | None = None,
-) -> Iterator[Measurement]:
+) -> Iterator[Measurement]:  # fmt: skip
     """Bias and variance beside Eqs. 44 and 57, with local and global constants."""
     worldwide = _global_constants(point, intrinsic)
     bias = Interval(*(x.clamp(min=0).sqrt() for x in estimators.metrics.bias_sq_interval(estimates, truth)))
     repeats = estimates.shape[-2]
     squares = (estimates - estimates.mean(-2, keepdim=True)).square().sum(-1) * repeats / (repeats - 1)
     variance = estimators.metrics.mean_interval(squares)
-    for quantity, measured, bound in (
-        ("bias", bias, gm_exact.eq44_bias),
-        ("variance", variance, gm_exact.eq57_variance),
-    ):
+    bounds = (("bias", bias, gm_exact.eq44_bias), ("variance", variance, gm_exact.eq57_variance))
+    for quantity, measured, bound in bounds:
         limits = [bound(k, errors, meta_is_params=intrinsic is None, **point.terms) for k in (local, worldwide)]
-        yield _labels(quantity, **labels), measured, limits[0], limits[1]
+        yield _labels(quantity, **labels), measured, limits
 
 
 def _global_constants(point: Point, intrinsic: Tensor | None = None) -> Constants:

@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 import gm_lab
-from gm_experiments.common.grid import Grid
-from gm_experiments.common.settings import KEY
+from gm_experiments.common.settings import KEY, Grid
 
 # two families of first-order gradients: LVC stands for AD and Loaded-DiCE, too
 COMPOSITION = Grid(
