@@ -29,9 +29,9 @@ from pathlib import Path
 import pandas as pd
 
 import gm_lab
-from gm_lab import tracking
-from gm_lab.provenance import sessions
-from gm_lab.statistics import Interval, mean_interval
+from gm_lab.analysis import Interval, mean_interval
+from gm_lab.run.provenance import sessions
+from gm_lab.track import tracker
 
 STAND_IN = Path(__file__).parents[1] / "packages" / "gm-lab" / "tests" / "standin.py"
 CELLS, LOOPS, LIVE = 24, 60_000_000, 20
@@ -60,7 +60,7 @@ class Settings(gm_lab.RunSettings):
     """Nothing of its own."""
 
 
-def run_cell(cell: Cell) -> list[gm_lab.Row]:
+def run_cell(cell: Cell, _context: gm_lab.Context) -> list[gm_lab.Row]:
     """Counts, and says so now and then."""
     begun, worked = time.monotonic(), time.process_time()
     live = gm_lab.LiveRows(Path(cell.run_dir), cell, step="step")
@@ -134,7 +134,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"wandb_cost: expected ROUNDS and some of {', '.join(MODES)}, got {' '.join(argv)}", file=sys.stderr)
         return 2
     os.environ["WANDB_API_KEY"] = "a" * 40
-    tracking.QUIET_SECONDS, tracking.FINISH_SECONDS = 0.0, 8.0
+    tracker.QUIET_SECONDS, tracker.FINISH_SECONDS = 0.0, 8.0
     found: dict[str, list[tuple[Measured, Measured]]] = {mode: [] for mode in argv[1:] or MODES}
     with tempfile.TemporaryDirectory() as folder:
         for round_ in range(int(argv[0]) if argv else 3):

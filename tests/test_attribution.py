@@ -11,8 +11,8 @@ from torch.testing import assert_close
 from given import given_problem
 
 with jaxtyping.install_import_hook(["gm_estimators", "gm_exact", "gm_experiments"], "beartype.beartype"):
-    from gm_estimators import Sizes, attribution, decompose, exact_meta_gradient, load, meta_gradient
-    from gm_estimators.attribution import attribute, shapley
+    from gm_estimators import Sizes, decompose, exact_meta_gradient, load, meta_gradient
+    from gm_estimators.attribution import attribute, attribution, shapley
     from gm_estimators.surrogates import mean_surrogate
     from gm_exact import TabularMDP, evaluate
     from gm_exact import trajectories as every_trajectory

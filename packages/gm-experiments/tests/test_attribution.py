@@ -104,7 +104,7 @@ def test_without_clipping_and_adam_the_shares_are_those_of_the_library(cell):
 
     terms = {"sample_size": 6, "inner_steps": 2, "inner_lr": 3.0}
     lvc = gm_estimators.load("lvc")
-    expected = gm_estimators.attribution(problem, lvc, extras=("shared_batch",), **terms)
+    expected = gm_estimators.attribution.attribution(problem, lvc, extras=("shared_batch",), **terms)
     for measure, shares in expected.items():
         for source, share in shares.items():
             np.testing.assert_allclose(

@@ -188,7 +188,7 @@ def test_bad_input_is_one_line_and_status_2(app, arguments, message):
 def test_a_users_estimator_takes_part(app, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "my_estimators", raising=False)
-    (tmp_path / "my_estimators.py").write_text("from gm_estimators import ad as mine\n")
+    (tmp_path / "my_estimators.py").write_text("from gm_estimators.surrogates import ad as mine\n")
     status, error = app("--run-dir", "run", *NARROW, "--points", "0", "--estimators", "ad", "my_estimators:mine")
     assert status == 0, error
     frame = pd.read_csv(tmp_path / "run" / "results.csv")

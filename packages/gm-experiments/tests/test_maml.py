@@ -35,7 +35,7 @@ def started(run_dir, *arguments):
 
 
 def test_a_run_leaves_what_it_promises(app, tmp_path):
-    status, _ = app("--run-dir", "run", *NARROW, "--figure", "fig1", "fig4", "fig5", "fig6")
+    status, _ = app("--run-dir", "run", *NARROW, "--svg", "--figure", "fig1", "fig4", "fig5", "fig6")
     assert status == 0
     run = tmp_path / "run"
     frame = pd.read_csv(run / "results.csv")

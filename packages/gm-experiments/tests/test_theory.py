@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from gm_lab.curves import curves_of
 from torch.testing import assert_close
 
 import gm_exact
@@ -20,6 +19,7 @@ from gm_experiments.theory.claims import claims
 from gm_experiments.theory.problem import Point, hessian_errors, sampled_path
 from gm_experiments.theory.run import _injected
 from gm_experiments.theory.settings import COLUMNS, GRIDS, ROUNDING
+from gm_lab.track.curves import curves_of
 
 SMALL = ["--mdps", "2", "--repeats", "4", "--states", "6", "--actions", "3", "--wandb", "disabled"]
 

@@ -51,6 +51,7 @@ def test_every_process_of_wandb_has_the_lowest_priority(tmp_path, monkeypatch, u
         assert os.getpriority(os.PRIO_PROCESS, 0) < 19
     finally:
         tracker._stop()
+        tracker.finish(1)
 
 
 @pytest.mark.parametrize("begun", [False, True])

@@ -263,7 +263,7 @@ def test_a_slow_server_is_waited_for_a_limited_time(stand_in, main, connected, t
     send = f"going on without it. The same settings with --run-dir {tmp_path / 'run'} send the rest"
     assert f"W&B did not finish in 4 s; {send}" in err
     assert (tmp_path / "run" / "claims.json").exists()
-    until(lambda: not survivors(tmp_path), seconds=5)  # a killed process takes a moment to be gone
+    until(lambda: not survivors(tmp_path))  # a killed process takes a moment to be gone
 
 
 def survivors(path):
@@ -381,7 +381,7 @@ def test_the_users_own_folder_is_respected_and_progress_logged(alone, monkeypatc
     monkeypatch.setattr(tracking, "QUIET_SECONDS", 0.0)
     tracker = Tracker("auto", tmp_path / "run", "toy", "abcd1234", pytest.fail)
     tracker.start({})
-    until(lambda: tracker.sync_line, seconds=40)
+    until(lambda: tracker._hear() or tracker.sync_line)
     tracker.progress(1, 0.5)
     tracker.finish(exit_code=1)
     assert tracker.sync_line == f"wandb sync {tmp_path}/own/wandb/offline-run-*"
@@ -398,7 +398,7 @@ def test_a_failing_wandb_is_one_warning(alone, monkeypatch, tmp_path, until):
     warnings = []
     tracker = Tracker("offline", tmp_path, "toy", "abcd1234", warnings.append)
     tracker.start({})
-    until(lambda: warnings, seconds=40)
+    until(lambda: tracker._hear() or warnings)
     tracker.finish(exit_code=1)
     assert warnings == [f"W&B: FileExistsError: [Errno 17] File exists: '{tmp_path}/file'; going on without it"]
 
@@ -417,13 +417,17 @@ def test_disabled_does_nothing(alone, monkeypatch, tmp_path):
 
 def test_a_process_that_does_not_read_does_not_hold_the_run_up(alone, monkeypatch, tmp_path, until):
     monkeypatch.setattr(tracking, "QUIET_SECONDS", 0.0)
-    tracker = Tracker("offline", tmp_path, "toy", "abcd1234", lambda _: None)
+    warnings = []
+    tracker = Tracker("offline", tmp_path, "toy", "abcd1234", warnings.append)
     tracker.start({})
-    until(lambda: tracker._answers)
+    until(lambda: tracker._process)
     os.kill(tracker._process.pid, signal.SIGSTOP)
-    for step in range(20_000):  # of which the pipe holds a part; it would never end if it waited
+    for step in range(20_000):  # it would never end if it waited
         tracker.progress(step, 0.1)
-    tracker._stop()
+    monkeypatch.setattr(tracking, "FINISH_SECONDS", 0.2)
+    monkeypatch.setattr(tracking, "UNNOTICED_SECONDS", 0.1)
+    tracker.finish(1)
+    assert [warning.partition(";")[0] for warning in warnings] == ["W&B did not finish in 0 s"]
 
 
 DRIVER = """import pathlib, sys, time
@@ -431,7 +435,7 @@ from gm_lab.track import tracker
 tracker.QUIET_SECONDS = 0.0
 tracking = tracker.Tracker("offline", pathlib.Path(sys.argv[1]), "toy", "abcd1234", print)
 tracking.start({})
-while tracking._answers is None:
+while tracking._process is None:
     time.sleep(0.01)
 print("started", flush=True)
 time.sleep(60)

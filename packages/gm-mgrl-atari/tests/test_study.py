@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from gm_mgrl_atari import AtariGames, Collector, Point, Training, adam_state, study, throughput
+from gm_estimators.optimisers import adam_state
+from gm_mgrl_atari import AtariGames, Collector, Point, Training, study, throughput
 
 
 @pytest.fixture

@@ -27,9 +27,6 @@ class MatrixGame:
         payoffs: R¹ and R², each indexed `[a¹][a²]`: nested tuples or lists, an array or a tensor; kept as tuples.
         actions: names of action 0 and 1.
         cooperative: the action that the known strategies call cooperation.
-
-    Raises:
-        ValueError: if the payoffs are not two finite 2×2 tables, or the cooperative action is not 0 or 1.
     """
 
     name: str
@@ -58,16 +55,7 @@ class MatrixGame:
 
 
 def game_from_payoffs(payoffs: Sequence[float], name: str = "custom", cooperative: int = 1) -> MatrixGame:
-    """A game from eight numbers, as a command line gives them: R¹ row by row, then R² row by row.
-
-    Args:
-        payoffs: R¹[0,0], R¹[0,1], R¹[1,0], R¹[1,1], then the same of R².
-        name: what it is called.
-        cooperative: the action that the known strategies call cooperation.
-
-    Raises:
-        ValueError: if there are not eight numbers, or as `MatrixGame`.
-    """
+    """A game from eight numbers, as a command line gives them: R¹ row by row, then R² row by row."""
     if len(payoffs) != 8:
         raise ValueError(f"payoffs: expected 8 numbers, R¹ and R² row by row, got {len(payoffs)}")
     a, b, c, d, e, f, g, h = payoffs
@@ -98,24 +86,23 @@ def _shape(nested: object) -> tuple[int, ...]:
     return (len(nested), *inner.pop()) if len(inner) == 1 else (-1,)
 
 
-_GAMES = (
-    MatrixGame("ipd", _symmetric(((-2.0, 0.0), (-3.0, -1.0))), ("defect", "cooperate"), 1),
-    MatrixGame("stag-hunt", _symmetric(((4.0, 0.0), (3.0, 2.0))), ("stag", "hare"), 0),
-    MatrixGame("chicken", _symmetric(((0.0, -1.0), (1.0, -10.0))), ("swerve", "straight"), 0),
-    MatrixGame("matching-pennies", (((1.0, -1.0), (-1.0, 1.0)), ((-1.0, 1.0), (1.0, -1.0))), ("heads", "tails"), 0),
-    MatrixGame("battle-of-the-sexes", (((3.0, 0.0), (0.0, 2.0)), ((2.0, 0.0), (0.0, 3.0))), ("opera", "football"), 0),
-)
-
-GAMES: dict[str, MatrixGame] = {game.name: game for game in _GAMES}
+GAMES: dict[str, MatrixGame] = {
+    game.name: game
+    for game in (
+        MatrixGame("ipd", _symmetric(((-2.0, 0.0), (-3.0, -1.0))), ("defect", "cooperate"), 1),
+        MatrixGame("stag-hunt", _symmetric(((4.0, 0.0), (3.0, 2.0))), ("stag", "hare"), 0),
+        MatrixGame("chicken", _symmetric(((0.0, -1.0), (1.0, -10.0))), ("swerve", "straight"), 0),
+        MatrixGame("matching-pennies", (((1.0, -1.0), (-1.0, 1.0)), ((-1.0, 1.0), (1.0, -1.0))), ("heads", "tails"), 0),
+        MatrixGame(
+            "battle-of-the-sexes", (((3.0, 0.0), (0.0, 2.0)), ((2.0, 0.0), (0.0, 3.0))), ("opera", "football"), 0
+        ),
+    )
+}
 """Known games by name; `ipd` has the paper's payoffs."""
 
 
 def game(name: str) -> MatrixGame:
-    """The game of a name.
-
-    Raises:
-        ValueError: if there is none, with what there is.
-    """
+    """The game of a name."""
     if name not in GAMES:
         raise ValueError(f"game: expected one of {', '.join(GAMES)}, got {name!r}")
     return GAMES[name]

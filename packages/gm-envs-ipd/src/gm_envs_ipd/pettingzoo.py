@@ -13,12 +13,7 @@ from gm_envs_ipd.views import START, STATES, SWAP
 class IteratedGameEnv(ParallelEnv):  # type: ignore[misc]
     """Two agents play a 2×2 game for a number of rounds; each observes its state, numbered as in `views.STATES`.
 
-    Args:
-        game: the game.
-        horizon: rounds per episode, after which both agents are truncated.
-
-    Raises:
-        ValueError: if the horizon is no positive integer.
+    After `horizon` rounds both agents are truncated.
     """
 
     metadata = {"name": "iterated_matrix_game_v0", "render_modes": []}  # noqa: RUF012 - PettingZoo's own type
@@ -52,17 +47,7 @@ class IteratedGameEnv(ParallelEnv):  # type: ignore[misc]
         return self._observations(START), {agent: {} for agent in self.agents}
 
     def step(self, actions: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-        """Plays a round.
-
-        Args:
-            actions: each agent's action, 0 or 1.
-
-        Returns:
-            Observations, rewards, terminations, truncations and infos.
-
-        Raises:
-            ValueError: if an action is neither 0 nor 1.
-        """
+        """Plays a round, with the action 0 or 1 of each agent."""
         for agent in self.agents:
             if not self.action_space(agent).contains(actions.get(agent)):
                 raise ValueError(f"{agent}: expected action 0 or 1, got {actions.get(agent)!r}")

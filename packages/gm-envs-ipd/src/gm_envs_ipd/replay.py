@@ -18,28 +18,14 @@ def log_policy(params: Float[Tensor, "*batch 5"]) -> Float[Tensor, "*batch 5 act
 def log_probs(
     table: Float[Tensor, "*#batch 2 5 action=2"], outcome: Integer[Tensor, "*#batch time"]
 ) -> Float[Tensor, "*#batch 2 time"]:
-    """The log πⁱ(aⁱ_t | sⁱ_t) of each player.
-
-    Args:
-        table: log π of both players, as from `log_policy`, broadcast over the trajectories.
-        outcome: joint outcomes.
-
-    Returns:
-        The log-probabilities of what was played.
-    """
+    """The log πⁱ(aⁱ_t | sⁱ_t) of each player, with the table of log π as from `log_policy`."""
     cell = 2 * states(outcome) + actions(outcome)
     flat = table.flatten(-2)
     return torch.take_along_dim(flat[(None,) * (cell.ndim - flat.ndim)], cell, -1)
 
 
 class Replayed(NamedTuple):
-    """What a ring gives back.
-
-    Attributes:
-        outcome: joint outcomes, shape `[*batch, trajectory, time]`.
-        behaviour: log μ of both players for every trajectory, shape `[*batch, trajectory, player, state, action]`.
-        age: how many additions ago each trajectory came in, 0 for the newest, shape `[trajectory]`.
-    """
+    """What a ring gives back: joint outcomes, log μ of both players, and ages in additions, 0 for the newest."""
 
     outcome: UInt8[Tensor, "*batch trajectory time"]
     behaviour: Float[Tensor, "*batch trajectory 2 5 action=2"]
@@ -61,15 +47,7 @@ class ReplayRing:
     Log-probabilities are kept as each trajectory's table log μ(a | s): 20 numbers, from which those of all its
     steps follow, however long it is.
 
-    Args:
-        capacity: how many trajectories.
-        batch: batch axes; every batch element has a ring of its own.
-        horizon: T.
-        dtype: of the log-probabilities.
-        device: where the ring lives.
-
-    Raises:
-        ValueError: if the capacity or the horizon is below one.
+    Every element of the batch axes has a ring of its own.
     """
 
     def __init__(
@@ -99,15 +77,7 @@ class ReplayRing:
         return self._filled
 
     def add(self, outcome: UInt8[Tensor, "*batch trajectory time"], params: Float[Tensor, "*batch 2 5"]) -> None:
-        """Puts in trajectories that were all drawn by the same pair of policies.
-
-        Args:
-            outcome: joint outcomes.
-            params: θ¹ and θ² of the policies that drew them.
-
-        Raises:
-            ValueError: if they are more than the ring holds, of another batch or horizon, or a parameter is NaN.
-        """
+        """Puts in at most `capacity` trajectories' outcomes, all drawn by the policies of the same θ¹ and θ²."""
         *batch, size, horizon = outcome.shape
         expected = (*self._outcome.shape[1:-1], self._outcome.shape[0])
         if (*batch, horizon) != expected or size > self.capacity:
@@ -135,17 +105,7 @@ class ReplayRing:
         self._filled = min(self.capacity, self._filled + size)
 
     def replay(self, max_age: int | None = None) -> Replayed:
-        """All trajectories, in the order of their places.
-
-        Args:
-            max_age: leave out those that are older, in additions; `None` for no limit.
-
-        Returns:
-            Views of the ring if nothing is left out.
-
-        Raises:
-            ValueError: if the ring is empty or the age is negative.
-        """
+        """The trajectories of an age up to `max_age`, in the order of their places: views, if none is left out."""
         if not self._filled or (max_age is not None and max_age < 0):
             raise ValueError(f"expected a ring that is not empty and max_age ≥ 0, got {self._filled} and {max_age}")
         age = self._additions - 1 - self._born[: self._filled]
@@ -157,27 +117,16 @@ class ReplayRing:
 
     def state_dict(self) -> dict[str, Tensor | int]:
         """Everything that `load_state_dict` needs to go on as if nothing had happened."""
-        return {
-            "outcome": self._outcome.clone(),
-            "behaviour": self._behaviour.clone(),
-            "born": self._born.clone(),
-            "additions": self._additions,
-            "position": self._position,
-            "filled": self._filled,
-        }
+        tensors = {name: getattr(self, f"_{name}").clone() for name in ("outcome", "behaviour", "born")}
+        return {**tensors, "additions": self._additions, "position": self._position, "filled": self._filled}
 
     def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
-        """Takes over a saved state.
-
-        Raises:
-            ValueError: if it is of a ring of another size.
-        """
+        """Takes over the state of a ring of the same size."""
         for name in ("outcome", "behaviour", "born"):
             mine, saved = getattr(self, f"_{name}"), state[name]
             if not isinstance(saved, Tensor) or saved.shape != mine.shape:
                 got = tuple(saved.shape) if isinstance(saved, Tensor) else type(saved).__name__
                 raise ValueError(f"{name}: expected shape {tuple(mine.shape)}, got {got}")
             mine.copy_(saved)
-        self._additions, self._position, self._filled = (
-            int(state[name]) for name in ("additions", "position", "filled")
-        )
+        for name in ("additions", "position", "filled"):
+            setattr(self, f"_{name}", int(state[name]))

@@ -24,12 +24,7 @@ _LEVELS = 1 << 15
 
 
 class Draws(NamedTuple):
-    """Random numbers of a rollout.
-
-    Attributes:
-        key: k, leading bits of every uniform number, shape `[time, player, *batch, trajectory]`.
-        remainder: v, shape `[time, player, *batch]`, float64.
-    """
+    """Random numbers of a rollout: leading bits k of every uniform number, and the remainders v, float64."""
 
     key: Int16[Tensor, "time 2 *batch trajectory"]
     remainder: Float[Tensor, "time 2 *batch"]
@@ -38,21 +33,7 @@ class Draws(NamedTuple):
 def draws(
     rng: np.random.Generator, batch: tuple[int, ...], size: int, horizon: int, device: torch.device | str = "cpu"
 ) -> Draws:
-    """The random numbers of `rollout`, the same on every device.
-
-    Args:
-        rng: source of randomness.
-        batch: batch axes.
-        size: number of trajectories n.
-        horizon: number of rounds T.
-        device: where the numbers go.
-
-    Returns:
-        The numbers.
-
-    Raises:
-        ValueError: if the size or the horizon is below one.
-    """
+    """The random numbers of `rollout`, of `size` trajectories of `horizon` rounds; the same on every device."""
     if size < 1 or horizon < 1:
         raise ValueError(f"size, horizon: expected at least 1, got {size} and {horizon}")
     shape = (horizon, 2, *batch, size)
@@ -63,19 +44,11 @@ def draws(
 
 
 def rollout(params: Float[Tensor, "*batch 2 5"], numbers: Draws) -> UInt8[Tensor, "*batch trajectory time"]:
-    """Joint outcomes of two players with memory-one policies.
+    """Joint outcomes 2·a¹_t + a²_t of two players with memory-one policies, t = 0 … T−1, stored time first.
 
         aⁱ_t ~ Bernoulli(1 − σ(θⁱ[sⁱ_t])),   s_0 = start,   s_{t+1} = (own, other) actions of round t
 
-    Args:
-        params: θ¹ and θ², log-odds of action 0, each in the player's own states.
-        numbers: as from `draws`, for the same batch axes.
-
-    Returns:
-        2·a¹_t + a²_t, t = 0 … T−1, stored time first.
-
-    Raises:
-        ValueError: if the batch axes differ, or a parameter is NaN.
+    θ¹ and θ² are log-odds of action 0, each in the player's own states.
     """
     batch = tuple(params.shape[:-2])
     if tuple(numbers.key.shape[2:-1]) != batch:

@@ -39,19 +39,9 @@ def _choices(strategy: Strategy, cooperative: int) -> list[int]:
 def strategy_logits(
     strategy: Strategy, game: MatrixGame, sharpness: float = math.inf, dtype: torch.dtype = torch.float64
 ) -> Float[Tensor, "5"]:
-    """θ, the log-odds of action 0 in each of the player's states.
+    """θ = ±sharpness, the log-odds of action 0 in each of the player's states; infinite for the strategy itself.
 
-    Args:
-        strategy: its name.
-        game: decides which action cooperates.
-        sharpness: |θ|; infinite for the deterministic strategy.
-        dtype: of the result.
-
-    Returns:
-        ±sharpness.
-
-    Raises:
-        ValueError: if there is no such strategy.
+    The game decides which action cooperates.
     """
     return torch.tensor(
         [sharpness if a == 0 else -sharpness for a in _choices(strategy, game.cooperative)], dtype=dtype
@@ -59,11 +49,7 @@ def strategy_logits(
 
 
 def path(game: MatrixGame, first: Strategy, second: Strategy) -> tuple[list[int], list[int]]:
-    """The joint outcomes 2·a¹ + a² of two strategies: those before the cycle, and the cycle.
-
-    Raises:
-        ValueError: if there is no such strategy.
-    """
+    """The joint outcomes 2·a¹ + a² of two strategies: those before the cycle, and the cycle."""
     mine, theirs = _choices(first, game.cooperative), _choices(second, game.cooperative)
     outcomes: list[int] = []
     state = START
@@ -83,18 +69,7 @@ def strategy_values(
 
         V = Σ_{t<k} γᵗ r_t + γᵏ (Σ_{j<p} γʲ r_{k+j}) / (1 − γᵖ);   to the horizon T: V_T = V − γᵀ V(from T on)
 
-    Args:
-        game: the game.
-        first: player 1's strategy.
-        second: player 2's strategy.
-        discount: γ, below one for the infinite horizon.
-        horizon: T; `None` for ever.
-
-    Returns:
-        Player 1's and player 2's value.
-
-    Raises:
-        ValueError: if there is no such strategy, the horizon is no positive integer, or γ does not allow it.
+    Without a horizon T the game goes on for ever, with γ below one.
     """
     if horizon is not None and (isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1):
         raise ValueError(f"horizon: expected a positive integer or None, got {horizon!r}")

@@ -12,7 +12,6 @@ STATES = ("start", "own 0, other 0", "own 0, other 1", "own 1, other 0", "own 1,
 """What a player remembers in each state."""
 
 START = 0
-OUTCOMES = 4
 
 SWAP = (0, 1, 3, 2, 4)
 """The state in which player 2 is when player 1 is in state 0 … 4, and the other way round: (own, other) reversed."""
@@ -30,14 +29,7 @@ def joint_view(per_player: Float[Tensor, "*batch 2 5"]) -> Float[Tensor, "*batch
 
 
 def states(outcome: Integer[Tensor, "*batch time"]) -> Int[Tensor, "*batch 2 time"]:
-    """The state that each player is in before every round: the start, then its view of the last outcome.
-
-    Args:
-        outcome: 2·a¹_t + a²_t, t = 0 … T−1.
-
-    Returns:
-        s¹_t and s²_t, t = 0 … T−1.
-    """
+    """The states s¹_t and s²_t of the players before every round: the start, then their views of the last outcome."""
     last = torch.nn.functional.pad(outcome[..., :-1].long() + 1, (1, 0), value=START)
     return torch.stack((last, torch.tensor(SWAP, device=last.device)[last]), -2)
 

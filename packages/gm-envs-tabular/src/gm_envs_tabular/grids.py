@@ -29,7 +29,7 @@ def grid_world(
         p(s′ | s, a) = (1 − ε) 1[s′ = m(s, a)] + ε/4 Σ_b 1[s′ = m(s, b)],   r(s, a) = r₀ + Σ_s′ p(s′ | s, a) object(s′)
 
     Args:
-        rng: source of randomness: which cells hold walls and objects, and which one is the start.
+        rng: draws which cells hold walls and objects, and which one is the start.
         height: rows.
         width: columns.
         objects: what the step onto each object is worth; every object lies on a cell of its own.
@@ -41,9 +41,6 @@ def grid_world(
     Returns:
         An `MDP` of float64 tensors with height · width + 1 states: the start is 0, the last one absorbs and its reward
         is zero. Walls, and cells that only they could lead to, keep a state that is never visited.
-
-    Raises:
-        ValueError: if a size or probability is out of range, or start, objects and walls are more than the cells.
     """
     cells = height * width
     if height < 1 or width < 1:

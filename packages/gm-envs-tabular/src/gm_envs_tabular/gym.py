@@ -19,12 +19,8 @@ class TabularEnv(gymnasium.Env[np.int64, np.int64]):
     Args:
         transition: p(s′ | s, a), array or CPU tensor of shape `[state, action, state]`, rows sum to one.
         reward: r(s, a), array or CPU tensor of shape `[state, action]`.
-        start_state: the state after `reset()`; `reset(options={"state": s})` starts elsewhere.
+        start_state: the state after `reset()`.
         horizon: T, steps per episode.
-
-    Raises:
-        ValueError: if the tables do not fit each other, a row is no distribution, a reward is not finite, the start
-            state does not exist, or the horizon is below one.
     """
 
     def __init__(self, transition: ArrayLike, reward: ArrayLike, start_state: int = 0, horizon: int = 20) -> None:
@@ -48,18 +44,7 @@ class TabularEnv(gymnasium.Env[np.int64, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.int64, dict[str, Any]]:
-        """Start an episode.
-
-        Args:
-            seed: seeds `np_random`; None goes on with its stream.
-            options: `{"state": s}` starts in s instead of the start state.
-
-        Returns:
-            The first state and an empty info.
-
-        Raises:
-            ValueError: if an option is unknown or its state does not exist.
-        """
+        """Starts an episode, in state s instead of the start state with the options `{"state": s}`."""
         super().reset(seed=seed)
         chosen = dict(options or {})
         self._state = self._checked_state(chosen.pop("state", self.start_state))
@@ -69,18 +54,7 @@ class TabularEnv(gymnasium.Env[np.int64, np.int64]):
         return np.int64(self._state), {}
 
     def step(self, action: np.int64 | int) -> tuple[np.int64, float, bool, bool, dict[str, Any]]:
-        """Take one action.
-
-        Args:
-            action: a_t.
-
-        Returns:
-            s_{t+1}, r_t, terminated (never), truncated (t + 1 = T), and an empty info.
-
-        Raises:
-            gymnasium.error.ResetNeeded: if no episode is running.
-            gymnasium.error.InvalidAction: if the action does not exist.
-        """
+        """Takes one action."""
         if self._time >= self.horizon:
             raise gymnasium.error.ResetNeeded("step: expected a running episode, got none; call reset() first")
         if not self.action_space.contains(action):

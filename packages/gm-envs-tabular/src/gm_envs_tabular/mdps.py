@@ -10,35 +10,19 @@ from torch import Tensor
 
 
 class MDP(NamedTuple):
-    """A tabular Markov decision process with deterministic rewards.
-
-    Attributes:
-        transition: p(s′ | s, a), rows sum to one, shape `[*batch, state, action, state]`.
-        reward: r(s, a), shape `[*batch, state, action]`.
-    """
+    """A tabular Markov decision process with deterministic rewards: p(s′ | s, a), rows sum to one, and r(s, a)."""
 
     transition: Float[Tensor, "*batch state action next_state"]
     reward: Float[Tensor, "*batch state action"]
 
 
 def sparse_dirichlet(rng: np.random.Generator, concentration: float, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Dirichlet(concentration, …) probabilities over the last axis, safe for any concentration > 0 and any size.
+    """Dirichlet(c, …, c) probabilities over the last axis of a shape, safe for any concentration c > 0 and any size.
 
     A Gamma(c) variable is Gamma(c + 1) · U^{1/c} (Marsaglia and Tsang 2000, "A simple method for generating gamma
     variables", section 6). At c = 0.001 its value underflows, its logarithm does not:
 
         log x_k = log g_k + log(U_k) / c,   g_k ~ Gamma(c + 1),   p = softmax(log x)
-
-    Args:
-        rng: source of randomness.
-        concentration: c, the same for every outcome.
-        shape: shape of the result; its last axis holds the outcomes.
-
-    Returns:
-        Probabilities, float64, of the given shape.
-
-    Raises:
-        ValueError: if the concentration is not a positive finite number or the shape has a size below one.
     """
     if not (concentration > 0 and np.isfinite(concentration)):
         raise ValueError(f"concentration: expected a positive finite number, got {concentration!r}")
@@ -51,21 +35,11 @@ def sparse_dirichlet(rng: np.random.Generator, concentration: float, shape: tupl
 
 
 def random_mdp(rng: np.random.Generator, *, states: int = 20, actions: int = 5, concentration: float = 0.001) -> MDP:
-    """A random MDP as in the paper's tabular experiments (Section 5.1, G.1.1).
+    """A random MDP as in the paper's tabular experiments (Section 5.1, G.1.1): float64, on the CPU, without batch axes.
 
         p(· | s, a) ~ Dirichlet(c, …, c),   r(s, a) ~ U[0, 1]
 
-    Args:
-        rng: source of randomness.
-        states: number of states S.
-        actions: number of actions A.
-        concentration: c; at the paper's 0.001 most transitions are almost deterministic.
-
-    Returns:
-        An `MDP` of float64 tensors on the CPU, without batch axes.
-
-    Raises:
-        ValueError: if a size is below one or the concentration is not positive.
+    At the paper's concentration c = 0.001 most transitions are almost deterministic.
     """
     transition = sparse_dirichlet(rng, concentration, (states, actions, states))
     reward = rng.random((states, actions))

@@ -20,11 +20,9 @@ _NEVER = 2.0**-54
 
 
 class Successors(NamedTuple):
-    """The possible next states of each (s, a), most probable first.
+    """The possible next states of each (s, a), most probable first, and their probabilities, which sum to one.
 
-    Attributes:
-        state: their numbers, shape `[*batch, state, action, outcome]`; padding repeats state 0.
-        probability: their probabilities, same shape; padding is 0, rows sum to one.
+    Where there are fewer than outcomes, state 0 with probability 0 follows.
     """
 
     state: Int[Tensor, "*batch state action outcome"]
@@ -32,12 +30,7 @@ class Successors(NamedTuple):
 
 
 class Rollout(NamedTuple):
-    """Trajectories.
-
-    Attributes:
-        state: s_0 … s_T, shape `[*batch, trajectory, T + 1]`, int64.
-        action: a_0 … a_{T−1}, shape `[*batch, trajectory, T]`, int64.
-    """
+    """Trajectories: the states s_0 … s_T and the actions a_0 … a_{T−1}, int64."""
 
     state: Int[Tensor, "*batch trajectory time_plus_1"]
     action: Int[Tensor, "*batch trajectory time"]
@@ -48,17 +41,7 @@ class Rollout(NamedTuple):
 
 
 def successors(transition: Float[Tensor, "*batch state action next_state"]) -> Successors:
-    """The possible next states of each (s, a): what `rollout` needs of the transition probabilities.
-
-    Args:
-        transition: p(s′ | s, a), rows sum to one.
-
-    Returns:
-        The outcomes with a probability that a 53-bit uniform number can hit.
-
-    Raises:
-        ValueError: if a probability is negative or not finite, or a row does not sum to one.
-    """
+    """The next states that a 53-bit uniform number can hit: what `rollout` needs of p(s′ | s, a)."""
     sums = transition.sum(-1)
     if not bool((transition >= 0).all()) or not torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=1e-5):
         raise ValueError(
@@ -74,17 +57,9 @@ def successors(transition: Float[Tensor, "*batch state action next_state"]) -> S
 def uniforms(
     rng: np.random.Generator, batch: tuple[int, ...], size: int, horizon: int, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "*batch trajectory time"]:
-    """Uniform numbers for `rollout`, drawn trajectory by trajectory: a larger `size` extends a smaller one.
+    """Uniform numbers for `rollout`, in [0, 1), the same on every device, stored time first as its loop reads them.
 
-    Args:
-        rng: source of randomness; the numbers are the same on every device.
-        batch: batch axes.
-        size: number of trajectories n.
-        horizon: number of steps T.
-        device: where the numbers go.
-
-    Returns:
-        Numbers in [0, 1), float64, stored time first because the time loop reads them so.
+    They are drawn trajectory by trajectory: a larger `size` extends a smaller one.
     """
     drawn = torch.from_numpy(rng.random((size, horizon, *batch))).to(device)
     return drawn.transpose(0, 1).contiguous().permute(*range(2, drawn.ndim), 1, 0)
@@ -102,15 +77,9 @@ def rollout(
 
     Args:
         policy: π(a | s), rows sum to one.
-        next_states: what `successors` makes of the transition probabilities; its batch axes broadcast to the policy's.
+        next_states: as from `successors`; its batch axes broadcast to the policy's.
         uniform: one number in [0, 1) for every step, as from `uniforms`.
         start: the first state s_0.
-
-    Returns:
-        States and actions; the rewards are `reward[s, a]`.
-
-    Raises:
-        ValueError: if the batch axes do not fit, the start state does not exist, or the policy is not a distribution.
     """
     *batch, states, actions = policy.shape
     *uniform_batch, size, horizon = uniform.shape

@@ -1,21 +1,13 @@
 """Exact values, gradients, Hessians and meta-gradients of tabular reinforcement-learning problems."""
 
-from gm_exact.bounds import (
-    Constants,
-    Errors,
-    eq6_compositional_bias,
-    eq9_bias,
-    eq10_variance,
-    eq44_bias,
-    eq57_variance,
-)
+from gm_exact.bounds import Constants, Errors, eq6_compositional_bias, eq9_bias, eq10_variance, eq44_bias, eq57_variance
 from gm_exact.constants import global_constants, local_c2, local_constants
 from gm_exact.enumerate import Expectation, Trajectories, expectation, trajectories
-from gm_exact.evaluation import PolicyEvaluation, Tangent, evaluate
-from gm_exact.games import GameEvaluation, evaluate_game, game_value
-from gm_exact.lola import LolaMetaGradient, lola_meta_gradient
-from gm_exact.mdp import (
+from gm_exact.evaluation import (
+    PolicyEvaluation,
+    Tangent,
     action_values,
+    evaluate,
     gradient,
     hessian,
     hessian_vector_product,
@@ -24,6 +16,7 @@ from gm_exact.mdp import (
     state_values,
     value,
 )
+from gm_exact.games import GameEvaluation, LolaMetaGradient, evaluate_game, game_value, lola_meta_gradient
 from gm_exact.meta import inner_path, lirpg_meta_gradient, maml_meta_gradient
 from gm_exact.tabular import TabularMDP
 

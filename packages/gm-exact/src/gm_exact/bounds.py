@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gm_exact.tabular import check_count
+
 Number = float | Tensor
 
 
@@ -73,20 +75,10 @@ def eq6_compositional_bias(c2: Number, inner_std: Number, *, inner_lr: Number, i
 
     E‖θ̂ᴷ − θᴷ‖ ≤ √E‖θ̂ᴷ − θᴷ‖² ≤ ((1 + αc₂)ᴷ − 1) s / c₂ = α s Σ_{i<K} (1 + αc₂)ⁱ   (paper Eq. 6)
 
-    Args:
-        c2: Lipschitz constant of ∇θ J_In in θ.
-        inner_std: s = σ_In |τ|^{−½}, where σ_In is taken at θ̂ⁱ, as Eq. 23 has it, not at θⁱ. With the root mean
-            square *error* in its place the lemma needs no Assumption 4.2.
-        inner_lr: α.
-        inner_steps: K, 0 or more.
-
-    Returns:
-        The bound.
-
-    Raises:
-        ValueError: If K is negative or no integer.
+    c₂ is the Lipschitz constant of ∇θ J_In in θ; σ_In is taken at θ̂ⁱ, as Eq. 23 has it, not at θⁱ. With the root mean
+    square *error* in its place the lemma needs no Assumption 4.2.
     """
-    _check_steps(inner_steps)
+    check_count("inner_steps", inner_steps, "an integer of at least 0", least=0)
     growth = 1 + _tensor(inner_lr) * c2
     return sum((growth**i for i in range(inner_steps)), torch.zeros_like(growth)) * inner_lr * inner_std
 
@@ -109,14 +101,8 @@ def eq44_bias(
         inner_lr: α.
         inner_steps: K, 1 or more.
         meta_is_params: whether φ = θ⁰.
-
-    Returns:
-        The bound.
-
-    Raises:
-        ValueError: If K is not a positive integer.
     """
-    _check_steps(inner_steps, least=1)
+    check_count("inner_steps", inner_steps, "an integer of at least 1")
     k, e = constants, errors
     plain = 1 + _tensor(inner_lr) * k.c2
     biased = plain + inner_lr * e.hessian_bias
@@ -143,20 +129,9 @@ def eq9_bias(
 
         b = max(μ₁ + αK (c₁μ₂ + λ₂m₂) + ½ α² c₁ρ₂m₂ K(K−1) + ι (μ₂ + αρ₂m₂K),  αKm₂,  αc₁m₂ + ιm₂)
 
-    Args:
-        constants: of the problem.
-        errors: of the estimates; II has to be drawn independently of I.
-        inner_lr: α.
-        inner_steps: K, 1 or more.
-        meta_is_params: whether φ = θ⁰.
-
-    Returns:
-        The bound. Because of its K − 1 + ι it does not vanish with the errors.
-
-    Raises:
-        ValueError: If K is not a positive integer.
+    Arguments as in `eq44_bias`. Because of its K − 1 + ι it does not vanish with the errors.
     """
-    _check_steps(inner_steps, least=1)
+    check_count("inner_steps", inner_steps, "an integer of at least 1")
     k, steps, own, alpha = constants, inner_steps, int(meta_is_params), _tensor(inner_lr)
     composition = k.mu1 + alpha * steps * (k.c1 * k.mu2 + k.lambda2 * k.m2)
     composition = composition + alpha**2 * k.c1 * k.rho2 * k.m2 * steps * (steps - 1) / 2
@@ -180,18 +155,7 @@ def eq57_variance(
 
     where w_i bounds E‖λ̂_i‖² and v_i the variance of λ̂_i (paper Eqs. 46, 49 and 57 corrected).
 
-    Args:
-        constants: of the problem.
-        errors: of the estimates; I, II and III and the steps of II have to be drawn independently of each other.
-        inner_lr: α.
-        inner_steps: K, 1 or more.
-        meta_is_params: whether φ = θ⁰.
-
-    Returns:
-        The bound.
-
-    Raises:
-        ValueError: If K is not a positive integer.
+    Arguments as in `eq44_bias`; I, II and III and the steps of II have to be drawn independently of each other.
     """
     k, e = constants, errors
     path = eq44_bias(k, e, inner_lr=inner_lr, inner_steps=inner_steps, meta_is_params=meta_is_params)
@@ -214,19 +178,6 @@ def eq10_variance(
 
     (paper Eq. 10, corrected: as printed, σ_H and σ₂ have no effect where Δ_J = σ_J = 0, because the c₁² of Eq. 57 got
     lost beside Δ_J² + σ_J², and V₂ has m₁ for m₂).
-
-    Args:
-        constants: of the problem.
-        errors: of the estimates; I, II and III and the steps of II have to be drawn independently of each other.
-        inner_lr: α.
-        inner_steps: K, 1 or more.
-        meta_is_params: whether φ = θ⁰.
-
-    Returns:
-        The bound.
-
-    Raises:
-        ValueError: If K is not a positive integer.
     """
     k, e = constants, errors
     path = eq9_bias(k, e, inner_lr=inner_lr, inner_steps=inner_steps, meta_is_params=meta_is_params)
@@ -248,8 +199,3 @@ def _adjoint_moments(k: Constants, e: Errors, inner_lr: Number, steps: int) -> t
 
 def _tensor(x: Number) -> Tensor:
     return torch.as_tensor(x, dtype=torch.float64) if isinstance(x, (int, float)) else x
-
-
-def _check_steps(inner_steps: int, least: int = 0) -> None:
-    if isinstance(inner_steps, bool) or not isinstance(inner_steps, int) or inner_steps < least:
-        raise ValueError(f"inner_steps: expected an integer of at least {least}, got {inner_steps!r}")

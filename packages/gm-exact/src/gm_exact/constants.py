@@ -25,15 +25,8 @@ def global_constants(
     Gradient Methods", Lemma D.4; Mei et al. 2020, "On the Global Convergence Rates of Softmax Policy Gradient Methods",
     Lemma 7): scores are centred, so that only the range of the values counts.
 
-    Args:
-        mdp: the MDP, γ < 1, with an infinite horizon or any finite one without terminal values.
-        intrinsic_reward: φ; the inner loop has the reward r + φ. `None` for φ = θ⁰, where c₁ = λ₂ = 0.
-
-    Returns:
-        The constants, of the batch shape of the rewards.
-
-    Raises:
-        ValueError: If γ = 1.
+    The horizon is infinite, or any finite one without terminal values. With an intrinsic reward φ the inner loop has
+    the reward r + φ; None is for φ = θ⁰, where c₁ = λ₂ = 0.
     """
     if not mdp.discount < 1:
         raise ValueError(f"discount: expected less than 1, got {mdp.discount}")
@@ -58,15 +51,8 @@ def local_c2(
 ) -> Float[Tensor, "*batch"]:
     """c₂ as Lemma 4.4 needs it, without a Hessian at each sample.
 
-    The largest of ‖∇²J(θⁱ)‖ and ‖∇J(θ̂ⁱ) − ∇J(θⁱ)‖ / ‖θ̂ⁱ − θⁱ‖, i = 0 … K−1.
-
-    Args:
-        mdp: the MDP of the inner loop; its last batch axis has size 1, for the samples.
-        exact_path: θ⁰ … θᴷ.
-        sampled_path: θ̂⁰ … θ̂ᴷ of some samples.
-
-    Returns:
-        c₂, of the batch shape without the axis of the samples.
+    The largest of ‖∇²J(θⁱ)‖ and ‖∇J(θ̂ⁱ) − ∇J(θⁱ)‖ / ‖θ̂ⁱ − θⁱ‖, i = 0 … K−1. The MDP is that of the inner loop; its
+    last batch axis has size 1, for the samples, and the result has no such axis.
     """
     found = []
     for theta, theta_hat in zip(exact_path[:-1], sampled_path[:-1], strict=True):
@@ -87,17 +73,8 @@ def local_constants(
     A Lipschitz constant is the larger of the derivative's norm at the points and of the difference quotient between θ̂ⁱ
     and θⁱ. The proof of Theorem 4.5 uses it nowhere else, so that its bounds hold with these constants, too.
 
-    Args:
-        mdp: the MDP; its last batch axis has size 1, for the samples.
-        exact_path: θ⁰ … θᴷ.
-        sampled_path: θ̂⁰ … θ̂ᴷ of some samples; `None` if the inner gradient is exact.
-        intrinsic_reward: φ; the inner loop has the reward r + φ. `None` for φ = θ⁰, where c₁ = λ₂ = 0.
-
-    Returns:
-        The constants, of the batch shape without the axis of the samples.
-
-    Raises:
-        ValueError: If the two paths differ in length or have no step.
+    MDP and result have axes as in `local_c2`, the intrinsic reward is as in `global_constants`. Without a sampled path
+    the inner gradient is exact. Two paths have the same length, of at least one step.
     """
     sampled = list(exact_path if sampled_path is None else sampled_path)
     if len(sampled) != len(exact_path) or len(sampled) < 2:
@@ -129,17 +106,12 @@ def local_constants(
 def _derivatives(mdp: TabularMDP, params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """∇θ J, and the matrices ∇²θ J and ∇r∇θ J, all at once."""
     evaluation = evaluate(mdp, params)
-    n = mdp.n_states * mdp.n_actions
-    directions = torch.eye(n, dtype=params.dtype, device=params.device)
-    tangent = evaluation.tangent(
-        directions.reshape(n, *[1] * (evaluation.policy.ndim - 2), mdp.n_states, mdp.n_actions)
-    )
+    tangent = evaluation.every_tangent()
     hessian, mixed = (columns.movedim(0, -1).flatten(-3, -2) for columns in (tangent.gradient, tangent.occupancy))
     return evaluation.gradient, hessian, mixed
 
 
 def _spectral(matrix: Tensor, symmetric: bool = True) -> Tensor:
-    """The largest singular value."""
     eigenvalues: Tensor = torch.linalg.eigvalsh(matrix if symmetric else matrix.mT @ matrix)
     largest = eigenvalues.abs().amax(-1)
     return largest if symmetric else largest.sqrt()

@@ -8,20 +8,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.functional import hessian, jacobian
 
-from gm_exact.tabular import TabularMDP
+from gm_exact.tabular import TabularMDP, check_count
 
 MAX_TRAJECTORIES = 1_000_000
 
 
 @dataclass(frozen=True)
 class Trajectories:
-    """All trajectories of T steps that the environment allows.
+    """All trajectories a_0 … a_{T−1}, s_0 … s_T and r(s_t, a_t) that the environment allows.
 
-    Args:
-        actions: a_0 … a_{T−1}.
-        states: s_0 … s_T.
-        rewards: r(s_t, a_t).
-        environment_probability: start(s_0) Π_t P(s_{t+1}|s_t, a_t), the part of p(τ) that does not depend on θ.
+    The part of p(τ) that does not depend on θ is `environment_probability`, start(s_0) Π_t P(s_{t+1}|s_t, a_t).
     """
 
     actions: Int[Tensor, "n time"]
@@ -30,37 +26,17 @@ class Trajectories:
     environment_probability: Float[Tensor, "n"]
 
     def log_probs(self, params: Float[Tensor, "*batch state action"]) -> Float[Tensor, "*batch n time"]:
-        """Log-probabilities of the actions taken: log π(a_t|s_t).
-
-        Args:
-            params: θ, one logit per state and action.
-
-        Returns:
-            log π(a_t|s_t), differentiable in θ.
-        """
+        """Log-probabilities of the actions taken, log π(a_t|s_t), differentiable in θ."""
         return params.log_softmax(-1)[..., self.states[:, :-1], self.actions]
 
     def probability(self, params: Float[Tensor, "*batch state action"]) -> Float[Tensor, "*batch n"]:
-        """Probability of each trajectory: p(τ; θ) = start(s_0) Π_t π(a_t|s_t) P(s_{t+1}|s_t, a_t).
-
-        Args:
-            params: θ, one logit per state and action.
-
-        Returns:
-            p(τ; θ), differentiable in θ; sums to 1 over the trajectories.
-        """
+        """p(τ; θ) = start(s_0) Π_t π(a_t|s_t) P(s_{t+1}|s_t, a_t), differentiable in θ; sums to 1."""
         return self.environment_probability * self.log_probs(params).sum(-1).exp()
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a surrogate's value and derivatives are on average over trajectories.
-
-    Args:
-        value: E[f].
-        gradient: E[∇θ f].
-        hessian: E[∇²θ f].
-    """
+    """A surrogate's value and derivatives on average over trajectories: E[f], E[∇θ f] and E[∇²θ f]."""
 
     value: Float[Tensor, ""]
     gradient: Float[Tensor, "state action"]
@@ -68,23 +44,13 @@ class Expectation:
 
 
 def trajectories(mdp: TabularMDP, horizon: int, *, max_trajectories: int = MAX_TRAJECTORIES) -> Trajectories:
-    """Enumerate the trajectories, grown one step at a time from the possible first states.
+    """Every trajectory of T steps with positive environment probability, grown from the possible first states.
 
-    Args:
-        mdp: an MDP without batch axes.
-        horizon: T, the number of steps.
-        max_trajectories: refuse to build more than this many.
-
-    Returns:
-        The trajectories of positive environment probability.
-
-    Raises:
-        ValueError: If the MDP has batch axes, the horizon is no positive integer, or there are too many trajectories.
+    Raises `ValueError` if the MDP has batch axes, or there are more than `max_trajectories`.
     """
     if mdp.batch_shape:
         raise ValueError(f"mdp: expected no batch axes, got {tuple(mdp.batch_shape)}")
-    if isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1:
-        raise ValueError(f"horizon: expected a positive integer, got {horizon!r}")
+    check_count("horizon", horizon, "a positive integer")
     possible, start = mdp.transition > 0, mdp.start_distribution
     count = _count(possible, start > 0, horizon)
     if count > max_trajectories:
@@ -118,19 +84,8 @@ def expectation(
     E[∇ᵏf] = Σ_τ ⊥p(τ; θ) ∇ᵏθ f_τ(θ), k = 0, 1, 2. The weights are constants, because a sample does not know how
     likely it was: the surrogate alone has to account for it (Foerster et al. 2018, DiCE).
 
-    Args:
-        surrogate: f, called once per derivative with log π(a_t|s_t) and the trajectories; one number per trajectory.
-        mdp: an MDP without batch axes.
-        params: θ, one logit per state and action.
-        horizon: T, the number of steps.
-        max_trajectories: refuse to build more than this many.
-
-    Returns:
-        Value, gradient and Hessian in expectation.
-
-    Raises:
-        ValueError: If the surrogate does not return one number per trajectory, if params is not of shape
-            (state, action), or as `trajectories` does.
+    The surrogate f is called once per derivative with log π(a_t|s_t) and the trajectories, and returns one number per
+    trajectory. The other arguments and errors are those of `trajectories`.
     """
     every = trajectories(mdp, horizon, max_trajectories=max_trajectories)
     if params.shape != (mdp.n_states, mdp.n_actions):

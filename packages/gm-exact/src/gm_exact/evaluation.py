@@ -2,7 +2,8 @@
 
 Notation: π = softmax(θ) per state, P_π[s, x] = Σₐ π(a|s) P(x|s, a), r_π(s) = Σₐ π(a|s) r(s, a). A finite horizon T has
 values V_0 … V_T and visits d_0 … d_{T−1}. The infinite horizon is stored as one step that repeats: V_0 = V_1 = V and
-d_0 = d, so that every formula below is written once, as a sum over t.
+d_0 = d, so that every formula below is written once, as a sum over t. The functions at the end give one answer each;
+who needs several at the same θ calls `evaluate` once.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gm_exact.tabular import TabularMDP, broadcast, shape_of
+from gm_exact.tabular import TabularMDP, broadcast, check_count, shape_of
+
+StateAction = Float[Tensor, "*#batch state action"]
+PerState = Float[Tensor, "*#batch state"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class _Chain:
 class PolicyEvaluation:
     """What is known about one policy in one MDP; made by `evaluate`, which pays for the factorisation once.
 
-    Args:
+    Attributes:
         mdp: the MDP.
         policy: π(a|s).
         chain: the policy's Markov chain.
@@ -108,20 +112,12 @@ class PolicyEvaluation:
         """∂J/∂θ[s, a] = π(a|s) Σ_t d_t(s) (Q_t(s, a) − V_t(s))."""
         return self.policy * self.weighted_advantage
 
-    def tangent(self, vector: Float[Tensor, "*#batch state action"]) -> Tangent:
-        """Differentiate gradient and occupancy along a direction, by two solves with the factorisation in hand.
+    def tangent(self, vector: StateAction) -> Tangent:
+        """Derivatives of gradient and occupancy along a direction v, by two solves with the factorisation in hand.
 
         With a dot for d/dε at θ + εv: π̇ = π (v − Σₐ π v), V̇_t = ṙ_π + γ Ṗ_π V_{t+1} + γ P_π V̇_{t+1},
-        ḋ_{t+1} = γ Ṗ_πᵀ d_t + γ P_πᵀ ḋ_t, and the product rule in π Σ_t d_t (r + γ P V_{t+1} − V_t).
-
-        Args:
-            vector: the direction v; it may have further axes in front of the batch axes.
-
-        Returns:
-            The derivatives, of the broadcast shape of vector and policy.
-
-        Raises:
-            ValueError: If the vector's last two axes are not (state, action).
+        ḋ_{t+1} = γ Ṗ_πᵀ d_t + γ P_πᵀ ḋ_t, and the product rule in π Σ_t d_t (r + γ P V_{t+1} − V_t). Further axes of v,
+        in front of the batch axes, are as many directions at once.
         """
         mdp, policy = self.mdp, self.policy
         if vector.shape[-2:] != policy.shape[-2:]:
@@ -143,28 +139,19 @@ class PolicyEvaluation:
             occupancy=occupancy_dot.unsqueeze(-1) * policy + self.occupancy.unsqueeze(-1) * policy_dot,
         )
 
-    def hessian_vector_product(
-        self, vector: Float[Tensor, "*#batch state action"]
-    ) -> Float[Tensor, "*#batch state action"]:
-        """∇²J v without the Hessian; see `tangent`.
-
-        Args:
-            vector: the direction v; it may have further axes in front of the batch axes.
-
-        Returns:
-            ∇²J v.
-
-        Raises:
-            ValueError: If the vector's last two axes are not (state, action).
-        """
+    def hessian_vector_product(self, vector: StateAction) -> StateAction:
+        """∇²J v without the Hessian; see `tangent`."""
         return self.tangent(vector).gradient
+
+    def every_tangent(self) -> Tangent:
+        """The tangents along all S·A unit vectors, on an axis in front of the batch axes."""
+        *batch, n_states, n_actions = self.policy.shape
+        directions = torch.eye(n_states * n_actions, dtype=self.policy.dtype, device=self.policy.device)
+        return self.tangent(directions.reshape(-1, *[1] * len(batch), n_states, n_actions))
 
 
 def evaluate(
-    mdp: TabularMDP,
-    params: Float[Tensor, "*#batch state action"],
-    horizon: int | None = None,
-    terminal_value: Float[Tensor, "*#batch state"] | None = None,
+    mdp: TabularMDP, params: StateAction, horizon: int | None = None, terminal_value: PerState | None = None
 ) -> PolicyEvaluation:
     """Evaluate a softmax policy; everything in the result is differentiable to any order.
 
@@ -176,9 +163,6 @@ def evaluate(
         params: θ, one logit per state and action.
         horizon: T, the number of steps; None for ever.
         terminal_value: V_T(s), a constant reward γᵀ V_T(s_T) at the horizon; None for zero.
-
-    Returns:
-        The evaluation, of the broadcast batch shape of all arguments.
 
     Raises:
         ValueError: If the shapes, the dtypes or the devices of mdp and params differ, if the horizon is not a positive
@@ -232,7 +216,72 @@ def _check_request(mdp: TabularMDP, params: Tensor, horizon: int | None, termina
             raise ValueError(f"discount: expected less than 1 for an infinite horizon, got {mdp.discount}")
         if terminal_value is not None:
             raise ValueError("horizon: expected a number of steps with terminal_value, got None")
-    elif isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1:
-        raise ValueError(f"horizon: expected a positive integer or None, got {horizon!r}")
+    else:
+        check_count("horizon", horizon, "a positive integer or None")
     if terminal_value is not None and terminal_value.shape[-1:] != (mdp.n_states,):
         raise ValueError(f"terminal_value: expected shape [..., {mdp.n_states}], got {shape_of(terminal_value)}")
+
+
+def policy(params: StateAction) -> StateAction:
+    """Softmax policy: π(a|s) = exp θ[s, a] / Σ_b exp θ[s, b]."""
+    return params.softmax(-1)
+
+
+def value(
+    mdp: TabularMDP, params: StateAction, horizon: int | None = None, terminal_value: PerState | None = None
+) -> Float[Tensor, "*#batch"]:
+    """Expected discounted return: J(θ) = Σ_s start(s) V_0(s); arguments as in `evaluate`."""
+    return evaluate(mdp, params, horizon, terminal_value).value
+
+
+def state_values(
+    mdp: TabularMDP, params: StateAction, horizon: int | None = None, terminal_value: PerState | None = None
+) -> PerState:
+    """State values: V_t = r_π + γ P_π V_{t+1}, at t = 0; arguments as in `evaluate`."""
+    return evaluate(mdp, params, horizon, terminal_value).state_values
+
+
+def action_values(
+    mdp: TabularMDP, params: StateAction, horizon: int | None = None, terminal_value: PerState | None = None
+) -> StateAction:
+    """Action values: Q_t(s, a) = r(s, a) + γ Σₓ P(x|s, a) V_{t+1}(x), at t = 0; arguments as in `evaluate`."""
+    return evaluate(mdp, params, horizon, terminal_value).action_values
+
+
+def occupancy(
+    mdp: TabularMDP, params: StateAction, horizon: int | None = None, terminal_value: PerState | None = None
+) -> PerState:
+    """Discounted visits: d(s) = Σ_t γᵗ Pr(s_t = s), for ever 1 / (1 − γ) in all; arguments as in `evaluate`."""
+    return evaluate(mdp, params, horizon, terminal_value).occupancy
+
+
+def gradient(
+    mdp: TabularMDP, params: StateAction, horizon: int | None = None, terminal_value: PerState | None = None
+) -> StateAction:
+    """Policy gradient: ∂J/∂θ[s, a] = Σ_t d_t(s) π(a|s) (Q_t(s, a) − V_t(s)) (Sutton et al. 2000, Theorem 1).
+
+    Arguments as in `evaluate`.
+    """
+    return evaluate(mdp, params, horizon, terminal_value).gradient
+
+
+def hessian_vector_product(
+    mdp: TabularMDP,
+    params: StateAction,
+    vector: StateAction,
+    horizon: int | None = None,
+    terminal_value: PerState | None = None,
+) -> StateAction:
+    """∇²J v by two linear solves, the Hessian never formed; see `PolicyEvaluation.tangent` and `evaluate`."""
+    return evaluate(mdp, params, horizon, terminal_value).hessian_vector_product(vector)
+
+
+def hessian(
+    mdp: TabularMDP, params: StateAction, horizon: int | None = None, terminal_value: PerState | None = None
+) -> Float[Tensor, "*#batch state action state action"]:
+    """∂²J/∂θ[s, a]∂θ[s', a'], all S·A Hessian-vector products at once: memory for S·A times as many problems.
+
+    Arguments as in `evaluate`.
+    """
+    columns = evaluate(mdp, params, horizon, terminal_value).every_tangent().gradient
+    return columns.movedim(0, -1).reshape(*columns.shape[1:], mdp.n_states, mdp.n_actions)

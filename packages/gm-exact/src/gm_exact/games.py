@@ -1,4 +1,4 @@
-"""Exact values and derivatives of two memory-one players in an iterated 2×2 game.
+"""Exact values and derivatives of two memory-one players in an iterated 2×2 game, and LOLA's meta-gradients from them.
 
 A player's state is the start (0) or the last joint action as (own, other) in state 1 + 2·own + other; θⁱ holds its
 log-odds of action 0. Inside, everything is in player 1's states: P(s, o) is the probability of the joint action
@@ -22,8 +22,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gm_exact.tabular import broadcast
+from gm_exact.tabular import broadcast, check_count
 
+Payoffs = Float[Tensor, "*#batch 2 2 2"]
+LogOdds = Float[Tensor, "*#batch 2 5"]
 _SWAP = torch.tensor((0, 1, 3, 2, 4))
 
 
@@ -71,55 +73,33 @@ class GameEvaluation:
         return _own_views(by_one).movedim((-2, -1), (-4, -3))
 
 
+class LolaMetaGradient(NamedTuple):
+    """Each learner's meta-gradient, and θᴷ, where it expects its opponent to be; both in their own states."""
+
+    gradient: Float[Tensor, "*batch learner=2 5"]
+    look_ahead: Float[Tensor, "*batch learner=2 5"]
+
+
 def other_view(per_state: Float[Tensor, "*batch 5"]) -> Float[Tensor, "*batch 5"]:
     """A table over one player's states as a table over the other's: (own, other) ↦ (other, own)."""
     return per_state.index_select(-1, _SWAP.to(per_state.device))
 
 
 def game_value(
-    payoffs: Float[Tensor, "*#batch 2 2 2"],
-    params: Float[Tensor, "*#batch 2 5"],
-    *,
-    discount: float,
-    horizon: int | None = None,
+    payoffs: Payoffs, params: LogOdds, *, discount: float, horizon: int | None = None
 ) -> Float[Tensor, "*#batch 2"]:
-    """Both players' discounted return: V = P₀ᵀ (I − γP)⁻¹ R (Foerster et al. 2018, "LOLA", Section 4.1).
-
-    Args:
-        payoffs: Rⁱ(a¹, a²).
-        params: θ¹ and θ², log-odds of action 0, each in the player's own states.
-        discount: γ.
-        horizon: T; None for ever.
-
-    Returns:
-        V¹ and V².
-
-    Raises:
-        ValueError: as `evaluate_game`.
-    """
+    """Both players' return, as by `evaluate_game`: V = P₀ᵀ (I − γP)⁻¹ R (Foerster et al. 2018, LOLA, §4.1)."""
     return evaluate_game(payoffs, params, discount=discount, horizon=horizon).value
 
 
-def evaluate_game(
-    payoffs: Float[Tensor, "*#batch 2 2 2"],
-    params: Float[Tensor, "*#batch 2 5"],
-    *,
-    discount: float,
-    horizon: int | None = None,
-) -> GameEvaluation:
+def evaluate_game(payoffs: Payoffs, params: LogOdds, *, discount: float, horizon: int | None = None) -> GameEvaluation:
     """Values, gradients and second derivatives of both players in closed form; see the module for the equations.
 
     Args:
         payoffs: Rⁱ(a¹, a²).
         params: θ¹ and θ², log-odds of action 0, each in the player's own states.
-        discount: γ.
+        discount: γ in [0, 1], below 1 for ever.
         horizon: T; None for ever.
-
-    Returns:
-        The evaluation at θ, differentiable in payoffs and parameters.
-
-    Raises:
-        ValueError: if γ is not in [0, 1], or is 1 for ever, the horizon is no positive integer, or a number is NaN.
     """
     _check(payoffs, params, discount, horizon)
     batch = broadcast(payoffs.shape[:-3], params.shape[:-2])
@@ -132,6 +112,45 @@ def evaluate_game(
         value, moments = _finite(chain, first, reward, discount, horizon)
     gradient = _total([moment.occupancy[..., None, None, :] * moment.slope for moment in moments])
     return GameEvaluation(value, _own_views(gradient), seen, discount, moments)
+
+
+def lola_meta_gradient(
+    payoffs: Payoffs,
+    params: LogOdds,
+    *,
+    discount: float,
+    inner_lr: float | Tensor,
+    inner_steps: int = 1,
+    horizon: int | None = None,
+) -> LolaMetaGradient:
+    """Exact K-look-ahead LOLA meta-gradient of both players at once (paper, Eqs. 3 and 13).
+
+        θ^{i+1} = θ^i + α ∇θ J_In(φ, θ^i),   λ_K = ∇θ J_Out(φ, θᴷ),   λ_i = λ_{i+1} + α ∇²θ J_In(φ, θ^i) λ_{i+1}
+        ∇φ Jᴷ = ∇φ J_Out(φ, θᴷ) + α Σ_i ∇φ∇θ J_In(φ, θ^i) λ_{i+1}
+
+    φ is the learner's policy and J_Out its value, θ the opponent's and J_In the opponent's. α is a number or a tensor
+    that broadcasts against `[*batch, learner, 5]`; K = 0 gives each player's own policy gradient. The rest is as in
+    `evaluate_game`.
+    """
+    check_count("inner_steps", inner_steps, "an integer of at least 0", least=0)
+    # the game as each learner sees it, itself being player 0 and its opponent player 1
+    views = torch.stack((payoffs, payoffs.flip(-3).mT), -4)
+    learner, opponent = params, params.flip(-2)
+
+    def at(theta: Tensor) -> GameEvaluation:
+        return evaluate_game(views, torch.stack((learner, theta), -2), discount=discount, horizon=horizon)
+
+    steps = []
+    for _ in range(inner_steps):
+        evaluation = at(opponent)
+        steps.append(evaluation.hessian[..., 1, 1, :, :, :])
+        opponent = opponent + inner_lr * evaluation.gradient[..., 1, 1, :]
+    end = at(opponent).gradient[..., 0, :, :]
+    gradient, adjoint = end[..., 0, :], end[..., 1, :]
+    for curvature in reversed(steps):  # of J_In: by θ, then by φ or θ
+        mixed, own = torch.einsum("...xks,...x->...ks", curvature, inner_lr * adjoint).unbind(-2)
+        gradient, adjoint = gradient + mixed, adjoint + own
+    return LolaMetaGradient(gradient, opponent)
 
 
 def _for_ever(chain: Tensor, first: Tensor, reward: Tensor, discount: float) -> tuple[Tensor, list[Moment]]:
@@ -201,8 +220,8 @@ def _own_views(table: Tensor) -> Tensor:
 
 
 def _check(payoffs: Tensor, params: Tensor, discount: float, horizon: int | None) -> None:
-    if horizon is not None and (isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1):
-        raise ValueError(f"horizon: expected a positive integer or None, got {horizon!r}")
+    if horizon is not None:
+        check_count("horizon", horizon, "a positive integer or None")
     if not 0 <= discount <= 1 or (horizon is None and discount == 1):
         raise ValueError(f"discount: expected 0 ≤ γ ≤ 1, and γ < 1 for the infinite horizon, got {discount}")
     if bool(params.isnan().any()) or not bool(payoffs.isfinite().all()):

@@ -43,31 +43,14 @@ class TabularMDP:
         start: Float[Tensor, "*#batch state"] | int,
         discount: float,
     ) -> "TabularMDP":
-        """Build without looking at the numbers, for hot paths: no pass over the tensors, no GPU synchronisation.
-
-        Args:
-            transition: P(x|s, a).
-            reward: r(s, a).
-            start: distribution of the first state, or its index.
-            discount: γ.
-
-        Returns:
-            The same MDP that the checked constructor would give.
-        """
+        """Build without looking at the numbers, for hot paths: no pass over the tensors, no GPU synchronisation."""
         mdp = object.__new__(cls)
         for name, field in (("transition", transition), ("reward", reward), ("start", start), ("discount", discount)):
             object.__setattr__(mdp, name, field)
         return mdp
 
     def with_reward(self, reward: Float[Tensor, "*#batch state action"]) -> "TabularMDP":
-        """Exchange the reward, unchecked; differentiable in it.
-
-        Args:
-            reward: the new r(s, a).
-
-        Returns:
-            An MDP that differs in its reward only.
-        """
+        """This MDP with another reward, unchecked; differentiable in it."""
         return self.unchecked(self.transition, reward, self.start, self.discount)
 
     @property
@@ -100,6 +83,12 @@ def broadcast(*shapes: torch.Size) -> torch.Size:
     """The shape that all the shapes broadcast to."""
     # torch.broadcast_shapes imports SymPy on its first call, which takes half a second
     return torch.Size(np.broadcast_shapes(*shapes))
+
+
+def check_count(name: str, count: object, expected: str, least: int = 1) -> None:
+    """Refuses all but integers from `least` on."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < least:
+        raise ValueError(f"{name}: expected {expected}, got {count!r}")
 
 
 def shape_of(tensor: Tensor) -> str:

@@ -1,6 +1,7 @@
 """What a run ends with: figures, verdicts and the small table, out of results.csv and nothing else."""
 
 import contextlib
+import io
 import multiprocessing
 import os
 import sys
@@ -20,7 +21,7 @@ class Report(NamedTuple):
     """What was made of results.csv.
 
     Args:
-        tables: The small table and the verdicts, for the terminal.
+        tables: What the experiment printed, the small table and the verdicts, for the terminal.
         images: Names of the pictures in figures/.
         rows: How many rows results.csv has.
     """
@@ -28,6 +29,17 @@ class Report(NamedTuple):
     tables: str
     images: list[str]
     rows: int
+
+
+class _Said(io.StringIO):
+    """What is printed, by those who ask whether it is for a terminal."""
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
 
 
 def reported(experiment: Experiment[SettingsT, CellT], settings: SettingsT, path: Path) -> Report:
@@ -43,12 +55,14 @@ def reported(experiment: Experiment[SettingsT, CellT], settings: SettingsT, path
     from gm_lab.analysis import claims, figures, tables
 
     frame = tables.read_results(path / "results.csv")
-    drawn = experiment.figures(settings, frame)
-    make_folder(path / "figures")
-    apart = "ray" not in sys.modules  # whose threads don't bear a fork
-    with figures.saving(drawn, path / "figures", settings.svg, apart) as images:
-        verdicts = experiment.claims(settings, frame)
-        summary = experiment.summary(settings, frame)
+    said = _Said(sys.stdout.isatty())
+    with contextlib.redirect_stdout(said):
+        drawn = experiment.figures(settings, frame)
+        make_folder(path / "figures")
+        apart = "ray" not in sys.modules  # whose threads don't bear a fork
+        with figures.saving(drawn, path / "figures", settings.svg, apart) as images:
+            verdicts = experiment.claims(settings, frame)
+            summary = experiment.summary(settings, frame)
     write_atomically(path / "claims.json", claims.as_json(verdicts).encode())
     write_atomically(path / "summary.csv", summary.to_csv(index=False).encode())
     console = Console()
@@ -56,7 +70,7 @@ def reported(experiment: Experiment[SettingsT, CellT], settings: SettingsT, path
         console.print(tables.summary_table(summary))
         if verdicts:
             console.print(claims.as_table(verdicts))
-    return Report(shown.get(), [image.name for image in images], len(frame))
+    return Report(said.getvalue() + shown.get(), [image.name for image in images], len(frame))
 
 
 @contextlib.contextmanager

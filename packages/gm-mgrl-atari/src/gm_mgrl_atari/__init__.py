@@ -1,11 +1,8 @@
 """A2C and meta-gradient reinforcement learning on Atari with low-variance-curvature correction."""
 
-from gm_estimators import ascent as clipped_ascent
-from gm_estimators.optimisers import AdamState, adam, adam_state, constant, linear_decay
 from gm_mgrl_atari.checkpoints import CheckpointError
 from gm_mgrl_atari.games import PAPER_GAMES, AtariGames, Games, Step, game_name, rom_name
-from gm_mgrl_atari.laps import PARTS, Laps
-from gm_mgrl_atari.learner import Learner, NotFiniteError, Point, Window
+from gm_mgrl_atari.learner import ALGORITHMS, PARTS, Laps, Learner, NotFiniteError, Point, Training, Window
 from gm_mgrl_atari.network import Network
 from gm_mgrl_atari.objectives import (
     INITIAL_LOGITS,
@@ -21,7 +18,6 @@ from gm_mgrl_atari.objectives import (
     terms,
 )
 from gm_mgrl_atari.rollouts import Collector
-from gm_mgrl_atari.settings import ALGORITHMS, Training
 from gm_mgrl_atari.trainer import Progress, Trainer
 
 __all__ = [
@@ -30,7 +26,6 @@ __all__ = [
     "NAMES",
     "PAPER_GAMES",
     "PARTS",
-    "AdamState",
     "AtariGames",
     "Batch",
     "CheckpointError",
@@ -48,16 +43,11 @@ __all__ = [
     "Trainer",
     "Training",
     "Window",
-    "adam",
-    "adam_state",
     "advantages",
-    "clipped_ascent",
     "coefficients",
     "combined",
-    "constant",
     "fixed_coefficients",
     "game_name",
-    "linear_decay",
     "policy_estimator",
     "rom_name",
     "study",

@@ -26,14 +26,7 @@ def file_of(folder: Path, updates: int, prefix: str = "checkpoint") -> Path:
 def save(folder: Path, record: dict[str, Any], updates: int, *, prefix: str = "checkpoint") -> Path:
     """Writes a checkpoint that is, at every moment, either absent or complete, and keeps it and the one before.
 
-    Args:
-        folder: where; created if absent.
-        record: tensors, numbers, text, and lists and dictionaries of these.
-        updates: names the file.
-        prefix: names its kind; only checkpoints are ever removed.
-
-    Returns:
-        The file.
+    The prefix names its kind; only checkpoints are ever removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = file_of(folder, updates, prefix)
@@ -88,16 +81,7 @@ SAME = ("settings", "game", "seed")
 
 
 def difference(expected: Any, came: Any, name: str = "") -> str | None:
-    """Where a record isn't of the form of another: `SAME` are equal, tensors finite and of the same shape and type.
-
-    Args:
-        expected: the form.
-        came: what came instead.
-        name: of this part, for the message.
-
-    Returns:
-        What was expected and what came, or `None`.
-    """
+    """Where a record isn't of the form of another: `SAME` are equal, tensors finite and of the same shape and type."""
     if isinstance(expected, torch.Tensor):
         if not isinstance(came, torch.Tensor):
             return f"{name}: expected {_form(expected)}, got {type(came).__name__}"
@@ -111,8 +95,7 @@ def difference(expected: Any, came: Any, name: str = "") -> str | None:
             lacking = ", ".join(sorted(missing)) if isinstance(came, dict) else "a dictionary"
             return f"{name or 'record'}: expected {lacking}, got none"
         return next(
-            (d for key, value in expected.items() if (d := difference(value, came[key], f"{name} {key}".strip()))),
-            None,
+            (d for key, value in expected.items() if (d := difference(value, came[key], f"{name} {key}".strip()))), None
         )
     if name.startswith(SAME) and expected != came:
         return f"{name}: expected {expected!r}, got {came!r}"
@@ -128,20 +111,11 @@ def _form(tensor: torch.Tensor) -> str:
 
 
 def latest(
-    folder: Path,
-    expected: dict[str, Any],
-    restored: Callable[[dict[str, Any]], Restored],
-    warn: Callable[[str], None],
+    folder: Path, expected: dict[str, Any], restored: Callable[[dict[str, Any]], Restored], warn: Callable[[str], None]
 ) -> Restored | None:
-    """The newest checkpoint that can be used, or `None` if there is none at all.
+    """The newest checkpoint that `load` takes, or `None` if there is none at all.
 
     Newer ones that can't be used are renamed to *.refused if there is an older one that can.
-
-    Args:
-        folder: where to look.
-        expected: as in `load`.
-        restored: as in `load`.
-        warn: shows why a newer one was refused.
 
     Raises:
         CheckpointError: there are some, and none can be used.

@@ -27,14 +27,9 @@ def convolution(
 
         ⟨g, x ∗ w⟩ = ⟨g ∗ᵀ w, x⟩ = ⟨g ⋆ x, w⟩
 
-    Args:
-        x: images.
-        weight: w, filters.
-        bias: b.
-        stride: of both axes.
-        first_order: whether the derivatives g ∗ᵀ w and g ⋆ x count w and x as constants. That is right if nothing but g
-            depends on what they are differentiated by next, and saves half of the second derivative.
-        known: the result, where it has been computed before; it isn't computed again.
+    A `known` result has been computed before and isn't computed again. With `first_order` the derivatives g ∗ᵀ w and
+    g ⋆ x count w and x as constants. That is right if nothing but g depends on what they are differentiated by next,
+    and saves half of the second derivative.
     """
     y: Tensor = _Convolution.apply(x, weight, bias, stride, first_order, known)
     return y
@@ -46,14 +41,7 @@ def dense(
     bias: Float[Tensor, "out"],
     known: Float[Tensor, "batch out"] | None = None,
 ) -> Float[Tensor, "batch out"]:
-    """The map (x, W, b) → W x + b.
-
-    Args:
-        x: features.
-        weight: W.
-        bias: b.
-        known: the result, where it has been computed before; it isn't computed again.
-    """
+    """The map (x, W, b) → W x + b; a `known` result has been computed before and isn't computed again."""
     if known is None:
         return linear(x, weight, bias)
     y: Tensor = _KnownLinear.apply(x, weight, bias, known)
@@ -61,13 +49,9 @@ def dense(
 
 
 def rectified(x: Float[Tensor, "*shape"], *, known: bool = False) -> Float[Tensor, "*shape"]:
-    """The map x → max(x, 0), in place.
+    """The map x → max(x, 0), in place, of a tensor that nothing else needs; a `known` one has been rectified before.
 
     Its second derivative is zero where there is one; torch's own fills tensors with these zeros and adds them up.
-
-    Args:
-        x: any tensor that nothing else needs.
-        known: whether x has no negative entries, as what has been rectified before; then it isn't read.
     """
     y: Tensor = _Rectified.apply(x, known)
     return y

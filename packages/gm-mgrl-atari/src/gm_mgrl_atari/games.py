@@ -60,11 +60,7 @@ class Games(Protocol):
 
 
 def rom_name(game: str) -> str:
-    """ALE's name of a game: BeamRider, beam_rider and "Beam Rider" are all beam_rider.
-
-    Raises:
-        ValueError: ALE has no such game.
-    """
+    """ALE's name of a game: BeamRider, beam_rider and "Beam Rider" are all beam_rider."""
     known = set(roms.get_all_rom_ids())
     asked = re.sub(r"[ _-]", "", game.lower())
     listed = {name.replace("_", ""): name for name in known}.get(asked)
@@ -74,11 +70,7 @@ def rom_name(game: str) -> str:
 
 
 def game_name(game: str) -> str:
-    """The one way to write a game: beam_rider, BEAMRIDER and "Beam Rider" are all BeamRider, as in `PAPER_GAMES`.
-
-    Raises:
-        ValueError: ALE has no such game.
-    """
+    """The one way to write a game: beam_rider, BEAMRIDER and "Beam Rider" are all BeamRider, as in `PAPER_GAMES`."""
     return "".join(word.capitalize() for word in rom_name(game).split("_"))
 
 
@@ -89,12 +81,7 @@ class AtariGames:
     4 frames stacked, no sticky actions. For learning an episode ends with a life and a reward is its sign; the game
     goes on until it is over, and its true return is reported then.
 
-    Args:
-        game: its name.
-        envs: n.
-        seed: of the first environment; the others follow.
-        threads: that emulate; 0 for as many as there are cores.
-        noops: how many at most.
+    The first environment has the seed, the others follow; no threads are as many as there are cores.
     """
 
     def __init__(self, game: str, envs: int, seed: int, threads: int = 0, noops: int = 30) -> None:

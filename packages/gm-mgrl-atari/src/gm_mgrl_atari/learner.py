@@ -1,21 +1,44 @@
-"""Updates of A2C and meta-gradients of MGRL, from batches of experience."""
+"""Updates of A2C and meta-gradients of MGRL, from batches of experience, and the settings that they depend on."""
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gm_estimators import Estimator, meta_gradient
-from gm_estimators.optimisers import AdamState, Update, global_norm
+from gm_estimators import Estimator, EstimatorError, meta_gradient
+from gm_estimators.optimisers import AdamState, Update, adam, global_norm, linear_decay
 from gm_estimators.parameters import Params as AnyParams
 from gm_estimators.parameters import as_dict, detached, gradient
-from gm_mgrl_atari.laps import Laps
 from gm_mgrl_atari.network import Network, Params
-from gm_mgrl_atari.objectives import Batch, Coefficients, Terms, coefficients, combined, fixed_coefficients, terms
+from gm_mgrl_atari.objectives import (
+    Batch,
+    Coefficients,
+    Terms,
+    coefficients,
+    combined,
+    fixed_coefficients,
+    policy_estimator,
+    terms,
+)
 
+PARTS = (
+    "emulation",
+    "policy inference",
+    "inner losses and gradients",
+    "outer loss and meta-gradient",
+    "optimisers",
+    "log and checkpoints",
+)
+ALGORITHMS: dict[str, str] = {"a2c": "ad", "mgrl": "ad", "mgrl-lvc": "lvc"}
+"""Each with the estimator of its policy term; A2C's first derivatives are the same for all."""
+FLOAT32 = torch.finfo(torch.float32)
+LEAST = FLOAT32.tiny / 0.03
+"""Adam multiplies ε by √(1 − 0.999ⁱ) ≥ 0.03: below this it is no float32 number any more, and a step is 0 / 0."""
 OUTER = fixed_coefficients()
 
 
@@ -23,14 +46,30 @@ class NotFiniteError(ArithmeticError):
     """NaN or infinity where training needs numbers; the message names the tensors."""
 
 
+class Laps:
+    """A stopwatch whose laps have names; the wall-clock seconds of one name add up.
+
+    On a GPU, which computes while Python goes on, a lap has the time of the wait for a result, not of the computation.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self._last = time.perf_counter()
+
+    def start(self) -> None:
+        """What has passed since the last lap counts for nothing."""
+        self._last = time.perf_counter()
+
+    def __call__(self, part: str) -> None:
+        """What has passed since the last lap was this part."""
+        now = time.perf_counter()
+        self.seconds[part] += now - self._last
+        self._last = now
+
+
 @dataclass(frozen=True)
 class Point:
-    """Where training is.
-
-    Attributes:
-        params: θ.
-        optimiser: the state of the inner rule; an `AdamState` if that is Adam.
-    """
+    """Where training is: θ and the inner rule's state, an `AdamState` if that is Adam."""
 
     params: Params
     optimiser: object
@@ -55,15 +94,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Learner:
-    """A2C with a rule that updates θ.
-
-    Attributes:
-        network: π and V.
-        estimator: of the policy term in inner updates.
-        rule: the inner optimiser.
-        outer: coefficients of the outer objective.
-        lap: told when a part of the work is done.
-    """
+    """A2C with a rule that updates θ; the estimator is that of the policy term, `lap` is told what has been done."""
 
     network: Network
     estimator: Estimator
@@ -72,11 +103,7 @@ class Learner:
     lap: Laps = field(default_factory=Laps)
 
     def update(self, point: Point, batch: Batch, fixed: Coefficients) -> tuple[Point, Terms]:
-        """One A2C update, θ′ = rule(θ, ∇θ J(θ)).
-
-        Raises:
-            NotFiniteError: the objective, a gradient or a new parameter is NaN or infinite.
-        """
+        """One A2C update, θ′ = rule(θ, ∇θ J(θ))."""
         leaves = {name: value.detach().requires_grad_() for name, value in point.params.items()}
         parts = terms(self.network, leaves, batch, fixed, self.estimator)
         grads = gradient(combined(parts, fixed), leaves)
@@ -99,9 +126,6 @@ class Learner:
             logits: φ.
             batch_at: (θ^i, i) to b_i, i = 0 … K; the last is the outer batch.
             inner_steps: K.
-
-        Raises:
-            NotFiniteError: an objective, a gradient, a parameter or the meta-gradient is NaN or infinite.
         """
         batches: list[Batch] = []
         seen: list[Terms] = []
@@ -149,16 +173,68 @@ class Learner:
         return Window(meta, path, seen[0], batches)
 
 
+@dataclass(frozen=True)
+class Training:
+    """What a run's numbers depend on besides the seed (paper, Table 4)."""
+
+    algorithm: str = "mgrl-lvc"
+    """a2c keeps the four coefficients, mgrl learns them, mgrl-lvc with LVC in the policy term."""
+    estimator: str | None = None
+    """Of the policy term, instead of the algorithm's: ad, lvc, loaded_dice or your own as package.module:function."""
+    schedule: Literal["discard", "online"] = "discard"
+    """discard: of each window's K updates only the first is kept, as in the paper; online: all are kept, and the outer
+    batch is the next window's first."""
+    inner_steps: int = 3
+    """K, updates that the meta-gradient looks through."""
+    updates: int = 125_000
+    """Kept updates."""
+    envs: int = 64
+    """Environments."""
+    steps: int = 5
+    """Steps of each environment per update."""
+    inner_lr: float = 7e-4
+    """Adam's learning rate, which decays linearly to 0."""
+    meta_lr: float = 1e-3
+    """Learning rate of the meta-parameters' Adam."""
+    max_grad_norm: float = 0.5
+    """Norm to which gradients of θ are clipped."""
+    adam_eps: float = 1e-8
+    """ε of Adam."""
+    conditioned: bool = True
+    """Whether the critic is told γ, in A2C as well."""
+
+    def check(self) -> None:
+        """Refuses settings that make no sense, with a `ValueError`."""
+        if self.algorithm not in ALGORITHMS:
+            raise ValueError(f"algorithm: expected one of {', '.join(ALGORITHMS)}, got {self.algorithm!r}")
+        for name in ("inner_steps", "updates", "envs", "steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected an integer of at least 1, got {getattr(self, name)}")
+        for name in ("inner_lr", "max_grad_norm", "adam_eps"):
+            if not LEAST <= getattr(self, name) <= FLOAT32.max:
+                raise ValueError(
+                    f"{name}: expected a finite number above 0, also in float32, got {getattr(self, name)}"
+                )
+        if not 0 <= self.meta_lr <= FLOAT32.max:
+            raise ValueError(f"meta_lr: expected a finite number of at least 0, also in float32, got {self.meta_lr}")
+        if self.estimator is not None:
+            try:
+                policy_estimator(self.estimator)
+            except EstimatorError as error:
+                raise ValueError(f"estimator: {error}") from error
+
+    def learner(self, network: Network, lap: Laps | None = None) -> Learner:
+        """The learner of these settings."""
+        rate = linear_decay(self.inner_lr, self.updates)
+        estimator = policy_estimator(self.estimator or ALGORITHMS[self.algorithm])
+        rule = adam(rate, max_norm=self.max_grad_norm, eps=self.adam_eps)
+        return Learner(network, estimator, rule, lap=lap or Laps())
+
+
 def require_finite(values: dict[str, Tensor], gradients: Params | None = None, params: Params | None = None) -> None:
-    """Stops at NaN or infinity; one transfer from the device where all is well.
+    """Stops at NaN or infinity, with the names of the tensors; one transfer from the device where all is well.
 
-    Args:
-        values: tensors by name.
-        gradients: of parameters, by the parameters' names; their common norm must be finite, too.
-        params: more tensors by name.
-
-    Raises:
-        NotFiniteError: with the names of the tensors.
+    The gradients have the parameters' names, and their common norm must be finite, too.
     """
     norm = {"the gradient norm": global_norm(gradients)} if gradients else {}
     quick = (*values.values(), *norm.values(), *(params or {}).values())

@@ -63,8 +63,7 @@ class Network:
         hidden: width of the hidden layers.
         embedding: width of e(γ).
         conditioned: whether the critic is told the discount.
-        first_order: whether derivatives with respect to θ count θ as constant, as they may where nothing that they are
-            differentiated by next moves θ; see `convolution`.
+        first_order: whether derivatives with respect to θ count θ as constant; see `convolution`.
     """
 
     actions: int
@@ -86,11 +85,7 @@ class Network:
     ) -> Params:
         """θ: orthogonal weights of gain √2 (policy 0.01, value 1; Saxe et al. 2014), biases of zero.
 
-        Args:
-            generator: a CPU generator, so that every device starts from the same numbers.
-            dtype: of the parameters.
-            device: where they live.
-            memory_format: of the convolution weights.
+        The generator is one of the CPU, so that every device starts from the same numbers.
         """
         shapes: dict[str, tuple[tuple[int, ...], float]] = {}
         channels, side = self.frames, self.size
@@ -118,14 +113,7 @@ class Network:
         discount: Tensor,
         known: Sequence[Tensor] | None = None,
     ) -> tuple[Float[Tensor, "*batch actions"], Float[Tensor, "*batch"]]:
-        """(log π(·|s), V(s; ⊥γ)).
-
-        Args:
-            params: θ.
-            observation: s, grey levels.
-            discount: γ, a scalar; no gradient flows through it.
-            known: outputs of the shared layers, where they have been computed before.
-        """
+        """(log π(·|s), V(s; ⊥γ)) of grey levels s, with outputs of the shared layers `known` from before."""
         features = self._features(params, observation, known)
         log_prob = _linear(params, "policy", features).log_softmax(-1)
         if self.conditioned:
@@ -133,18 +121,9 @@ class Network:
         return log_prob, _linear(params, "value", features).squeeze(-1)
 
     def policy(
-        self,
-        params: Params,
-        observation: UInt8[Tensor, "*batch frames side side"],
-        keep: list[Tensor] | None = None,
+        self, params: Params, observation: UInt8[Tensor, "*batch frames side side"], keep: list[Tensor] | None = None
     ) -> Float[Tensor, "*batch actions"]:
-        """The actor alone: log π(·|s).
-
-        Args:
-            params: θ.
-            observation: s, grey levels.
-            keep: the outputs of the shared layers are appended here.
-        """
+        """The actor alone, log π(·|s); the outputs of the shared layers are appended to `keep`."""
         return _linear(params, "policy", self._features(params, observation, None, keep)).log_softmax(-1)
 
     def _features(

@@ -18,14 +18,7 @@ INITIAL_LOGITS = (4.6, 2.944, 0.0, -4.6)
 
 
 class Coefficients(NamedTuple):
-    """What the meta-parameters stand for, each a scalar in (0, 1).
-
-    Attributes:
-        discount: γ.
-        gae_lambda: λ.
-        value_coef: c_v, weight of the value loss.
-        entropy_coef: c_e, weight of the entropy.
-    """
+    """What the meta-parameters stand for, each a scalar in (0, 1): γ, λ, and the weights c_v and c_e."""
 
     discount: Tensor
     gae_lambda: Tensor
@@ -70,13 +63,7 @@ class Batch:
 
 
 class Terms(NamedTuple):
-    """The parts of the A2C objective, scalars.
-
-    Attributes:
-        policy: mean surrogate of a step.
-        value: mean squared error of the critic.
-        entropy: mean entropy of the policy, in nat.
-    """
+    """The parts of the A2C objective: means of surrogate, critic's squared error, and entropy of the policy in nat."""
 
     policy: Tensor
     value: Tensor
@@ -105,16 +92,6 @@ def terms(network: Network, params: Params, batch: Batch, coefficients: Coeffici
         value = mean_t (V(s_t) − (⊥A_t + ⊥V(s_t)))²,   entropy = mean_t H(π(·|s_t))
 
     ⊥ stops the gradient to θ alone: A_t stays differentiable in γ and λ. Means are over valid steps.
-
-    Args:
-        network: π and V.
-        params: θ.
-        batch: n environments by T steps.
-        coefficients: γ and λ are used here.
-        estimator: whose surrogate the policy term is.
-
-    Returns:
-        The three terms, to be maximised, minimised and maximised.
     """
     known = None if batch.activations is None else batch.activations.at(params)
     log_probs, value = network(params, batch.observation[:, :-1], coefficients.discount, known)
@@ -145,10 +122,7 @@ def combined(parts: Terms, coefficients: Coefficients) -> Float[Tensor, ""]:
 
 
 def policy_estimator(name: str) -> Estimator:
-    """The estimator of a name may take the place of AD in A2C's policy term.
-
-    Args:
-        name: of `gm_estimators.estimator.CATALOGUE`, or `package.module:function`.
+    """The estimator of a name, as `gm_estimators.load` knows it, if it may take the place of AD in A2C's policy term.
 
     Raises:
         EstimatorError: there is none, or it reads rewards where A2C has advantages, as DiCE and TMAML do.

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from gm_mgrl_atari.games import Games, Step
-from gm_mgrl_atari.laps import Laps
-from gm_mgrl_atari.learner import NotFiniteError
+from gm_mgrl_atari.learner import Laps, NotFiniteError
 from gm_mgrl_atari.network import Activations, Network, Params
 from gm_mgrl_atari.objectives import Batch
 
@@ -20,15 +19,8 @@ class Collector:
     With several groups of environments the network decides for one while the others emulate; that pays where the
     network has a device of its own.
 
-    Args:
-        groups: the environments; all have the same actions.
-        network: π.
-        steps: T.
-        generator: draws actions, on the network's device.
-        device: where batches go.
-        memory_format: of frames, best that of the network's filters.
-        lap: told when a part of the work is done.
-        keep_activations: whether batches have what the network computed, so that learning needn't do it again.
+    The memory format of frames is best that of the network's filters. With `keep_activations` batches have what the
+    network computed, so that learning needn't do it again.
     """
 
     def __init__(
@@ -67,11 +59,7 @@ class Collector:
         return torch.stack([frames.permute(0, 2, 3, 1) for frames in seen], dim=1).movedim(-1, -3)
 
     def collect(self, params: Params) -> Batch:
-        """T steps of every environment with π_θ.
-
-        Raises:
-            NotFiniteError: a probability is NaN.
-        """
+        """T steps of every environment with π_θ."""
         observations = [[observation] for observation in self._observation]
         actions: list[list[Tensor]] = [[] for _ in self._groups]
         steps: list[list[Step]] = [[] for _ in self._groups]

@@ -12,24 +12,12 @@ from torch import Tensor
 from gm_estimators import ascent
 from gm_estimators.metrics import accuracy, bias_sq, student_t_quantile, variance
 from gm_estimators.optimisers import AdamState, adam, linear_decay
-from gm_mgrl_atari.learner import Learner, Point
+from gm_mgrl_atari.learner import Learner, Point, Training
 from gm_mgrl_atari.network import Network, Params
 from gm_mgrl_atari.objectives import Batch, policy_estimator
 from gm_mgrl_atari.rollouts import Collector
-from gm_mgrl_atari.settings import Training
 
-__all__ = [
-    "BASE",
-    "REFERENCE",
-    "VARIANTS",
-    "Estimate",
-    "Quality",
-    "Variant",
-    "jackknife",
-    "last_point",
-    "measure",
-    "windows",
-]
+__all__ = ["REFERENCE", "VARIANTS", "Estimate", "Quality", "Variant", "jackknife", "last_point", "measure", "windows"]
 
 
 @dataclass(frozen=True)
@@ -65,20 +53,12 @@ VARIANTS = (
     Variant("lvc, one batch for all", "lvc", shared_batch=True),
     Variant("lvc, plain ascent", "lvc", adam=False),
 )
-
-
 BASE = "lvc"
 """What the other variants differ from in one thing."""
 
 
 class Estimate(NamedTuple):
-    """A number with its 95% interval over windows; two windows leave it unbounded.
-
-    Attributes:
-        value: the point estimate.
-        low: lower end.
-        high: upper end.
-    """
+    """A number with its 95% interval over windows; two windows leave it unbounded."""
 
     value: float
     low: float
@@ -114,13 +94,11 @@ def last_point(training: Training) -> int:
 
 
 def jackknife(statistic: Callable[[Tensor], Tensor], windows: Tensor) -> Estimate:
-    """A statistic of independent windows with Student's interval (Efron and Stein 1981, "The Jackknife Estimate …").
+    """A statistic of n independent windows with Student's interval (Efron and Stein 1981, "The Jackknife Estimate …").
 
         s² = (n − 1)/n Σ_w (f_w − f̄)²,   f_w = statistic without window w
 
-    Args:
-        statistic: of some windows, a scalar.
-        windows: all n, along the first axis.
+    Windows lie along the first axis; the statistic of some is a scalar.
     """
     value, count = float(statistic(windows)), len(windows)
     if count < 3:
@@ -162,20 +140,8 @@ def measure(
     """The quality of every variant's meta-gradient at one point of a run.
 
     Variants whose inner steps have the same values share their windows. Plain ascent draws windows of its own, with
-    the same learning rate.
-
-    Args:
-        training: K, rates and clipping.
-        network: π and V.
-        point: θ⁰ and Adam's state.
-        logits: φ.
-        collector: draws batches on policy.
-        count: windows.
-        variants: the first is the reference.
-
-    Raises:
-        ValueError: if there are fewer than two windows, too few for a variance, or the point is so late that windows
-            would reach the end of training, where the learning rate is 0 and with it all that φ can do.
+    the same learning rate. The first variant is the reference. A point after `last_point` is refused, as the learning
+    rate reaches 0 from there, and with it all that φ can do.
     """
     if count < 2:
         raise ValueError(f"count: expected at least 2 windows, got {count}")
@@ -257,5 +223,5 @@ def _learner(variant: Variant, training: Training, network: Network) -> Learner:
 
 def _distance(estimates: Tensor, plain: Tensor | None) -> float:
     if plain is None:
-        return float("nan")
+        return math.nan
     return float(((estimates - plain).norm(dim=-1) / plain.norm(dim=-1)).max())

@@ -11,22 +11,14 @@ from jaxtyping import Int, UInt8
 from numpy import ndarray
 
 from gm_mgrl_atari.games import Games, Step
-from gm_mgrl_atari.learner import NotFiniteError
-from gm_mgrl_atari.settings import Training
+from gm_mgrl_atari.learner import NotFiniteError, Training
 from gm_mgrl_atari.trainer import Trainer
 
 __all__ = ["Still", "emulator_rate", "learner_rate"]
 
-ENDLESS = 10**12
-
 
 class Still:
-    """Environments that take no time: every step answers the same random picture.
-
-    Args:
-        envs: how many.
-        actions: of each.
-    """
+    """Environments that take no time: every step answers the same random picture."""
 
     def __init__(self, envs: int, actions: int) -> None:
         self.envs, self.actions = envs, actions
@@ -75,8 +67,7 @@ def learner_rate(
 
     NaN if numbers aren't finite there, so that training may tell why.
     """
-    # however fast, it doesn't come to an end
-    training = replace(training, updates=ENDLESS)
+    training = replace(training, updates=10**12)  # however fast, it doesn't come to an end
     groups = [Still(training.envs, actions)]
     trainer = Trainer(training, groups, device=device, memory_format=memory_format, keep_activations=keep_activations)
 

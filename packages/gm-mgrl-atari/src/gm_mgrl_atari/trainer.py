@@ -16,12 +16,10 @@ from torch import Tensor
 from gm_estimators.optimisers import AdamState, adam, adam_state, constant
 from gm_mgrl_atari import checkpoints
 from gm_mgrl_atari.games import Games
-from gm_mgrl_atari.laps import Laps
-from gm_mgrl_atari.learner import NotFiniteError, Point, require_finite
+from gm_mgrl_atari.learner import Laps, NotFiniteError, Point, Training, require_finite
 from gm_mgrl_atari.network import Network, Params
 from gm_mgrl_atari.objectives import INITIAL_LOGITS, NAMES, Batch, Terms, coefficients
 from gm_mgrl_atari.rollouts import Collector
-from gm_mgrl_atari.settings import Training
 
 Row = dict[str, int | float]
 COLUMNS = (
@@ -138,11 +136,7 @@ class Trainer:
         return {name: value for name, value in self.record().items() if name != "generator"}
 
     def _restored(self, record: dict[str, Any]) -> tuple[Progress, torch.Generator]:
-        """What a checkpoint of the right form holds.
-
-        Raises:
-            CheckpointError: it can't be of this run.
-        """
+        """What a checkpoint of the right form holds; raises `CheckpointError` if it can't be of this run."""
         if reason := _impossible(record, self.training):
             raise checkpoints.CheckpointError(reason)
         like = self.progress.point.params
@@ -172,11 +166,7 @@ class Trainer:
         return progress, generator
 
     def save(self) -> None:
-        """Writes a checkpoint, if there is a folder.
-
-        Raises:
-            NotFiniteError: there is NaN or infinity in it; nothing is written.
-        """
+        """Writes a checkpoint, if there is a folder; raises `NotFiniteError` instead if NaN or infinity is in it."""
         self._save(self.progress.updates, "checkpoint")
 
     def _save(self, updates: int, prefix: str) -> None:
@@ -200,11 +190,7 @@ class Trainer:
         return self.training.inner_steps if online else 1
 
     def kept(self, at: int) -> Progress:
-        """The copy that `run` was asked to keep at a number of updates, now or before it was resumed.
-
-        Raises:
-            CheckpointError: there is none, or it can't be used.
-        """
+        """The copy that `run` was asked to keep at a number of updates, now or before it was resumed."""
         if at not in self._kept:
             if self.folder is None:
                 raise checkpoints.CheckpointError(f"expected one of the updates kept, {sorted(self._kept)}, got {at}")
@@ -227,12 +213,6 @@ class Trainer:
             checkpoint_seconds: time between checkpoints.
             keep_at: numbers of updates at which a copy is kept for good, as point-*.pt.
             on_row: called with each new row.
-
-        Returns:
-            The log.
-
-        Raises:
-            NotFiniteError: a loss, gradient or parameter is NaN or infinite; the last checkpoint is left as it is.
         """
         self._write_log()
         self.lap.start()
@@ -273,11 +253,7 @@ class Trainer:
         return list(self.progress.rows)
 
     def step(self) -> Terms:
-        """One kept update of A2C or of discarding MGRL, or a window of K kept ones; the terms before it.
-
-        Raises:
-            ValueError: training has come to its end.
-        """
+        """One kept update of A2C or of discarding MGRL, or a window of K kept ones; the terms before it."""
         if self.progress.updates >= self.training.updates:
             raise ValueError(f"updates: expected fewer than {self.training.updates} so far, when all are done")
         now, emulated = self.progress, self._collector.emulated

@@ -101,12 +101,17 @@ class Learner:
         """
         start = self.start()
         for left in reversed(range(self.game.updates)):
-            before, estimates = self.policies, self.estimate(start)
-            if estimates.outer is not None and self.game.critic != "none":
-                self.critics = self.critics + self._critic_optimiser.step(self._critics_gradient(estimates.outer))
-            self.policies = self.policies + self._policy_optimiser.step(estimates.gradient)
+            before, estimates = self.policies, self._learn(start)
             start = self.start(looks_ahead=left > 0)
-            yield Update(before, estimates._replace(outer=None), self.policies, _counts(start.evaluation))
+            yield Update(before, estimates, self.policies, _counts(start.evaluation))
+
+    def _learn(self, start: Start) -> Estimates:
+        """Moves critics and policies one step; returns the estimates without the trajectories, megabytes of them."""
+        estimates = self.estimate(start)
+        if estimates.outer is not None and self.game.critic != "none":
+            self.critics = self.critics + self._critic_optimiser.step(self._critics_gradient(estimates.outer))
+        self.policies = self.policies + self._policy_optimiser.step(estimates.gradient)
+        return estimates._replace(outer=None)
 
     def start(self, *, looks_ahead: bool = True) -> Start:
         """Plays at the present policies: the start of a look-ahead, if there is to be one, and the evaluation."""

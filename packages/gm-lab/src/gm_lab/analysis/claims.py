@@ -1,7 +1,7 @@
 """Claims: what each compares, the verdict on it, and the verdicts for the terminal and for claims.json."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,18 +69,19 @@ def alike(label: str, first: "pd.Series[float]", second: "pd.Series[float]") -> 
 
 def at_least(label: str, values: "pd.Series[float]", bound: float) -> Comparison:
     """Whether the mean is above a bound."""
-    if len(values) == 0:
-        return Comparison(label, None, "no data")
-    interval = mean_interval(values)
-    return Comparison(label, interval.mean > bound, str(interval))
+    return _bounded(label, values, lambda mean: mean > bound)
 
 
 def at_most(label: str, values: "pd.Series[float]", bound: float) -> Comparison:
     """Whether the mean is below a bound."""
+    return _bounded(label, values, lambda mean: mean < bound)
+
+
+def _bounded(label: str, values: "pd.Series[float]", holds: Callable[[float], bool]) -> Comparison:
     if len(values) == 0:
         return Comparison(label, None, "no data")
     interval = mean_interval(values)
-    return Comparison(label, interval.mean < bound, str(interval))
+    return Comparison(label, holds(interval.mean), str(interval))
 
 
 def _missing(first: "pd.Series[float]", second: "pd.Series[float]") -> bool:

@@ -68,12 +68,7 @@ def per_unit(frame: "pd.DataFrame", value: str, over: str, **where: Any) -> "pd.
     Raises:
         ValueError: There is no such column.
     """
-    _require(frame, value, over, *where)
-    selected = np.ones(len(frame), dtype=bool)
-    for column, wanted in where.items():
-        selected &= (frame[column] == wanted).to_numpy()
-    means: pd.Series[float] = frame[selected].groupby(over, sort=True)[value].mean()
-    return means
+    return Units(frame, over)(value, **where)
 
 
 def _require(frame: "pd.DataFrame", *columns: str) -> None:

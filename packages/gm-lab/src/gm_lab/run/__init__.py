@@ -21,29 +21,7 @@ from gm_lab.run.settings import (
 from gm_lab.run.store import allowed_to, make_folder, write_atomically
 
 __all__ = [
-    "BadInput",
-    "CellFailed",
-    "Context",
-    "Interrupted",
-    "LiveRows",
-    "Row",
-    "RunSettings",
-    "Tail",
-    "allowed_to",
-    "cell_id",
-    "describe_cell",
-    "late",
-    "make_folder",
-    "parse",
-    "parsed_line",
-    "plain",
-    "provenance",
-    "receiving",
-    "require",
-    "result_settings",
-    "seed_of",
-    "shown_by",
-    "usable_cores",
-    "worker_count",
-    "write_atomically",
-]
+    "BadInput", "CellFailed", "Context", "Interrupted", "LiveRows", "Row", "RunSettings", "Tail", "allowed_to",
+    "cell_id", "describe_cell", "late", "make_folder", "parse", "parsed_line", "plain", "provenance", "receiving",
+    "require", "result_settings", "seed_of", "shown_by", "usable_cores", "worker_count", "write_atomically",
+]  # fmt: skip

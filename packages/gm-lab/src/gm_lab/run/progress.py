@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from typing import Any
 
 SECONDS_BETWEEN_LINES = 10.0
 Display = Callable[[str, int, int], AbstractContextManager[Callable[[], None]]]
@@ -46,22 +47,14 @@ def shown_by(display: Display) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _bar(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
-    from rich import progress as rich_progress
+    from rich import progress as bars
     from rich.console import Console
 
-    columns = (
-        rich_progress.TextColumn("{task.description}"),
-        rich_progress.BarColumn(),
-        rich_progress.MofNCompleteColumn(),
-        rich_progress.TextColumn("cells ·"),
-        rich_progress.TimeElapsedColumn(),
-        rich_progress.TextColumn("elapsed ·"),
-        rich_progress.TimeRemainingColumn(),
-        rich_progress.TextColumn("left"),
-    )
-    with rich_progress.Progress(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task(label, total=total, completed=done)
-        yield lambda: bars.advance(task)
+    columns: list[Any] = ["{task.description}", bars.BarColumn(), bars.MofNCompleteColumn(), "cells ·"]
+    columns += [bars.TimeElapsedColumn(), "elapsed ·", bars.TimeRemainingColumn(), "left"]
+    with bars.Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=total, completed=done)
+        yield lambda: bar.advance(task)
 
 
 @contextlib.contextmanager

@@ -8,12 +8,11 @@ finished. As long as there are cells it has the lowest priority, so that it neve
 import contextlib
 import json
 import os
-import queue
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +23,10 @@ from gm_lab.run.store import write_atomically
 from gm_lab.track.connection import chosen_mode
 from gm_lab.track.curves import Curve, Curves, curve_of, curves_of, steps, thinned
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.2
 INIT_SECONDS = 20.0
 LOWEST = 19  # niceness
 AT_ONCE = {True: 1, False: 4}  # curves sent in parallel, by whether the run is offline, where there is nothing to await
-Tell = Callable[[dict[str, Any]], None]
 
 
 class Ledger:
@@ -75,14 +73,14 @@ class Sender:
     """Sends one run directory to W&B.
 
     Args:
-        spec: What `gm_lab.track.tracker` says about the run: mode, run_dir, app, run_id, config and curves.
-        tell: Takes lines for the driver: warnings, what was sent, how to upload an offline run.
+        about: What `gm_lab.track.tracker` says about the run: mode, run_dir, app, run_id, config and curves.
+        tell: Takes what the driver is to know: warnings, what was sent, how to upload an offline run.
     """
 
-    def __init__(self, spec: dict[str, Any], tell: Tell) -> None:
-        self._spec, self._tell = spec, tell
-        self._run_dir = Path(spec["run_dir"])
-        self._kinds = [Curves.of(kind) for kind in spec["curves"]]
+    def __init__(self, about: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+        self._about, self._tell = about, tell
+        self._run_dir = Path(about["run_dir"])
+        self._kinds = [Curves.of(kind) for kind in about["curves"]]
         self._folder = Path(os.environ.get("WANDB_DIR") or self._run_dir).resolve()
         self._tails: dict[str, Tail] = {}
         self._open: dict[str, Open] = {}
@@ -90,22 +88,30 @@ class Sender:
         self._offline = False
         self._run = self._begun()
 
-    def serve(self, messages: "queue.SimpleQueue[dict[str, Any]]") -> None:
-        """Follows the run until it is over: `{"exit": status}` comes when everything it made is on disk."""
-        done = 0
-        while True:
-            latest: dict[str, Any] = {}
-            with contextlib.suppress(queue.Empty):
-                latest = messages.get(timeout=POLL_SECONDS)
-                while "exit" not in latest:
-                    latest = messages.get_nowait()
-            if latest.get("cells_done", 0) > done:
-                done = latest["cells_done"]
-                self._run.log({"cells_done": done, "cell_seconds": latest["cell_seconds"]}, step=done, commit=True)
-            self._follow()
-            if "exit" in latest:
-                self._end(latest["exit"])
-                return
+    def follow(self, progress: Tail) -> None:
+        """Follows the run until it is over: the line "exit" and the status come when everything it made is on disk.
+
+        Args:
+            progress: Cells done and the seconds that the last one took, a line for each.
+        """
+        exit_code: Any = None
+        while exit_code is None:
+            time.sleep(POLL_SECONDS)
+            rows: list[dict[str, Any]] = list(progress.rows())
+            if rows and rows[-1]["cells_done"] == "exit":
+                exit_code = rows.pop()["cell_seconds"]
+            elif os.getppid() != self._about["driver"]:
+                exit_code = 1
+            if rows:
+                self._run.log(rows[-1], step=rows[-1]["cells_done"], commit=True)
+            self._send_live()
+        threading.Timer(self._about["limit"], os._exit, [1]).start()  # should nobody end us
+        for cell in list(self._open):
+            self._close(cell, exit_code)
+        if exit_code == 0:
+            self._send_outcome()
+            self._send_curves()
+        self._run.finish(exit_code=exit_code)
 
     def _begun(self) -> Any:
         """Begins the experiment's W&B run, online if it can be and is asked for."""
@@ -115,17 +121,17 @@ class Sender:
         import wandb
 
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._offline = chosen_mode(self._spec["mode"], wandb.setup().settings.base_url, self._warn) == "offline"
-        about: Any = (self._spec["run_id"], self._run_dir.name, "experiment", [], self._spec["config"])
+        self._offline = chosen_mode(self._about["mode"], wandb.setup().settings.base_url, self._warn) == "offline"
+        named: Any = (self._about["run_id"], self._run_dir.name, "experiment", [], self._about["config"])
         try:
-            run = self._init(*about)
+            run = self._init(*named)
         except Exception as error:
             if self._offline:
                 raise
             self._warn(f"W&B: {in_a_line(error)}; logging offline")
             self._offline = True
             wandb.teardown()  # it takes the run's id for used
-            run = self._init(*about)
+            run = self._init(*named)
         run.define_metric("cells_done")
         run.define_metric("cell_seconds", step_metric="cells_done")
         if self._offline:
@@ -140,12 +146,12 @@ class Sender:
         if self._offline:
             self._ledger.discard(name)
         run = wandb.init(
-            project=self._spec["app"],
+            project=self._about["app"],
             id=name,
             name=title,
-            group=f"{self._spec['app']}-{self._spec['run_id']}",
+            group=f"{self._about['app']}-{self._about['run_id']}",
             job_type=kind,
-            tags=[self._spec["app"], *(tag[:64] for tag in tags)],
+            tags=[self._about["app"], *(tag[:64] for tag in tags)],
             config=config,
             mode="offline" if self._offline else "online",
             dir=str(self._folder),
@@ -154,9 +160,9 @@ class Sender:
             settings=wandb.Settings(
                 console="off",
                 silent=True,
-                program=self._spec["program"],
+                program=self._about["program"],
                 init_timeout=INIT_SECONDS,
-                x_file_stream_transmit_interval=self._spec["interval"],
+                x_file_stream_transmit_interval=self._about["interval"],
                 x_disable_stats=True,
                 x_transaction_log_flush_interval=1,
                 # a list of all packages takes a tenth of a second: once is enough
@@ -172,21 +178,21 @@ class Sender:
         return Path(run.settings.sync_dir).name if self._offline else None
 
     def _begin_curve(self, curve: Curve) -> Any:
-        config = {"curve": curve.place, **self._spec["config"]}
+        config = {"curve": curve.place, **self._about["config"]}
         run = self._init(self._id(curve), curve.name, "curve", curve.tags, config)
         run.define_metric(curve.kind.x)
         run.define_metric("*", step_metric=curve.kind.x, summary="last,mean")
         return run
 
     def _id(self, curve: Curve) -> str:
-        return f"{self._spec['run_id']}-{curve.id}"
+        return f"{self._about['run_id']}-{curve.id}"
 
     def _finish_curve(self, run: Any, curve: Curve, exit_code: int) -> None:
         folder = self._kept(run)
         run.finish(exit_code=exit_code)
         self._ledger.note(self._id(curve), folder, done=exit_code == 0)
 
-    def _follow(self) -> None:
+    def _send_live(self) -> None:
         """Sends what the live files have gained; ends the W&B runs of cells that are finished."""
         for path in sorted((self._run_dir / FOLDER).glob("*.csv")):
             finished = (self._run_dir / "cells" / f"{path.stem}.json").exists()
@@ -215,14 +221,6 @@ class Sender:
         held = self._open.pop(cell)
         self._finish_curve(held.run, held.curve, exit_code)
 
-    def _end(self, exit_code: int) -> None:
-        for cell in list(self._open):
-            self._close(cell, exit_code)
-        if exit_code == 0:
-            self._outcome()
-            self._send_curves()
-        self._run.finish(exit_code=exit_code)
-
     def _send_curves(self) -> None:
         from gm_lab.analysis.tables import read_results
 
@@ -244,7 +242,7 @@ class Sender:
             for _ in pool.map(send, waiting):
                 pass
 
-    def _outcome(self) -> None:
+    def _send_outcome(self) -> None:
         """Sends headline metrics, the small tables and the figures; results.csv and all else as artifacts."""
         import pandas as pd
         import wandb
@@ -265,7 +263,7 @@ class Sender:
             "figures": sorted((self._run_dir / "figures").glob("*.[ps][nv]g")),
         }
         for kind, paths in files.items():
-            artifact = wandb.Artifact(f"{self._spec['run_id']}-{kind}", type=kind)
+            artifact = wandb.Artifact(f"{self._about['run_id']}-{kind}", type=kind)
             for path in paths:
                 if path.exists():
                     artifact.add_file(str(path), name=path.name, skip_cache=True)
@@ -289,49 +287,30 @@ def services() -> list[int]:
     return numbers
 
 
-def received(lines: Iterable[str], messages: "queue.SimpleQueue[dict[str, Any]]", limit: float) -> None:
-    """Reads what the driver says; when it is over, or the driver is gone, arranges that we are, too, before long."""
-    ended: dict[str, Any] = {"exit": 1}
-    for line in lines:
-        message = json.loads(line)
-        if "exit" in message:
-            ended = message
-            break
-        messages.put(message)
-    messages.put(ended)
-    time.sleep(limit)
-    os._exit(1)
-
-
-def main() -> None:
-    """Runs as `python -m gm_lab.track.sender`; stdin and stdout belong to the driver."""
-    out = os.fdopen(os.dup(1), "w", buffering=1)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)  # W&B may print
-    spec = json.loads(sys.stdin.readline())
-    if spec["gives_way"]:
+def main(folder: Path) -> None:
+    """Runs as `python -m gm_lab.track.sender`, beside the run that a folder is about."""
+    about = json.loads((folder / "run.json").read_text())
+    if about["gives_way"]:
         os.setpriority(os.PRIO_PROCESS, 0, LOWEST)
 
     def tell(message: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError, ValueError):  # the driver is gone
-            out.write(json.dumps(message) + "\n")
+        with contextlib.suppress(OSError), (folder / "answers.jsonl").open("a") as file:  # unless the driver is gone
+            file.write(json.dumps(message) + "\n")
 
-    messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    threading.Thread(target=received, args=(sys.stdin, messages, spec["limit"]), daemon=True).start()
     try:
-        sender = Sender(spec, tell)
+        sender = Sender(about, tell)
         tell({"services": services()})
-        for service in services() if spec["gives_way"] else []:
+        for service in services() if about["gives_way"] else []:
             with contextlib.suppress(OSError):  # its session has a share of its own, where Linux has such shares
                 Path(f"/proc/{service}/autogroup").write_text(str(LOWEST))
-        sender.serve(messages)
+        sender.follow(Tail(folder / "progress.csv"))
     except BaseException as error:  # W&B also raises SystemExit and KeyboardInterrupt subclasses
         tell({"warn": f"W&B: {in_a_line(error)}; going on without it", "sync": None})
     finally:
-        if os.getppid() != spec["driver"]:  # else it does so
-            shutil.rmtree(spec["temporary"], ignore_errors=True)
+        if os.getppid() != about["driver"]:  # else it does so
+            shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)  # W&B's own exit hooks may wait
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))
