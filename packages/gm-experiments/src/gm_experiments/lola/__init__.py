@@ -11,23 +11,9 @@ if TYPE_CHECKING:
     from gm_experiments.lola.measurements import measurements_of
 
 __all__ = [
-    "EXPERIMENT",
-    "Arm",
-    "Game",
-    "Learner",
-    "Settings",
-    "arena",
-    "blocks",
-    "claims",
-    "figures",
-    "learner",
-    "measurements",
-    "measurements_of",
-    "objectives",
-    "problem",
-    "run",
-    "settings",
-]
+    "EXPERIMENT", "Arm", "Game", "Learner", "Settings", "arena", "blocks", "claims", "figures", "learner",
+    "measurements", "measurements_of", "objectives", "problem", "run", "settings",
+]  # fmt: skip
 
 EXPERIMENT = gm_lab.Experiment(
     name="lola_offpolicy",

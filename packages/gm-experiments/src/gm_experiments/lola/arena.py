@@ -16,13 +16,7 @@ from gm_experiments.lola.settings import Arm, Game
 
 @dataclass(frozen=True, eq=False)
 class JointTrajectories:
-    """Trajectories of both learners, perhaps of earlier policies.
-
-    Attributes:
-        outcome: joint outcomes.
-        behaviour: joint log μ of each group of trajectories in player 1's states; `None` on-policy.
-        group: the group of each trajectory.
-    """
+    """Trajectories of both learners; of earlier policies if there is a behaviour, joint log μ of each group."""
 
     outcome: UInt8[Tensor, "seed learner=2 trajectory time"]
     behaviour: Float[Tensor, "seed learner=2 group 5 4"] | None = None
@@ -43,12 +37,7 @@ class JointTrajectories:
 
 
 class Start(NamedTuple):
-    """What was played at the present policies.
-
-    Attributes:
-        samples: what the look-ahead reads there, by role.
-        evaluation: joint outcomes that tell how the players fare.
-    """
+    """What was played at the present policies: a look-ahead's samples by role, and outcomes to evaluate them by."""
 
     samples: Mapping[Role, JointTrajectories]
     evaluation: UInt8[Tensor, "seed trajectory time"]
@@ -65,14 +54,7 @@ class Player(Protocol):
 
 
 class Arena:
-    """Plays as an arm asks, and keeps trajectories of earlier policies for the roles that replay.
-
-    Args:
-        game: what is played.
-        arm: how many trajectories each role has, and whether it replays.
-        policies: which fill the ring, over player 1's states.
-        rng: source of randomness.
-    """
+    """Plays as an arm asks, and keeps trajectories for the roles that replay, at first of the policies given."""
 
     def __init__(
         self, game: Game, arm: Arm, policies: Float[Tensor, "seed player=2 5"], rng: np.random.Generator
@@ -88,12 +70,7 @@ class Arena:
                 self._ring.add(some, policies)
 
     def start(self, policies: Float[Tensor, "seed player=2 5"], *, looks_ahead: bool = True) -> Start:
-        """Plays at the present policies, where both learners see the same: the look-ahead's start and the evaluation.
-
-        Args:
-            policies: over player 1's states.
-            looks_ahead: whether there will be a look-ahead from here.
-        """
+        """Plays at the present policies, where both learners see the same: a look-ahead's start and the evaluation."""
         seeds, evaluation_size = len(policies), self._game.evaluation_size
         roles = [role for role in self._sizes if looks_ahead and role != "outer"]
         if looks_ahead and self._arm.permutation() == "ESS":  # exact steps: their end is played before I or II is read
@@ -119,9 +96,7 @@ class Arena:
         return self._samples(roles, parts, policies)
 
     def replay(
-        self,
-        outcome: UInt8[Tensor, "seed learner=2 trajectory time"],
-        policies: Float[Tensor, "seed learner=2 2 5"],
+        self, outcome: UInt8[Tensor, "seed learner=2 trajectory time"], policies: Float[Tensor, "seed learner=2 2 5"]
     ) -> JointTrajectories:
         """Adds each learner's trajectories to the ring, which that learner then reads."""
         assert self._ring is not None  # made for every arm that replays
@@ -151,10 +126,7 @@ class Arena:
 
 
 def _initial_additions(game: Game, fresh: int) -> list[int]:
-    """The initial trajectories in parts, the remainder first: with a maximum age as large as all additions to come.
-
-    Both learners then leave out equally many, however old these are.
-    """
+    """Sizes of parts, the remainder first: both learners then leave out equally many, whatever the maximum age."""
     if game.max_age is None:
         return [game.replay_capacity]
     whole, rest = divmod(game.replay_capacity, fresh)

@@ -31,16 +31,9 @@ from gm_experiments.lola.objectives import GameSignal
 class Layout:
     """The different blocks: after an outcome, Σ_i 4^{m−i} o_i with o_0 the last one before; then those at the start.
 
-    The first block has the rounds that are left over, so that all others are whole.
-
-    Attributes:
-        blocks: how many make up a trajectory.
-        rounds: m.
-        first: rounds of the first block.
-        codes: how many different blocks there are.
-        entry: 4 s_i + o_i of their rounds, shape `[codes, rounds]`.
-        live: whether a block has that round, same shape.
-        one_hot: [entry of this round = c], shape `[codes × rounds, 20]`, float64.
+    The first block of a trajectory has the rounds that are left over, so that all others have m. `entry` is 4 s_i + o_i
+    of the rounds of each code, `live` whether it has that round, both `[codes, rounds]`; `one_hot` is [entry of this
+    round = c], `[codes × rounds, 20]`.
     """
 
     blocks: int
@@ -76,13 +69,11 @@ def _digits(count: int, device: torch.device) -> Tensor:
 
 
 class DiceBlocks:
-    """W and U (see `games`) of DiCE, or of off-policy DiCE with unclipped ratios.
+    """W and U (see `objectives`) of DiCE, or of off-policy DiCE with unclipped ratios.
 
     Args:
         outcome: joint outcomes, best stored time first.
-        signal: rewards, critic and discount.
         log_ratio: log π¹π²/μ¹μ² (o | s) for each group of trajectories with a behaviour of their own; `None` on-policy.
-        group: the group of each trajectory.
         rounds: m, from 1 to 4.
         dtype: of what is computed for every trajectory.
 
@@ -181,17 +172,7 @@ class DiceBlocks:
 
 
 class _Lanes:
-    """The trajectories, a lane each: what is to be added up over them, with the code of each number.
-
-    Two real numbers that are looked up, or added up, at the same places travel as one complex number.
-
-    Args:
-        at: the blocks.
-        outcome: shape `[time, lane]`.
-        place: where a lane's own tables begin.
-        discount: γ.
-        dtype: of what is computed.
-    """
+    """The trajectories, a lane each; two real numbers read or added at the same places travel as one complex."""
 
     def __init__(self, at: Layout, outcome: Tensor, place: Tensor, discount: float, dtype: torch.dtype) -> None:
         self._dtype = dtype
@@ -224,10 +205,7 @@ class _Lanes:
         return _reverse_cumsum_(self._alpha.clone())[1:], self._code[:-1]
 
     def along(self, score: Tensor, to_go: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Returns B, and gρD, of one or two directions, from y_0 and D of whole blocks, shape `[extra, table, code]`.
-
-        What is returned is only good until the next call.
-        """
+        """Returns B, and gρD, of one or two directions, from y_0 and D of whole blocks; good until the next call."""
         upto = _cumsum_(self._look_up(*score, name="upto"))[:-1]  # of block b: D of block b + 1
         added = self._look_up(*to_go, name="added")
         weight, alpha = self._weight, self._alpha
@@ -242,14 +220,10 @@ class _Lanes:
         return torch.ones_like(self._discount), self._code
 
     def _twice(self, x: Tensor, name: str) -> Tensor:
-        """Each number twice: for both parts of a complex number."""
         return torch.complex(x, x, out=_scratch(name, x.shape, x.dtype.to_complex(), x.device))
 
     def _look_up(self, *tables: Tensor, name: str | None = None) -> Tensor:
-        """The entry of every block in one table `[table, code]`, or in two as a complex number.
-
-        With a name it is only good until that name's next use.
-        """
+        """Each block's entry in one table, or in two as a complex number; with a name good until its next use."""
         flat = [table.to(self._dtype).reshape(-1) for table in tables]
         table = flat[0] if len(flat) == 1 else torch.complex(*flat)
         if table.device.type == "cpu":  # half of what index_select takes; a code is never out of range

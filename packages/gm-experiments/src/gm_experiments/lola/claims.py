@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
 
 class Means:
-    """Each curve's mean of every seed: of the score in the last updates, of the accuracy in all.
-
-    Args:
-        frame: results.csv.
-    """
+    """Each curve's mean of every seed: of the score in the last updates, of the accuracy in all."""
 
     def __init__(self, frame: "pd.DataFrame") -> None:
         self._score = _by_curve(last_updates(frame), "score")

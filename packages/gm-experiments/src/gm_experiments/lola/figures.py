@@ -53,16 +53,9 @@ def _page(frame: "pd.DataFrame", parts: Sequence[str], rows: dict[str, str], wid
     for index, axes in enumerate(figure.axes):
         measure, part = list(rows)[index // len(parts)], parts[index % len(parts)]
         analysis.lines(
-            axes,
-            binned[binned["figure"] == part],
-            "update",
-            measure,
-            by="curve",
-            over="seed",
-            x_label="update",
-            y_label=rows[measure],
-            marks=False,
-        )
+            axes, binned[binned["figure"] == part], "update", measure, by="curve", over="seed",
+            x_label="update", y_label=rows[measure], marks=False,
+        )  # fmt: skip
         if measure == "bias":  # single updates with a short truth would hide all others
             axes.set_ylim(-2, 2)
         if index // len(parts) == 0:
@@ -140,7 +133,6 @@ def closing_table(frame: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _line(curve: str, rows: "pd.DataFrame", replays: bool) -> dict[str, object]:
-    """A line of the closing table."""
     score = analysis.per_unit(last_updates(rows), "score", "seed")
     early = rows[rows["update"] <= 100]
     line: dict[str, object] = {"curve": curve, "score": score.mean(), "worst": score.min(), "best": score.max()}

@@ -42,11 +42,8 @@ class TableAdam:
 class Estimates(NamedTuple):
     """What was estimated at the present policies.
 
-    Attributes:
-        gradient: the meta-gradient that the players follow.
-        outer_exact: the one with an exact outer gradient; `None` if I and II are exact, too.
-        effective_size: of the replayed trajectories' weights; `None` if nothing is replayed.
-        outer: what the outer trajectories say; `None` if there are none.
+    `outer_exact`, with an exact outer gradient, is `None` if I and II are exact, too; `effective_size`, of the weights,
+    if nothing is replayed; and `outer` if there are no outer trajectories.
     """
 
     gradient: Float[Tensor, "seed learner=2 5"]
@@ -57,14 +54,7 @@ class Estimates(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """One update of both players.
-
-    Attributes:
-        before: the policies at which it was made.
-        estimates: the meta-gradients there.
-        after: the policies that it led to.
-        counts: how often each joint outcome 2 a¹ + a² occurs in the evaluation of these.
-    """
+    """One update of both players; it counts each joint outcome 2 a¹ + a² in the evaluation of the policies after."""
 
     before: Float[Tensor, "seed player=2 5"]
     estimates: Estimates
@@ -73,15 +63,7 @@ class Update:
 
 
 class Learner:
-    """Two players who learn by meta-gradients, all seeds at once.
-
-    Args:
-        game: what is played and how it is learnt.
-        curve: how gradients are estimated.
-        seeds: how many runs.
-        rng: source of randomness.
-        dtype: of what is computed for every trajectory.
-    """
+    """Two players who learn by meta-gradients, all seeds at once."""
 
     def __init__(
         self, game: Game, curve: Arm, seeds: int, rng: np.random.Generator, dtype: torch.dtype = torch.float32
@@ -95,10 +77,7 @@ class Learner:
         self._arena = Arena(game, curve, self.policies, rng)
 
     def updates(self) -> Iterator[Update]:
-        """Learns; yields every update when the policies that it led to have been evaluated.
-
-        These are evaluated in one time loop with the start of the next look-ahead.
-        """
+        """Learns; yields every update after its evaluation, in one time loop with the start of the next look-ahead."""
         start = self.start()
         for left in reversed(range(self.game.updates)):
             before, estimates = self.policies, self._learn(start)
@@ -131,11 +110,7 @@ class Learner:
         return Sizes(inner, hessian, read.get("outer", size), shared=self.curve.shared)
 
     def estimate(self, start: Start) -> Estimates:
-        """Estimates the meta-gradient at the present policies.
-
-        Raises:
-            ValueError: if it is not finite.
-        """
+        """Estimates the meta-gradient at the present policies; raises `ValueError` if it is not finite."""
         permutation = self.curve.permutation()
         outer_exact = permutation[:2] + "E"
         wanted = sorted({permutation, outer_exact} - {"EEE"})
@@ -144,14 +119,9 @@ class Learner:
             return Estimates(truth, truth)
         size = self.sizes(start)
         estimates = decompose(
-            self.look_ahead(start),
-            [self.estimator],
-            permutations=wanted,
-            sizes=[size],
-            inner_steps=self.game.inner_steps,
-            inner_lr=self.game.inner_lr,
-            keep_paths=True,
-        )
+            self.look_ahead(start), [self.estimator], permutations=wanted, sizes=[size],
+            inner_steps=self.game.inner_steps, inner_lr=self.game.inner_lr, keep_paths=True,
+        )  # fmt: skip
         name = self.estimator.name
         gradient = estimates[name, permutation, size]
         if not bool(gradient.isfinite().all()):

@@ -17,29 +17,18 @@ AT_ONCE = 100
 
 
 def measurements_of(game: Game, updates: Sequence[Update]) -> dict[str, Float[Tensor, "update seed ..."]]:
-    """Returns the measurements of a run's updates by name.
-
-    Args:
-        game: what was played.
-        updates: at least one.
-    """
+    """Returns the measurements of a run's updates, at least one, by name."""
     parts = [_of_some(game, updates[first : first + AT_ONCE]) for first in range(0, len(updates), AT_ONCE)]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def cooperation(share: Float[Tensor, "*batch outcome=4"], cooperative: int) -> Float[Tensor, "*batch"]:
-    """Returns how often the players cooperate.
-
-    Args:
-        share: of each joint outcome 2 a¹ + a².
-        cooperative: the action that is called so.
-    """
+    """Returns how often the action `cooperative` is taken, from the share of each joint outcome 2 a¹ + a²."""
     how_many = [((outcome >> 1 == cooperative) + (outcome & 1 == cooperative)) / 2 for outcome in range(4)]
     return share @ share.new_tensor(how_many)
 
 
 def _of_some(game: Game, updates: Sequence[Update]) -> dict[str, Tensor]:
-    """The measurements of a few updates."""
     truth = exact_meta_gradients(game, torch.stack([update.before for update in updates]))
     estimate = torch.stack([update.estimates.gradient for update in updates])
     outer_exact = _stacked([update.estimates.outer_exact for update in updates], truth)

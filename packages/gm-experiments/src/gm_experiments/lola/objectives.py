@@ -23,11 +23,7 @@ from gm_estimators.returns import discounts, gae
 
 @runtime_checkable
 class EntrySums(Protocol):
-    """What an estimator makes of a sample: W, d ↦ U, and how often each entry is visited.
-
-    Attributes:
-        weight: the cumulative ratio of each trajectory; `None` without a behaviour policy.
-    """
+    """What an estimator makes of a sample: W, d ↦ U, visits of each entry, and cumulative ratios (`None` on-policy)."""
 
     weight: Float[Tensor, "*batch trajectory"] | None
 
@@ -43,13 +39,7 @@ class EntrySums(Protocol):
 
 @dataclass(frozen=True)
 class GameSignal:
-    """What a sample is judged by.
-
-    Attributes:
-        reward: r(o) of the player whose objective it is.
-        value: its critic V(s); zeros without one.
-        discount: γ.
-    """
+    """What a sample is judged by: r(o) of the player whose objective it is, its critic V(s) or zeros, and γ."""
 
     reward: Float[Tensor, "*batch 4"]
     value: Float[Tensor, "*batch 5"]
@@ -57,14 +47,7 @@ class GameSignal:
 
 
 class GameObjective:
-    """J(φ, θ) as a sample sees it: θ is the opponent's policy, φ the learner's.
-
-    Args:
-        meta_params: φ, in the common states.
-        params: θ, in the common states.
-        learner: which of the players learns, 0 or 1, for every batch element.
-        sums: W and U of the sample.
-    """
+    """J(φ, θ) as a sample sees it, in the common states: θ is the opponent's policy, φ that of `learner`, 0 or 1."""
 
     def __init__(
         self,
@@ -106,20 +89,7 @@ class GameObjective:
 
 
 class StepSums:
-    """W and U of any estimator, round by round.
-
-    Args:
-        estimator: an on-policy estimator; its off-policy form is taken if a behaviour is given.
-        outcome: joint outcomes.
-        log_policy: joint log π¹π²(o | s).
-        signal: rewards, critic and discount.
-        behaviour: joint log μ¹μ²(o | s) of every trajectory.
-        clip: as `OffPolicyTrajectories`.
-        self_normalise: as `OffPolicyTrajectories`.
-
-    Raises:
-        EstimatorError: if the estimator has a τ of its own.
-    """
+    """W and U of any estimator without τ, round by round; off-policy if there is a behaviour, joint log μ¹μ²(o | s)."""
 
     def __init__(
         self,

@@ -25,15 +25,8 @@ LEARNERS = torch.tensor((0, 1))
 class LookAhead:
     """States one update's problem of both learners for `gm_estimators.decompose`.
 
-    Policies are over player 1's states, shape `[seed, learner, state]`: φ the learners' own, θ their opponents'.
-
-    Attributes:
-        game: what is played and how it is learnt.
-        policies: φ.
-        signals: what the trajectories of each role are judged by.
-        start: the trajectories at θ⁰.
-        player: plays at later θ.
-        dtype: of what is computed for every trajectory.
+    Policies are over player 1's states: φ the learners' own, θ their opponents'. `start` has the trajectories at θ⁰,
+    `player` plays at later θ.
     """
 
     game: Game
@@ -83,10 +76,7 @@ class LookAheadPoint:
         return self._heard(role, ExactGameObjective(self._evaluation, whose=0 if role == "outer" else 1))
 
     def draw(self, step: int, rows: Mapping[Role, Rows]) -> dict[Role, JointTrajectories]:
-        """Plays for some roles and returns the trajectories of those numbers.
-
-        A part of a sample costs as much as the whole: all parts then read one stream of random numbers alike.
-        """
+        """Returns those trajectories of whole samples: all parts then read one stream of random numbers alike."""
         ahead = self._ahead
         drawn = ahead.start if step == 0 else ahead.player.play(step, tuple(rows), self._policies)
         return {role: drawn[role].select(numbers) for role, numbers in rows.items()}
@@ -104,15 +94,7 @@ class LookAheadPoint:
 
 
 class SampledObjective(GameObjective):
-    """J_In or J_Out of both learners with the trajectories that it was estimated from.
-
-    Args:
-        meta_params: φ.
-        params: θ.
-        learner: as `GameObjective`.
-        sums: what the estimator made of the trajectories.
-        sample: the trajectories.
-    """
+    """J_In or J_Out of both learners with the trajectories that it was estimated from."""
 
     def __init__(
         self, meta_params: Tensor, params: Tensor, learner: Tensor, sums: EntrySums, sample: JointTrajectories
@@ -122,12 +104,7 @@ class SampledObjective(GameObjective):
 
 
 class ExactGameObjective:
-    """J_In or J_Out of both learners, from gm-exact.
-
-    Args:
-        evaluation: both players' values as each learner sees them, itself first.
-        whose: 0 for the learner's own, 1 for its opponent's.
-    """
+    """J_In (`whose` = 1, the opponent's) or J_Out (0, its own) of both learners, from gm-exact."""
 
     def __init__(self, evaluation: gm_exact.GameEvaluation, whose: int) -> None:
         self._evaluation, self._whose = evaluation, whose
@@ -150,12 +127,7 @@ class ExactGameObjective:
 
 
 class Silenced:
-    """An objective that counts for some learners only: the others' opponents are not expected to move.
-
-    Args:
-        objective: the whole objective.
-        mask: one for those it counts for, zero for the others.
-    """
+    """An objective that counts where the mask is one: the other learners' opponents are not expected to move."""
 
     meta_gradient = None
 
@@ -194,14 +166,7 @@ def exact_meta_gradients(game: Game, policies: Float[Tensor, "*batch 2 5"]) -> F
 def signals(
     game: Game, arm: Arm, estimator: Estimator, critics: Float[Tensor, "seed learner=2 5"]
 ) -> dict[Role, GameSignal]:
-    """Returns what each role's trajectories are judged by: the learners' rewards and critics, or their opponents'.
-
-    Args:
-        game: what is played.
-        arm: says whether a look-ahead that does not replay has a baseline.
-        estimator: takes values or doesn't.
-        critics: V over player 1's states.
-    """
+    """Returns what each role's trajectories are judged by: the learners' rewards and critics, or their opponents'."""
     reward = game.matrix_game().tensor().flatten(-2).expand(len(critics), 2, 4)
     zeros = torch.zeros_like(critics)
     given = critics if game.critic != "none" and estimator.takes_values else zeros
@@ -232,13 +197,9 @@ def pairs(
 
 
 def _sums(
-    estimator: Estimator,
-    sample: JointTrajectories,
-    log_policy: Tensor,
-    signal: GameSignal,
-    game: Game,
+    estimator: Estimator, sample: JointTrajectories, log_policy: Tensor, signal: GameSignal, game: Game,
     dtype: torch.dtype,
-) -> EntrySums:
+) -> EntrySums:  # fmt: skip
     """What the estimator makes of a sample: several rounds at a time for DiCE, round by round for any other."""
     controlled = game.self_normalise or game.clip is not None
     plain = estimator.surrogate is dice and not estimator.self_normalise

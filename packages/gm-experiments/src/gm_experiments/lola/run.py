@@ -15,22 +15,14 @@ DIGITS = 8
 
 
 def prepare(settings: gm_lab.RunSettings) -> gm_lab.Context:
-    """Leaves one thread to each worker, since the workers fill the cores.
-
-    Raises:
-        BadInput: another device than the CPU was asked for.
-    """
+    """Leaves one thread to each worker, since the workers fill the cores, and refuses another device than the CPU."""
     torch.set_num_threads(1)
     require_cpu(settings)
     return gm_lab.Context(settings.run_dir)
 
 
 def run_cell(cell: Cell, _context: gm_lab.Context) -> list[gm_lab.Row]:
-    """Returns the rows of results.csv of one way to estimate.
-
-    Raises:
-        BadInput: if a user's estimator fails, or a number is not finite.
-    """
+    """Returns one cell's rows of results.csv; `BadInput` if a user's estimator fails or a number is not finite."""
     # the same stream for every curve: what two have in common, they draw alike
     rng = np.random.Generator(np.random.SFC64(gm_lab.seed_of(cell.seed, "lola", cell.seeds)))
     try:
@@ -55,15 +47,7 @@ def run_cell(cell: Cell, _context: gm_lab.Context) -> list[gm_lab.Row]:
 
 
 def cooperates(game: Game, action_0: Tensor) -> Tensor:
-    """Returns how probable it is that each player cooperates in each state, in the order of the columns.
-
-    Args:
-        game: says what cooperation is.
-        action_0: the probability of action 0 in each player's own states, `[*batch, player, state]`.
-
-    Returns:
-        Shape `[*batch, player × state]`.
-    """
+    """Returns the players' P(cooperation) by state, in the columns' order, of P(action 0) `[*batch, player, state]`."""
     c = game.matrix_game().cooperative
     d = 1 - c
     order = [0, *(1 + 2 * own + other for own, other in ((c, c), (c, d), (d, c), (d, d)))]

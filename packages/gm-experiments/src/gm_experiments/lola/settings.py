@@ -60,11 +60,7 @@ class Game:
     """Divide the importance ratios by their mean."""
 
     def matrix_game(self) -> "gm_envs_ipd.MatrixGame":
-        """Returns the game that is meant.
-
-        Raises:
-            ValueError: there is no such game, or its payoffs are not eight finite numbers.
-        """
+        """Returns the game that is meant; raises `ValueError` if there is none or it lacks eight finite payoffs."""
         import gm_envs_ipd as envs
 
         if self.payoffs is None:
@@ -76,16 +72,8 @@ class Game:
 class Arm:
     """How many trajectories the look-ahead's gradient (I), its Jacobian (II) and the outer gradient (III) are had from.
 
-    Attributes:
-        name: as in results.csv, whose column `curve` it is.
-        inner: trajectories for I; `None` for exact.
-        hessian: trajectories for II; `None` for exact.
-        outer: trajectories for III; `None` for exact.
-        shared: whether I and II read the same trajectories.
-        replay_inner: whether I adds its trajectories to the ring and reads all of it.
-        replay_hessian: the same for II.
-        baseline: whether a look-ahead that does not replay has the critic's baseline.
-        debias: what the estimator's name has at its end.
+    `None` stands for exact. Who replays adds its trajectories to the ring and reads all of it. `baseline` says whether
+    a look-ahead that doesn't replay has the critic's, `debias` is the end of the estimator's name.
     """
 
     name: str
@@ -150,19 +138,9 @@ trajectories together: of the curves of `debias` each two have one budget."""
 POLICY = tuple(f"cooperate_{player}_{state}" for player in (1, 2) for state in ("start", "CC", "CD", "DC", "DD"))
 KEY = ("figure", "curve", "seed", "update")
 MEASURED = (
-    "score",
-    "score_1",
-    "score_2",
-    "accuracy",
-    "accuracy_outer_exact",
-    "correlation",
-    "correlation_outer_exact",
-    "error_sq",
-    "truth_sq",
-    "effective_size",
-    "bias",
-    "bias_outer_exact",
-)
+    "score", "score_1", "score_2", "accuracy", "accuracy_outer_exact", "correlation", "correlation_outer_exact",
+    "error_sq", "truth_sq", "effective_size", "bias", "bias_outer_exact",
+)  # fmt: skip
 COLUMNS = (*KEY, *MEASURED, *POLICY)
 
 
@@ -199,14 +177,7 @@ class Cell:
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """Returns one cell for each different way to estimate.
-
-    Args:
-        settings: the flags.
-
-    Raises:
-        BadInput: if a flag is out of range.
-    """
+    """Returns one cell for each different way to estimate; raises `BadInput` if a flag is out of range."""
     _check_numbers(settings)
     game = game_of(settings)
     _check_names(settings, game)
@@ -235,11 +206,7 @@ def trajectories_read(cell: Cell) -> int:
 
 
 def estimator_of(game: Game, arm: Arm) -> "Estimator":
-    """Returns the estimator that an arm has in a game.
-
-    Raises:
-        EstimatorError: there is none of that name, or it needs what only the tabular problems have.
-    """
+    """Returns an arm's estimator in a game; raises `EstimatorError` for none, or one for tabular problems only."""
     import gm_estimators as estimators
 
     estimator = estimators.load(game.estimator + arm.debias)
@@ -265,11 +232,7 @@ def blocks_of(game: Game, arm: Arm) -> int:
 
 
 def require_cpu(settings: gm_lab.RunSettings) -> None:
-    """Refuses any other device.
-
-    Raises:
-        BadInput: another one was asked for.
-    """
+    """Raises `BadInput` for any other device."""
     cpu = settings.device in ("auto", "cpu")
     gm_lab.require(settings, "device", "auto or cpu, since this app computes on the CPU", cpu)
 
@@ -292,7 +255,6 @@ def _check_numbers(settings: Settings) -> None:
 
 
 def _check_names(settings: Settings, game: Game) -> None:
-    """Refuses a game or an estimator that there is not."""
     try:
         game.matrix_game()
         blocks = blocks_of(game, Arm(""))
@@ -306,11 +268,7 @@ def _check_names(settings: Settings, game: Game) -> None:
 
 
 def _names(settings: Settings) -> dict[Arm, list[tuple[str, str]]]:
-    """The different ways to estimate, without a name, each with all (figure, curve) that ask for it.
-
-    Raises:
-        BadInput: if a curve is unknown.
-    """
+    """The different ways to estimate, without a name, each with all (figure, curve) that ask for it."""
     figures = [f for f in ARMS if f in settings.figure or ("fig8" in settings.figure and f != "debias")]
     known = [arm.name for figure in figures for arm in ARMS[figure]]
     if unknown := sorted(set(settings.curves or ()) - set(known)):

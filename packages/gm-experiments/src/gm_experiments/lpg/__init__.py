@@ -4,17 +4,8 @@ import gm_lab
 from gm_experiments.lpg.settings import COLUMNS, CURVES, KEY, Settings, cells
 
 __all__ = [
-    "EXPERIMENT",
-    "Settings",
-    "claims",
-    "figures",
-    "lifetimes",
-    "problem",
-    "run",
-    "settings",
-    "study",
-    "training",
-]
+    "EXPERIMENT", "Settings", "claims", "figures", "lifetimes", "problem", "run", "settings", "study", "training",
+]  # fmt: skip
 
 EXPERIMENT = gm_lab.Experiment(
     name="lpg_tabular",

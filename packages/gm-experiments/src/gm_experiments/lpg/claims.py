@@ -14,14 +14,7 @@ if TYPE_CHECKING:
 
 
 class Measured(NamedTuple):
-    """The claims are decided by these means.
-
-    Attributes:
-        end: per task, at the end of a lifetime.
-        mean: per task, over a lifetime.
-        study: per MDP, of estimates whose updates and outer gradient are exact.
-        steps: every K of the study.
-    """
+    """The claims are decided by means per task, at a life's end and over it, and per MDP where all else is exact."""
 
     end: Units
     mean: Units

@@ -24,13 +24,7 @@ Trial = tuple[dict[str, float], Callable[[], Rule]]
 
 
 class Tasks:
-    """Tabular tasks of one size stand along the first axis, and agents sample in them.
-
-    Args:
-        drawn: the tasks.
-        discount: γ.
-        horizon: T.
-    """
+    """Tabular tasks of one size stand along the first axis, and agents sample in them."""
 
     def __init__(self, drawn: Sequence[envs.MDP], discount: float, horizon: int) -> None:
         self.drawn, self.discount, self.horizon = list(drawn), discount, horizon
@@ -109,10 +103,7 @@ def learnt(inner: Inner, weights: Weights, inner_lr: float) -> Rule:
 
 
 def policy_gradient(inner_lr: float, discount: float) -> Rule:
-    """Makes the rule of Williams (1992), with the mean of the other trajectories as baseline.
-
-    θ ← θ + α/n Σ_n Σ_t ∇log π(a_t | s_t) (G_t − mean of the other trajectories' G_t)
-    """
+    """Makes the rule θ ← θ + α/n Σ_n Σ_t ∇log π(a_t | s_t) (G_t − the others' mean G_t) (Williams 1992)."""
 
     def rule(agent: Agent, sample: Experience) -> Agent:
         to_go = estimators.returns.returns_to_go(sample.reward, discount)
@@ -124,14 +115,7 @@ def policy_gradient(inner_lr: float, discount: float) -> Rule:
 
 
 class ActorCritic:
-    """It is the policy gradient with advantages of a critic that each agent learns from its own trajectories.
-
-    Args:
-        inner_lr: α.
-        critic_lr: size of a critic's step towards the mean λ-return of each state visited.
-        gae_lambda: λ.
-        discount: γ.
-    """
+    """It is the policy gradient with advantages of a critic that each agent learns from its own λ-returns."""
 
     def __init__(self, inner_lr: float, critic_lr: float, gae_lambda: float, discount: float) -> None:
         self._inner_lr, self._critic_lr, self._lambda, self._discount = inner_lr, critic_lr, gae_lambda, discount

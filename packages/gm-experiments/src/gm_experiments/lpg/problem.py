@@ -21,12 +21,8 @@ EMBEDDING = 16
 class Experience(NamedTuple):
     """Agents leave these trajectories; after the end of an episode they stay in a state without reward.
 
-    Attributes:
-        state: s_0 … s_T, shape `[*batch, trajectory, T + 1]`.
-        action: a_0 … a_{T−1}, shape `[*batch, trajectory, T]`.
-        reward: r_0 … r_{T−1}.
-        termination: d_t, 1 if the episode is over after step t.
-        weight: of each trajectory in a mean over them, shape `[*batch, trajectory]`; `None` for 1/n.
+    States are `[*batch, trajectory, T + 1]`, all else `[*batch, trajectory, T]`: `termination` is 1 if the episode is
+    over after that step. `weight` `[*batch, trajectory]` is that of a trajectory in a mean, `None` for 1/n.
     """
 
     state: Tensor
@@ -37,12 +33,7 @@ class Experience(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """The rule wants this of an agent at each step.
-
-    Attributes:
-        policy: π̂_t, shape `[*batch, trajectory, T]`.
-        log_prediction: log ŷ_t, shape `[*batch, trajectory, T, m]`.
-    """
+    """The rule wants π̂_t `[*batch, trajectory, T]` and log ŷ_t `[*batch, trajectory, T, m]` of an agent at a step."""
 
     policy: Tensor
     log_prediction: Tensor
@@ -52,11 +43,8 @@ class Targets(NamedTuple):
 class Inner:
     """The targets move an agent in this way.
 
-    Attributes:
-        discount: γ, an input of the rule.
-        prediction_weight: α_y.
-        estimator: its surrogate gives the update, and with it the update's derivative in θ.
-        correction: whether that derivative knows that θ also decides which trajectories there are.
+    The estimator's surrogate gives the update and its derivative in θ; with `correction` that derivative knows that θ
+    also decides which trajectories there are.
     """
 
     discount: float
@@ -78,15 +66,7 @@ class Inner:
         The first term is the gradient of the estimator's surrogate with π̂_t as advantage and as reward to go, on which
         estimators agree; in ∂u/∂θ, where π̂ and ŷ are functions of θ, they differ. With `correction` the update of
         each trajectory is multiplied by □(Σ_t log π(a_t | s_t)), and the mean of ∂u/∂θ is the derivative of E[u].
-
-        Args:
-            weights: φ; with the batch axes of θ in front if every agent has a rule of its own.
-            agent: θ.
-            sample: trajectories drawn at θ.
-            kept: the targets are appended here.
-
-        Raises:
-            EstimatorError: if a user's surrogate fails.
+        The weights φ have the batch axes of θ in front if every agent has a rule of its own; `kept` gets the targets.
         """
         targets = rule(weights, agent, sample, self.discount)
         if kept is not None:
@@ -105,14 +85,7 @@ class Inner:
 
 
 def new_rule(hidden: int, predictions: int, generator: torch.Generator, dtype: torch.dtype) -> Weights:
-    """Draws φ⁰ uniformly within ±1/√(inputs) (LSTM: ±1/√hidden), so that the first targets are close to zero.
-
-    Args:
-        hidden: size of the LSTM.
-        predictions: m, length of a prediction vector.
-        generator: source of randomness.
-        dtype: of the weights.
-    """
+    """Draws φ⁰ uniformly within ±1/√(inputs) (LSTM: ±1/√hidden), so that the first targets are close to zero."""
     sizes = {
         "embed_1": (EMBEDDING, predictions, predictions),
         "embed_2": (1, EMBEDDING, EMBEDDING),
@@ -138,42 +111,25 @@ def rule(weights: Weights, agent: Agent, sample: Experience, discount: float) ->
 
     with y(s) the agent's prediction, a distribution over m outcomes without a meaning of their own, and e a small
     network that makes one number of it.
-
-    Args:
-        weights: φ.
-        agent: θ.
-        sample: trajectories drawn at θ.
-        discount: γ.
     """
     chosen = chosen_of(agent[POLICY].softmax(-1), sample)
     # embedded state by state, as there are fewer of them than steps
     embedded = linear(weights, "embed_2", linear(weights, "embed_1", agent[PREDICTION].softmax(-1)).tanh())
     place = sample.state.flatten(-2)
     seen = embedded.squeeze(-1).gather(-1, place).reshape(sample.state.shape)
-    signals = [
-        sample.reward,
-        sample.termination,
-        torch.full_like(chosen, discount),
-        chosen,
-        seen[..., :-1],
-        seen[..., 1:],
-    ]
+    gamma = torch.full_like(chosen, discount)
+    signals = [sample.reward, sample.termination, gamma, chosen, seen[..., :-1], seen[..., 1:]]
     hidden = backward_lstm(weights, torch.stack(signals, -1))
     policy, prediction = (linear(weights, name, hidden) for name in ("policy", "prediction"))
     return Targets(time_last(policy).squeeze(-1), time_last(prediction.log_softmax(-1)))
 
 
 def backward_lstm(weights: Weights, inputs: Tensor) -> Tensor:
-    """Returns the states of an LSTM that goes from the last step to the first (Hochreiter and Schmidhuber 1997).
+    """Returns an LSTM's states h_0 … h_{T−1} from the last step to the first (Hochreiter and Schmidhuber 1997).
 
         (i, f, g, o) = W x_t + U h_{t+1} + b,   c_t = σ(f) c_{t+1} + σ(i) tanh(g),   h_t = σ(o) tanh(c_t)
 
-    Args:
-        weights: φ.
-        inputs: x_0 … x_{T−1}, shape `[*batch, trajectory, time, feature]`.
-
-    Returns:
-        h_0 … h_{T−1}, shape `[time, *batch, trajectory, hidden]`.
+    The inputs x are `[*batch, trajectory, time, feature]`, the states `[time, *batch, trajectory, hidden]`.
     """
     driven = linear(weights, "input", inputs.movedim(-2, 0))
     recurrent = weights["recurrent"].mT
@@ -236,8 +192,7 @@ class _Directed(torch.autograd.Function):
 def directed(params: Agent, direction: Agent) -> Tensor:
     """Returns an objective whose gradient is a given direction u(φ, θ), be that the gradient of a function or not.
 
-    Whoever differentiates that gradient again finds ∂u/∂φ and ∂u/∂θ, so that `gm_estimators.inner_loop` and
-    `meta_gradient` take a learnt update rule as they take an objective.
+    That gradient's derivatives are ∂u/∂φ and ∂u/∂θ: `gm_estimators` takes a learnt update rule as an objective.
     """
     terms: list[Tensor] = [_Directed.apply(params[name], direction[name]) for name in params]
     return torch.stack(terms).sum()

@@ -19,11 +19,7 @@ CHECKPOINT_WINDOWS = 25
 
 
 def prepare(settings: Settings) -> gm_lab.Context:
-    """Gives each worker one thread, since the workers fill the cores.
-
-    Raises:
-        BadInput: the device is another than the CPU.
-    """
+    """Gives each worker one thread, since the workers fill the cores, and refuses another device than the CPU."""
     torch.set_num_threads(1)
     if settings.device not in ("auto", "cpu"):
         raise gm_lab.BadInput(f"--device: expected auto or cpu, got {settings.device!r}")
@@ -31,11 +27,7 @@ def prepare(settings: Settings) -> gm_lab.Context:
 
 
 def run_cell(cell: LpgCell, context: gm_lab.Context) -> list[gm_lab.Row]:
-    """Computes the rows of results.csv of one cell.
-
-    Raises:
-        BadInput: a user's estimator fails.
-    """
+    """Computes the rows of results.csv of one cell; raises `BadInput` if a user's estimator fails."""
     with estimators_are_input():
         if cell.part == "gradient":
             rows = gradient_rows(cell)
@@ -89,10 +81,7 @@ def _means(scores: Sequence[float], parts: int = 30) -> list[tuple[int, float]]:
 
 
 def tuned_rows(cell: LpgCell, trials: Sequence[lifetimes.Trial]) -> list[gm_lab.Row]:
-    """Tunes a rule in training tasks of each kind, for the end of a lifetime and for the mean over it.
-
-    The rows are its scores there and, at the best setting for either, in the held-out tasks.
-    """
+    """Tunes a rule for a lifetime's end and for its mean; the rows also score the best settings in held-out tasks."""
     rows: list[gm_lab.Row] = []
     for kind in lifetimes.KINDS:
         tasks = tasks_of(cell, "tuning", kind, cell.lpg.side, cell.tuning_tasks)

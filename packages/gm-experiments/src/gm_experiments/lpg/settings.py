@@ -18,13 +18,10 @@ TEXT = ("figure", "rule", "kind", "task", "estimator", "permutation")
 CURVES = (
     gm_lab.Curves(by=("figure", "rule", "kind", "seed"), x="update", y=("score",), over="task", figures=("learning",)),
     gm_lab.Curves(
-        by=("figure", "estimator", "permutation", "sample_size"),
-        x="inner_steps",
-        y=("accuracy", "variance", "bias_sq"),
-        over="mdp",
-        figures=("gradient",),
+        by=("figure", "estimator", "permutation", "sample_size"), x="inner_steps",
+        y=("accuracy", "variance", "bias_sq"), over="mdp", figures=("gradient",),
     ),
-)
+)  # fmt: skip
 LEARNT, HAND_MADE = "lpg", ("policy_gradient", "actor_critic")
 FOR_THE_MEAN = "_for_the_mean"
 """Ends the name of a rule that is tuned for the mean over a lifetime instead of its end."""
@@ -165,11 +162,7 @@ class LpgCell:
 
 
 def cells(settings: Settings) -> list[LpgCell]:
-    """Returns the longest cells first: rules to learn, rules to tune, then the study.
-
-    Raises:
-        BadInput: a flag is out of range.
-    """
+    """Returns the longest cells first: rules to learn, rules to tune, then the study; `BadInput` for a bad flag."""
     require_flags(settings)
     lpg = Lpg(**{field.name: getattr(settings, field.name) for field in fields(Lpg)})
     held_out = settings.held_out, settings.held_out_side
@@ -187,11 +180,7 @@ def cells(settings: Settings) -> list[LpgCell]:
 
 
 def require_flags(settings: Settings) -> None:
-    """Refuses flags that are out of range.
-
-    Raises:
-        BadInput: there is one.
-    """
+    """Raises `BadInput` if a flag is out of range."""
     import gm_estimators as estimators
 
     for names, expected, holds in RANGES:

@@ -13,17 +13,8 @@ import gm_estimators as estimators
 import gm_exact
 import gm_lab
 from gm_estimators.parameters import Params, as_dict, gradient
-from gm_experiments.lpg.problem import (
-    POLICY,
-    PREDICTION,
-    Agent,
-    Experience,
-    Inner,
-    Weights,
-    chosen_of,
-    directed,
-    new_rule,
-)
+from gm_experiments.lpg import problem as lpg
+from gm_experiments.lpg.problem import POLICY, PREDICTION, Agent, Experience, Inner, Weights
 from gm_experiments.lpg.settings import CORRECTED
 
 F64 = torch.float64
@@ -46,13 +37,7 @@ class Tiny:
 
 
 class TinyProblem:
-    """Agents are somewhere in their lives in tiny MDPs; meta-gradients of a rule there are exact or sampled.
-
-    Args:
-        tiny: their sizes.
-        mdps: how many MDPs, the first batch axis.
-        rng: source of randomness.
-    """
+    """Agents are somewhere in their lives in tiny MDPs; meta-gradients of a rule there are exact or sampled."""
 
     def __init__(self, tiny: Tiny, mdps: int, rng: np.random.Generator) -> None:
         self.tiny = tiny
@@ -78,7 +63,7 @@ class TinyProblem:
             PREDICTION: torch.from_numpy(rng.normal(0, 0.5, (mdps, tiny.states, tiny.predictions))),
         }
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        self.weights = new_rule(tiny.hidden, tiny.predictions, generator, F64)
+        self.weights = lpg.new_rule(tiny.hidden, tiny.predictions, generator, F64)
 
     def inner(self, name: str) -> Inner:
         """Returns the rule's update under the name of an estimator."""
@@ -104,12 +89,7 @@ class TinyProblem:
         """Returns ∇φ J(θᴷ) of every MDP, from exact updates and the expected derivatives of an estimator.
 
         As samples of different steps are independent, it is the expectation of the estimate whose updates and outer
-        gradient are exact; with the correction it is the truth.
-
-        Args:
-            name: of an estimator, or `CORRECTED`.
-            weights: φ, with an axis for the MDPs in front.
-            inner_steps: K.
+        gradient are exact; with the correction it is the truth. The weights φ have an axis for the MDPs in front.
         """
 
         def inner(phi: Params, theta: Params, _step: int) -> Tensor:
@@ -171,24 +151,19 @@ class TinyProblem:
             sample = self._draw(theta, uniform("outer", 0))
             to_go = estimators.returns.returns_to_go(sample.reward, self.tiny.discount)
             discount = self.tiny.discount ** torch.arange(self.tiny.horizon)
-            return (chosen_of(theta[POLICY].log_softmax(-1), sample) * discount * to_go).sum(-1).mean(-1)
+            return (lpg.chosen_of(theta[POLICY].log_softmax(-1), sample) * discount * to_go).sum(-1).mean(-1)
 
         exact = self.updates(inner_steps) if permutation[0] == "E" else []
 
         def given(_phi: Params, params: Params, step: int) -> Tensor:
             theta = as_dict(params)
-            return directed(theta, {key: u.expand_as(theta[key]) for key, u in exact[step].items()})
+            return lpg.directed(theta, {key: u.expand_as(theta[key]) for key, u in exact[step].items()})
 
         start = {key: t.unsqueeze(1).expand(-1, repeats, -1, -1).clone() for key, t in self.agent.items()}
         meta_gradient = estimators.meta_gradient(
-            self.spread(repeats),
-            start,
-            inner=given if exact else sampled,
-            hessian=sampled if exact else None,
-            outer=outer,
-            inner_steps=inner_steps,
-            inner_lr=self.tiny.inner_lr,
-        )
+            self.spread(repeats), start, inner=given if exact else sampled, hessian=sampled if exact else None,
+            outer=outer, inner_steps=inner_steps, inner_lr=self.tiny.inner_lr,
+        )  # fmt: skip
         return flat(as_dict(meta_gradient))
 
     def _draw(self, agent: Agent, uniform: Tensor) -> Experience:
@@ -201,16 +176,7 @@ class TinyProblem:
 def measurements(
     problem: TinyProblem, names: Sequence[str], sizes: Sequence[int], inner_steps: int, *, repeats: int, seed: int
 ) -> Iterator[gm_lab.Row]:
-    """Measures how estimates differ from the exact meta-gradient at one K, squares in units of its own ‖g‖².
-
-    Args:
-        problem: the tiny problems.
-        names: of estimators.
-        sizes: trajectories of an update.
-        inner_steps: K.
-        repeats: independent estimates of each MDP.
-        seed: of random numbers that all estimates have in common.
-    """
+    """Measures how estimates differ from the exact meta-gradient at one K, squares in units of its own ‖g‖²."""
     tiny, mdps = problem.tiny, len(problem.mdp.reward)
     truth = flat(problem.expected_meta_gradient(CORRECTED, problem.spread(), inner_steps))
     square = truth.square().sum(-1)
@@ -229,12 +195,9 @@ def measurements(
                 "bias_sq": estimators.metrics.bias_sq(estimates, truth) / square,
                 **{key: value if permutation == "ESE" else value * torch.nan for key, value in exact.items()},
             }
-            label: gm_lab.Row = {
-                "estimator": name,
-                "permutation": permutation,
-                "sample_size": size,
-                "inner_steps": inner_steps,
-            }
+            label = dict[str, str | int | float](
+                estimator=name, permutation=permutation, sample_size=size, inner_steps=inner_steps
+            )
             for mdp in range(mdps):
                 yield {**label, "mdp": mdp, **{key: float(value[mdp]) for key, value in values.items()}}
 

@@ -11,40 +11,26 @@ from torch import Tensor
 import gm_envs_tabular as envs
 import gm_estimators as estimators
 from gm_estimators.parameters import Params, as_dict
+from gm_experiments.lpg import problem as lpg
 from gm_experiments.lpg.lifetimes import ACTIONS, F32, KINDS, Tasks, advantages, draw_task
-from gm_experiments.lpg.problem import (
-    POLICY,
-    PREDICTION,
-    Agent,
-    Experience,
-    Inner,
-    Targets,
-    chosen_of,
-    new_agent,
-    new_rule,
-)
+from gm_experiments.lpg.problem import POLICY, PREDICTION, Agent, Experience, Inner, Targets
 from gm_experiments.lpg.settings import Lpg
 
 
 class MetaTraining:
-    """Lives overlap, and after each window of K updates Adam moves the rule.
-
-    Args:
-        settings: all of it.
-        rng: source of randomness.
-    """
+    """Lives overlap, and after each window of K updates Adam moves the rule."""
 
     def __init__(self, settings: Lpg, rng: np.random.Generator) -> None:
         self.settings, self._rng = settings, rng
         estimator = estimators.load(settings.estimator, suffixes=False)
         self.inner = Inner(settings.discount, settings.prediction_weight, estimator)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        drawn = new_rule(settings.hidden, settings.predictions, generator, F32)
+        drawn = lpg.new_rule(settings.hidden, settings.predictions, generator, F32)
         self.weights = {name: weight.requires_grad_() for name, weight in drawn.items()}
         self._optimiser = torch.optim.Adam(list(self.weights.values()), lr=settings.meta_lr, betas=(0.9, 0.99))
         self.tasks = self._posed([self._draw(i) for i in range(settings.tasks)])
         states = settings.side**2 + 1
-        self.agent = new_agent((settings.tasks,), states, ACTIONS, settings.predictions, F32)
+        self.agent = lpg.new_agent((settings.tasks,), states, ACTIONS, settings.predictions, F32)
         self.critic = torch.zeros(settings.tasks, states)
         self.windows = 0
         self.scores: list[float] = []
@@ -94,7 +80,7 @@ class MetaTraining:
         self.tasks = self._posed([again.get(i, task) for i, task in enumerate(self.tasks.drawn)])
 
     def _outer(self, agent: Agent, sample: Experience, kept: Sequence[Targets]) -> Tensor:
-        """Returns the advantage actor-critic's objective at θᴷ of each task, regularised as in Oh et al. 2020.
+        """The advantage actor-critic's objective at θᴷ of each task, regularised as in Oh et al. 2020.
 
             J = Σ_t γᵗ A_t log π(a_t | s_t) / scale + β₀ Σ_t H(π(s_t)) + β₁ H(y) − β₂ Σ_steps (π̂² + ŷ²)
 
@@ -104,7 +90,7 @@ class MetaTraining:
         advantage, self.critic = advantages(self.critic, sample, s.discount, s.gae_lambda, s.critic_lr)
         log_policy = agent[POLICY].log_softmax(-1)
         discounted = s.discount ** torch.arange(s.horizon) * advantage
-        actor = (discounted * chosen_of(log_policy, sample)).sum(-1).mean(-1) / self.tasks.scale.to(F32)
+        actor = (discounted * lpg.chosen_of(log_policy, sample)).sum(-1).mean(-1) / self.tasks.scale.to(F32)
         unsure = _entropy(log_policy).gather(-1, sample.state[..., :-1].flatten(-2)).mean(-1) * s.horizon
         penalty = sum(
             (t.policy.square().mean((-1, -2)) + t.log_prediction.exp().square().mean((-1, -2, -3)) for t in kept),
@@ -123,24 +109,15 @@ class MetaTraining:
         record = {
             "weights": {name: weight.detach() for name, weight in self.weights.items()},
             "optimiser": self._optimiser.state_dict(),
-            "transition": transition,
-            "reward": reward,
-            "agent": self.agent,
-            "critic": self.critic,
-            "windows": self.windows,
-            "scores": self.scores,
-            "rng": self._rng.bit_generator.state,
-        }
+            "transition": transition, "reward": reward, "agent": self.agent, "critic": self.critic,
+            "windows": self.windows, "scores": self.scores, "rng": self._rng.bit_generator.state,
+        }  # fmt: skip
         buffer = io.BytesIO()
         torch.save(record, buffer)
         return buffer.getvalue()
 
     def restore(self, state: bytes) -> None:
-        """Goes on from a saved state of the same settings.
-
-        Raises:
-            Exception: whatever a damaged file leads to; nothing is changed then.
-        """
+        """Goes on from a saved state of the same settings; a damaged one raises anything and changes nothing."""
         record: dict[str, Any] = torch.load(io.BytesIO(state), weights_only=True)
         drawn = [envs.MDP(*tables) for tables in zip(record["transition"], record["reward"], strict=True)]
         tasks, scores, windows = self._posed(drawn), list(record["scores"]), int(record["windows"])

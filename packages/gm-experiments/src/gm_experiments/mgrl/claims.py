@@ -22,11 +22,7 @@ PAPER = {"estimator": None, "inner_steps": 3, "schedule": "discard"}
 
 
 class Runs:
-    """They are the logged runs, compared by what is left at their ends.
-
-    Args:
-        log: the rows of results.csv that have returns.
-    """
+    """They are the logged runs, compared by what is left at their ends."""
 
     def __init__(self, log: "pd.DataFrame") -> None:
         self.games = games_of(log)
@@ -88,12 +84,7 @@ def claims(settings: Settings, frame: "pd.DataFrame") -> list[Verdict]:
 
 
 def verdicts(settings: Mapping[str, object], frame: "pd.DataFrame") -> list[Verdict]:
-    """Decides the claims; returns count only where the settings are the paper's.
-
-    Args:
-        settings: of the run, by name.
-        frame: results.csv.
-    """
+    """Decides the claims; returns count only where the settings are the paper's."""
     other = {name: settings[name] for name, value in PAPER.items() if settings[name] != value}
     measured = frame[frame["figure"] == "gradient"].dropna(subset=["distance"]).groupby("variant")["distance"]
     one, several = (measured.agg(list).get(name, []) for name in ("lvc, K=1", "lvc"))

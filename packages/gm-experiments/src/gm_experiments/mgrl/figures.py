@@ -47,12 +47,8 @@ def _returns(log: "pd.DataFrame") -> "Figure":
     figure = analysis.panels(games[:columns], width=3.4, height=2.9, rows=rows, share_y=False)
     for axes, game in zip(figure.axes, games, strict=False):
         axes.set_title(game, fontsize=10, loc="left")
-        _over_steps(
-            axes,
-            log[(log["game"] == game) & log["episode_return"].notna()],
-            "episode_return",
-            "return of finished games",
-        )
+        finished = log[(log["game"] == game) & log["episode_return"].notna()]
+        _over_steps(axes, finished, "episode_return", "return of finished games")
     for axes in figure.axes[len(games) :]:
         axes.set_axis_off()
     analysis.shared_legend(figure)
@@ -69,7 +65,6 @@ def _meta_parameters(log: "pd.DataFrame") -> "Figure":
 
 
 def _over_steps(axes: "Axes", log: "pd.DataFrame", value: str, label: str) -> None:
-    """Draws a value of each algorithm over environment steps."""
     analysis.lines(
         axes, log.assign(millions=log["env_steps"] / 1e6), "millions", value, by="algorithm", over="seed",
         labels=LABELS, x_label="environment steps, millions", y_label=label, marks=False,
@@ -115,7 +110,6 @@ def _magnitudes(axes: "Axes", values: "pd.Series[float]") -> None:
 
 
 def _time(rows: "pd.DataFrame") -> "Figure":
-    """Draws the parts of the wall time, means over games and seeds."""
     parts = rows[list(SECONDS)].groupby(rows["algorithm"]).sum()
     shares = parts.div(parts.sum(axis=1), axis=0).mul(100)
     figure = analysis.panels([""], width=7.2, height=1.3 + 0.4 * len(shares))
@@ -123,14 +117,9 @@ def _time(rows: "pd.DataFrame") -> "Figure":
     done = 0 * shares[SECONDS[0]]
     for k, (part, column) in enumerate(zip(PARTS, SECONDS, strict=True)):
         axes.barh(
-            [LABELS[name] for name in shares.index],
-            shares[column],
-            left=done,
-            color=f"C{k}",
-            edgecolor="white",
-            hatch=("", "//")[k % 2],
-            label=part,
-        )
+            [LABELS[name] for name in shares.index], shares[column], left=done, color=f"C{k}", edgecolor="white",
+            hatch=("", "//")[k % 2], label=part,
+        )  # fmt: skip
         done = done + shares[column]
     axes.invert_yaxis()
     axes.set_xlabel("share of the wall time, per cent")

@@ -10,7 +10,7 @@ import torch
 
 import gm_lab
 import gm_mgrl_atari as mgrl
-from gm_experiments.mgrl.settings import ENDS, MEASURES, SECONDS, MgrlCell, Settings, cells, completed
+from gm_experiments.mgrl.settings import INTERVALS, MEASURES, SECONDS, MgrlCell, Settings, cells, completed
 from gm_lab.run import usable_cores, worker_count
 from gm_mgrl_atari import study, throughput
 
@@ -28,11 +28,7 @@ class AtariContext(gm_lab.Context):
 
 
 def prepare(settings: Settings) -> AtariContext:
-    """Gives each worker its share of the cores, or the GPU.
-
-    Raises:
-        BadInput: the device is not there, or does not work.
-    """
+    """Gives each worker its share of the cores, or the GPU; raises `BadInput` if the device is not there or broken."""
     device = "cpu" if settings.device == "auto" else settings.device
     kind, _, index = device.partition(":")
     there = torch.cuda.device_count() if kind == "cuda" and torch.cuda.is_available() else 0
@@ -60,11 +56,7 @@ def threads_of(settings: Settings) -> int:
 
 
 def run_cell(cell: MgrlCell, context: AtariContext) -> list[gm_lab.Row]:
-    """Computes the rows of results.csv of one run.
-
-    Raises:
-        BadInput: none of its checkpoints can be used.
-    """
+    """Computes the rows of results.csv of one run."""
     training = cell.training
     common: gm_lab.Row = {"game": cell.game, "algorithm": training.algorithm, "seed": cell.seed}
     rates = throughput_of(cell, context)
@@ -83,11 +75,7 @@ def run_cell(cell: MgrlCell, context: AtariContext) -> list[gm_lab.Row]:
 
 
 def trainer_of(cell: MgrlCell, context: AtariContext) -> mgrl.Trainer:
-    """Makes the trainer, which goes on from the run's checkpoint if there is one.
-
-    Raises:
-        BadInput: none of its checkpoints can be used.
-    """
+    """Makes the trainer, which goes on from the run's checkpoint; `BadInput` if there are some, but none is usable."""
     try:
         return mgrl.Trainer(
             cell.training,
@@ -189,10 +177,7 @@ def gradient_rows(cell: MgrlCell, context: AtariContext, trainer: mgrl.Trainer, 
 
 def columns_of(quality: study.Quality) -> gm_lab.Row:
     """Turns what a variant's meta-gradients are like into columns."""
-    intervals = {
-        f"{measure}{end}": value
-        for measure in MEASURES
-        for end, value in zip(ENDS, getattr(quality, measure), strict=True)
-    }
+    values = [value for measure in MEASURES for value in getattr(quality, measure)]
+    intervals = dict(zip(INTERVALS, values, strict=True))
     mean = {f"gradient_{name}": value for name, value in zip(mgrl.NAMES, quality.mean, strict=True)}
     return {"distance": quality.distance, **intervals, **mean}

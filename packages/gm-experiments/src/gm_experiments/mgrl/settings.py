@@ -18,13 +18,9 @@ PAPER_GAMES = ("Asteroids", "Qbert", "Tennis", "BeamRider", "Alien", "Assault", 
 NAMES = ("gamma", "gae_lambda", "value_coef", "entropy_coef")
 """The coefficients that are learnt, as `gm_mgrl_atari` names them."""
 PARTS = (
-    "emulation",
-    "policy inference",
-    "inner losses and gradients",
-    "outer loss and meta-gradient",
-    "optimisers",
+    "emulation", "policy inference", "inner losses and gradients", "outer loss and meta-gradient", "optimisers",
     "log and checkpoints",
-)
+)  # fmt: skip
 """The parts of a run's time, as `gm_mgrl_atari` names them."""
 KEY = ("figure", "game", "algorithm", "seed", "updates", "variant")
 PROGRESS = ("env_steps", "emulated_steps", "episode_return", "episode_length", "episodes", *NAMES)
@@ -32,23 +28,17 @@ TERMS = ("policy_term", "value_term", "entropy_term")
 RATES = ("steps_per_second", "emulator_steps_per_second", "learner_steps_per_second")
 MEASURES, ENDS = ("accuracy", "bias_sq", "variance", "change"), ("", "_low", "_high")
 """Of meta-gradients, and the ends of their intervals."""
-QUALITY = (
-    "windows",
-    *(f"{measure}{end}" for measure in MEASURES for end in ENDS),
-    "distance",
-    *(f"gradient_{name}" for name in NAMES),
-)
+INTERVALS = tuple(f"{measure}{end}" for measure in MEASURES for end in ENDS)
+QUALITY = ("windows", *INTERVALS, "distance", *(f"gradient_{name}" for name in NAMES))
 SECONDS = tuple(f"seconds_{part.replace(' ', '_')}" for part in PARTS)
 """Wall time of a run's parts, since it was last begun."""
 COLUMNS = (*KEY, *PROGRESS, *TERMS, *RATES, *SECONDS, *QUALITY)
 CURVES = (
     gm_lab.Curves(
-        ("figure", "game", "algorithm", "seed"),
-        x="env_steps",
-        y=(*PROGRESS[1:], *TERMS, "steps_per_second"),
+        ("figure", "game", "algorithm", "seed"), x="env_steps", y=(*PROGRESS[1:], *TERMS, "steps_per_second"),
         figures=("returns",),
     ),
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -110,11 +100,7 @@ class MgrlCell:
 
 
 def cells(settings: Settings) -> list[MgrlCell]:
-    """Returns one cell per game, seed and algorithm.
-
-    Raises:
-        BadInput: the extra that trains is missing, or a flag is out of range.
-    """
+    """Returns one cell per game, seed and algorithm; `BadInput` if the extra is missing or a flag is bad."""
     require_atari()
     require_flags(settings)
     algorithms = dict.fromkeys(settings.algorithms)
@@ -131,11 +117,7 @@ def cells(settings: Settings) -> list[MgrlCell]:
 
 
 def require_atari() -> None:
-    """Refuses to go on without the package that trains.
-
-    Raises:
-        BadInput: it is not installed.
-    """
+    """Raises `BadInput` if the package that trains is not installed."""
     try:
         importlib.import_module("gm_mgrl_atari")
     except ImportError as error:
@@ -143,11 +125,7 @@ def require_atari() -> None:
 
 
 def require_flags(settings: Settings) -> None:
-    """Refuses flags that are out of range.
-
-    Raises:
-        BadInput: there is one.
-    """
+    """Raises `BadInput` if a flag is out of range."""
     for name in ("seeds", "steps", "inner_steps"):
         gm_lab.require(settings, name, "an integer of at least 1", getattr(settings, name) >= 1)
     gm_lab.require(settings, "envs", "an integer of at least 1", envs_of(settings) >= 1)
@@ -166,11 +144,7 @@ def envs_of(settings: Settings) -> int:
 
 
 def games_of(settings: Settings) -> list[str]:
-    """Returns the games, each once and in the one spelling.
-
-    Raises:
-        BadInput: ALE has no such game.
-    """
+    """Returns the games, each once and in the one spelling; raises `BadInput` if ALE has no such game."""
     import gm_mgrl_atari as mgrl
 
     try:
@@ -180,11 +154,7 @@ def games_of(settings: Settings) -> list[str]:
 
 
 def training_of(settings: Settings, algorithm: str) -> "mgrl.Training":
-    """Returns what the numbers of an algorithm's runs depend on besides the seed.
-
-    Raises:
-        BadInput: a flag is out of range.
-    """
+    """Returns what an algorithm's runs depend on besides the seed; raises `BadInput` if a flag is out of range."""
     import gm_mgrl_atari as mgrl
 
     envs = envs_of(settings)
@@ -205,8 +175,7 @@ def training_of(settings: Settings, algorithm: str) -> "mgrl.Training":
 def points_of(settings: Settings, training: "mgrl.Training") -> tuple[int, ...]:
     """Returns after how many updates the meta-gradient is measured, in the online schedule at the end of a window.
 
-    Raises:
-        BadInput: a window there would reach the end of training, where the learning rate is 0.
+    Raises `BadInput` if a window there would reach the end of training, where the learning rate is 0.
     """
     from gm_mgrl_atari import study
 

@@ -13,13 +13,9 @@ if TYPE_CHECKING:
 FINAL = 0.9
 """Returns from this part of a run on count as its final ones."""
 LABELS = {
-    "episode_return": "return",
-    "gamma": "γ",
-    "gae_lambda": "λ",
-    "value_coef": "c_v",
-    "entropy_coef": "c_e",
+    "episode_return": "return", "gamma": "γ", "gae_lambda": "λ", "value_coef": "c_v", "entropy_coef": "c_e",
     "steps_per_second": "steps/s",
-}
+}  # fmt: skip
 
 
 def summary(_settings: Settings, frame: "pd.DataFrame") -> "pd.DataFrame":

@@ -20,13 +20,10 @@ WHICH_RUNS = {"figure", "games", "algorithms", "seeds", "seed"}
 
 
 def rows_of(run_dir: Path) -> "pd.DataFrame":
-    """Reads what a run directory holds: results.csv, and what unfinished runs have logged.
+    """Reads results.csv and what unfinished runs have logged; raises `BadInput` if there is neither.
 
     Their log.csv is what the finished run will have; the rows for those who watch may also have what was computed after
     the checkpoint from which a killed run went on.
-
-    Raises:
-        BadInput: it holds neither.
     """
     import pandas as pd
 
@@ -53,11 +50,7 @@ def _run_of(folder: str) -> dict[str, str | int]:
 
 
 def settings_of(run_dir: Path) -> dict[str, Any]:
-    """Reads the settings in a run directory's config.yaml.
-
-    Raises:
-        BadInput: there are none.
-    """
+    """Reads the settings in a run directory's config.yaml; raises `BadInput` if there are none."""
     import yaml
 
     try:
@@ -70,12 +63,9 @@ def settings_of(run_dir: Path) -> dict[str, Any]:
 
 
 def together(run_dirs: Sequence[Path]) -> "tuple[pd.DataFrame, dict[str, Any]]":
-    """Joins the rows of several run directories; they share the settings that it returns, too.
+    """Joins run directories' rows, and returns their settings; `BadInput` if these differ in more than `WHICH_RUNS`.
 
     Runs with different roots of their random streams (--seed) are different runs: their seeds are numbered anew.
-
-    Raises:
-        BadInput: the settings differ in more than which runs there are.
     """
     import pandas as pd
 

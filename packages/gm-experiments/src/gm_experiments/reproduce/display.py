@@ -18,12 +18,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Display:
-    """It is a bar on a terminal, and a line now and then elsewhere.
-
-    Args:
-        name: What is shown before the stage.
-        stages: All of them, in order.
-    """
+    """It is a bar on a terminal, and a line now and then elsewhere."""
 
     def __init__(self, name: str, stages: Sequence[Stage]) -> None:
         from rich.console import Console
@@ -58,11 +53,7 @@ class Display:
 
     @contextlib.contextmanager
     def following(self, index: int, _label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
-        """Shows how far a stage is while its cells are computed, by the time if it has hours, or else by the cells.
-
-        Yields:
-            A function to call as each cell is finished.
-        """
+        """Shows a stage's progress, by time if it has hours, else by cells: call what it yields after each."""
         stage, begun, over, finished = self._stages[index], time.monotonic(), threading.Event(), done
 
         def show() -> None:
@@ -87,21 +78,11 @@ class Display:
 
 
 def _bar(console: "Console") -> "Progress":
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich import progress
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+        progress.TextColumn("{task.description}"), progress.BarColumn(), progress.TaskProgressColumn(),
+        progress.TimeElapsedColumn(), progress.TimeRemainingColumn(),
+    )  # fmt: skip
     # without a thread of its own: workers are forked while it is shown
-    return Progress(*columns, console=console, disable=not console.is_terminal, auto_refresh=False)
+    return progress.Progress(*columns, console=console, disable=not console.is_terminal, auto_refresh=False)

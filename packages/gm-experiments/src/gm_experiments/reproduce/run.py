@@ -62,14 +62,7 @@ def run_all(asked: Sequence[Stage], settings: Settings) -> bool:
 
 
 def run(stage: Stage, settings: Settings, display: Display, index: int) -> int:
-    """Runs an experiment, whose words go to a file beside its folder.
-
-    Returns:
-        Its exit status; 0 if its hours are over.
-
-    Raises:
-        Interrupted: A signal came, and the experiment has ended.
-    """
+    """Runs an experiment, its words to a file beside its folder; returns its status, 0 if its hours are over."""
     folder, words = settings.run_dir / stage.name, words_of(stage, settings)
     make_folder(settings.run_dir)
     display.update(index, 0.0)
@@ -101,11 +94,7 @@ def in_this_process(stage: Stage, settings: Settings) -> int:
 
 @contextlib.contextmanager
 def written_to(file: Path) -> Iterator[None]:
-    """Has what is printed written to a file, wide enough for tables.
-
-    Raises:
-        BadInput: The file system refuses.
-    """
+    """Has what is printed written to a file, wide enough for tables."""
     with allowed_to("write", file.parent):
         words = file.open("w", buffering=1, encoding="utf-8")
     unset = "COLUMNS" not in os.environ

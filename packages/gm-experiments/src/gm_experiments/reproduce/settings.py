@@ -14,16 +14,9 @@ PAPER = ("--games", *PAPER_GAMES, "--seeds", "5", "--env-steps", "40_000_000")
 
 @dataclass(frozen=True)
 class Stage:
-    """One run of one experiment.
+    """One run of one experiment, stopped after `hours`, if any; `drawn_by` is whose `main` draws its figures then.
 
-    Args:
-        name: Its folder.
-        module: What has the experiment.
-        flags: What it is asked for.
-        weight: Its share of the whole time, for the display: about the seconds it takes on two cores.
-        passed: The settings of reproduce that it has, too.
-        hours: When to stop it, None for never.
-        drawn_by: The module whose `main` draws its figures if it is stopped.
+    `passed` names the settings of reproduce that it has, too; `weight` is about the seconds that it takes on two cores.
     """
 
     name: str
@@ -76,11 +69,7 @@ class Settings:
 
 
 def stages(settings: Settings) -> list[Stage]:
-    """Returns what a budget asks for, in its order but with what uses a GPU at the end.
-
-    Raises:
-        BadInput: It names something else, or a number is too small for the experiments.
-    """
+    """Returns a budget's stages in its order, but those on a GPU last; raises `BadInput` for what there is not."""
     for name, least in LEAST.items():
         value = getattr(settings, name)
         if value is not None and value < least:

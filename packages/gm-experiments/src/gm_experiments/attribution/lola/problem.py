@@ -30,12 +30,7 @@ class ExactPath(Learner):
 
 
 class CommonNumbers:
-    """Plays every role and step with random numbers of its own, the same for every set of sources.
-
-    Args:
-        cell: whose numbers they are.
-        size: trajectories for each role and step.
-    """
+    """Plays every role and step with random numbers of its own, the same for every set of sources."""
 
     def __init__(self, cell: Cell, size: int) -> None:
         self._cell, self._size = cell, size
@@ -56,13 +51,7 @@ def generator(cell: Cell, *labels: str | int) -> np.random.Generator:
 
 
 def trained(cell: Cell, name: str, size: int) -> tuple[Learner, list[Tensor]]:
-    """Returns the runs after all their updates, and the gradients that they followed.
-
-    Args:
-        cell: says which runs.
-        name: of the estimator.
-        size: trajectories for each role.
-    """
+    """Returns the runs after all their updates, and the gradients that they followed."""
     kind, own = (ExactPath, None) if cell.path == "exact" else (Learner, size)
     arm = Arm("", inner=own, hessian=own, outer=size, shared=SHARED_BATCH in cell.sources)
     learner = kind(replace(cell.game, estimator=name), arm, len(cell.runs), generator(cell, "run"))
@@ -70,15 +59,7 @@ def trained(cell: Cell, name: str, size: int) -> tuple[Learner, list[Tensor]]:
 
 
 def look_ahead(cell: Cell, learner: Learner, critics: Tensor, size: int, *, shared: bool) -> LookAhead:
-    """Returns the two-level problem of a trained learner, `repeats` times over.
-
-    Args:
-        cell: says how often.
-        learner: the learner.
-        critics: which it has.
-        size: trajectories for each role and step.
-        shared: whether I and II read the same trajectories.
-    """
+    """Returns the two-level problem of a trained learner, `repeats` times over."""
     game = replace(learner.game, critic="reward")  # whichever the critics are, there are values to be read
     policies, values = (table.repeat_interleave(cell.repeats, 0) for table in (learner.policies, critics))
     player = CommonNumbers(cell, size)
@@ -94,12 +75,9 @@ def estimates(cell: Cell, learner: Learner, size: int) -> Callable[[frozenset[st
         shared = SHARED_BATCH in practice
         by_permutation = decompose(
             look_ahead(cell, learner, learner.critics if "critic" in practice else exact, size, shared=shared),
-            [learner.estimator],
-            permutations=permutations_of(cell.sources),
-            sizes=[Sizes.each(size, shared=shared)],
-            inner_steps=learner.game.inner_steps,
-            inner_lr=learner.game.inner_lr,
-        )
+            [learner.estimator], permutations=permutations_of(cell.sources), sizes=[Sizes.each(size, shared=shared)],
+            inner_steps=learner.game.inner_steps, inner_lr=learner.game.inner_lr,
+        )  # fmt: skip
         return {
             permutation: estimate.reshape(-1, cell.repeats, *estimate.shape[1:]).transpose(1, 2)
             for (_, permutation, _), estimate in by_permutation.items()

@@ -10,11 +10,7 @@ from gm_experiments.lola.problem import exact_meta_gradients
 
 
 def run_cell(cell: Cell, _context: gm_lab.Context) -> list[gm_lab.Row]:
-    """Returns the rows of results.csv of some runs at one point of training.
-
-    Raises:
-        BadInput: if a user's estimator fails, or there is no exact meta-gradient to measure by.
-    """
+    """Returns a cell's rows; `BadInput` if a user's estimator fails or there is no truth to measure by."""
     rows: list[gm_lab.Row] = []
     for name in cell.estimators:
         for size in cell.sample_sizes:

@@ -70,11 +70,7 @@ class Cell:
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """Returns one cell for each block of runs and point.
-
-    Raises:
-        BadInput: if a flag is out of range.
-    """
+    """Returns one cell for each block of runs and point; raises `BadInput` if a flag is out of range."""
     _check_numbers(settings)
     check(settings)
     _check_names(settings)
@@ -103,7 +99,6 @@ def _check_numbers(settings: Settings) -> None:
 
 
 def _check_names(settings: Settings) -> None:
-    """Refuses a game or an estimator that there is not."""
     import gm_envs_ipd as envs
     from gm_estimators import load
 
