@@ -12,8 +12,9 @@ import gm_lab
 from gm_experiments.attribution import EXPERIMENT
 from gm_experiments.attribution.run import estimates, run_cell, trained
 from gm_experiments.attribution.settings import GRID, Cell
-from gm_experiments.common.mdps import RandomMDPs, maml
+from gm_experiments.common.mdps import RandomMDPs
 from gm_experiments.common.settings import Tabular
+from gm_experiments.maml.problem import maml
 
 SMALL = ["--mdps", "3", "--repeats", "3", "--states", "4", "--actions", "2", "--horizon", "5", "--wandb", "disabled"]
 NARROW = ["--sample-sizes", "8", "--points", "0", "2", "--estimators", "lvc", "ad"]

@@ -11,12 +11,13 @@ from torch.testing import assert_close
 
 import gm_estimators
 from gm_estimators import Sizes
-from gm_experiments.common.mdps import RandomMDPs, exact_training, maml
+from gm_experiments.common.mdps import RandomMDPs
 from gm_experiments.common.problem import TabularProblem
 from gm_experiments.common.settings import Cell, Grid, Tabular
 from gm_experiments.frontier import EXPERIMENT
 from gm_experiments.frontier.choices import best_choices, held_out, name_of
 from gm_experiments.frontier.problem import allocate, estimator_of, split_of
+from gm_experiments.maml.problem import exact_training, maml
 
 SMALL = ["--mdps", "3", "--repeats", "3", "--states", "4", "--actions", "2", "--horizon", "5", "--wandb", "disabled"]
 NARROW = [

@@ -11,9 +11,10 @@ from torch.testing import assert_close
 
 import gm_exact
 from gm_estimators import decompose, load
-from gm_experiments.common.mdps import RandomMDPs, maml
+from gm_experiments.common.mdps import RandomMDPs
 from gm_experiments.common.settings import Cell, Tabular
 from gm_experiments.maml import EXPERIMENT
+from gm_experiments.maml.problem import maml
 from gm_experiments.theory.claims import claims
 from gm_experiments.theory.run import Point, _injected, hessian_errors, sampled_path
 from gm_experiments.theory.settings import COLUMNS, GRIDS, ROUNDING

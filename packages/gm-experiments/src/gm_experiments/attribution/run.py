@@ -12,7 +12,8 @@ from gm_estimators.attribution import SHARED_BATCH, AdamDistortion, permutations
 from gm_experiments.attribution import sources
 from gm_experiments.attribution.settings import Cell
 from gm_experiments.common.checks import estimators_are_input, require_truth
-from gm_experiments.common.mdps import RandomMDPs, exact_training, maml
+from gm_experiments.common.mdps import RandomMDPs
+from gm_experiments.maml.problem import exact_training, maml
 
 
 def trained(cell: Cell, mdps: RandomMDPs) -> tuple[Tensor, AdamDistortion]:

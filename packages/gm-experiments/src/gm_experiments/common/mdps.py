@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -77,22 +76,6 @@ class RandomMDPs:
         """A standard normal number for each parameter of each repeat, for a purpose of one's own."""
         drawn = [generator(purpose, step).standard_normal(self.shape[1:]) for generator in self._generators]
         return torch.from_numpy(np.stack(drawn)).to(self.reward.device)
-
-
-def maml(mdps: RandomMDPs, params: Tensor) -> TabularProblem:
-    """MAML at any φ = θ⁰ `[mdp, repeat, state, action]`; the MDPs' settings say who gets the critic."""
-    return TabularProblem(mdps.mdp, params, mdps, critic_for=mdps.tabular.critic)
-
-
-def exact_training(
-    mdps: RandomMDPs, meta_lr: float, *, inner_steps: int, inner_lr: float
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """φ along exact meta-gradient ascent from zero, and ∇φ Jᴷ there, both `[mdp, 1, state, action]`, without an end."""
-    params = torch.zeros_like(mdps.reward)
-    while True:
-        exact = gm_exact.maml_meta_gradient(mdps.mdp, params, inner_steps=inner_steps, inner_lr=inner_lr)
-        yield params, exact
-        params = params + meta_lr * exact
 
 
 def measured(problem: TabularProblem, cell: Cell, algorithm: str) -> list[gm_lab.Row]:

@@ -11,9 +11,10 @@ import gm_estimators as estimators
 import gm_exact
 import gm_lab
 from gm_experiments.common.checks import estimators_are_input, require_finite, require_truth
-from gm_experiments.common.mdps import RandomMDPs, exact_training, maml
+from gm_experiments.common.mdps import RandomMDPs
 from gm_experiments.frontier.problem import allocate, debias_of, estimator_of, split_of
 from gm_experiments.frontier.settings import METRICS, SIZES, Cell, Choices
+from gm_experiments.maml.problem import exact_training, maml
 
 Choice = tuple[str, float, str, str]
 """Estimator, λ, split, debias."""

@@ -4,7 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 import gm_lab
-from gm_experiments.lola.settings import COLUMNS, KEY, MEASURED, Arm, Game, Settings, cells, extra_columns
+from gm_experiments.lola import settings
+from gm_experiments.lola.settings import Arm, Game, Settings
 
 if TYPE_CHECKING:
     from gm_experiments.lola.learner import Learner
@@ -15,20 +16,7 @@ __all__ = [
     "measurements", "measurements_of", "objectives", "problem", "run", "settings",
 ]  # fmt: skip
 
-EXPERIMENT = gm_lab.Experiment(
-    name="lola_offpolicy",
-    settings=Settings,
-    columns=COLUMNS,
-    key=KEY,
-    cells=cells,
-    run_cell=gm_lab.late("gm_experiments.lola.run:run_cell"),
-    figures=gm_lab.late("gm_experiments.lola.figures:figures"),
-    claims=gm_lab.late("gm_experiments.lola.claims:claims"),
-    extra_columns=extra_columns,
-    summary=gm_lab.late("gm_experiments.lola.figures:summary"),
-    prepare=gm_lab.late("gm_experiments.lola.run:prepare"),
-    curves=(gm_lab.Curves(by=("figure", "curve", "seed"), x="update", y=MEASURED),),
-)
+EXPERIMENT = gm_lab.Experiment.of(settings, "lola_offpolicy", prepare=gm_lab.late("gm_experiments.lola.run:prepare"))
 
 
 _LATE = {"Learner": "gm_experiments.lola.learner", "measurements_of": "gm_experiments.lola.measurements"}

@@ -142,6 +142,7 @@ MEASURED = (
     "error_sq", "truth_sq", "effective_size", "bias", "bias_outer_exact",
 )  # fmt: skip
 COLUMNS = (*KEY, *MEASURED, *POLICY)
+CURVES = (gm_lab.Curves(by=("figure", "curve", "seed"), x="update", y=MEASURED),)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,6 @@ import gm_lab
 from gm_experiments.maml import settings
 from gm_experiments.maml.settings import Settings
 
-__all__ = ["EXPERIMENT", "Settings", "claims", "figures", "run", "settings"]
+__all__ = ["EXPERIMENT", "Settings", "claims", "figures", "problem", "run", "settings"]
 
 EXPERIMENT = gm_lab.Experiment.of(settings, "maml_tabular", prepare=gm_lab.late("gm_experiments.common.checks:prepare"))

@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 import gm_lab
-from gm_experiments.common.mdps import RandomMDPs, maml, measured
+from gm_experiments.common.mdps import RandomMDPs, measured
 from gm_experiments.common.settings import Cell
+from gm_experiments.maml.problem import maml
 from gm_experiments.maml.settings import FIGURES
 from gm_experiments.theory.run import rows as theory_rows
 

@@ -4,21 +4,15 @@ It needs the extra `gm-experiments[atari]`.
 """
 
 import gm_lab
-from gm_experiments.mgrl.settings import COLUMNS, CURVES, KEY, Settings, cells
+from gm_experiments.mgrl import settings
+from gm_experiments.mgrl.settings import Settings
 
 __all__ = ["EXPERIMENT", "Settings", "claims", "figures", "run", "settings", "tables", "unfinished"]
 
-EXPERIMENT = gm_lab.Experiment(
-    name="mgrl_atari",
-    settings=Settings,
-    columns=COLUMNS,
-    key=KEY,
-    cells=cells,
-    run_cell=gm_lab.late("gm_experiments.mgrl.run:run_cell"),
-    figures=gm_lab.late("gm_experiments.mgrl.figures:figures"),
-    claims=gm_lab.late("gm_experiments.mgrl.claims:claims"),
+EXPERIMENT = gm_lab.Experiment.of(
+    settings,
+    "mgrl_atari",
     summary=gm_lab.late("gm_experiments.mgrl.tables:summary"),
     prepare=gm_lab.late("gm_experiments.mgrl.run:prepare"),
-    curves=CURVES,
     resumable_cells=True,
 )
