@@ -24,10 +24,7 @@ def file_of(folder: Path, updates: int, prefix: str = "checkpoint") -> Path:
 
 
 def save(folder: Path, record: dict[str, Any], updates: int, *, prefix: str = "checkpoint") -> Path:
-    """Writes a checkpoint that is, at every moment, either absent or complete, and keeps it and the one before.
-
-    The prefix names its kind; only checkpoints are ever removed.
-    """
+    """Writes a file that is, at every moment, absent or complete; of checkpoints keeps it and the one before."""
     folder.mkdir(parents=True, exist_ok=True)
     path = file_of(folder, updates, prefix)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
@@ -46,16 +43,7 @@ def save(folder: Path, record: dict[str, Any], updates: int, *, prefix: str = "c
 
 
 def load(path: Path, expected: dict[str, Any], restored: Callable[[dict[str, Any]], Restored]) -> Restored:
-    """Reads a checkpoint without running any code that it may contain.
-
-    Args:
-        path: the file.
-        expected: a record of the same run at its beginning, whose settings and tensors' shapes it must have.
-        restored: makes of a record what is wanted; whatever it raises is a reason to refuse the file.
-
-    Raises:
-        CheckpointError: it is truncated, of another kind, of another run, or holds more than data.
-    """
+    """What `restored` makes of a file of mere data in the form of `expected`; else `CheckpointError`. Runs no code."""
     try:
         record = torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
@@ -113,13 +101,7 @@ def _form(tensor: torch.Tensor) -> str:
 def latest(
     folder: Path, expected: dict[str, Any], restored: Callable[[dict[str, Any]], Restored], warn: Callable[[str], None]
 ) -> Restored | None:
-    """The newest checkpoint that `load` takes, or `None` if there is none at all.
-
-    Newer ones that can't be used are renamed to *.refused if there is an older one that can.
-
-    Raises:
-        CheckpointError: there are some, and none can be used.
-    """
+    """The newest checkpoint that `load` takes, newer ones being refused; `None` if there are none at all."""
     for leftover in folder.glob("*.tmp"):
         with contextlib.suppress(OSError):
             leftover.unlink()

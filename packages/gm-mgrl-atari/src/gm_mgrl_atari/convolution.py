@@ -13,35 +13,26 @@ from torch.nn.functional import conv2d, linear
 
 
 def convolution(
-    x: Float[Tensor, "batch channel height width"],
-    weight: Float[Tensor, "out channel side side"],
-    bias: Float[Tensor, "out"],
-    stride: int,
-    *,
-    first_order: bool = False,
+    x: Float[Tensor, "batch channel height width"], weight: Float[Tensor, "out channel side side"],
+    bias: Float[Tensor, "out"], stride: int, *, first_order: bool = False,
     known: Float[Tensor, "batch out height_out width_out"] | None = None,
-) -> Float[Tensor, "batch out height_out width_out"]:
-    """The map (x, w, b) → x ∗ w + b, without padding.
-
-    It is bilinear in x and w, so that with the two adjoints it is closed under differentiation:
+) -> Float[Tensor, "batch out height_out width_out"]:  # fmt: skip
+    """The map (x, w, b) → x ∗ w + b, without padding; with its two adjoints it is closed under differentiation.
 
         ⟨g, x ∗ w⟩ = ⟨g ∗ᵀ w, x⟩ = ⟨g ⋆ x, w⟩
 
-    A `known` result has been computed before and isn't computed again. With `first_order` the derivatives g ∗ᵀ w and
-    g ⋆ x count w and x as constants. That is right if nothing but g depends on what they are differentiated by next,
-    and saves half of the second derivative.
+    A `known` result isn't computed again. With `first_order` the adjoints count w and x as constants: right if nothing
+    but g depends on what they are differentiated by next, and half the cost of the second derivative.
     """
     y: Tensor = _Convolution.apply(x, weight, bias, stride, first_order, known)
     return y
 
 
 def dense(
-    x: Float[Tensor, "batch in"],
-    weight: Float[Tensor, "out in"],
-    bias: Float[Tensor, "out"],
+    x: Float[Tensor, "batch in"], weight: Float[Tensor, "out in"], bias: Float[Tensor, "out"],
     known: Float[Tensor, "batch out"] | None = None,
-) -> Float[Tensor, "batch out"]:
-    """The map (x, W, b) → W x + b; a `known` result has been computed before and isn't computed again."""
+) -> Float[Tensor, "batch out"]:  # fmt: skip
+    """The map (x, W, b) → W x + b; a `known` result isn't computed again."""
     if known is None:
         return linear(x, weight, bias)
     y: Tensor = _KnownLinear.apply(x, weight, bias, known)
@@ -70,14 +61,9 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        stride: int,
-        first_order: bool = False,
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, first_order: bool = False,
         known: Tensor | None = None,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.first_order = stride, first_order
         return conv2d(x, weight, bias, stride) if known is None else known.view_as(known)

@@ -18,14 +18,9 @@ PAPER_GAMES = ("Asteroids", "Qbert", "Tennis", "BeamRider", "Alien", "Assault", 
 class Step:
     """What n environments answer to one action each.
 
-    Attributes:
-        observation: stacked frames after the step; of a new episode where `valid` is false.
-        reward: sign of the game's reward.
-        terminated: whether the episode ends for learning: a life lost or the game over.
-        truncated: whether a time limit ended it.
-        valid: whether the action was carried out; false where the environment was being reset instead.
-        returns: undiscounted, unclipped returns of the whole games that were found to have ended.
-        lengths: their lengths in steps.
+    The reward is the sign of the game's; a lost life terminates, a time limit truncates. `valid` is false where the
+    environment was being reset, and the observation then of a new episode. Returns, undiscounted and unclipped, and
+    lengths are those of the whole games that were found to have ended.
     """
 
     observation: UInt8[ndarray, "env frames side side"]
@@ -79,9 +74,8 @@ class AtariGames:
 
     Up to 30 no-ops and a fire at the start, each action repeated for 4 frames, maximum of the last two, 84 × 84 grey,
     4 frames stacked, no sticky actions. For learning an episode ends with a life and a reward is its sign; the game
-    goes on until it is over, and its true return is reported then.
-
-    The first environment has the seed, the others follow; no threads are as many as there are cores.
+    goes on until it is over, and its true return is reported then. Seeds count up from the first
+    environment's; 0 threads are as many as there are cores.
     """
 
     def __init__(self, game: str, envs: int, seed: int, threads: int = 0, noops: int = 30) -> None:
@@ -129,11 +123,6 @@ class AtariGames:
         self._length += ~reset
         self._frame, self._ended = frame, terminated | truncated
         return Step(
-            observation,
-            np.sign(reward).astype(np.float32) * ~reset,
-            terminated & ~reset,
-            truncated & ~terminated & ~reset,
-            ~reset,
-            returns,
-            lengths,
-        )
+            observation, np.sign(reward).astype(np.float32) * ~reset, terminated & ~reset,
+            truncated & ~terminated & ~reset, ~reset, returns, lengths,
+        )  # fmt: skip

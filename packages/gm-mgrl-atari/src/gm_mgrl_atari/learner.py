@@ -27,13 +27,9 @@ from gm_mgrl_atari.objectives import (
 )
 
 PARTS = (
-    "emulation",
-    "policy inference",
-    "inner losses and gradients",
-    "outer loss and meta-gradient",
-    "optimisers",
+    "emulation", "policy inference", "inner losses and gradients", "outer loss and meta-gradient", "optimisers",
     "log and checkpoints",
-)
+)  # fmt: skip
 ALGORITHMS: dict[str, str] = {"a2c": "ad", "mgrl": "ad", "mgrl-lvc": "lvc"}
 """Each with the estimator of its policy term; A2C's first derivatives are the same for all."""
 FLOAT32 = torch.finfo(torch.float32)
@@ -77,14 +73,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Window:
-    """What K inner updates and an outer batch give.
-
-    Attributes:
-        meta_gradient: ∇φ J_Out(θᴷ).
-        path: the points after 1 … K updates, without history.
-        terms: of the objective at θ⁰.
-        batches: the K inner batches and the outer one.
-    """
+    """∇φ J_Out(θᴷ), the points after 1 … K updates, the terms at θ⁰, and the K inner batches and the outer one."""
 
     meta_gradient: Float[Tensor, "4"]
     path: list[Point]
@@ -121,11 +110,7 @@ class Learner:
 
             θ^{i+1} = rule(θ^i, ∇θ J(σ(φ), θ^i; b_i)),   J_Out = policy term of b_K at θᴷ
 
-        Args:
-            point: θ⁰ and the optimiser's state.
-            logits: φ.
-            batch_at: (θ^i, i) to b_i, i = 0 … K; the last is the outer batch.
-            inner_steps: K.
+        `batch_at` makes b_i of θ^i and i, 0 … K; the last is the outer batch.
         """
         batches: list[Batch] = []
         seen: list[Terms] = []
@@ -159,14 +144,9 @@ class Learner:
             return params, state
 
         gradients = meta_gradient(
-            logits,
-            point.params,
-            inner=inner,
-            outer=outer,
-            inner_steps=inner_steps,
-            update=recorded,
+            logits, point.params, inner=inner, outer=outer, inner_steps=inner_steps, update=recorded,
             state=point.optimiser,
-        )
+        )  # fmt: skip
         meta = as_dict(gradients)[""]
         require_finite({"meta-gradient": meta})
         self.lap("outer loss and meta-gradient")
@@ -212,9 +192,8 @@ class Training:
                 raise ValueError(f"{name}: expected an integer of at least 1, got {getattr(self, name)}")
         for name in ("inner_lr", "max_grad_norm", "adam_eps"):
             if not LEAST <= getattr(self, name) <= FLOAT32.max:
-                raise ValueError(
-                    f"{name}: expected a finite number above 0, also in float32, got {getattr(self, name)}"
-                )
+                got = getattr(self, name)
+                raise ValueError(f"{name}: expected a finite number above 0, also in float32, got {got}")
         if not 0 <= self.meta_lr <= FLOAT32.max:
             raise ValueError(f"meta_lr: expected a finite number of at least 0, also in float32, got {self.meta_lr}")
         if self.estimator is not None:
@@ -232,10 +211,7 @@ class Training:
 
 
 def require_finite(values: dict[str, Tensor], gradients: Params | None = None, params: Params | None = None) -> None:
-    """Stops at NaN or infinity, with the names of the tensors; one transfer from the device where all is well.
-
-    The gradients have the parameters' names, and their common norm must be finite, too.
-    """
+    """Stops at NaN or infinity, also in the gradients' norm; one transfer from the device where all is well."""
     norm = {"the gradient norm": global_norm(gradients)} if gradients else {}
     quick = (*values.values(), *norm.values(), *(params or {}).values())
     if math.isfinite(float(torch.stack([x.sum() for x in quick]).sum())):

@@ -18,12 +18,7 @@ GAIN = math.sqrt(2)
 
 @dataclass(frozen=True)
 class Activations:
-    """What acting computed of the shared layers, which learning at the same θ needs again.
-
-    Attributes:
-        params: θ.
-        layers: outputs of every shared layer, each of shape `[env, time, …]`.
-    """
+    """The outputs `[env, time, …]` of the shared layers in acting, which learning at the same θ needs again."""
 
     params: Params
     layers: tuple[Tensor, ...]
@@ -33,11 +28,7 @@ class Activations:
         object.__setattr__(self, "_versions", [tensor._version for tensor in self.params.values()])
 
     def at(self, params: Params) -> tuple[Tensor, ...] | None:
-        """The layers with one axis for all states, if the parameters are still those of acting; else `None`.
-
-        They are if they lie at the same place in memory, where no others can have come as `params` holds them, and
-        haven't been written to.
-        """
+        """The layers with one axis for all states, or `None` if these aren't the very tensors of acting, unwritten."""
         if self._versions != [tensor._version for tensor in self.params.values()]:
             return None
         if any(params[name].data_ptr() != tensor.data_ptr() for name, tensor in self.params.items()):
@@ -52,18 +43,8 @@ class Network:
         f = relu(W relu(conv(s / 255)))
         log π(·|s) = log softmax(W_π f),   V(s; γ) = w_V · relu(W_c [f, e(⊥γ)]),   e(γ) = u γ + b
 
-    Without `conditioned` the critic is V(s) = w_V · f. Convolution weights are kept in `channels_last` order, in which
-    they are faster on CPUs and tensor cores.
-
-    Attributes:
-        actions: number of actions.
-        frames: number of stacked frames, the input channels.
-        size: side of a frame in pixels.
-        layers: (channels out, side of the filter, stride) of each convolution.
-        hidden: width of the hidden layers.
-        embedding: width of e(γ).
-        conditioned: whether the critic is told the discount.
-        first_order: whether derivatives with respect to θ count θ as constant; see `convolution`.
+    Without `conditioned` the critic is V(s) = w_V · f. Layers are (channels out, side of the filter, stride), in
+    `channels_last` order, which is faster; for `first_order` see `convolution`.
     """
 
     actions: int
@@ -76,17 +57,10 @@ class Network:
     first_order: bool = False
 
     def init(
-        self,
-        generator: torch.Generator,
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
+        self, generator: torch.Generator, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",
         memory_format: torch.memory_format = torch.channels_last,
-    ) -> Params:
-        """θ: orthogonal weights of gain √2 (policy 0.01, value 1; Saxe et al. 2014), biases of zero.
-
-        The generator is one of the CPU, so that every device starts from the same numbers.
-        """
+    ) -> Params:  # fmt: skip
+        """θ, drawn on the CPU: orthogonal weights of gain √2 (policy 0.01, value 1; Saxe et al. 2014), zero biases."""
         shapes: dict[str, tuple[tuple[int, ...], float]] = {}
         channels, side = self.frames, self.size
         for i, (out, kernel, stride) in enumerate(self.layers):
@@ -107,12 +81,9 @@ class Network:
         return params
 
     def __call__(
-        self,
-        params: Params,
-        observation: UInt8[Tensor, "*batch frames side side"],
-        discount: Tensor,
+        self, params: Params, observation: UInt8[Tensor, "*batch frames side side"], discount: Tensor,
         known: Sequence[Tensor] | None = None,
-    ) -> tuple[Float[Tensor, "*batch actions"], Float[Tensor, "*batch"]]:
+    ) -> tuple[Float[Tensor, "*batch actions"], Float[Tensor, "*batch"]]:  # fmt: skip
         """(log π(·|s), V(s; ⊥γ)) of grey levels s, with outputs of the shared layers `known` from before."""
         features = self._features(params, observation, known)
         log_prob = _linear(params, "policy", features).log_softmax(-1)
@@ -127,13 +98,9 @@ class Network:
         return _linear(params, "policy", self._features(params, observation, None, keep)).log_softmax(-1)
 
     def _features(
-        self,
-        params: Params,
-        observation: Tensor,
-        known: Sequence[Tensor] | None = None,
+        self, params: Params, observation: Tensor, known: Sequence[Tensor] | None = None,
         keep: list[Tensor] | None = None,
-    ) -> Tensor:
-        """The shared hidden layer, f."""
+    ) -> Tensor:  # fmt: skip
         given = [None] * (len(self.layers) + 1) if known is None else known
         outputs = [] if keep is None else keep
         last = _channels_last(params["conv0.weight"])

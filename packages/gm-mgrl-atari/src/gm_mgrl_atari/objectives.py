@@ -41,16 +41,10 @@ def fixed_coefficients(
 
 @dataclass(frozen=True)
 class Batch:
-    """T steps of n environments.
+    """T steps of n environments, as learning sees them.
 
-    Attributes:
-        observation: s_0 … s_T, stacked frames.
-        action: a_t.
-        reward: r_t as learning sees it.
-        terminated: whether step t ends the episode for learning, so that nothing follows.
-        truncated: whether step t ends it by a time limit, so that V(s_{t+1}) follows.
-        valid: whether the action was carried out; false where an environment was being reset.
-        activations: what the network computed at s_0 … s_{T−1} when it acted, if that was kept.
+    Nothing follows a terminated step, V(s_{t+1}) a truncated one; an environment that was being reset isn't `valid`.
+    The activations are what the network computed at s_0 … s_{T−1} when it acted, if that was kept.
     """
 
     observation: UInt8[Tensor, "env time_plus_1 frames side side"]
@@ -103,12 +97,9 @@ def terms(network: Network, params: Params, batch: Batch, coefficients: Coeffici
     count = weight.sum().clamp(min=1)
     log_prob = log_probs.gather(-1, batch.action.long().unsqueeze(-1)).squeeze(-1)
     trajectories = Trajectories(
-        log_prob=log_prob * weight,
-        reward=batch.reward.to(value) * weight,
-        value=values,
-        advantage=advantage * weight,
+        log_prob=log_prob * weight, reward=batch.reward.to(value) * weight, value=values, advantage=advantage * weight,
         discount=values.new_ones(values.shape[-1]),
-    )
+    )  # fmt: skip
     policy = mean_surrogate(estimator.surrogate, trajectories) * (len(weight) / count)
     error = (value - (advantage + values[:, :-1])).square()
     entropy = -(log_probs.exp() * log_probs).sum(-1)
@@ -122,11 +113,7 @@ def combined(parts: Terms, coefficients: Coefficients) -> Float[Tensor, ""]:
 
 
 def policy_estimator(name: str) -> Estimator:
-    """The estimator of a name, as `gm_estimators.load` knows it, if it may take the place of AD in A2C's policy term.
-
-    Raises:
-        EstimatorError: there is none, or it reads rewards where A2C has advantages, as DiCE and TMAML do.
-    """
+    """`gm_estimators.load`; raises `EstimatorError` at one that reads no advantages, as DiCE and TMAML, in A2C."""
     estimator = load(name, suffixes=False)
     if estimator.reads != "advantages" or not estimator.takes_values:
         raise EstimatorError(

@@ -17,23 +17,14 @@ class Collector:
     """Draws batches on policy and keeps the returns of finished games.
 
     With several groups of environments the network decides for one while the others emulate; that pays where the
-    network has a device of its own.
-
-    The memory format of frames is best that of the network's filters. With `keep_activations` batches have what the
-    network computed, so that learning needn't do it again.
+    network has a device of its own. The memory format of frames is best that of the network's filters.
     """
 
     def __init__(
-        self,
-        groups: Sequence[Games],
-        network: Network,
-        steps: int,
-        generator: torch.Generator,
-        device: torch.device | str = "cpu",
-        memory_format: torch.memory_format = torch.channels_last,
-        lap: Laps | None = None,
-        keep_activations: bool = True,
-    ) -> None:
+        self, groups: Sequence[Games], network: Network, steps: int, generator: torch.Generator,
+        device: torch.device | str = "cpu", memory_format: torch.memory_format = torch.channels_last,
+        lap: Laps | None = None, keep_activations: bool = True,
+    ) -> None:  # fmt: skip
         self._groups, self._network, self._steps = groups, network, steps
         self._generator, self._device = generator, torch.device(device)
         self._lap = lap or Laps()
@@ -79,16 +70,13 @@ class Collector:
         self._count(steps)
         batches = [
             Batch(
-                observation=self._stacked(seen),
-                action=torch.stack(taken, dim=1),
-                **{
-                    name: self._to_device(np.stack([getattr(answer, name) for answer in answers], axis=1))
-                    for name in ("reward", "terminated", "truncated", "valid")
-                },
+                observation=self._stacked(seen), action=torch.stack(taken, dim=1),
+                **{name: self._to_device(np.stack([getattr(answer, name) for answer in answers], axis=1))
+                   for name in ("reward", "terminated", "truncated", "valid")},
                 activations=self._activations(params, computed),
             )
             for seen, taken, answers, computed in zip(observations, actions, steps, layers, strict=True)
-        ]
+        ]  # fmt: skip
         self._lap("policy inference")
         return batches[0] if len(batches) == 1 else joined(batches)
 

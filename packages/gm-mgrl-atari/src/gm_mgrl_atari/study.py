@@ -22,15 +22,9 @@ __all__ = ["REFERENCE", "VARIANTS", "Estimate", "Quality", "Variant", "jackknife
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to compute a window's meta-gradient.
+    """One way to compute a window's meta-gradient: the run's K if `None`, plain ascent without `adam`.
 
-    Attributes:
-        name: as in tables.
-        estimator: of the policy term.
-        inner_steps: K; that of the run if `None`.
-        adam: whether the inner rule is Adam, or else plain ascent.
-        detach_clip: whether the clipping coefficient counts as a constant.
-        shared_batch: whether one batch serves all inner steps and the outer objective.
+    `detach_clip` holds the clipping coefficient constant; `shared_batch` is one for all steps and the outer objective.
     """
 
     name: str
@@ -44,15 +38,11 @@ class Variant:
 REFERENCE = "loaded_dice"
 """All its derivatives are unbiased if the advantages are, so that its mean is what the others are compared with."""
 VARIANTS = (
-    Variant("loaded_dice", "loaded_dice"),
-    Variant("lvc", "lvc"),
-    Variant("ad", "ad"),
-    Variant("lvc, K=1", "lvc", inner_steps=1),
-    Variant("ad, K=1", "ad", inner_steps=1),
+    Variant("loaded_dice", "loaded_dice"), Variant("lvc", "lvc"), Variant("ad", "ad"),
+    Variant("lvc, K=1", "lvc", inner_steps=1), Variant("ad, K=1", "ad", inner_steps=1),
     Variant("lvc, clipping differentiated", "lvc", detach_clip=False),
-    Variant("lvc, one batch for all", "lvc", shared_batch=True),
-    Variant("lvc, plain ascent", "lvc", adam=False),
-)
+    Variant("lvc, one batch for all", "lvc", shared_batch=True), Variant("lvc, plain ascent", "lvc", adam=False),
+)  # fmt: skip
 BASE = "lvc"
 """What the other variants differ from in one thing."""
 
@@ -71,12 +61,10 @@ class Quality:
 
     Attributes:
         accuracy: mean cosine of one window's with the mean of the reference over the other windows (paper, Eq. 63).
-        bias_sq: ‖E[x] − E[reference]‖², from the difference of the means over all windows without the share of its
-            variance; unbiased, so it can be negative.
+        bias_sq: ‖E[x] − E[reference]‖², unbiased, so it can be negative.
         variance: trace of the covariance over windows.
-        change: ‖E[x] − E[y]‖ / ‖E[reference]‖ with y that of `BASE`: what is gained or lost with the one thing in which
-            x differs. The root of an unbiased square, 0 where that is negative; NaN where `BASE` isn't measured.
-        mean: over windows, for the four logits.
+        change: ‖E[x] − E[y]‖ / ‖E[reference]‖ with y that of `BASE`: the root of an unbiased square, 0 where that is
+            negative; NaN where `BASE` isn't measured.
         distance: largest ‖x − y‖ / ‖y‖ to AD's of the same K on the same window.
     """
 
@@ -98,7 +86,7 @@ def jackknife(statistic: Callable[[Tensor], Tensor], windows: Tensor) -> Estimat
 
         s² = (n − 1)/n Σ_w (f_w − f̄)²,   f_w = statistic without window w
 
-    Windows lie along the first axis; the statistic of some is a scalar.
+    Windows lie along the first axis.
     """
     value, count = float(statistic(windows)), len(windows)
     if count < 3:
@@ -110,13 +98,9 @@ def jackknife(statistic: Callable[[Tensor], Tensor], windows: Tensor) -> Estimat
 
 
 def windows(
-    variant: Variant,
-    training: Training,
-    network: Network,
-    point: Point,
-    logits: Float[Tensor, "4"],
+    variant: Variant, training: Training, network: Network, point: Point, logits: Float[Tensor, "4"],
     drawn: Sequence[Sequence[Batch]],
-) -> Float[Tensor, "window 4"]:
+) -> Float[Tensor, "window 4"]:  # fmt: skip
     """A variant's meta-gradients on windows that were drawn before."""
     learner, steps = _learner(variant, training, network), variant.inner_steps or training.inner_steps
 
@@ -128,20 +112,12 @@ def windows(
 
 
 def measure(
-    training: Training,
-    network: Network,
-    point: Point,
-    logits: Float[Tensor, "4"],
-    collector: Collector,
-    *,
-    count: int,
+    training: Training, network: Network, point: Point, logits: Float[Tensor, "4"], collector: Collector, *, count: int,
     variants: Sequence[Variant] = VARIANTS,
-) -> dict[str, Quality]:
-    """The quality of every variant's meta-gradient at one point of a run.
+) -> dict[str, Quality]:  # fmt: skip
+    """The quality of every variant's meta-gradient at a point up to `last_point`; the first variant is the reference.
 
-    Variants whose inner steps have the same values share their windows. Plain ascent draws windows of its own, with
-    the same learning rate. The first variant is the reference. A point after `last_point` is refused, as the learning
-    rate reaches 0 from there, and with it all that φ can do.
+    Variants share their windows, except that plain ascent, with the same learning rate, draws its own.
     """
     if count < 2:
         raise ValueError(f"count: expected at least 2 windows, got {count}")
@@ -164,15 +140,12 @@ def measure(
     plain = {v.inner_steps: estimates[v.name] for v in variants if v.estimator == "ad"}
     return {
         name: Quality(
-            _cosine(jackknife(_mean_accuracy, torch.stack([x, reference], 1))),
-            jackknife(_square, x - reference),
-            jackknife(variance, x),
-            _root(jackknife(_relative_square, torch.stack([x - base, reference], 1))),
-            tuple(x.mean(0).tolist()),
-            _distance(x, plain.get(variant.inner_steps)),
+            _cosine(jackknife(_mean_accuracy, torch.stack([x, reference], 1))), jackknife(_square, x - reference),
+            jackknife(variance, x), _root(jackknife(_relative_square, torch.stack([x - base, reference], 1))),
+            tuple(x.mean(0).tolist()), _distance(x, plain.get(variant.inner_steps)),
         )
         for variant, (name, x) in zip(variants, estimates.items(), strict=True)
-    }
+    }  # fmt: skip
 
 
 def _mean_accuracy(pairs: Float[Tensor, "window 2 size"]) -> Float[Tensor, ""]:
@@ -193,7 +166,6 @@ def _relative_square(pairs: Float[Tensor, "window 2 size"]) -> Float[Tensor, ""]
 
 
 def _cosine(estimate: Estimate) -> Estimate:
-    """With an interval that has nothing but cosines."""
     return Estimate(estimate.value, *torch.tensor(estimate[1:], dtype=torch.float64).clamp(-1, 1).tolist())
 
 

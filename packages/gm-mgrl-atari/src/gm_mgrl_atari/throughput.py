@@ -55,18 +55,10 @@ def emulator_rate(groups: Sequence[Games], seconds: float = 2.0, seed: int = 0) 
 
 
 def learner_rate(
-    training: Training,
-    actions: int,
-    seconds: float = 2.0,
-    *,
-    device: torch.device | str = "cpu",
-    memory_format: torch.memory_format = torch.channels_last,
-    keep_activations: bool = True,
-) -> float:
-    """Environment steps per second of all but the emulation: acting and updating, in environments that take no time.
-
-    NaN if numbers aren't finite there, so that training may tell why.
-    """
+    training: Training, actions: int, seconds: float = 2.0, *, device: torch.device | str = "cpu",
+    memory_format: torch.memory_format = torch.channels_last, keep_activations: bool = True,
+) -> float:  # fmt: skip
+    """Environment steps per second of acting and updating alone; NaN if numbers aren't finite there."""
     training = replace(training, updates=10**12)  # however fast, it doesn't come to an end
     groups = [Still(training.envs, actions)]
     trainer = Trainer(training, groups, device=device, memory_format=memory_format, keep_activations=keep_activations)

@@ -23,26 +23,14 @@ from gm_mgrl_atari.rollouts import Collector
 
 Row = dict[str, int | float]
 COLUMNS = (
-    *("updates", "env_steps", "emulated_steps", "episode_return", "episode_length", "episodes"),
-    *NAMES,
-    *(f"{name}_term" for name in Terms._fields),
-    "steps_per_second",
-)
-"""Of the log."""
+    *("updates", "env_steps", "emulated_steps", "episode_return", "episode_length", "episodes"), *NAMES,
+    *(f"{name}_term" for name in Terms._fields), "steps_per_second",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Progress:
-    """All that changes in training except the environments; replaced as a whole, never in part.
-
-    Attributes:
-        point: θ and Adam's state.
-        logits: φ.
-        meta: Adam's state for φ.
-        updates: kept so far.
-        emulated: environment steps so far, those of discarded updates included.
-        rows: the log.
-    """
+    """All that changes in training but the environments: φ and Adam's state for it, updates kept, steps of all, log."""
 
     point: Point
     logits: Tensor
@@ -55,33 +43,16 @@ class Progress:
 class Trainer:
     """A run; `run` goes on from the last checkpoint in its folder.
 
-    A resumed run has the parameters, both optimisers, meta-parameters, schedules, counters, log and random stream of
-    the checkpoint; environments begin new games, and a game's unfinished return is lost. On another kind of device than
-    the checkpoint's the random stream is another, too.
-
-    Args:
-        training: the settings.
-        groups: environments, as many as the settings say in all.
-        seed: of the initial parameters and of the actions.
-        device: of the network.
-        folder: for checkpoints and log.csv; nothing is written if `None`.
-        memory_format: of the network's convolutions.
-        warn: shows a line.
-        keep_activations: whether learning uses what acting computed at the same θ, or computes it again.
+    A resumed run has all that the checkpoint holds; environments begin new games, and a game's unfinished return is
+    lost. On another kind of device than the checkpoint's the random stream is another, too. Nothing is written without
+    a folder. With `keep_activations` learning uses what acting computed at the same θ.
     """
 
     def __init__(
-        self,
-        training: Training,
-        groups: Sequence[Games],
-        *,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        folder: Path | None = None,
-        memory_format: torch.memory_format = torch.channels_last,
-        warn: Callable[[str], None] = print,
-        keep_activations: bool = True,
-    ) -> None:
+        self, training: Training, groups: Sequence[Games], *, seed: int = 0, device: torch.device | str = "cpu",
+        folder: Path | None = None, memory_format: torch.memory_format = torch.channels_last,
+        warn: Callable[[str], None] = print, keep_activations: bool = True,
+    ) -> None:  # fmt: skip
         training.check()
         if (envs := sum(group.envs for group in groups)) != training.envs:
             raise ValueError(f"groups: expected {training.envs} environments in all, got {envs}")
@@ -100,15 +71,9 @@ class Trainer:
             resumed = checkpoints.latest(folder, self._form(), self._restored, warn)
             self.progress, self._generator = resumed or (self.progress, self._generator)
         self._collector = Collector(
-            groups,
-            self.network,
-            training.steps,
-            self._generator,
-            device,
-            memory_format=memory_format,
-            lap=self.lap,
+            groups, self.network, training.steps, self._generator, device, memory_format=memory_format, lap=self.lap,
             keep_activations=keep_activations,
-        )
+        )  # fmt: skip
         self._next_batch: Batch | None = None
         self._kept: dict[int, Progress] = {}
 
@@ -117,19 +82,11 @@ class Trainer:
         now, state = self.progress, self.progress.point.optimiser
         assert isinstance(state, AdamState)
         return {
-            "settings": dataclasses.asdict(self.training),
-            "game": self._game,
-            "seed": self._seed,
-            "params": now.point.params,
-            "adam": dataclasses.asdict(state),
-            "logits": now.logits,
-            "meta_adam": dataclasses.asdict(now.meta),
-            "updates": now.updates,
-            "emulated": now.emulated,
-            "device": self._device.type,
-            "generator": self._generator.get_state(),
-            "rows": list(now.rows),
-        }
+            "settings": dataclasses.asdict(self.training), "game": self._game, "seed": self._seed,
+            "params": now.point.params, "adam": dataclasses.asdict(state), "logits": now.logits,
+            "meta_adam": dataclasses.asdict(now.meta), "updates": now.updates, "emulated": now.emulated,
+            "device": self._device.type, "generator": self._generator.get_state(), "rows": list(now.rows),
+        }  # fmt: skip
 
     def _form(self) -> dict[str, Any]:
         """What a checkpoint must look like; a generator's state differs from device to device."""
@@ -150,13 +107,9 @@ class Trainer:
 
         logits = record["logits"].detach().to(self._device)
         progress = Progress(
-            Point(moved(record["params"], like), state(record["adam"], like)),
-            logits,
-            state(record["meta_adam"], {"": logits}),
-            record["updates"],
-            record["emulated"],
-            tuple(record["rows"]),
-        )
+            Point(moved(record["params"], like), state(record["adam"], like)), logits,
+            state(record["meta_adam"], {"": logits}), record["updates"], record["emulated"], tuple(record["rows"]),
+        )  # fmt: skip
         generator = torch.Generator(self._device)
         if record["device"] == self._device.type:
             generator.set_state(record["generator"])
@@ -199,21 +152,10 @@ class Trainer:
         return self._kept[at]
 
     def run(
-        self,
-        *,
-        log_every: int = 100,
-        checkpoint_seconds: float = 600.0,
-        keep_at: Sequence[int] = (),
+        self, *, log_every: int = 100, checkpoint_seconds: float = 600.0, keep_at: Sequence[int] = (),
         on_row: Callable[[Row], None] = lambda _row: None,
-    ) -> list[Row]:
-        """Trains to the end; any interruption first writes a checkpoint, except where numbers aren't finite.
-
-        Args:
-            log_every: kept updates per row of the log.
-            checkpoint_seconds: time between checkpoints.
-            keep_at: numbers of updates at which a copy is kept for good, as point-*.pt.
-            on_row: called with each new row.
-        """
+    ) -> list[Row]:  # fmt: skip
+        """To the end or any interruption but `NotFiniteError`, then a checkpoint; those at `keep_at` updates stay."""
         self._write_log()
         self.lap.start()
         saved = clock = time.perf_counter()
@@ -258,9 +200,8 @@ class Trainer:
             raise ValueError(f"updates: expected fewer than {self.training.updates} so far, when all are done")
         now, emulated = self.progress, self._collector.emulated
         if self.training.algorithm == "a2c":
-            point, parts = self.learner.update(
-                now.point, self._collector.collect(now.point.params), coefficients(now.logits)
-            )
+            batch = self._collector.collect(now.point.params)
+            point, parts = self.learner.update(now.point, batch, coefficients(now.logits))
             logits, meta, kept = now.logits, now.meta, 1
         else:
             point, parts, kept, logits, meta = self._meta_step(now)
@@ -295,19 +236,13 @@ class Trainer:
         now = self.progress
         learnt = dict(zip(NAMES, (float(value) for value in coefficients(now.logits)), strict=True))
         return {
-            "updates": now.updates,
-            "env_steps": now.updates * self.training.envs * self.training.steps,
-            "emulated_steps": now.emulated,
-            "episode_return": sum(returns) / len(returns) if returns else math.nan,
-            "episode_length": sum(lengths) / len(lengths) if lengths else math.nan,
-            "episodes": len(returns),
-            **learnt,
-            **{f"{name}_term": float(value) for name, value in parts._asdict().items()},
-            "steps_per_second": rate,
-        }
+            "updates": now.updates, "env_steps": now.updates * self.training.envs * self.training.steps,
+            "emulated_steps": now.emulated, "episode_return": sum(returns) / len(returns) if returns else math.nan,
+            "episode_length": sum(lengths) / len(lengths) if lengths else math.nan, "episodes": len(returns), **learnt,
+            **{f"{name}_term": float(value) for name, value in parts._asdict().items()}, "steps_per_second": rate,
+        }  # fmt: skip
 
     def _write_log(self, row: Row | None = None) -> None:
-        """Appends a row to log.csv, or writes it anew from the checkpoint's rows."""
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -321,7 +256,6 @@ class Trainer:
 
 
 def _tensors(record: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a nested dictionary, each named by its keys."""
     if isinstance(record, Tensor):
         yield name, record
     elif isinstance(record, dict):

@@ -20,7 +20,6 @@ LOOKS = (*COLOURS[:6], "#8C8C8C")
 HATCHES = ("", "//", "", "..", "", "\\\\", "")
 MEASURES = {"bias_sq": "squared bias", "variance": "variance"}
 UNITS = {"mdp": "MDPs", "seed": "runs"}
-"""What the intervals are over, by column."""
 
 
 def unit_of(frame: "pd.DataFrame") -> str:

@@ -36,23 +36,16 @@ def estimates(
         learnt = "critic" in practice
         judged = mdps.varied(critic_noise=cell.tabular.critic_noise if learnt else 0.0)
         by_permutation = estimators.decompose(
-            maml(judged, params),
-            [estimator if learnt else ideal],
-            permutations=permutations_of(cell.sources),
-            sizes=[estimators.Sizes.each(size, shared=SHARED_BATCH in practice)],
-            **cell.terms,
-        )
+            maml(judged, params), [estimator if learnt else ideal], permutations=permutations_of(cell.sources),
+            sizes=[estimators.Sizes.each(size, shared=SHARED_BATCH in practice)], **cell.terms,
+        )  # fmt: skip
         return {permutation: estimate.flatten(2) for (_, permutation, _), estimate in by_permutation.items()}
 
     return sampled
 
 
 def run_cell(cell: Cell, context: gm_lab.Context) -> list[gm_lab.Row]:
-    """The rows of results.csv of some MDPs at one K, α and point.
-
-    Raises:
-        BadInput: if a user's estimator fails, or there is no exact meta-gradient to measure by.
-    """
+    """The rows of results.csv of some MDPs at one K, α and point."""
     ((figure, grid),) = cell.grids
     mdps = RandomMDPs(cell, context.device)
     at, adam = trained(cell, mdps)

@@ -48,8 +48,6 @@ def cells(settings: Settings) -> list[Cell]:
     gm_lab.require(settings, "meta_lr", "a positive number", settings.meta_lr > 0)
     check(settings)
     chosen = {name: getattr(settings, name) for name in ("meta_lr", "sources", "clip_norm")}
-    return [
-        Cell(**vars(cell), updates=point, **chosen)
-        for cell in common.cells(settings, {"attribution": GRID})
-        for point in settings.points
-    ]
+    return [Cell(**vars(cell), updates=point, **chosen)
+            for cell in common.cells(settings, {"attribution": GRID})
+            for point in settings.points]  # fmt: skip

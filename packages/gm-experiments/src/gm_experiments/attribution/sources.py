@@ -18,7 +18,6 @@ SOURCES: tuple[Source, ...] = ("composition", "hessian", "outer", "shared_batch"
 OF_PROBLEM = frozenset({"shared_batch", "critic"})
 """Sources that say what is sampled; clipping and Adam come after it."""
 KEY = (*common.KEY[:-1], "updates", "source")
-"""What tells a row of one unit, such as an MDP, from another."""
 METRICS = ("bias_sq", "variance", "truth_sq")
 ALL = "all"
 """The row with the error itself, to which the shares sum."""
@@ -42,13 +41,7 @@ def curves(unit: str) -> gm_lab.Curves:
 def in_practice(
     sampled: "Callable[[frozenset[str]], Mapping[str, Tensor]]", adam: "AdamDistortion", clip_norm: float
 ) -> "Callable[[frozenset[str]], Tensor]":
-    """S ↦ estimates `[*unit, repeat, size]` in which the sources S are as in practice.
-
-    Args:
-        sampled: which of `OF_PROBLEM` ↦ the estimates of every permutation; asked once each.
-        adam: the optimiser, with the exact meta-gradient.
-        clip_norm: as the flag.
-    """
+    """S ↦ estimates `[*unit, repeat, size]` with S as in practice; `sampled` is asked once for each of `OF_PROBLEM`."""
     import torch
 
     from gm_estimators.attribution import clipped, permutation_of
@@ -66,23 +59,10 @@ def in_practice(
 
 
 def rows(
-    estimate: "Callable[[frozenset[str]], Tensor]",
-    sources: Sequence[str],
-    truth: "Tensor",
-    unit: str,
-    numbers: Sequence[int],
-    **place: str | float,
-) -> list[gm_lab.Row]:
-    """The rows of results.csv: every source's share, and the error itself; see `require_finite`.
-
-    Args:
-        estimate: as of `in_practice`.
-        sources: what may be as in practice.
-        truth: the exact meta-gradients, `[unit, *learner, size]`; what is measured is averaged over learners.
-        unit: the column that names the independent units, whose `numbers` follow.
-        numbers: of the units.
-        place: the other columns of `KEY`.
-    """
+    estimate: "Callable[[frozenset[str]], Tensor]", sources: Sequence[str], truth: "Tensor", unit: str,
+    numbers: Sequence[int], **place: str | float,
+) -> list[gm_lab.Row]:  # fmt: skip
+    """Every source's share, and the error itself, averaged over learners; the truth is `[unit, *learner, size]`."""
     from gm_estimators.attribution import MEASURES, attribute
 
     shares = attribute(estimate, sources, truth)

@@ -14,14 +14,7 @@ EvidenceT = TypeVar("EvidenceT")
 
 @dataclass(frozen=True)
 class Claim(Generic[EvidenceT]):
-    """One claim: it holds if all its comparisons do.
-
-    Attributes:
-        id: its name, such as "MAML-1".
-        words: what it says.
-        parts: what it consists of: each makes comparisons of the evidence.
-        examples: how many comparisons the verdict quotes.
-    """
+    """One claim: it holds if all comparisons of all its parts do; the verdict quotes some as examples."""
 
     id: str
     words: str
@@ -35,10 +28,7 @@ class Claim(Generic[EvidenceT]):
 
 
 class Evidence:
-    """Metrics per MDP at each point of some axes, from the rows of figures that measure the same thing.
-
-    Rows that differ in other columns than the axes are averaged.
-    """
+    """Metrics per MDP at each point of some axes, averaged over the rows of figures that measure the same thing."""
 
     def __init__(self, frame: "pd.DataFrame", figures: Sequence[str], axes: Sequence[str]) -> None:
         self._rows = frame[frame["figure"].isin(figures)].drop(columns="figure").drop_duplicates()

@@ -31,11 +31,7 @@ class RandomMDPs:
             return np.random.default_rng(gm_lab.seed_of(cell.seed, mdp, *labels))
 
         self._generators = [partial(generator, mdp) for mdp in cell.mdps]
-        terms: dict[str, Any] = {
-            "states": tabular.states,
-            "actions": tabular.actions,
-            "concentration": tabular.concentration,
-        }
+        terms: dict[str, Any] = {name: getattr(tabular, name) for name in ("states", "actions", "concentration")}
         drawn = [envs.random_mdp(of_mdp("mdp"), **terms) for of_mdp in self._generators]
         transition, self.reward = (torch.stack(x).unsqueeze(1).to(device) for x in zip(*drawn, strict=True))
         self.mdp = gm_exact.TabularMDP(transition, self.reward, 0, tabular.discount)
@@ -79,16 +75,7 @@ class RandomMDPs:
 
 
 def measured(problem: TabularProblem, cell: Cell, algorithm: str) -> list[gm_lab.Row]:
-    """The rows of all figures of a cell, measured on shared samples.
-
-    Args:
-        problem: its batch axes are the MDPs and the repeats in each, at least 2, which share φ and θ⁰.
-        cell: what is asked for.
-        algorithm: for the column of that name.
-
-    Raises:
-        BadInput: if a user's estimator fails.
-    """
+    """The rows of all figures of a cell, measured on shared samples; batch axes [MDP, repeat], which share φ and θ⁰."""
     grids = dict(cell.grids)
     each = partial(estimators.Sizes.each, shared=cell.tabular.samples == "shared")
     sizes = {size: each(size) for grid in grids.values() for size in grid.sample_sizes}

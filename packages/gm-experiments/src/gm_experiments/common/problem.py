@@ -39,15 +39,10 @@ class Numbers(Protocol):
 
 @dataclass(frozen=True)
 class TabularSample:
-    """Trajectories of a tabular problem, with and without a critic.
+    """Trajectories of a tabular problem, with a critic; `build` and `learn` make those without, and with a learnt one.
 
-    Attributes:
-        cell: index of (batch element, s_t, a_t) in the flattened parameters, shape `[*batch, n, T]`.
-        place: index of (batch element, s_t) in the flattened states, shape `[*batch, n, T + 1]`.
-        critic: V of every state, shape `[*batch, state]`, with its dependence on φ if it has one.
-        with_critic: what an estimator with a critic reads.
-        build: makes the same without a critic, for the whole sample; called once if ever.
-        learn: makes the same with a critic that these trajectories teach, from the states and what is to be replaced.
+    `cell` and `place` are the indices of (batch element, s_t, a_t) in the flattened parameters and of (batch element,
+    s_t) in the flattened states; the critic has its dependence on φ if it has one.
     """
 
     cell: Int[Tensor, "*batch trajectory time"]
@@ -76,12 +71,9 @@ class TabularSample:
         if isinstance(rows, slice) and rows == slice(self.cell.shape[-2]):
             return self
         return replace(
-            self,
-            cell=self.cell[..., rows, :],
-            place=self.place[..., rows, :],
-            with_critic=_selected(self.with_critic, rows),
-            build=lambda: _selected(self._without_critic, rows),
-        )
+            self, cell=self.cell[..., rows, :], place=self.place[..., rows, :],
+            with_critic=_selected(self.with_critic, rows), build=lambda: _selected(self._without_critic, rows),
+        )  # fmt: skip
 
 
 def _selected(trajectories: Trajectories, rows: Rows) -> Trajectories:
@@ -93,28 +85,16 @@ def _selected(trajectories: Trajectories, rows: Rows) -> Trajectories:
 class TabularProblem:
     """MAML on tabular MDPs: φ = θ⁰, one objective inside and outside (paper, Section 5.1).
 
-    Args:
-        mdp: the MDPs.
-        params: θ⁰, shape `[*batch, state, action]`.
-        numbers: what draws trajectories, and the critics' errors.
-        horizon: T of the exact objectives and the critics; `None` for an infinite one.
-        gae_lambda: λ of the advantages; 1 gives n-step returns to the horizon.
-        critic_for: which estimators get the critic: as the `paper` says, `all`, or `none`; those that learn one from
-            their sample have that with the first two, a constant in φ.
+    The exact objectives and the critics have a horizon, infinite if `None`. The estimators that the `paper` says, `all`
+    or `none` get the critic; those that learn one from their sample have that with the first two, a constant in φ.
     """
 
     meta_is_params = True
 
     def __init__(
-        self,
-        mdp: gm_exact.TabularMDP,
-        params: Float[Tensor, "*batch state action"],
-        numbers: Numbers,
-        *,
-        horizon: int | None = None,
-        gae_lambda: float = 1.0,
-        critic_for: str = "paper",
-    ) -> None:
+        self, mdp: gm_exact.TabularMDP, params: Float[Tensor, "*batch state action"], numbers: Numbers, *,
+        horizon: int | None = None, gae_lambda: float = 1.0, critic_for: str = "paper",
+    ) -> None:  # fmt: skip
         self.mdp, self.params, self.numbers, self.horizon = mdp, params, numbers, horizon
         self.gae_lambda, self._critic_for = gae_lambda, critic_for
 
@@ -151,10 +131,7 @@ class TabularProblem:
         return True if self._critic_for == "all" and estimator.critic != "learnt" else estimator.critic
 
     def parts(self, rows: Sequence[Mapping[Role, Tensor]]) -> "Sequence[TabularProblem] | None":
-        """Returns the problem with parts of its samples along a new first axis, for each `{role: [part, trajectory]}`.
-
-        At θ⁰ all parts read one set of trajectories, later each draws its own, on the random numbers of those numbers.
-        """
+        """For each `{role: [part, trajectory]}` the problem with these parts of its samples along a new first axis."""
         start: dict[str, tuple[Tensor, Tensor]] = {}
         total = {role: 1 + max(int(some[role].max()) for some in rows) for role in rows[0]}
         parts = []
@@ -173,27 +150,16 @@ class SoftmaxObjective:
 
         ∇J = W − π Σ_b W_b,   ∇²J v = U − π Σ_b U_b − (Σ_b W_b) π ṽ
 
-    For diagonal F, U_c is ṽ_c times the sum of F_tt: the trajectories are read only once, whatever the number of
-    vectors.
-
-    Args:
-        policy: π(a|s) at θ.
-        cell: of the sample.
-        derivatives: w and F at its `trajectories`.
-        trajectories: of the sample.
-        mixed: `None` if J does not depend on φ directly, or φ = θ.
+    For diagonal F, U_c is ṽ_c times the sum of F_tt: the trajectories are read once for all vectors. `mixed` is `None`
+    if J does not depend on φ directly, or φ = θ.
     """
 
     meta_gradient = None
 
     def __init__(
-        self,
-        policy: Float[Tensor, "*batch state action"],
-        cell: Int[Tensor, "*batch trajectory time"],
-        derivatives: LogProbDerivatives,
-        trajectories: Trajectories,
-        mixed: Mixed | None = None,
-    ) -> None:
+        self, policy: Float[Tensor, "*batch state action"], cell: Int[Tensor, "*batch trajectory time"],
+        derivatives: LogProbDerivatives, trajectories: Trajectories, mixed: Mixed | None = None,
+    ) -> None:  # fmt: skip
         self._policy, self._mixed, self._like, self._cell = policy, mixed, cell, flat(cell)
         self._derivatives, self._trajectories = derivatives, trajectories
         self._weight = self._table(derivatives.first)

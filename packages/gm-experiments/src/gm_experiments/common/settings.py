@@ -25,15 +25,7 @@ def curves(x: str, *figures: str) -> gm_lab.Curves:
 
 @dataclass(frozen=True)
 class Grid:
-    """Every combination of these is one measurement.
-
-    Attributes:
-        estimators: names, as `gm_estimators.load` knows them.
-        permutations: some of `PERMUTATIONS`.
-        sample_sizes: |τ|, trajectories per estimate.
-        inner_steps: K.
-        inner_lrs: α.
-    """
+    """Every combination of these is one measurement."""
 
     estimators: tuple[str, ...] = ESTIMATORS
     permutations: tuple[str, ...] = PERMUTATIONS
@@ -42,11 +34,7 @@ class Grid:
     inner_lrs: tuple[float, ...] = (10.0,)
 
     def override(self, **values: tuple[object, ...] | None) -> "Grid":
-        """The grid with some of its values replaced; `None` leaves them.
-
-        Raises:
-            BadInput: if an estimator or a permutation is unknown, or a value is missing, repeated or not positive.
-        """
+        """The grid with the values that aren't `None` replaced; raises `BadInput` if one is out of range."""
         grid = replace(self, **{name: value for name, value in values.items() if value is not None})  # type: ignore[arg-type]
         for name, chosen in vars(grid).items():
             if not chosen or len(set(chosen)) < len(chosen):
@@ -144,11 +132,7 @@ class Cell:
 
 
 def cells(settings: TabularSettings, figures: Mapping[str, Grid], kind: type[Tabular] = Tabular) -> list[Cell]:
-    """One cell for each block of MDPs, K and α, whichever of the figures need it; of the flags it has what `kind` has.
-
-    Raises:
-        BadInput: if a flag is out of range.
-    """
+    """One cell, with the flags of `kind`, for each block of MDPs, K and α; raises `BadInput` if one is out of range."""
     for name, least in (("mdps", 1), ("repeats", 2), ("states", 1), ("actions", 1), ("horizon", 1)):
         gm_lab.require(settings, name, f"an integer of at least {least}", getattr(settings, name) >= least)
     gm_lab.require(settings, "discount", "0 ≤ γ < 1", 0 <= settings.discount < 1)
@@ -158,8 +142,6 @@ def cells(settings: TabularSettings, figures: Mapping[str, Grid], kind: type[Tab
     grids = {figure: grid.override(**overrides) for figure, grid in figures.items()}
     tabular = kind(**{field.name: getattr(settings, field.name) for field in fields(kind)})
     blocks = [tuple(range(first, min(first + BLOCK, settings.mdps))) for first in range(0, settings.mdps, BLOCK)]
-    return [
-        Cell(settings.seed, block, *point, tuple((f, g) for f, g in grids.items() if point in g.points()), tabular)
-        for point in sorted({point for grid in grids.values() for point in grid.points()})
-        for block in blocks
-    ]
+    return [Cell(settings.seed, block, *point, tuple((f, g) for f, g in grids.items() if point in g.points()), tabular)
+            for point in sorted({point for grid in grids.values() for point in grid.points()})
+            for block in blocks]  # fmt: skip

@@ -25,7 +25,6 @@ KINDS: dict[str, Callable[[tuple[Any, ...]], bool]] = {
 COMPARED = {"usual": "usual", "jackknife": "best with jackknife", "apart": "best separate batches"}
 """What the best choice is compared with: columns of the table, and kinds of choices."""
 MAP = {"inner_steps": "K", "updates": "updates", "inner_lr": "α", "sample_size": "n"}
-"""The columns that say where on the map a best choice is, and their names."""
 
 
 def batches(split: str) -> int:
@@ -74,11 +73,7 @@ def beside(table: "pd.DataFrame") -> dict[str, Any]:
 
 
 def best_choices(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """The best choice for each K, point, α and budget, its error, and how many times that others have.
-
-    Columns `usual`, `jackknife`, `apart`: the usual choice, the best one with a jackknife, and the best one whose three
-    roles have samples of their own; `unseen`: what follows the best choice on the other MDPs.
-    """
+    """The best choice at each place of `MAP`, its error, and how many times that those `COMPARED` and unseen have."""
     import pandas as pd
 
     lines = []

@@ -54,10 +54,8 @@ def advice(frame: "pd.DataFrame") -> "pd.DataFrame":
         best = table.index[0]
         place = f"n {budget:g}, K {steps:g}, α {rate:g}, {point:g} updates"
         bias, variance = (choices.scores(rows, metric).mean(axis=1) for metric in ("bias_sq", "variance"))
-        values = {
-            label: (choices.name_of(c), table.loc[c], bias[c], variance[c])
-            for label, c in choices.beside(table).items()
-        }
+        values = {label: (choices.name_of(c), table.loc[c], bias[c], variance[c])
+                  for label, c in choices.beside(table).items()}  # fmt: skip
         values["chosen on other MDPs"] = ("", choices.held_out(table), np.nan, np.nan)
         for label, (name, each, *parts) in values.items():
             mse, more = analysis.mean_interval(each), analysis.paired_difference(each, table.loc[best])
@@ -139,7 +137,6 @@ def _pareto(first: "pd.Series[float]", second: "pd.Series[float]") -> list[Any]:
 
 
 def _ranking(axes: "Axes", rows: "pd.DataFrame") -> None:
-    """The best choices, then the best of every estimator, and the usual one."""
     table = choices.ranked(rows)
     shown = list(dict.fromkeys([*table.index[:SHOWN], *choices.beside(table).values()]))
     shown.sort(key=list(table.index).index)
@@ -185,7 +182,6 @@ def _training(rows: "pd.DataFrame") -> "Figure":
 
 
 def _differs(choice: dict[Any, Any]) -> str:
-    """What a choice differs by from the others of its picture."""
     if choice["estimator"] == "exact":
         return "exact"
     named = label_of(choice["estimator"])
@@ -207,11 +203,9 @@ def _trained(frame: "pd.DataFrame") -> "pd.DataFrame":
                 end = analysis.mean_interval(values.loc[choice])
                 paired = values.loc[plain if plain in values.index else choice]
                 gain = analysis.paired_difference(values.loc[choice], paired)
+                place = f"n {budget:g}, K {steps:g}, α {rate:g}, {point:g} updates"
                 lines.append(
-                    {
-                        "at": f"n {budget:g}, K {steps:g}, α {rate:g}, {point:g} updates",
-                        "choice": choices.name_of(choice),
-                    }
+                    {"at": place, "choice": choices.name_of(choice)}
                     | {"J": end.mean, "from": end.low, "to": end.high}
                     | {"over plain": gain.mean, "from ": gain.low, "to ": gain.high}
                 )
@@ -221,10 +215,8 @@ def _trained(frame: "pd.DataFrame") -> "pd.DataFrame":
 def _maps(rows: "pd.DataFrame") -> "dict[str, Figure]":
     """budgets: for each K a panel for each point of training, a cell for each budget and α."""
     places = list(rows.groupby("inner_steps", sort=True))
-    return {
-        "budgets" if len(places) == 1 else f"budgets_k{steps:g}": _map(of_steps, f"K = {steps:g}")
-        for steps, of_steps in places
-    }
+    return {"budgets" if len(places) == 1 else f"budgets_k{steps:g}": _map(of_steps, f"K = {steps:g}")
+            for steps, of_steps in places}  # fmt: skip
 
 
 def _map(rows: "pd.DataFrame", title: str) -> "Figure":
@@ -254,7 +246,6 @@ def _map(rows: "pd.DataFrame", title: str) -> "Figure":
 
 
 def _cells(axes: "Axes", table: "pd.DataFrame", sizes: list[Any], rates: list[Any], norm: Any) -> None:
-    """A square for each budget (columns) and α (rows)."""
     ratio = np.array([[table.loc[(rate, size), "usual"] for size in sizes] for rate in rates])
     axes.imshow(np.nan_to_num(ratio, nan=1), norm=norm, cmap="Blues", aspect="auto", origin="lower")
     for i, rate in enumerate(rates):
@@ -275,7 +266,6 @@ def _short(value: float) -> str:
 
 
 def _best(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """`choices.best_choices` in few columns."""
     table = choices.best_choices(frame)
     varied = [column for column in choices.MAP if column == "sample_size" or table[column].nunique() > 1]
     place = table[varied].apply(lambda row: " ".join(f"{value:g}" for value in row), axis=1)

@@ -56,10 +56,7 @@ def allocate(budget: int, split: Split, debias: estimators.debias.Debias | None,
 
         n_r = blocks · ⌊B w_r / (Σ w · c_r)⌋,   c_I = c_II = d₀ + (K − 1) d,   c_III = d
 
-    with d₀ and d trajectories drawn at θ⁰ and at a later θ for each trajectory of a block (`trajectories_drawn`).
-
-    Raises:
-        BadInput: if a role is left without a trajectory.
+    with d₀ and d as `trajectories_drawn` has them; raises `BadInput` if a role is left without a trajectory.
     """
     blocks = debias.blocks if isinstance(debias, estimators.debias.Jackknife) else 1
     first, later = trajectories_drawn(debias, blocks)

@@ -28,7 +28,6 @@ def run_cell(cell: Cell, context: gm_lab.Context) -> list[gm_lab.Row]:
 
 
 def _frontier(cell: Cell, mdps: RandomMDPs) -> list[gm_lab.Row]:
-    """Squared bias, variance and mean squared error of every choice."""
     at, exact = next(islice(exact_training(mdps, cell.meta_lr, **cell.terms), cell.updates, None))
     truth = exact[:, 0].flatten(1)
     require_truth(truth, "MDP", cell.mdps, cell.updates)

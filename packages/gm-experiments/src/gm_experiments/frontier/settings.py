@@ -77,11 +77,9 @@ class Cell(common.Cell):
 CURVES = tuple(
     gm_lab.Curves(tuple(column for column in KEY if column not in (x, "mdp")), x, y, over="mdp", figures=(figure,))
     for figure, x, y in (
-        ("frontier", "updates", METRICS[:4]),
-        ("budgets", "sample_size", METRICS[:4]),
-        ("training", "updates", METRICS[-1:]),
-    )
-)
+        ("frontier", "updates", METRICS[:4]), ("budgets", "sample_size", METRICS[:4]),
+        ("training", "updates", METRICS[-1:]))
+)  # fmt: skip
 
 
 def cells(settings: Settings) -> list[Cell]:
@@ -114,7 +112,6 @@ def _of_figure(settings: Settings, figure: Figure) -> Iterator[Cell]:
 
 
 def _chosen(settings: Settings, figure: Figure) -> Choices:
-    """The figure's choices, or those of the flags."""
     from gm_experiments.frontier import problem
 
     values = {field.name: getattr(settings, field.name) for field in fields(Choices)}

@@ -37,27 +37,16 @@ class LirpgProblem(TabularProblem):
 
         ∇φ ⟨∇J, v⟩ = (1/n) Σ_t (∂⟨w, d⟩/∂r_t) [c_t] + (1/n) Σ_t (∂⟨w, d⟩/∂V(s_t)) ∇φ V(s_t)
 
-    with the advantages' part passed on to rewards and values by `returns.gae_adjoint`. It is one and the same for all
-    estimators with the same first derivative (paper, Eq. 7).
-
-    Args:
-        mdp, params, numbers, settings: as of `TabularProblem`.
-        intrinsic_reward: φ, a leaf that requires a gradient.
-        critic_depends: whether the meta-gradient takes into account that the critic is the value of the reward with φ.
+    with the advantages' part passed on to rewards and values by `returns.gae_adjoint`, the same for all estimators with
+    the same first derivative (paper, Eq. 7). φ is a leaf; with `critic_depends` it counts in the critic, too.
     """
 
     meta_is_params = False
 
     def __init__(
-        self,
-        mdp: gm_exact.TabularMDP,
-        params: Float[Tensor, "*batch state action"],
-        numbers: Numbers,
-        intrinsic_reward: Float[Tensor, "*batch state action"],
-        *,
-        critic_depends: bool = True,
-        **settings: Any,
-    ) -> None:
+        self, mdp: gm_exact.TabularMDP, params: Float[Tensor, "*batch state action"], numbers: Numbers,
+        intrinsic_reward: Float[Tensor, "*batch state action"], *, critic_depends: bool = True, **settings: Any,
+    ) -> None:  # fmt: skip
         super().__init__(mdp, params, numbers, **settings)
         self._phi = intrinsic_reward
         self._inside = mdp.with_reward(mdp.reward + intrinsic_reward.detach())

@@ -12,12 +12,8 @@ def run_cell(cell: Cell, context: gm_lab.Context) -> list[gm_lab.Row]:
     mdps, settings = RandomMDPs(cell, context.device), cell.tabular
     assert isinstance(settings, Lirpg)
     problem = LirpgProblem(
-        mdps.mdp,
-        mdps.zeros(),
-        mdps,
-        mdps.zeros().requires_grad_(),
-        critic_depends=settings.intrinsic_critic == "depends",
-        gae_lambda=settings.gae_lambda,
+        mdps.mdp, mdps.zeros(), mdps, mdps.zeros().requires_grad_(),
+        critic_depends=settings.intrinsic_critic == "depends", gae_lambda=settings.gae_lambda,
         critic_for=settings.critic,
-    )
+    )  # fmt: skip
     return measured(problem, cell, "lirpg")

@@ -8,11 +8,7 @@ from gm_experiments.common import settings as common
 from gm_experiments.common.settings import Grid
 
 Figure = Literal["fig1", "fig7"]
-GRID = Grid(
-    estimators=("lvc", "ad"), permutations=("ESE",), sample_sizes=(16, 32, 64, 128, 256), inner_steps=(1, 2, 3, 4, 5)
-)
-
-
+GRID = Grid(("lvc", "ad"), ("ESE",), sample_sizes=(16, 32, 64, 128, 256), inner_steps=(1, 2, 3, 4, 5))
 KEY, COLUMNS, CURVES = common.KEY, common.COLUMNS, (common.curves("inner_steps"),)
 
 

@@ -97,70 +97,35 @@ def only_ad_suffers_from_its_hessian(figures: Figures) -> Iterator[Comparison]:
 
 
 CLAIMS: tuple[Claim[Figures], ...] = (
-    Claim(
-        "MAML-1",
-        "LVC, K = 1, few samples: SEE ≈ ESE > SSE",
-        (
-            partial(equal, "lvc", ("SEE", "ESE"), FEW, of="fig1"),
-            *(partial(ordered, "lvc", (high, "SSE"), FEW, of="fig1") for high in ("SEE", "ESE")),
-        ),
-    ),
+    Claim("MAML-1", "LVC, K = 1, few samples: SEE ≈ ESE > SSE",
+        (partial(equal, "lvc", ("SEE", "ESE"), FEW, of="fig1"),
+         *(partial(ordered, "lvc", (high, "SSE"), FEW, of="fig1") for high in ("SEE", "ESE")))),
     Claim("MAML-2", "the gap between those three shrinks as the sample size grows", (gaps_shrink,)),
     Claim("MAML-3", "AD, K = 1: SEE > ESE at every size", (partial(ordered, "ad", ("SEE", "ESE"), POWERS, of="fig1"),)),
-    Claim(
-        "MAML-4",
-        "AD: only SEE approaches accuracy 1; a sampled Hessian stays biased",
-        (only_an_exact_hessian_gets_there,),
-    ),
-    Claim(
-        "MAML-5",
-        "the outer gradient matters most: SSE, SEE, ESE > SSS, SES, ESS",
-        tuple(partial(ordered, *where, POWERS) for where in product(ACTOR_CRITIC, product(EXACT_OUTER, SAMPLED_OUTER))),
-    ),
-    Claim(
-        "MAML-6",
-        "LVC with a sampled outer gradient: EES > SES > ESS > SSS",
-        (partial(ordered, "lvc", ("EES", "SES", "ESS", "SSS"), POWERS),),
-    ),
-    Claim(
-        "MAML-7",
-        "DiCE is worst in every case",
-        tuple(partial(better, name, "dice", (*SAMPLED_OUTER, "EES", *EXACT_OUTER), POWERS) for name in ACTOR_CRITIC),
-    ),
+    Claim("MAML-4", "AD: only SEE approaches accuracy 1; a sampled Hessian stays biased",
+        (only_an_exact_hessian_gets_there,)),
+    Claim("MAML-5", "the outer gradient matters most: SSE, SEE, ESE > SSS, SES, ESS",
+        tuple(partial(ordered, *at, POWERS) for at in product(ACTOR_CRITIC, product(EXACT_OUTER, SAMPLED_OUTER)))),
+    Claim("MAML-6", "LVC with a sampled outer gradient: EES > SES > ESS > SSS",
+        (partial(ordered, "lvc", ("EES", "SES", "ESS", "SSS"), POWERS),)),
+    Claim("MAML-7", "DiCE is worst in every case",
+        tuple(partial(better, name, "dice", (*SAMPLED_OUTER, "EES", *EXACT_OUTER), POWERS) for name in ACTOR_CRITIC)),
     Claim("MAML-8", "SSS: LVC and Loaded-DiCE comparable in accuracy, LVC's variance smaller", (less_variance_alone,)),
-    Claim(
-        "MAML-9",
-        "AD below LVC and Loaded-DiCE wherever the Hessian is sampled",
-        tuple(partial(better, name, "ad", ("SSE", "ESE", "SSS", "ESS"), MANY) for name in ("lvc", "loaded_dice")),
-    ),
-    Claim(
-        "MAML-10",
-        "exact outer: LVC ESE ≈ SEE > SSE; Loaded-DiCE SEE > ESE > SSE",
-        (
-            partial(equal, "lvc", ("ESE", "SEE"), SOME),
-            *(partial(ordered, "lvc", (high, "SSE"), SOME) for high in ("SEE", "ESE")),
-            partial(ordered, "loaded_dice", ("SEE", "ESE", "SSE"), SOME),
-        ),
-    ),
+    Claim("MAML-9", "AD below LVC and Loaded-DiCE wherever the Hessian is sampled",
+        tuple(partial(better, name, "ad", ("SSE", "ESE", "SSS", "ESS"), MANY) for name in ("lvc", "loaded_dice"))),
+    Claim("MAML-10", "exact outer: LVC ESE ≈ SEE > SSE; Loaded-DiCE SEE > ESE > SSE",
+        (partial(equal, "lvc", ("ESE", "SEE"), SOME),
+         *(partial(ordered, "lvc", (high, "SSE"), SOME) for high in ("SEE", "ESE")),
+         partial(ordered, "loaded_dice", ("SEE", "ESE", "SSE"), SOME))),
     Claim("MAML-11", "more steps or a larger α: SSE loses much accuracy in every estimator", (loses_accuracy,)),
-    Claim(
-        "MAML-12",
-        "large K or α: LVC and Loaded-DiCE SEE ≈ ESE, SES ≈ ESS; AD: the Hessian error dominates",
-        (only_ad_suffers_from_its_hessian,),
-    ),
-    Claim(
-        "MAML-13",
+    Claim("MAML-12", "large K or α: LVC and Loaded-DiCE SEE ≈ ESE, SES ≈ ESS; AD: the Hessian error dominates",
+        (only_ad_suffers_from_its_hessian,)),
+    Claim("MAML-13",
         "correcting the composition raises variance; only for LVC and AD with an exact outer gradient it lowers it",
-        tuple(
-            partial(ordered, name, pair, POWERS, metric="variance")
-            for name, pair in (
-                *product(ESTIMATORS, (("EES", "SES"), ("ESS", "SSS"))),
-                *product(("dice", "loaded_dice"), (("ESE", "SSE"),)),
-                *product(("lvc", "ad"), (("SSE", "ESE"),)),
-            )
-        ),
-    ),
-)
+        tuple(partial(ordered, name, pair, POWERS, metric="variance") for name, pair in (
+            *product(ESTIMATORS, (("EES", "SES"), ("ESS", "SSS"))),
+            *product(("dice", "loaded_dice"), (("ESE", "SSE"),)), *product(("lvc", "ad"), (("SSE", "ESE"),))))),
+)  # fmt: skip
 
 
 def claims(settings: Settings, frame: "pd.DataFrame") -> list[analysis.Verdict]:

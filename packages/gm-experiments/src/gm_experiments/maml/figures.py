@@ -53,10 +53,7 @@ def _estimators_by_permutation(rows: "pd.DataFrame", x: str, x_label: str) -> "F
 
 
 def summary(settings: Settings, frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Mean accuracy at the largest values of the axes of the figure with most rows: estimators × permutations.
-
-    If bounds are all that was measured, how tight they are.
-    """
+    """Mean accuracy at the end of the axes of the figure with most rows; how tight bounds are, if those are all."""
     if settings.figure == ("theory",):
         return theory.summary(frame)
     frame = frame[frame["figure"].isin(set(FIGURES))]

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 
 def _slopes(frame: "pd.DataFrame") -> Iterator[Comparison]:
-    """Least-squares slopes in log-log coordinates, one for each MDP."""
     import numpy as np
 
     frame = frame[frame["figure"] == "theory_size"]
@@ -64,13 +63,10 @@ def _degrees(frame: "pd.DataFrame") -> Iterator[Comparison]:
 CLAIMS: "tuple[Claim[pd.DataFrame], ...]" = (
     Claim("THEORY-1", "E‖θ̂ᴷ − θᴷ‖ falls as |τ|^−½", (_slopes,)),
     Claim("THEORY-2", "it grows with α and K no faster than Lemma 4.4 says", (partial(_under, "distance"),)),
-    Claim(
-        "THEORY-3",
-        "the bias stays under Eq. 44 and is a polynomial of degree K − 1 in the Hessian's error",
-        (partial(_under, "bias"), _degrees),
-    ),
+    Claim("THEORY-3", "the bias stays under Eq. 44 and is a polynomial of degree K − 1 in the Hessian's error",
+        (partial(_under, "bias"), _degrees)),
     Claim("THEORY-4", "the variance stays under Eq. 57", (partial(_under, "variance"),)),
-)
+)  # fmt: skip
 
 
 def claims(frame: "pd.DataFrame") -> list[analysis.Verdict]:

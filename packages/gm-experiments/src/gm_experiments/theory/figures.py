@@ -12,10 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 AXES = {
-    "theory_size": ("sample_size", SIZES),
-    "theory_steps": ("inner_steps", STEPS),
-    "theory_rate": ("inner_lr", RATE),
-}
+    "theory_size": ("sample_size", SIZES), "theory_steps": ("inner_steps", STEPS), "theory_rate": ("inner_lr", RATE),
+}  # fmt: skip
 LINES = {"measured": "measured", "bound_local": "bound, local constants", "bound_global": "bound, proved constants"}
 SOURCES = {"SEE": "composition (I sampled)", "ESE": "Hessian (II sampled)", "SSE": "both"}
 
@@ -64,7 +62,6 @@ def _composition(frame: "pd.DataFrame", studies: list[str]) -> "Figure":
 
 
 def _fixed(frame: "pd.DataFrame", study: str) -> str:
-    """What a study holds fixed, for its title."""
     chosen = frame[frame["figure"] == study]
     names = {"inner_steps": "K", "inner_lr": "α", "sample_size": "|τ|"}
     return ", ".join(f"{name} = {chosen[c].iloc[0]:g}" for c, name in names.items() if chosen[c].nunique() == 1)
@@ -109,7 +106,6 @@ def _split(frame: "pd.DataFrame") -> "Figure":
 
 
 def _bars(axes: "Axes", frame: "pd.DataFrame", names: list[str]) -> None:
-    """A group of bars for each estimator, one for each source of error."""
     sources = [p for p in SOURCES if p in set(frame["permutation"])]
     width = 0.8 / len(sources)
     for i, permutation in enumerate(sources):

@@ -51,10 +51,8 @@ class Point:
 def sampled_path(point: Point, name: str, size: int) -> tuple[list[Tensor], Tensor]:
     """θ̂⁰ … θ̂ᴷ, and s: the root mean square error of ∇θ J_In at them over the repeats, the largest of all steps."""
     path = estimators.decomposition.sampled_path(point.problem, estimators.load(name), size, **point.terms)
-    errors = [
-        length(step.gradient - gm_exact.gradient(point.mdps.mdp, theta)).square().mean(-1).sqrt()
-        for step, theta in zip(path.inner, path.params, strict=False)
-    ]
+    errors = [length(step.gradient - gm_exact.gradient(point.mdps.mdp, theta)).square().mean(-1).sqrt()
+              for step, theta in zip(path.inner, path.params, strict=False)]  # fmt: skip
     return path.params, torch.stack(errors).amax(0)
 
 
@@ -83,18 +81,13 @@ def length(x: Tensor) -> Tensor:
 
 
 def rows(cell: Cell, mdps: RandomMDPs, problem: TabularProblem) -> list[gm_lab.Row]:
-    """The rows of all studies that a cell asks for.
-
-    Raises:
-        BadInput: if a user's estimator fails, or II is to be estimated from the trajectories of I.
-    """
+    """The rows of all studies that a cell asks for; raises `BadInput` if II is to share the trajectories of I."""
     grids = [(study, grid) for study, grid in cell.grids if study in GRIDS]
     if not grids:
         return []
     if cell.tabular.samples == "shared":
-        raise gm_lab.BadInput(
-            "--samples: expected independent with --figure theory, whose bounds need it, got 'shared'"
-        )
+        expected = "expected independent with --figure theory, whose bounds need it"
+        raise gm_lab.BadInput(f"--samples: {expected}, got 'shared'")
     point = Point.at(mdps, problem, cell.inner_steps, cell.inner_lr)
     rows: list[gm_lab.Row] = []
     with estimators_are_input():
@@ -214,7 +207,6 @@ def _theorem(
 
 
 def _global_constants(point: Point, intrinsic: Tensor | None = None) -> Constants:
-    """The constants that the tables prove, for each MDP."""
     constants = vars(gm_exact.global_constants(point.mdps.mdp, intrinsic))
     return Constants(**{k: v.squeeze(-1) if isinstance(v, Tensor) else v for k, v in constants.items()})
 

@@ -6,9 +6,7 @@ import gm_lab
 from gm_experiments.common.settings import KEY, Grid
 
 # two families of first-order gradients: LVC stands for AD and Loaded-DiCE, too
-COMPOSITION = Grid(
-    estimators=("lvc", "dice"), permutations=("SEE",), inner_steps=(2,), inner_lrs=(3.0,), sample_sizes=(32,)
-)
+COMPOSITION = Grid(("lvc", "dice"), ("SEE",), sample_sizes=(32,), inner_steps=(2,), inner_lrs=(3.0,))
 GRIDS = {
     "theory_size": replace(COMPOSITION, sample_sizes=(2, 4, 8, 16, 32, 64, 128, 256)),
     "theory_steps": replace(COMPOSITION, inner_steps=(1, 2, 3, 4, 5, 6)),
@@ -27,20 +25,13 @@ COLUMNS = (
 )
 """What results.csv has for these studies behind the columns of all tabular apps; empty for other figures."""
 AXES = {
-    "theory_size": "sample_size",
-    "theory_steps": "inner_steps",
-    "theory_rate": "inner_lr",
-    "theory_split": "sample_size",
-    "theory_hessian": "hessian_error",
-}
+    "theory_size": "sample_size", "theory_steps": "inner_steps", "theory_rate": "inner_lr",
+    "theory_split": "sample_size", "theory_hessian": "hessian_error",
+}  # fmt: skip
 CURVES = tuple(
     gm_lab.Curves(
-        by=(*(column for column in KEY if column not in (x, "mdp")), "quantity"),
-        x=x,
-        y=("measured", "bound_local", "bound_global"),
-        over="mdp",
-        figures=(study,),
+        by=(*(column for column in KEY if column not in (x, "mdp")), "quantity"), x=x,
+        y=("measured", "bound_local", "bound_global"), over="mdp", figures=(study,),
     )
     for study, x in AXES.items()
-)
-"""What is measured and both its bounds along what each study varies."""
+)  # fmt: skip

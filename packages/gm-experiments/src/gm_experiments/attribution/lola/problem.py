@@ -78,10 +78,8 @@ def estimates(cell: Cell, learner: Learner, size: int) -> Callable[[frozenset[st
             [learner.estimator], permutations=permutations_of(cell.sources), sizes=[Sizes.each(size, shared=shared)],
             inner_steps=learner.game.inner_steps, inner_lr=learner.game.inner_lr,
         )  # fmt: skip
-        return {
-            permutation: estimate.reshape(-1, cell.repeats, *estimate.shape[1:]).transpose(1, 2)
-            for (_, permutation, _), estimate in by_permutation.items()
-        }
+        return {permutation: estimate.reshape(-1, cell.repeats, *estimate.shape[1:]).transpose(1, 2)
+                for (_, permutation, _), estimate in by_permutation.items()}  # fmt: skip
 
     return sampled
 
