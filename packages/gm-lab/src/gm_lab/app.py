@@ -27,21 +27,12 @@ from gm_lab.track.tracker import Tracker
 def main(
     experiment: Experiment[SettingsT, CellT], argv: Sequence[str] | None = None, stop_after: float | None = None
 ) -> int:
-    """Runs an experiment from its command line.
+    """Runs an experiment from its command line, perhaps one of several in this process, and returns the exit status.
 
-    Several may be run one after another in one process.
-
-    Args:
-        experiment: What to run.
-        argv: The arguments after the program's name; `sys.argv[1:]` if None.
-        stop_after: Seconds after which the run stops as after SIGTERM.
-
-    Returns:
-        The exit status: 0 done; 1 a cell failed, or what reads our output has ended; 2 bad input, or the file system
-        refused; 130 after SIGINT, which lets the cells in flight finish unless it comes twice, and 143 after SIGTERM,
-        which lets cells write their checkpoints, as SIGINT does where cells are resumable; 124 when the time was over;
-        everything finished so far is kept. Whatever isn't 0 comes with a line on stderr that says why, if anything
-        reads us.
+    0 done; 1 a cell failed, or what reads our output has ended; 2 bad input, or the file system refused; 130 after
+    SIGINT, which lets the cells in flight finish unless it comes twice, and 143 after SIGTERM, which lets cells write
+    their checkpoints, as SIGINT does where cells are resumable; 124 after `stop_after` seconds, which stop it like
+    SIGTERM. What is finished is kept. What isn't 0 comes with a line on stderr that says why, if anything reads us.
     """
 
     def say(text: str) -> None:
@@ -101,8 +92,6 @@ def _log(stores: list[RunDirectory], text: str) -> None:
 
 @dataclass(frozen=True)
 class _Session(Generic[SettingsT, CellT]):
-    """One start of an experiment on a run directory."""
-
     experiment: Experiment[SettingsT, CellT]
     argv: Sequence[str] | None
     settings: SettingsT
@@ -116,12 +105,9 @@ class _Session(Generic[SettingsT, CellT]):
 
 
 def _run(
-    experiment: Experiment[SettingsT, CellT],
-    argv: Sequence[str] | None,
-    say: Callable[[str], None],
-    stores: list[RunDirectory],
-    interruption: Interruption,
-) -> None:
+    experiment: Experiment[SettingsT, CellT], argv: Sequence[str] | None, say: Callable[[str], None],
+    stores: list[RunDirectory], interruption: Interruption,
+) -> None:  # fmt: skip
     settings = parse(experiment.settings, experiment.name, argv)
     path = settings.run_dir or default_run_dir(experiment.name)
     # so that cells may keep checkpoints there, from wherever their workers were started
@@ -155,7 +141,6 @@ def _run(
 
 
 def _live(session: _Session[SettingsT, CellT]) -> None:
-    """Goes from the cells that are still to be computed to what the run ends with."""
     tracker = session.tracker
     try:
         _compute(session)
@@ -187,7 +172,7 @@ def _compute(session: _Session[SettingsT, CellT]) -> None:
 
 
 def _begin(session: _Session[SettingsT, CellT]) -> None:
-    """Writes down where the results come from, warns if it isn't what the run was begun with, and has W&B told."""
+    """Writes down where the results come from, warns if it isn't what the run was begun with, and tells W&B."""
     begun, now = session.config.get("versions", {}), provenance.versions()
     changed = [f"{name} {begun[name]}, now {now[name]}" for name in begun if now.get(name, begun[name]) != begun[name]]
     if changed:
@@ -199,7 +184,6 @@ def _begin(session: _Session[SettingsT, CellT]) -> None:
 
 @contextlib.contextmanager
 def _launched(session: _Session[SettingsT, CellT], pending: list[CellT]) -> Iterator[Iterator[float]]:
-    """Starts the launcher that the settings name; iterates over the seconds that each cell took."""
     settings, store, interruption, warn = session.settings, session.store, session.interruption, session.warn
     setup = partial(session.experiment.prepare, settings)
     if settings.launcher == "ray" and pending:

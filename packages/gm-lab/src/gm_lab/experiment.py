@@ -38,23 +38,16 @@ def on_the_cpu(settings: RunSettings) -> Context:
 class Experiment(Generic[SettingsT, CellT]):
     """An experiment: a grid of cells, a function that computes one, and what is made of all the rows.
 
-    Args:
-        name: Names the app in messages and the default run directory.
-        settings: A frozen dataclass derived from `RunSettings`; attribute docstrings become the help.
-        columns: The columns of results.csv.
-        key: The columns that sort its rows; together with the other settings they identify a row.
-        cells: Settings to cells, frozen dataclasses of plain values that differ from each other. Raises `BadInput`.
-        run_cell: A cell and its context to the cell's rows, which depend on the cell alone. A module-level function,
-            or `late` one. May raise `BadInput`.
-        figures: results.csv to figures by file name.
-        claims: results.csv to verdicts.
-        summary: results.csv to the small table printed last; its numbers are the run's headline metrics in W&B.
-        extra_columns: Settings to further columns of results.csv, which sort it last.
-        prepare: Settings to the context of all cells; called once before the workers start and once in each worker
-            process, so that it may set up a numerical library. Raises `BadInput`.
-        curves: Which rows are curves, each one W&B run; without them W&B has one run for the whole experiment.
-        resumable_cells: Whether `run_cell` catches `Interrupted` to write a checkpoint and later goes on from there.
-            Then the first Ctrl-C, like SIGTERM, stops the cells in flight instead of waiting for them.
+    `settings` is a frozen dataclass derived from `RunSettings`, whose attribute docstrings become the help. The columns
+    `key` sort results.csv and, with the other settings, identify a row; `extra_columns` come after both.
+
+    `cells` gives frozen dataclasses of plain values that differ from each other. `run_cell`, a module-level function or
+    a `late` one, returns rows that depend on the cell alone. `prepare`, called once before the workers start and once
+    in each worker process, may set up a numerical library. All three may raise `BadInput`.
+
+    The numbers of `summary`, the small table printed last, are the run's headline metrics in W&B, where each curve is a
+    run, too; without `curves` there is one run. With `resumable_cells`, `run_cell` catches `Interrupted` to write a
+    checkpoint and later goes on from there: the first Ctrl-C, like SIGTERM, then stops the cells in flight.
     """
 
     name: str
@@ -73,7 +66,7 @@ class Experiment(Generic[SettingsT, CellT]):
 
     @classmethod
     def of(cls, settings: ModuleType, name: str, **others: Any) -> "Experiment[Any, Any]":
-        """The experiment of a folder, from the names that its modules have by convention.
+        """Returns the experiment of a folder, from the names that its modules have by convention.
 
         Its module `settings` has Settings, cells, KEY, COLUMNS and perhaps CURVES and extra_columns; imported late are
         `run.run_cell`, `figures.figures`, `figures.summary` and `claims.claims`, unless `others` say otherwise.

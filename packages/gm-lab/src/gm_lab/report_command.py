@@ -55,19 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write(run_dirs: Sequence[Path], out: Path, argv: Sequence[str] | None = None) -> "list[Run]":
-    """Writes the page about some runs.
-
-    Args:
-        run_dirs: Their folders.
-        out: Where it goes.
-        argv: The arguments of the command that writes it, which the page shows; `sys.argv[1:]` if None.
-
-    Returns:
-        What the page is about.
-
-    Raises:
-        BadInput: One is no run directory, or the file system refuses.
-    """
+    """Writes the page about some runs, which shows the command, and returns them; raises BadInput if one is none."""
     from gm_lab.analysis import report
 
     runs = [report.load(path) for path in run_dirs]

@@ -18,13 +18,7 @@ from gm_lab.run.store import make_folder, write_atomically
 
 
 class Report(NamedTuple):
-    """What was made of results.csv.
-
-    Args:
-        tables: What the experiment printed, the small table and the verdicts, for the terminal.
-        images: Names of the pictures in figures/.
-        rows: How many rows results.csv has.
-    """
+    """What was made of results.csv: text for the terminal, the pictures' names in figures/, the number of rows."""
 
     tables: str
     images: list[str]
@@ -32,8 +26,6 @@ class Report(NamedTuple):
 
 
 class _Said(io.StringIO):
-    """What is printed, by those who ask whether it is for a terminal."""
-
     def __init__(self, terminal: bool) -> None:
         super().__init__()
         self._terminal = terminal
@@ -43,13 +35,7 @@ class _Said(io.StringIO):
 
 
 def reported(experiment: Experiment[SettingsT, CellT], settings: SettingsT, path: Path) -> Report:
-    """Writes figures/, claims.json and summary.csv of a run.
-
-    Args:
-        experiment: What was run.
-        settings: How.
-        path: The run directory, which holds results.csv.
-    """
+    """Writes figures/, claims.json and summary.csv of the run at `path`, out of its results.csv."""
     from rich.console import Console
 
     from gm_lab.analysis import claims, figures, tables
@@ -77,16 +63,7 @@ def reported(experiment: Experiment[SettingsT, CellT], settings: SettingsT, path
 def reporter(
     experiment: Experiment[SettingsT, CellT], settings: SettingsT, path: Path
 ) -> Iterator[Callable[[], Report]]:
-    """Starts a process that imports what reports need while this one imports and computes; it takes a second or two.
-
-    Args:
-        experiment: What is run.
-        settings: How.
-        path: The run directory.
-
-    Yields:
-        A function that has the run reported there, or does it here if that process can't.
-    """
+    """Starts a process that imports, for a second or two, what reports need; yields a function that has it report."""
     if sys.platform != "linux" or "ray" in sys.modules:
         yield lambda: reported(experiment, settings, path)
         return

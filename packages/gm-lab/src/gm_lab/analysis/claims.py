@@ -18,13 +18,7 @@ MARKS = {True: "yes", False: "no", None: "not measured"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """One comparison and its outcome.
-
-    Args:
-        label: What is compared, in words.
-        holds: None if the results lack one side.
-        detail: The numbers.
-    """
+    """What is compared, in words; whether it holds, None if the results lack one side; and the numbers."""
 
     label: str
     holds: bool | None
@@ -33,14 +27,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was measured about one claim.
-
-    Args:
-        id: The claim's name, such as "MAML-1".
-        claim: The claim in words.
-        holds: None if there is not enough data to tell.
-        measured: The numbers that decide it.
-    """
+    """What was measured about one claim; `holds` is None if there is not enough data to tell."""
 
     id: str
     claim: str
@@ -85,7 +72,6 @@ def _bounded(label: str, values: "pd.Series[float]", holds: Callable[[float], bo
 
 
 def _missing(first: "pd.Series[float]", second: "pd.Series[float]") -> bool:
-    """Whether the two sides lack values for the same units."""
     return len(first) == 0 or not first.index.equals(second.index)
 
 
@@ -98,17 +84,7 @@ def every(outcomes: Iterable[bool | None]) -> bool | None:
 
 
 def decided(claim_id: str, claim: str, comparisons: Sequence[Comparison], examples: int = 2) -> Verdict:
-    """The verdict on a claim that holds if every one of its comparisons does.
-
-    Args:
-        claim_id: The claim's name.
-        claim: The claim in words.
-        comparisons: What it says, one by one.
-        examples: How many comparisons to quote; those that fail come first.
-
-    Returns:
-        The verdict, with the count of comparisons that hold and examples with their numbers.
-    """
+    """Returns the verdict on a claim that holds if all its comparisons do; it quotes some, those that fail first."""
     measured = "none of it was measured"
     if any(item.holds is not None for item in comparisons):
         fulfilled = sum(item.holds is True for item in comparisons)

@@ -42,25 +42,16 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1, 1, 1)),
 
 # a name keeps its place in its group, and so its looks; any other name gets looks derived from its letters
 GROUPS: tuple[tuple[str, ...], ...] = (
-    ("lvc", "ad", "loaded_dice", "dice"),
-    ("SSS", "SSE", "SES", "SEE", "ESS", "ESE", "EES"),
-)
+    ("lvc", "ad", "loaded_dice", "dice"), ("SSS", "SSE", "SES", "SEE", "ESS", "ESE", "EES"),
+)  # fmt: skip
 DPI = 160
 PNG_HEADER = 33  # bytes of signature and header
 PNG_WORDS = b"tEXtDescription\0"
 RC: Any = {
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "figure.dpi": DPI,
-    "font.size": 9,
-    "grid.alpha": 0.25,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 4.5,
-    "svg.hashsalt": "gm-lab",
-}
+    "axes.grid": True, "axes.spines.right": False, "axes.spines.top": False, "figure.dpi": DPI, "font.size": 9,
+    "grid.alpha": 0.25, "grid.linewidth": 0.6, "legend.frameon": False, "lines.linewidth": 1.6,
+    "lines.markersize": 4.5, "svg.hashsalt": "gm-lab",
+}  # fmt: skip
 
 
 def style_of(name: str) -> Style:
@@ -69,19 +60,11 @@ def style_of(name: str) -> Style:
     if place is not None:
         return Style(COLOURS[place], MARKERS[place], DASHES[place % len(DASHES)])
     code = zlib.crc32(name.encode())
-    return Style(
-        COLOURS[code % len(COLOURS)],
-        MARKERS[code // 7 % len(MARKERS)],
-        DASHES[code // 49 % len(DASHES)],
-    )
+    return Style(COLOURS[code % len(COLOURS)], MARKERS[code // 7 % len(MARKERS)], DASHES[code // 49 % len(DASHES)])
 
 
 def styles(names: Sequence[str]) -> dict[str, Style]:
-    """The looks of the names that share one panel; an unknown name steps aside where a colour is taken.
-
-    Args:
-        names: In the order of the legend. Two lists with the same names give the same looks.
-    """
+    """Gives the looks of the names of one panel, in any order; an unknown name steps aside where a colour is taken."""
     known = [name for name in names if any(name in group for group in GROUPS)]
     looks = {name: style_of(name) for name in known}
     for name in sorted(set(names) - set(known)):
@@ -96,18 +79,7 @@ def styles(names: Sequence[str]) -> dict[str, Style]:
 def panels(
     titles: Sequence[str], width: float = 3.2, height: float = 2.9, rows: int = 1, share_y: bool = True
 ) -> "Figure":
-    """Rows of panels in the common style.
-
-    Args:
-        titles: One per column, above the first row.
-        width: Of one panel, in inches.
-        height: Of one panel, in inches.
-        rows: How many rows.
-        share_y: Whether the panels of a row have one vertical scale.
-
-    Returns:
-        The figure; its panels are `figure.axes`, row by row.
-    """
+    """Makes rows of panels in the common style, sized in inches, with one title per column; they are `figure.axes`."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -120,40 +92,15 @@ def panels(
 
 
 def lines(
-    axes: "Axes",
-    frame: "pd.DataFrame",
-    x: str,
-    y: str,
-    by: str,
-    over: str,
-    *,
-    x_label: str | None = None,
-    y_label: str | None = None,
-    names: Sequence[str] | None = None,
-    labels: Mapping[str, str] | None = None,
-    x_scale: Literal["linear", "log2"] = "linear",
-    y_scale: Literal["linear", "log"] = "linear",
-    marks: bool = True,
-) -> None:
+    axes: "Axes", frame: "pd.DataFrame", x: str, y: str, by: str, over: str, *, x_label: str | None = None,
+    y_label: str | None = None, names: Sequence[str] | None = None, labels: Mapping[str, str] | None = None,
+    x_scale: Literal["linear", "log2"] = "linear", y_scale: Literal["linear", "log"] = "linear", marks: bool = True,
+) -> None:  # fmt: skip
     """Draws, for each value of `by`, the mean of `y` over units against `x`, with its 95% t interval as a band.
 
-    Args:
-        axes: A panel.
-        frame: The rows to draw.
-        x: The column along the horizontal axis, numbers.
-        y: The column along the vertical axis, numbers.
-        by: The column that tells the lines apart, names.
-        over: The column that names the independent units; rows of one unit are averaged first.
-        x_label: What the horizontal axis shows and in which unit; the column's name by default.
-        y_label: The same for the vertical axis.
-        names: The lines in the order of the legend; by default in order of appearance.
-        labels: How the legend calls them; by default as they are.
-        x_scale: "log2" for powers of two, which are then written out.
-        y_scale: "log" for values over several magnitudes.
-        marks: Whether to mark the points measured; better not on long curves.
-
-    Raises:
-        ValueError: The frame lacks a column.
+    Rows of one unit, which the column `over` names, are averaged first. `names` orders the legend, which `labels` word;
+    "log2" suits powers of two, which are then written out; `marks` shows the points, better not on long curves. Raises
+    ValueError if the frame lacks a column.
     """
     if missing := [column for column in (x, y, by, over) if column not in frame.columns]:
         raise ValueError(f"expected columns {x}, {y}, {by}, {over}; missing: {', '.join(missing)}")
@@ -206,18 +153,9 @@ def shared_legend(figure: "Figure", title: str | None = None, columns: int = 8) 
 
 
 def save(figure: "Figure", stem: Path, svg: bool = False) -> list[Path]:
-    """Writes a figure; the same figure gives the same bytes.
+    """Writes a figure as PNG, and as SVG if asked or if there is one already; the same figure gives the same bytes.
 
-    Args:
-        figure: What to write.
-        stem: Folder and name without an extension.
-        svg: Whether to write it as SVG beside PNG; it is done, too, where there is one already.
-
-    Returns:
-        The files, the PNG first.
-
-    Raises:
-        BadInput: The file system refuses.
+    `stem` is a path without an extension. It returns the files, the PNG first, or raises BadInput if it can't write.
     """
     import matplotlib
 
@@ -233,7 +171,7 @@ def save(figure: "Figure", stem: Path, svg: bool = False) -> list[Path]:
 
 
 def _described(picture: bytes, figure: "Figure") -> bytes:
-    """A PNG with the words of its figure, which it shows those who can't see it, in a chunk after its header."""
+    """A PNG whose header is followed by the words of its figure, for those who can't see it."""
     from matplotlib.text import Text
 
     texts = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
@@ -252,19 +190,9 @@ def words(texts: Sequence[str]) -> list[str]:
 def saving(
     figures: Mapping[str, "Figure"], folder: Path, svg: bool = False, apart: bool = True
 ) -> Iterator[list[Path]]:
-    """Writes figures side by side, in processes of their own, while the block runs.
+    """Writes figures while the block runs, in processes of their own if it may fork (`apart`), else at its end.
 
-    Args:
-        figures: What to write, by name.
-        folder: Where to.
-        svg: Whether to write them as SVG, too.
-        apart: Whether this process may be forked; if not, they are written at the end of the block.
-
-    Yields:
-        The PNG files, which are complete at the end of the block.
-
-    Raises:
-        BadInput: The file system refuses.
+    It yields the PNG files, which are complete at the end of the block, and raises BadInput if it can't write.
     """
     stems = [folder / name for name in figures]
     drawn = list(zip(figures.values(), stems, strict=True))

@@ -39,21 +39,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run directory holds for readers.
-
-    Args:
-        path: The run directory.
-        app: The experiment's name.
-        run_id: The run's name in W&B.
-        settings: Those that have a bearing on results.
-        finished: Whether figures and verdicts are of the whole run.
-        done: Cells finished.
-        cells: Cells in all, None if it isn't known.
-        claims: Objects with id, claim, verdict and measured.
-        summary: The closing table.
-        figures: The figures.
-        sessions: The lines of sessions.jsonl.
-    """
+    """What a run directory holds for readers; `finished` says whether figures and verdicts are of the whole run."""
 
     path: Path
     app: str
@@ -84,11 +70,7 @@ class Run:
 
 
 def load(path: Path) -> Run:
-    """What a run directory holds, finished or not.
-
-    Raises:
-        BadInput: It is no run directory, or a file in it is damaged.
-    """
+    """Reads a run directory, finished or not; raises BadInput if it is none or a file in it is damaged."""
     import yaml
 
     if not (path / CONFIG).is_file():
@@ -114,12 +96,7 @@ def load(path: Path) -> Run:
 
 
 def claims_of(file: Path) -> list[dict[str, str]]:
-    """The verdicts.
-
-    Raises:
-        ValueError: The file holds something else.
-        OSError: It can't be read.
-    """
+    """Reads the verdicts; raises ValueError or OSError if the file holds none."""
     claims = json.loads(file.read_bytes())
     if not isinstance(claims, list):
         raise ValueError(f"expected a list, got {type(claims).__name__}")
@@ -127,7 +104,6 @@ def claims_of(file: Path) -> list[dict[str, str]]:
 
 
 def _figure(app: str, stem: Path) -> Figure:
-    """A figure as SVG, or as PNG where there is no SVG or a huge one."""
     vectors, pixels = (
         file.read_bytes() if file.exists() else b""
         for file in (stem.with_name(f"{stem.name}.{ending}") for ending in ("svg", "png"))
@@ -155,12 +131,7 @@ def number(value: Any) -> str:
 
 
 def rendered(runs: Sequence[Run], command: str) -> str:
-    """The page.
-
-    Args:
-        runs: What it is about, in order.
-        command: What writes the page again.
-    """
+    """Returns the page about some runs; `command` is what writes it again."""
     import jinja2
 
     environment = jinja2.Environment(

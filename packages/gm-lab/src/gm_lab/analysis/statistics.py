@@ -25,17 +25,7 @@ class Interval:
 
 
 def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Student's interval for a mean.
-
-    x̄ ± t₍₁₊c₎⸝₂,ₙ₋₁ · s / √n (Student, "The Probable Error of a Mean", 1908).
-
-    Args:
-        values: Independent measurements, shape (n,). NaN among them makes the interval NaN.
-        confidence: Coverage c, between 0 and 1.
-
-    Raises:
-        ValueError: There is no value, or the array is not one-dimensional.
-    """
+    """Gives Student's interval (1908) for a mean, x̄ ± t₍₁₊c₎⸝₂,ₙ₋₁ · s / √n; raises ValueError unless n > 0."""
     from scipy.special import stdtrit
 
     sample = np.asarray(values, dtype=np.float64)
@@ -50,16 +40,7 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
 
 
 def paired_difference(first: ArrayLike, second: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Student's interval for the mean of first − second, measured on the same units.
-
-    Args:
-        first: Shape (n,); two pandas Series must have the same index in the same order.
-        second: Shape (n,).
-        confidence: Coverage, between 0 and 1.
-
-    Raises:
-        ValueError: The two were not measured on the same units.
-    """
+    """Gives Student's interval for the mean of first − second; raises ValueError unless the units are the same."""
     left, right = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if left.shape != right.shape:
         raise ValueError(f"expected two samples of the same units, got shapes {left.shape} and {right.shape}")
@@ -70,7 +51,6 @@ def paired_difference(first: ArrayLike, second: ArrayLike, confidence: float = 0
 
 
 def _units(values: ArrayLike) -> list[Any] | None:
-    """The index of a pandas Series, None for anything else."""
     index = getattr(values, "index", None)
     return None if index is None or callable(index) else list(index)
 

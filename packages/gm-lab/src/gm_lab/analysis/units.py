@@ -9,16 +9,7 @@ if TYPE_CHECKING:
 
 
 class Units:
-    """Looks numbers per unit up in a data frame; it goes over its rows once for each set of columns that is asked for.
-
-    Args:
-        frame: results.csv, or a part of it.
-        over: The column that names the unit, such as "mdp" or "seed"; rows of one unit are averaged.
-
-    Example:
-        >>> units = Units(frame, over="mdp")  # doctest: +SKIP
-        >>> units("accuracy", estimator="lvc", sample_size=8)  # doctest: +SKIP
-    """
+    """Looks up numbers per unit, which `over` names, going over the rows once for each set of columns asked for."""
 
     def __init__(self, frame: "pd.DataFrame", over: str) -> None:
         _require(frame, over)
@@ -28,7 +19,7 @@ class Units:
         self._rows: dict[tuple[str, ...], dict[tuple[Any, ...], list[int]]] = {}
 
     def __call__(self, value: str, **where: Any) -> "pd.Series[float]":
-        """One number per unit, ready to be paired; as `per_unit`."""
+        """Returns what `per_unit` does."""
         import pandas as pd
 
         columns = tuple(where)
@@ -45,7 +36,6 @@ class Units:
         return pd.Series(self._values[value][ordered], index=pd.Index(units, name=self._over), name=value)
 
     def _grouped(self, columns: tuple[str, ...]) -> dict[tuple[Any, ...], list[int]]:
-        """The positions of the rows by what stands in some columns."""
         _require(self._frame, *columns)
         rows: dict[tuple[Any, ...], list[int]] = {} if columns else {(): list(range(len(self._frame)))}
         for position, place in enumerate(zip(*(self._frame[column].tolist() for column in columns), strict=True)):
@@ -54,19 +44,9 @@ class Units:
 
 
 def per_unit(frame: "pd.DataFrame", value: str, over: str, **where: Any) -> "pd.Series[float]":
-    """One number per independent unit, ready to be paired; `Units` is quicker where many are asked for.
+    """Returns one mean per independent unit, in ascending order, of the rows where column=value, perhaps of none.
 
-    Args:
-        frame: results.csv, or a part of it.
-        value: The column measured.
-        over: The column that names the unit, such as "mdp" or "seed"; rows of one unit are averaged.
-        where: Conditions column=value that select rows.
-
-    Returns:
-        The means, indexed by unit in ascending order; empty if no row fulfils the conditions.
-
-    Raises:
-        ValueError: There is no such column.
+    `Units` is quicker where many are asked for. Raises ValueError if there is no such column.
     """
     return Units(frame, over)(value, **where)
 

@@ -31,7 +31,7 @@ from gm_lab.run.interruption import Interruption, become_worker
 
 @dataclass(frozen=True)
 class _Worker:
-    """A process or a thread, the way to talk to it, and the cells that it was handed, the first of them in work."""
+    """A worker, the way to talk to it, and the cells that it was handed, the first of them in work."""
 
     runner: BaseProcess | threading.Thread
     connection: "Connection[int, Outcome]"
@@ -40,30 +40,14 @@ class _Worker:
 
 @contextlib.contextmanager
 def launched(
-    work: Work,
-    cells: Sequence[Any],
-    workers: int,
-    setup: Callable[[], Context],
-    interruption: Interruption,
-    warn: Callable[[str], None],
-    threads: bool = False,
-) -> Iterator[Iterator[float]]:
-    """Starts the workers; what it yields iterates over the finished cells.
+    work: Work, cells: Sequence[Any], workers: int, setup: Callable[[], Context], interruption: Interruption,
+    warn: Callable[[str], None], threads: bool = False,
+) -> Iterator[Iterator[float]]:  # fmt: skip
+    """Starts the workers; it yields an iterator over the seconds each cell took, in the order in which they finish.
 
-    Processes are forked on entry (spawned where there is no safe fork): start threads inside the block only.
-
-    Args:
-        work: Computes and saves one cell. A module-level function or a partial of one.
-        cells: The cells to compute.
-        workers: How many at once; one runs in this thread.
-        setup: Gives the context; called once here and once in each worker process.
-        interruption: Says when the cells in flight are the last ones.
-        warn: Shows a line: the cell whose worker was killed and which is tried again.
-        threads: Whether the workers are threads instead of processes.
-
-    Yields:
-        An iterator over the seconds each cell took, in the order in which they finish. It raises `BadInput` if a cell
-        does, and `CellFailed` if a cell raises anything else or kills its worker twice.
+    Processes are forked on entry (spawned where there is no safe fork): start threads inside the block only. One worker
+    runs in this thread. `work` computes and saves a cell; `setup` gives the context, here and once in each process. The
+    iterator raises `BadInput` if a cell does, and `CellFailed` if one raises anything else or kills its worker twice.
     """
     if not cells:
         yield iter(())
@@ -101,7 +85,6 @@ def _serial(work: Work, cells: Sequence[Any], context: Context, interruption: In
 
 
 def _serve(work: Work, cells: Sequence[Any], connection: Any, context: Context) -> None:
-    """Computes the cells that it is told to, until nobody is there to tell it."""
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             connection.send(attempt(work, cells, connection.recv(), context))
@@ -123,10 +106,7 @@ def _process(serve: Callable[[Any, Context], None], connection: Any, setup: Call
 
 
 def _stop(pool: Sequence[_Worker], seconds: float) -> None:
-    """Ends the workers: idle ones at once, the others when their cell has written its checkpoint or time is up.
-
-    A thread can't be stopped: one that doesn't finish its cell in time ends with this process.
-    """
+    """Ends idle workers at once, others when they wrote checkpoints or time is up; late threads end with us."""
     for worker in pool:
         if isinstance(worker.runner, BaseProcess):
             (worker.runner.terminate if worker.assigned else worker.runner.kill)()

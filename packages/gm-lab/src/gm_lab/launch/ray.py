@@ -35,10 +35,8 @@ TRIAL = "import logging, sys, ray; ray.init(sys.argv[1], log_to_driver=False, lo
 TRIAL_SECONDS = 60.0
 # by itself Ray tries for more than a minute
 IMPATIENT = {
-    "RAY_NUM_REDIS_GET_RETRIES": "1",
-    "RAY_gcs_rpc_server_connect_timeout_s": "2",
-    "RAY_py_gcs_connect_timeout_s": "5",
-}
+    "RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_gcs_rpc_server_connect_timeout_s": "2", "RAY_py_gcs_connect_timeout_s": "5",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,29 +56,13 @@ def needed(settings: RunSettings) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def launched(
-    job: Job,
-    save: Callable[[Any, list[Row]], None],
-    cells: Sequence[Any],
-    settings: RunSettings,
-    interruption: Interruption,
-    warn: Callable[[str], None],
-) -> Iterator[Iterator[float]]:
-    """Connects to the cluster, or starts one; what it yields iterates over the cells as they are finished and saved.
+    job: Job, save: Callable[[Any, list[Row]], None], cells: Sequence[Any], settings: RunSettings,
+    interruption: Interruption, warn: Callable[[str], None],
+) -> Iterator[Iterator[float]]:  # fmt: skip
+    """Connects to the cluster, or starts one; it yields an iterator over the seconds each cell took, once saved here.
 
-    Args:
-        job: What the workers need.
-        save: Writes the rows of a finished cell, in this process.
-        cells: The cells to compute.
-        settings: Which cluster, how much of it a cell needs, and how many at once, if not as many as there is room for.
-        interruption: Says when the cells in flight are the last ones.
-        warn: Shows a line.
-
-    Yields:
-        An iterator over the seconds each cell took. It raises `BadInput` if a cell does, and `CellFailed` if a cell
-        raises anything else or loses its worker too often.
-
-    Raises:
-        BadInput: Ray is not installed, the cluster can't be reached, or has no node for such cells.
+    Raises BadInput if Ray is not installed, or the cluster can't be reached or has no node for such cells. The iterator
+    raises `BadInput` if a cell does, and `CellFailed` if a cell raises anything else or loses its worker too often.
     """
     ray = connected(settings)
     flying: dict[Any, int] = {}
@@ -116,11 +98,7 @@ def launched(
 
 
 def check(settings: RunSettings) -> None:
-    """Finds out at once whether there is a cluster to use.
-
-    Raises:
-        BadInput: Ray is not installed, or can't use what is at the address.
-    """
+    """Finds out at once whether there is a cluster to use; raises BadInput if not."""
     if find_spec("ray") is None:
         raise BadInput("--launcher: ray is not installed; expected the extra: pip install 'gm-lab[ray]'")
     if settings.ray_address is not None:
@@ -128,11 +106,7 @@ def check(settings: RunSettings) -> None:
 
 
 def connected(settings: RunSettings) -> Any:
-    """Ray, connected to the cluster.
-
-    Raises:
-        BadInput: The cluster can't be used.
-    """
+    """Returns Ray, connected to the cluster; raises BadInput if it can't be used."""
     address = None if settings.ray_address is None else let_in(settings.ray_address)
     let_in.cache_clear()  # it was true just now
     # no statistics to anyone, and no hint at what a later Ray will do
@@ -163,13 +137,10 @@ def connected(settings: RunSettings) -> Any:
 
 @functools.cache
 def let_in(address: str) -> str:
-    """The address, once Ray has been seen to connect to what is there, in a process of its own with little time.
+    """Returns the address, once Ray has connected to it in a process of its own with little time, or raises BadInput.
 
-    A token is shown to a cluster that asks for one and to no other: Ray takes that for guarded, too, and its news of
-    lost workers doesn't arrive.
-
-    Raises:
-        BadInput: Nothing answers, it is no Ray cluster, or it asks for another token than what this machine holds.
+    A token is shown only to a cluster that asks for one: else Ray takes it for guarded, too, and its news of lost
+    workers doesn't arrive.
     """
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS", address)
@@ -248,14 +219,9 @@ def room(ray: Any, cpus: float, gpus: float) -> int:
 
 
 def _outcomes(
-    ray: Any,
-    submit: Callable[[int], None],
-    at_once: Callable[[], int],
-    cells: Sequence[Any],
-    flying: dict[Any, int],
-    interruption: Interruption,
-    warn: Callable[[str], None],
-) -> Iterator[Outcome]:
+    ray: Any, submit: Callable[[int], None], at_once: Callable[[], int], cells: Sequence[Any], flying: dict[Any, int],
+    interruption: Interruption, warn: Callable[[str], None],
+) -> Iterator[Outcome]:  # fmt: skip
     """Keeps as many tasks on the cluster as it has room for; those whose node or worker is lost are tried again."""
     waiting = deque(range(len(cells)))
     lost: Counter[int] = Counter()
@@ -323,18 +289,13 @@ def compute(job: bytes, index: int, cell: bytes) -> Outcome:
 
 @functools.cache
 def _prepared(content: bytes) -> tuple[Job, Context]:
-    """The job, unpacked and set up once in each worker process."""
     modules, job = pickle.loads(content)
     sys.modules.update(modules)
     return job, job.setup()
 
 
 def packed(ray: Any, job: Job) -> bytes:
-    """A job with all that only the driver has: the modules beside the running script and in the current folder.
-
-    Raises:
-        BadInput: One of these modules holds what can't be sent.
-    """
+    """Packs a job with the modules beside the running script and in the current folder; raises BadInput if it can't."""
     script = getattr(sys.modules["__main__"], "__file__", None)
     own = imported_from([*([Path(script).resolve().parent] if script else []), Path.cwd()])
     own.pop("__main__", None)

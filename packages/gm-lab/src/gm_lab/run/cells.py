@@ -13,11 +13,7 @@ Row = dict[str, str | int | float]
 
 
 def cell_id(cell: Any) -> str:
-    """A name for `cell` that depends on its fields alone: 16 hexadecimal digits.
-
-    Args:
-        cell: A frozen dataclass of plain values.
-    """
+    """Names a cell, a frozen dataclass of plain values, by its fields alone: 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(plain(cell)).encode()).hexdigest()[:16]
 
 
@@ -34,12 +30,7 @@ def shorten(text: str, length: int = 60) -> str:
 
 
 def seed_of(root_seed: int, *labels: str | int | float) -> int:
-    """A 64-bit seed that depends on the root seed and the labels, and on nothing else.
-
-    Args:
-        root_seed: The run's seed, at least 0.
-        labels: What the stream is for, such as "mdp", 3. Cells that pass the same labels share random numbers.
-    """
+    """Derives a 64-bit seed from the root seed, at least 0, and labels; equal labels share random numbers."""
     from numpy.random import SeedSequence
 
     digest = hashlib.sha256(json.dumps(labels).encode()).digest()
@@ -49,16 +40,7 @@ def seed_of(root_seed: int, *labels: str | int | float) -> int:
 
 
 def checked_rows(rows: Iterable[Row], columns: Sequence[str]) -> list[Row]:
-    """`rows` with their columns in order and NumPy scalars turned into Python's.
-
-    Args:
-        rows: What a cell returned.
-        columns: The columns of results.csv.
-
-    Raises:
-        ValueError: A row's columns are not `columns`.
-        TypeError: A value is neither text nor a number.
-    """
+    """Returns the rows with columns in order and Python's scalars; raises ValueError or TypeError for other rows."""
     checked = []
     for row in rows:
         if set(row) != set(columns):

@@ -6,12 +6,7 @@ class BadInput(Exception):  # noqa: N818 - named for what it tells, not for the 
 
 
 class CellFailed(Exception):  # noqa: N818
-    """A cell raised or its worker was killed (exit status 1).
-
-    Args:
-        summary: One line that names the cell and what happened.
-        details: The traceback for log.txt, empty if there is none.
-    """
+    """A cell raised or its worker was killed (exit status 1); `details` is the traceback for log.txt, if any."""
 
     def __init__(self, summary: str, details: str = "") -> None:
         super().__init__(summary)
@@ -19,11 +14,7 @@ class CellFailed(Exception):  # noqa: N818
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM arrived; not an `Exception`, so that no cell swallows it.
-
-    Args:
-        signal_number: The signal; the exit status is 128 plus it.
-    """
+    """SIGINT or SIGTERM arrived; not an `Exception`, so that no cell swallows it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)

@@ -55,10 +55,6 @@ class Interruption:
     The first SIGINT lets the cells in flight finish, if cells are being computed and it `waits`. The second one, any
     SIGTERM, and a signal at another moment raise `Interrupted`, which a cell may catch to write a checkpoint. One more
     ends the process on the spot.
-
-    Args:
-        name: The app's name, for what it says on stderr.
-        waits: Whether the first SIGINT waits for the cells in flight; if not, it is like SIGTERM.
     """
 
     def __init__(self, name: str, waits: bool = True) -> None:
@@ -108,11 +104,7 @@ class Interruption:
 
     @contextlib.contextmanager
     def handled(self, stop_after: float | None = None) -> Iterator[None]:
-        """Receives the signals, in the main thread only.
-
-        Args:
-            stop_after: Seconds after which the run stops as after SIGTERM, but with `EXPIRED` for its status.
-        """
+        """Receives the signals, in the main thread only; its time over, a run stops as after SIGTERM, but `EXPIRED`."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -8,13 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Late:
-    """A function by its place; calling it imports it.
-
-    What parses flags and prints help can so name what needs a numerical library without importing it.
-
-    Args:
-        place: The module and the function with a colon between, such as "gm_experiments.maml.run:run_cell".
-    """
+    """A function by its place, "module:name"; help and flags can so name what needs a numerical library unimported."""
 
     place: str
 

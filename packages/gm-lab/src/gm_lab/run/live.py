@@ -19,12 +19,8 @@ class LiveRows:
     """Appends rows to a cell's live file; each row is there at once, and once only.
 
     A cell that is begun again, from its start or from a checkpoint, appends what it computes: rows up to the last step
-    in the file are skipped, so none is doubled, and a line torn by a kill is removed first, so none is lost.
-
-    Args:
-        run_dir: The run directory.
-        cell: The cell.
-        step: The column that numbers the rows, a whole number that only grows.
+    in the file are skipped, so none is doubled, and a line torn by a kill is removed first, so none is lost. The column
+    `step` numbers the rows; it only grows.
 
     Example:
         >>> live = LiveRows(run_dir, cell, step="updates")  # doctest: +SKIP
@@ -42,15 +38,10 @@ class LiveRows:
         self._columns, self._last = before.columns, rows[-1][step] if rows else None
 
     def append(self, row: Row) -> None:
-        """Writes one row, unless its step is in the file already.
+        """Writes a row, unless its step is in the file already: where its curve belongs, the step, and what is watched.
 
-        A file system that refuses is no reason to end the training: the row is then in the finished cell only.
-
-        Args:
-            row: The same columns each time: those of results.csv that tell its curve apart, the step, what is watched.
-
-        Raises:
-            ValueError: The columns changed, the step is missing or no whole number, or a text has a line break.
+        A file system that refuses is no reason to end the training: the row is then in the finished cell only. Raises
+        ValueError if the columns changed, the step is missing or no whole number, or a text has a line break.
         """
         step = row.get(self._step)
         if not isinstance(step, int):
@@ -73,11 +64,7 @@ class LiveRows:
 
 
 class Tail:
-    """Reads a live file that grows: each complete row once.
-
-    Args:
-        path: The file; it need not be there yet.
-    """
+    """Reads a live file that grows, from before it exists: each complete row once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -16,16 +16,7 @@ _chosen: ContextVar[Display | None] = ContextVar("display", default=None)
 
 @contextlib.contextmanager
 def progress(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
-    """Shows how many cells are finished.
-
-    Args:
-        label: What is being done.
-        done: Cells finished before this run.
-        total: All cells.
-
-    Yields:
-        A function to call as each cell is finished.
-    """
+    """Shows how many cells are finished, some before now; yields a function to call as each cell is finished."""
     display = _chosen.get() or (_bar if sys.stderr.isatty() else _lines)
     with display(label, done, total) as advance:
         yield advance
@@ -33,11 +24,7 @@ def progress(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def shown_by(display: Display) -> Iterator[None]:
-    """Has a display of one's own show the progress of what is run in the block.
-
-    Args:
-        display: Entered when the workers have been forked, so that it may start threads, and left when they are done.
-    """
+    """Has a display of one's own, entered when the workers have been forked, show the progress of the block."""
     token = _chosen.set(display)
     try:
         yield

@@ -25,10 +25,7 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 
 def command(argv: Sequence[str] | None = None) -> str:
-    """What to type to run this program again with these arguments, from the folder it was started in.
-
-    With PYTHONPATH, where it is set, because an estimator of one's own may come from there.
-    """
+    """Returns what to type here to run this program again, with PYTHONPATH, where one's own estimator may be."""
     program = Path(sys.argv[0])
     with contextlib.suppress(ValueError):
         program = program.resolve().relative_to(Path.cwd())
@@ -120,13 +117,9 @@ def begun(
 ) -> dict[str, Any]:
     """Writes down that a session begins on a run of so many cells, and returns what W&B should know of it."""
     origin = {
-        "command": command(argv),
-        "folder": str(Path.cwd()),
-        **code_version(Path(sys.argv[0]).resolve().parent),
-        "untracked": untracked(),
-        "versions": versions(),
-        "machine": machine(settings.device),
-    }
+        "command": command(argv), "folder": str(Path.cwd()), **code_version(Path(sys.argv[0]).resolve().parent),
+        "untracked": untracked(), "versions": versions(), "machine": machine(settings.device),
+    }  # fmt: skip
     how = {"process": os.getpid(), "cells": cells, "workers": settings.workers, "launcher": settings.launcher}
     record(run_dir, event="begun", **how, **origin, curves=curves)
     return origin

@@ -60,17 +60,7 @@ def worker_count(settings: RunSettings) -> int:
 
 
 def parse(settings: type[SettingsT], app: str, argv: Sequence[str] | None = None) -> SettingsT:
-    """Settings from a command line.
-
-    Args:
-        settings: A frozen dataclass derived from `RunSettings`; its attribute docstrings become the help.
-        app: The app's name, for usage lines.
-        argv: The arguments after the program's name; `sys.argv[1:]` if None.
-
-    Raises:
-        BadInput: The command line is not one of this app; the message names the flag, what was expected and what came.
-        SystemExit: `--help` was asked for.
-    """
+    """Returns settings from a command line, whose attribute docstrings are the help; raises BadInput or SystemExit."""
     parsed = parsed_line(settings, app, argv)
     for name, value in vars(parsed).items():
         values = value if isinstance(value, tuple) else (value,)
@@ -129,7 +119,7 @@ def refusal(flags: type[Any], tokens: Sequence[str]) -> str:
 
 
 def mismatch(kind: Any, values: Sequence[str]) -> str:
-    """Says what a flag of some type expects and what it got instead; empty if the values are of that type."""
+    """Says what a flag of some type expects and what came instead; empty if the values are of that type."""
     if get_origin(kind) in (Union, UnionType):
         if list(values) == ["None"]:
             return ""
@@ -160,17 +150,7 @@ def flag_of(name: str) -> str:
 
 
 def require(settings: RunSettings, name: str, expected: str, holds: bool) -> None:
-    """Refuses a setting that is out of range.
-
-    Args:
-        settings: The settings.
-        name: The field.
-        expected: What it must be, in words.
-        holds: Whether it is.
-
-    Raises:
-        BadInput: It isn't; the message names the flag, what was expected and what came.
-    """
+    """Refuses a setting unless it `holds`; raises BadInput with the flag, what was expected in words, and what came."""
     if not holds:
         raise BadInput(f"{flag_of(name)}: expected {expected}, got {getattr(settings, name)}")
 

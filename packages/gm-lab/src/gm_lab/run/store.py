@@ -40,11 +40,7 @@ def allowed_to(action: str, path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file that is, at every moment and after a power cut, either absent, old or complete.
-
-    Raises:
-        BadInput: The file system refuses, for instance because it is full or read-only.
-    """
+    """Writes a file that is always absent, old or complete, even after a power cut; raises BadInput if refused."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -91,11 +87,7 @@ class RunDirectory:
         return self.path / "cells" / f"{cell_id(cell)}.json"
 
     def load(self, cell: Any) -> list[Row] | None:
-        """The rows of `cell`, or None if it is not finished.
-
-        Raises:
-            ValueError: The file is damaged.
-        """
+        """Returns the rows of `cell`, or None if it is not finished; raises ValueError if the file is damaged."""
         try:
             record = json.loads(self.cell_path(cell).read_bytes())
         except FileNotFoundError:
@@ -124,10 +116,7 @@ class RunDirectory:
         return pending
 
     def collect(self, cells: Sequence[Any]) -> None:
-        """Writes results.csv, the sorted union of the finished cells.
-
-        The text depends on the rows alone: numbers are written with `repr`, ties keep the order of `cells`.
-        """
+        """Writes results.csv, the sorted union of the finished cells; ties keep the order of `cells`."""
         rows = [row for cell in cells for row in self.load(cell) or []]
         rows.sort(key=lambda row: sort_key(row, self.key))
         text = io.StringIO()
@@ -167,28 +156,13 @@ def checksum(rows: Any) -> str:
 
 @contextlib.contextmanager
 def opened(
-    path: Path,
-    app: str,
-    settings: dict[str, Any],
-    columns: tuple[str, ...],
-    key: tuple[str, ...],
+    path: Path, app: str, settings: dict[str, Any], columns: tuple[str, ...], key: tuple[str, ...],
     versions: Callable[[], dict[str, str]],
-) -> Iterator[tuple[RunDirectory, dict[str, Any]]]:
-    """Creates or resumes a run directory and holds it against other writers.
+) -> Iterator[tuple[RunDirectory, dict[str, Any]]]:  # fmt: skip
+    """Creates or resumes a run directory, holds it against other writers, and yields it with its config.yaml.
 
-    Args:
-        path: The folder; created if absent.
-        app: The experiment's name.
-        settings: The settings that have a bearing on results, as plain values.
-        columns: Columns of results.csv.
-        key: The columns that sort it.
-        versions: What a new run is computed with, asked for once it is clear that it may begin.
-
-    Yields:
-        The directory and its config.yaml as written when the run began.
-
-    Raises:
-        BadInput: The folder holds something else, other settings, is being written, or can't be written.
+    It calls `versions` for a new run only, and raises BadInput if the folder holds something else or other settings, is
+    being written, or can't be written.
     """
     with allowed_to("write", path):
         path.mkdir(parents=True, exist_ok=True)
@@ -228,11 +202,7 @@ def locked(path: Path) -> Iterator[None]:
 def matching_config(
     path: Path, app: str, settings: dict[str, Any], versions: Callable[[], dict[str, str]]
 ) -> dict[str, Any]:
-    """config.yaml of the run, written now if the run is new.
-
-    Raises:
-        BadInput: The run there is of another app or of other settings; the message names the first that differs.
-    """
+    """Returns config.yaml, written now if the run is new; raises BadInput if its app or settings are others."""
     import yaml
 
     name = path / CONFIG

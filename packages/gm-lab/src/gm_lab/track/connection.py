@@ -13,13 +13,7 @@ PROBE_SECONDS = 2.0
 
 
 def chosen_mode(wish: str, base_url: str, warn: Callable[[str], None]) -> Literal["online", "offline"]:
-    """What to ask W&B for: offline unless it can be online, because W&B itself would wait and then fail.
-
-    Args:
-        wish: auto, online or offline.
-        base_url: W&B's server.
-        warn: Is told why "online" can't be.
-    """
+    """Returns offline unless W&B can be online, as it would wait and then fail; `warn` hears why "online" can't be."""
     if wish not in ("auto", "online"):
         return "offline"
     key = has_key(base_url)

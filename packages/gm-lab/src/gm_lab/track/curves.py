@@ -21,14 +21,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Curves:
-    """How rows of results.csv form curves.
+    """How rows of results.csv form curves, which the columns `by` tell apart, all rows or those of some `figures`.
 
-    Args:
-        by: The columns that tell the curves apart, such as estimator and permutation, or curve and seed.
-        x: The column of numbers along the horizontal axis.
-        y: The columns measured.
-        over: The column of independent units that are averaged, with their 95% interval; None: one row for each x.
-        figures: Which values of the column "figure" these curves are of; none: all rows.
+    `over` names the units that are averaged, with their 95% interval; None: there is one row for each x.
     """
 
     by: tuple[str, ...]
@@ -50,13 +45,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Curve:
-    """One curve.
-
-    Args:
-        place: What tells it apart, by column.
-        kind: How its rows are to be read.
-        rows: Its points: x, and y where it is a number.
-    """
+    """One curve: what tells it apart, by column, how its rows are read, and its points: x, and y where a number."""
 
     place: dict[str, str | int | float]
     kind: Curves
@@ -88,15 +77,7 @@ def curve_of(kinds: Sequence[Curves], row: Row) -> Curve | None:
 
 
 def curves_of(kinds: Sequence[Curves], frame: "pd.DataFrame") -> Iterator[Curve]:
-    """The curves of results.csv, in the order in which they appear.
-
-    Args:
-        kinds: What the experiment says about its curves.
-        frame: results.csv.
-
-    Raises:
-        ValueError: There is no such column, although there are rows of such curves.
-    """
+    """Yields the curves of results.csv in order of appearance; raises ValueError if it lacks a column of theirs."""
     for kind in kinds:
         rows = frame[frame["figure"].isin(kind.figures)] if kind.figures else frame
         if rows.empty:

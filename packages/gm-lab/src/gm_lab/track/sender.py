@@ -29,12 +29,7 @@ AT_ONCE = {True: 1, False: 4}  # curves sent in parallel, by whether the run is 
 
 
 class Ledger:
-    """Which W&B runs were sent completely; survives a restart.
-
-    Args:
-        path: A JSON file.
-        mode: "online" or "offline"; what was sent in one mode was not in the other.
-    """
+    """Which W&B runs were sent completely, in a JSON file that survives a restart; online and offline are apart."""
 
     def __init__(self, path: Path, mode: str) -> None:
         self._path, self._lock = path, threading.Lock()
@@ -55,12 +50,7 @@ class Ledger:
 
 
 class CurveRun:
-    """The W&B run of one curve.
-
-    Args:
-        sender: Who sends it.
-        curve: The curve, perhaps of a cell that is still computing.
-    """
+    """The W&B run of one curve, perhaps of a cell that is still computing."""
 
     def __init__(self, sender: "Sender", curve: Curve) -> None:
         self._sender, self.curve = sender, curve
@@ -84,12 +74,7 @@ class CurveRun:
 
 
 class Sender:
-    """Sends one run directory to W&B.
-
-    Args:
-        about: What `gm_lab.track.tracker` says about the run: mode, run_dir, app, run_id, config and curves.
-        tell: Takes what the driver is to know: warnings, what was sent, how to upload an offline run.
-    """
+    """Sends one run directory to W&B; `about` is run.json, and `tell` takes what the driver is to know."""
 
     def __init__(self, about: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
         self.about, self._tell = about, tell
@@ -103,11 +88,7 @@ class Sender:
         self._run = self._begun()
 
     def follow(self, progress: Tail) -> None:
-        """Follows the run until it is over: the line "exit" and the status come when everything it made is on disk.
-
-        Args:
-            progress: Cells done and the seconds that the last one took, a line for each.
-        """
+        """Follows the run by its lines of cells done and seconds, until "exit" and a status say that all is on disk."""
         exit_code: Any = None
         while exit_code is None:
             time.sleep(POLL_SECONDS)
@@ -128,7 +109,6 @@ class Sender:
         self._run.finish(exit_code=exit_code)
 
     def _begun(self) -> Any:
-        """Begins the experiment's W&B run, online if it can be and is asked for."""
         os.environ.setdefault("WANDB_SILENT", "true")
         # artifacts of an offline run are staged here and must travel with it
         os.environ.setdefault("WANDB_DATA_DIR", str(self._folder / "wandb" / "data"))
@@ -161,30 +141,18 @@ class Sender:
         for before in self._folder.glob(f"wandb/offline-run-*-{name}") if self._offline else []:
             shutil.rmtree(before, ignore_errors=True)  # it is written again, whole
         return wandb.init(
-            project=self.about["app"],
-            id=name,
-            name=title,
-            group=f"{self.about['app']}-{self.about['run_id']}",
-            job_type=kind,
-            tags=[self.about["app"], *(tag[:64] for tag in tags)],
-            config=config,
-            mode="offline" if self._offline else "online",
-            dir=str(self._folder),
-            resume=None if self._offline else "allow",
-            reinit="create_new",
+            project=self.about["app"], id=name, name=title, group=f"{self.about['app']}-{self.about['run_id']}",
+            job_type=kind, tags=[self.about["app"], *(tag[:64] for tag in tags)], config=config,
+            mode="offline" if self._offline else "online", dir=str(self._folder),
+            resume=None if self._offline else "allow", reinit="create_new",
             settings=wandb.Settings(
-                console="off",
-                silent=True,
-                program=self.about["program"],
-                init_timeout=INIT_SECONDS,
-                x_file_stream_transmit_interval=self.about["interval"],
-                x_disable_stats=True,
+                console="off", silent=True, program=self.about["program"], init_timeout=INIT_SECONDS,
+                x_file_stream_transmit_interval=self.about["interval"], x_disable_stats=True,
                 x_transaction_log_flush_interval=1,
                 # a list of all packages takes a tenth of a second: once is enough
-                x_save_requirements=kind == "experiment",
-                x_disable_meta=kind != "experiment",
+                x_save_requirements=kind == "experiment", x_disable_meta=kind != "experiment",
             ),
-        )
+        )  # fmt: skip
 
     def name(self, curve: Curve) -> str:
         """The id of a curve's W&B run."""

@@ -33,24 +33,14 @@ UNNOTICED_SECONDS = 3.0
 class Tracker:
     """Has a run sent to W&B; every trouble becomes one warning.
 
-    Args:
-        mode: As `--wandb`.
-        run_dir: The run directory; W&B's files go to its wandb/ unless WANDB_DIR says otherwise.
-        app: The experiment's name, the project in W&B.
-        run_id: Names the run in W&B, so that a resumed run goes on there.
-        warn: Shows a line.
-        curves: How its rows form curves.
+    W&B's files go to wandb/ in the run directory unless WANDB_DIR says otherwise; the app's name is the project, and
+    `run_id` names the run there, so that a resumed run goes on.
     """
 
     def __init__(
-        self,
-        mode: Mode,
-        run_dir: Path,
-        app: str,
-        run_id: str,
-        warn: Callable[[str], None],
+        self, mode: Mode, run_dir: Path, app: str, run_id: str, warn: Callable[[str], None],
         curves: Sequence[Curves] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
         wish = os.environ.get("WANDB_MODE")
         self._mode = wish if mode == "auto" and wish else mode
         self._about: dict[str, Any] = {"run_dir": str(run_dir), "app": app, "run_id": run_id, "program": sys.argv[0]}
@@ -66,11 +56,7 @@ class Tracker:
         self.sync_line: str | None = None
 
     def start(self, config: dict[str, Any]) -> None:
-        """Has the run followed as soon as it has lasted a while; does nothing if W&B is disabled.
-
-        Args:
-            config: The run's settings, code version and command, as plain values.
-        """
+        """Has the run followed as soon as it has lasted a while; does nothing if W&B is disabled."""
         if self._mode != "disabled":
             self._about["config"] = config
             self._later = threading.Timer(QUIET_SECONDS, self._launch, [True])
@@ -84,11 +70,7 @@ class Tracker:
             self._hear()
 
     def finish(self, exit_code: int) -> None:
-        """Ends the W&B run and waits for it a limited time; a second call does nothing.
-
-        Args:
-            exit_code: 0 if everything that there is to show lies in the run directory.
-        """
+        """Ends the W&B run, complete if the exit code is 0, and waits a limited time; a second call does nothing."""
         if self._later is None:
             return
         self._later.cancel()
@@ -128,12 +110,9 @@ class Tracker:
             (self._folder / "progress.csv").write_text("cells_done,cell_seconds\n")
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "gm_lab.track.sender", str(self._folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=os.environ | {"TMPDIR": str(self._folder)},
-                process_group=0,  # Ctrl-C is for the run
-            )
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                env=os.environ | {"TMPDIR": str(self._folder)}, process_group=0,  # Ctrl-C is for the run
+            )  # fmt: skip
         except OSError as error:
             self._warn(f"W&B: {error.strerror or error}; going on without it")
 
@@ -150,7 +129,6 @@ class Tracker:
         return self._process is None or self._process.returncode is not None
 
     def _hear(self) -> None:
-        """Takes note of what was answered since the last time."""
         if self._folder is None:
             return
         lines: list[str] = []
@@ -169,7 +147,7 @@ class Tracker:
         self._heard = len(lines)
 
     def _stop(self) -> None:
-        """Ends the process, and W&B's service, which would go on for a while beside that of the next one."""
+        """Ends the process, and W&B's service, which would go on beside that of the next one."""
         self._hear()
         if self._process is not None and self._process.poll() is None:
             for number in (self._process.pid, *self._services):

@@ -13,12 +13,7 @@ from gm_lab.track.curves import Curves
 
 
 def blocks(runs: Sequence[Run], entity: str) -> list[Any]:
-    """What the Report is made of: a section for each run.
-
-    Args:
-        runs: As `gm_lab.analysis.report.load` returns them.
-        entity: The user or team whose projects, named like the apps, hold the W&B runs.
-    """
+    """Returns a section for each run; the entity's projects, named like the apps, hold the W&B runs."""
     wr = _workspaces()
     parts: list[Any] = [wr.TableOfContents()]
     for run, title in zip(runs, titles(runs), strict=True):
@@ -61,16 +56,7 @@ def claims_table(claims: Sequence[dict[str, str]]) -> str:
 
 
 def published(runs: Sequence[Run], entity: str, project: str) -> str:
-    """Saves the Report and returns its link.
-
-    Args:
-        runs: As `gm_lab.analysis.report.load` returns them.
-        entity: A W&B user or team.
-        project: The project that the Report belongs to.
-
-    Raises:
-        BadInput: wandb-workspaces is not installed, there is no account, or W&B refuses.
-    """
+    """Saves the Report and returns its link; raises BadInput without wandb-workspaces, or if W&B refuses."""
     import wandb
 
     wr = _workspaces()
@@ -83,13 +69,9 @@ def published(runs: Sequence[Run], entity: str, project: str) -> str:
     try:
         title = ", ".join(dict.fromkeys(run.app for run in runs))
         report = wr.Report(
-            entity=entity,
-            project=project,
-            title=title,
-            description="Claims, figures and curves",
-            blocks=blocks(runs, entity),
-            width="fluid",
-        )
+            entity=entity, project=project, title=title, description="Claims, figures and curves",
+            blocks=blocks(runs, entity), width="fluid",
+        )  # fmt: skip
         with contextlib.redirect_stderr(io.StringIO()):  # it prints the link, as our caller does
             report.save()
     except Exception as error:  # W&B's own kinds of errors have no common base
@@ -99,7 +81,6 @@ def published(runs: Sequence[Run], entity: str, project: str) -> str:
 
 
 def _workspaces() -> Any:
-    """The library, untyped: it doesn't say which names it exports."""
     try:
         return import_module("wandb_workspaces.reports.v2")
     except ImportError:
