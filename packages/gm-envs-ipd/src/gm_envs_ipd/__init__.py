@@ -7,24 +7,7 @@ from gm_envs_ipd.strategies import STRATEGIES, strategy_logits, strategy_values
 from gm_envs_ipd.views import STATES, SWAP, actions, joint_view, other_view, states
 
 __all__ = [
-    "GAMES",
-    "STATES",
-    "STRATEGIES",
-    "SWAP",
-    "Draws",
-    "MatrixGame",
-    "ReplayRing",
-    "Replayed",
-    "actions",
-    "draws",
-    "game",
-    "game_from_payoffs",
-    "joint_view",
-    "log_policy",
-    "log_probs",
-    "other_view",
-    "rollout",
-    "states",
-    "strategy_logits",
-    "strategy_values",
-]
+    "GAMES", "STATES", "STRATEGIES", "SWAP", "Draws", "MatrixGame", "ReplayRing", "Replayed", "actions", "draws",
+    "game", "game_from_payoffs", "joint_view", "log_policy", "log_probs", "other_view", "rollout", "states",
+    "strategy_logits", "strategy_values",
+]  # fmt: skip

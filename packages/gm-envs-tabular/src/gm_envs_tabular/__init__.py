@@ -6,14 +6,6 @@ from gm_envs_tabular.noise import CommonNoise
 from gm_envs_tabular.rollout import Rollout, Successors, rollout, successors, uniforms
 
 __all__ = [
-    "MDP",
-    "CommonNoise",
-    "Rollout",
-    "Successors",
-    "grid_world",
-    "random_mdp",
-    "rollout",
-    "sparse_dirichlet",
-    "successors",
-    "uniforms",
-]
+    "MDP", "CommonNoise", "Rollout", "Successors", "grid_world", "random_mdp", "rollout", "sparse_dirichlet",
+    "successors", "uniforms",
+]  # fmt: skip
