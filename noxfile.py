@@ -9,6 +9,8 @@ import nox
 nox.needs_version = ">=2025.11"
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = sorted({"3.11", "3.12", "3.13", HERE})
+IN_TWO = ("--numprocesses=2", "--dist=loadfile")
+WAITING = ("gm-experiments", "gm-lab")  # whose tests wait for processes of their own, as those of apps do
 PACKAGES = sorted(folder.parent.name for folder in Path("packages").glob("*/pyproject.toml"))
 LOCK = Path("requirements.lock")
 # --upgrade: what a clone without uv.lock resolves, whatever an older uv.lock here still prefers
@@ -77,7 +79,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session, package: str) -> None:
     """One package's tests, in an environment that holds this package alone."""
     sync(session, "--package", package, "--group", "test", "--no-default-groups")
-    pytest(session, Path("packages", package, "tests"))
+    pytest(session, Path("packages", package, "tests"), *(IN_TWO if package in WAITING else ()))
 
 
 @nox.session(python=PYTHONS[0], tags=["ci"], default=False, reuse_venv=False)
@@ -94,8 +96,7 @@ def lowest(session: nox.Session, package: str) -> None:
 def apps(session: nox.Session) -> None:
     """What crosses packages: layering, claims, the apps end to end."""
     sync(session)
-    # most of these tests wait for processes of their own
-    pytest(session, "tests", "--numprocesses=2", "--dist=loadfile")
+    pytest(session, "tests", *IN_TWO)
 
 
 @nox.session(tags=["ci"])

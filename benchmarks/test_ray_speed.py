@@ -18,13 +18,13 @@ def cluster(monkeypatch):
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     from ray.cluster_utils import Cluster
 
-    found = Cluster()
-    found.add_node(num_cpus=0, include_dashboard=False)
+    simulated = Cluster()
+    simulated.add_node(num_cpus=0, include_dashboard=False)
     for _ in range(NODES):
-        found.add_node(wait=False, num_cpus=1)
-    found.wait_for_nodes()
-    yield found.address
-    found.shutdown()
+        simulated.add_node(wait=False, num_cpus=1)
+    simulated.wait_for_nodes()
+    yield simulated.address
+    simulated.shutdown()
 
 
 def seconds_a_round(run, cells, at_once, *flags):
