@@ -108,8 +108,8 @@ def test_the_apps_know_the_flags(app, flags):
     line = shlex.split(flags.split("#")[0])
     if hasattr(module, "EXPERIMENT"):
         parse(module.EXPERIMENT.settings, app, line)
-    elif hasattr(module, "Settings"):
-        parsed_line(module.Settings, app, line)
+    elif app in ("report", "reproduce"):
+        parsed_line(sys.modules[module.main.__module__].Settings, app, line)
     else:  # it refuses the folder, not the flags, which would raise SystemExit
         assert module.main(line) == 2
 

@@ -117,7 +117,7 @@ def test_one_ctrl_c_finishes_what_is_in_flight(on_cluster, tmp_path):
     os.killpg(driver.process.pid, signal.SIGINT)
     status, error = driver.end()
     assert status == 130
-    assert error[0] == "ray_app: finishing the cells in flight; Ctrl-C again stops now"
+    assert "ray_app: finishing the cells in flight; Ctrl-C again stops now" in error
     assert error[-1].startswith("ray_app: interrupted, every finished cell is kept; to go on: --run-dir")
     # on a busy machine a cell may end, and another begin, before the signal arrives
     assert NODES <= driver.finished() == len(begun.read_text().split()) < 30
