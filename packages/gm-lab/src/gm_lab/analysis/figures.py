@@ -199,10 +199,12 @@ def saving(
     count = min(len(drawn), usable_cores()) if apart and sys.platform == "linux" else 0
     shares = [drawn[first::count] for first in range(count)]
     fork: Any = multiprocessing.get_context("fork" if count else None)
-    processes = [fork.Process(target=_save_share, args=(share, svg, os.getpid()), daemon=True) for share in shares]
+    processes: list[Any] = []
     try:
-        for process in processes:
+        for share in shares:
+            process = fork.Process(target=_save_share, args=(share, svg, os.getpid()), daemon=True)
             process.start()
+            processes.append(process)
         yield [stem.with_name(f"{stem.name}.png") for stem in stems]
         for process in processes:
             process.join()
