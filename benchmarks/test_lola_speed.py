@@ -30,7 +30,7 @@ def seconds_per_update(seeds: int = 10, size: int = 128, updates: int = 10, **ga
     settings = Game(updates=updates, evaluation_size=size, **game)
     begin = time.process_time()
     learner = Learner(settings, arm, seeds, np.random.Generator(np.random.SFC64(0)))
-    assert len(measurements_of(settings, list(learner.updates()))["score"]) == updates
+    assert len(measurements_of(settings, learner.updates())["score"]) == updates
     return (time.process_time() - begin) / updates
 
 

@@ -51,7 +51,7 @@ def exact(learner: Learner, inner_steps: int) -> torch.Tensor:
 
 def measured(game: Game, arm: Arm, seeds: int = 2, **more: object) -> dict[str, torch.Tensor]:
     """What a run measures."""
-    return measurements_of(game, list(Learner(game, arm, seeds, np.random.default_rng(0), **more).updates()))
+    return measurements_of(game, Learner(game, arm, seeds, np.random.default_rng(0), **more).updates())
 
 
 def test_the_learner_is_had_without_importing_torch_before_it_is_needed():

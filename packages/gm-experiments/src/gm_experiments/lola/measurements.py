@@ -1,6 +1,7 @@
 """What is measured of some updates: how good their meta-gradients were, and how the players fare after them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import torch
 from jaxtyping import Float
@@ -16,9 +17,10 @@ AT_ONCE = 100
 """Updates whose exact meta-gradients are found together, at a seventh of what they cost one by one."""
 
 
-def measurements_of(game: Game, updates: Sequence[Update]) -> dict[str, Float[Tensor, "update seed ..."]]:
-    """Returns the measurements of a run's updates, at least one, by name."""
-    parts = [_of_some(game, updates[first : first + AT_ONCE]) for first in range(0, len(updates), AT_ONCE)]
+def measurements_of(game: Game, updates: Iterable[Update]) -> dict[str, Float[Tensor, "update seed ..."]]:
+    """Returns the measurements of a run's updates, at least one, by name; `AT_ONCE` of them are kept at a time."""
+    every = iter(updates)
+    parts = [_of_some(game, some) for some in iter(lambda: list(islice(every, AT_ONCE)), [])]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 

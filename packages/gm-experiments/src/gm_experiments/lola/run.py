@@ -27,8 +27,7 @@ def run_cell(cell: Cell, _context: gm_lab.Context) -> list[gm_lab.Row]:
     rng = np.random.Generator(np.random.SFC64(gm_lab.seed_of(cell.seed, "lola", cell.seeds)))
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused
-            updates = list(Learner(cell.game, cell.curve, cell.seeds, rng).updates())
-            measured = measurements_of(cell.game, updates)
+            measured = measurements_of(cell.game, Learner(cell.game, cell.curve, cell.seeds, rng).updates())
     except EstimatorError as error:
         raise gm_lab.BadInput(str(error)) from error
     except ValueError as error:
