@@ -9,18 +9,20 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Generic
 
 from gm_lab.experiment import CellT, Experiment
 from gm_lab.reporting import Report, reporter
-from gm_lab.run import provenance
+from gm_lab.run import output, provenance
 from gm_lab.run.cells import cell_id
 from gm_lab.run.errors import BadInput, CellFailed, Interrupted
 from gm_lab.run.interruption import Interruption
 from gm_lab.run.late import resolved
+from gm_lab.run.output import open_streams, quoted
 from gm_lab.run.progress import progress
 from gm_lab.run.settings import SettingsT, parse, plain, result_settings, worker_count
-from gm_lab.run.store import RunDirectory, compute_cell, default_run_dir, opened
+from gm_lab.run.store import RunDirectory, allowed_to, compute_cell, default_run_dir, opened
 from gm_lab.track.tracker import Tracker
 
 
@@ -34,9 +36,10 @@ def main(
     their checkpoints, as SIGINT does where cells are resumable; 124 after `stop_after` seconds, which stop it like
     SIGTERM. What is finished is kept. What isn't 0 comes with a line on stderr that says why, if anything reads us.
     """
+    open_streams()
 
     def say(text: str) -> None:
-        print(f"{experiment.name}: {text}", file=sys.stderr, flush=True)
+        output.say(f"{experiment.name}: {text}")
 
     stores: list[RunDirectory] = []
     interruption = Interruption(experiment.name, waits=not experiment.resumable_cells)
@@ -54,7 +57,7 @@ def main(
         return 1
     except (Interrupted, KeyboardInterrupt) as error:
         why = "its time is over" if interruption.expired else "interrupted"
-        resume = f"; to go on: --run-dir {stores[0].path}" if stores else ""
+        resume = f"; to go on: --run-dir {quoted(str(stores[0].path))}" if stores else ""
         say(f"{why}, every finished cell is kept{resume}")
         # a library may have turned ours into a KeyboardInterrupt
         return interruption.status or (error.status if isinstance(error, Interrupted) else 130)
@@ -94,6 +97,7 @@ def _log(stores: list[RunDirectory], text: str) -> None:
 class _Session(Generic[SettingsT, CellT]):
     experiment: Experiment[SettingsT, CellT]
     argv: Sequence[str] | None
+    folder: Path
     settings: SettingsT
     cells: list[CellT]
     store: RunDirectory
@@ -109,10 +113,12 @@ def _run(
     stores: list[RunDirectory], interruption: Interruption,
 ) -> None:  # fmt: skip
     settings = parse(experiment.settings, experiment.name, argv)
-    path = settings.run_dir or default_run_dir(experiment.name)
-    # so that cells may keep checkpoints there, from wherever their workers were started
-    settings = dataclasses.replace(settings, run_dir=path.absolute())
-    with reporter(experiment, settings, path.absolute()) as report:
+    with allowed_to("work in", Path()):
+        folder = Path.cwd()
+    # whatever a user's module makes the current folder, results go here, and checkpoints from any worker
+    path = folder / (settings.run_dir or default_run_dir(experiment.name))
+    settings = dataclasses.replace(settings, run_dir=path)
+    with reporter(experiment, settings, path) as report:
         cells = list(experiment.cells(settings))
         if not cells:
             raise BadInput("expected settings that leave at least one cell to compute, got none")
@@ -137,7 +143,8 @@ def _run(
                 say(f"warning: {text}")
 
             tracker = Tracker(settings.wandb, path, experiment.name, config["run_id"], warn, experiment.curves)
-            _live(_Session(experiment, argv, settings, cells, store, config, tracker, report, interruption, warn))
+            parts: Any = (settings, cells, store, config, tracker, report, interruption, warn)
+            _live(_Session(experiment, argv, folder, *parts))
 
 
 def _live(session: _Session[SettingsT, CellT]) -> None:
@@ -178,8 +185,22 @@ def _begin(session: _Session[SettingsT, CellT]) -> None:
     if changed:
         session.warn(f"this run was begun with {'; '.join(changed)}")
     curves = [dataclasses.asdict(kind) for kind in session.experiment.curves]
-    origin = provenance.begun(session.store.path, session.argv, session.settings, len(session.cells), curves)
+    with _again_in(session.folder):
+        origin = provenance.begun(session.store.path, session.argv, session.settings, len(session.cells), curves)
     session.tracker.start(plain(session.settings) | {"origin": origin})
+
+
+@contextlib.contextmanager
+def _again_in(folder: Path) -> Iterator[None]:
+    """Works in the folder that the command was typed in, should a user's module have left it."""
+    left = Path.cwd()
+    if left != folder:
+        os.chdir(folder)
+    try:
+        yield
+    finally:
+        if left != folder:
+            os.chdir(left)
 
 
 @contextlib.contextmanager

@@ -1,13 +1,12 @@
 """The command that writes one HTML page about any runs, and on request a W&B Report, too."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gm_lab.run import BadInput, make_folder, parsed_line, provenance, write_atomically
+from gm_lab.run import BadInput, make_folder, output, parsed_line, provenance, write_atomically
 
 if TYPE_CHECKING:
     from gm_lab.analysis.report import Run
@@ -33,6 +32,7 @@ class Settings:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the page; exit status 0, or 2 with one line on stderr."""
+    output.open_streams()
     try:
         settings = parsed_line(Settings, NAME, argv)
         if not settings.run_dirs:
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"W&B Report: {published(runs, settings.entity, settings.project)}")
         return 0
     except BadInput as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
+        output.say(f"{NAME}: {error}")
         return 2
 
 
@@ -60,7 +60,7 @@ def write(run_dirs: Sequence[Path], out: Path, argv: Sequence[str] | None = None
 
     runs = [report.load(path) for path in run_dirs]
     make_folder(out.parent)
-    write_atomically(out, report.rendered(runs, provenance.command(argv)).encode())
+    write_atomically(out, output.encoded(report.rendered(runs, provenance.command(argv))))
     return runs
 
 

@@ -143,4 +143,5 @@ class Interruption:
         self._waiting = Interrupted(number)
 
     def _say(self, text: str) -> None:
-        os.write(2, f"{self._name}: {text}\n".encode())  # not print: this may interrupt another one
+        with contextlib.suppress(OSError):
+            os.write(2, f"{self._name}: {text}\n".encode())  # not print: this may interrupt another one

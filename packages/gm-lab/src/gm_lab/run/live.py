@@ -6,11 +6,11 @@
 import contextlib
 import csv
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 from gm_lab.run.cells import Row, cell_id, scalar
+from gm_lab.run.output import encoded, own_file
 
 FOLDER = "live"
 
@@ -30,9 +30,8 @@ class LiveRows:
     def __init__(self, run_dir: Path, cell: Any, step: str) -> None:
         self.path = run_dir / FOLDER / f"{cell_id(cell)}.csv"
         self._step = step
-        with contextlib.suppress(OSError):
-            content = self.path.read_bytes()
-            os.truncate(self.path, content.rfind(b"\n") + 1)
+        with contextlib.suppress(OSError), open(self.path, "r+b", opener=own_file) as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
         before = Tail(self.path)
         rows: list[Any] = list(before.rows())
         self._columns, self._last = before.columns, rows[-1][step] if rows else None
@@ -58,8 +57,8 @@ class LiveRows:
             raise ValueError(f"expected text without line breaks, got {row!r}")
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab", buffering=0) as file:
-                file.write(text.getvalue().encode())
+            with open(self.path, "ab", buffering=0, opener=own_file) as file:
+                file.write(encoded(text.getvalue()))
             self._columns, self._last = columns, step
 
 
@@ -74,7 +73,7 @@ class Tail:
     def rows(self) -> list[Row]:
         """The rows that were completed since the last call, numbers as numbers."""
         try:
-            with self.path.open("rb") as file:
+            with open(self.path, "rb", opener=own_file) as file:
                 file.seek(self._offset)
                 content = file.read()
         except OSError:

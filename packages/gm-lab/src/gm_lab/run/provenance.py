@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import platform
-import shlex
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gm_lab.run.output import encoded, own_file, quoted
 from gm_lab.run.settings import RunSettings, usable_cores
 
 SESSIONS = "sessions.jsonl"
@@ -27,12 +27,12 @@ FIELDS: dict[str, dict[str, Any]] = {
 def command(argv: Sequence[str] | None = None) -> str:
     """Returns what to type here to run this program again, with PYTHONPATH, where one's own estimator may be."""
     program = Path(sys.argv[0])
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, OSError):  # perhaps the folder was deleted
         program = program.resolve().relative_to(Path.cwd())
     arguments = sys.argv[1:] if argv is None else argv
     start = ["uv", "run", str(program)] if program.suffix == ".py" else [str(program)]
     path = os.environ.get("PYTHONPATH")
-    return (f"PYTHONPATH={shlex.quote(path)} " if path else "") + shlex.join([*start, *arguments])
+    return " ".join([*([f"PYTHONPATH={quoted(path)}"] if path else []), *map(quoted, [*start, *arguments])])
 
 
 def code_version(folder: Path) -> dict[str, str | bool]:
@@ -106,7 +106,7 @@ def machine(device: str = "cpu") -> dict[str, str | int | float]:
 
 def _processor() -> str:
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
@@ -139,12 +139,12 @@ def timed(run_dir: Path, cells: int) -> Iterator[Callable[[], object]]:
 
 def record(run_dir: Path, **values: Any) -> None:
     """Appends a line to sessions.jsonl as well as the file system lets us: it has no bearing on results."""
-    with contextlib.suppress(OSError), (run_dir / SESSIONS).open("a+b") as file:
+    with contextlib.suppress(OSError), open(run_dir / SESSIONS, "a+b", opener=own_file) as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - 1))
         torn = file.read() not in (b"", b"\n")  # a full disk or a power cut took the rest of the last line
         line = {"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", **values}
-        file.write(b"\n" * torn + json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        file.write(b"\n" * torn + encoded(json.dumps(line, ensure_ascii=False)) + b"\n")
 
 
 def sessions(run_dir: Path) -> list[dict[str, Any]]:

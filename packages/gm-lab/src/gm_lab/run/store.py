@@ -20,6 +20,7 @@ from typing import Any
 from gm_lab.run.cells import Row, cell_id, checked_rows, sort_key
 from gm_lab.run.context import Context
 from gm_lab.run.errors import BadInput
+from gm_lab.run.output import encoded, own_file, refuse_links_out, refuse_other_than_file
 from gm_lab.run.settings import plain
 
 LOCK, CONFIG, LOG = ".lock", "config.yaml", "log.txt"
@@ -41,9 +42,11 @@ def allowed_to(action: str, path: Path) -> Iterator[None]:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file that is always absent, old or complete, even after a power cut; raises BadInput if refused."""
+    with allowed_to("write", path):
+        refuse_other_than_file(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with open(temporary, "wb", opener=own_file) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -123,12 +126,13 @@ class RunDirectory:
         table = csv.writer(text, lineterminator="\n")
         table.writerow(self.columns)
         table.writerows([[row[column] for column in self.columns] for row in rows])
-        write_atomically(self.path / "results.csv", text.getvalue().encode())
+        write_atomically(self.path / "results.csv", encoded(text.getvalue()))
 
     def log(self, text: str) -> None:
         """Appends to log.txt as well as the file system lets us: a full disk must not hide the message itself."""
-        with contextlib.suppress(OSError), (self.path / LOG).open("a") as file:
-            file.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text.rstrip()}\n")
+        line = encoded(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text.rstrip()}\n")
+        with contextlib.suppress(OSError), open(self.path / LOG, "ab", opener=own_file) as file:
+            file.write(line)
 
 
 def compute_cell(
@@ -137,7 +141,7 @@ def compute_cell(
     """Runs one cell and saves its rows, unless another process, here or elsewhere, has just done so."""
     claim = store.cell_path(cell).with_suffix(".claim")
     with allowed_to("write", claim):
-        file = claim.open("w")
+        file = open(claim, "a", opener=own_file)  # noqa: SIM115 - closed below
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         done = None
@@ -169,6 +173,7 @@ def opened(
         foreign = [entry.name for entry in path.iterdir() if entry.name != LOCK and not entry.name.endswith(".tmp")]
     if foreign and CONFIG not in foreign:
         raise BadInput(f"--run-dir: expected a run directory or an empty one, got {path}, which holds {min(foreign)}")
+    refuse_links_out(path)
     with locked(path):
         config = matching_config(path, app, settings, versions)
         with allowed_to("write", path):
@@ -183,7 +188,7 @@ def locked(path: Path) -> Iterator[None]:
     """Holds a run directory against other writers; the hold ends with this process, however it ends."""
     name = path / LOCK
     with allowed_to("write", name):
-        file = name.open("a+")
+        file = open(name, "a+", opener=own_file)  # noqa: SIM115 - closed below
     with file:
         try:
             # a record lock, unlike flock, is not inherited by forked workers, which may outlive a killed driver
