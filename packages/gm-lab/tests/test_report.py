@@ -1,6 +1,7 @@
 """The HTML report, read as a browser would, and the W&B Report as the server gets it."""
 
 import base64
+import contextlib
 import html
 import itertools
 import json
@@ -13,6 +14,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import gm_lab
 from gm_lab.analysis.figures import words
@@ -217,6 +220,52 @@ def test_a_damaged_file_is_one_line(finished, tmp_path, name, content):
     (tmp_path / "copy" / name).write_bytes(content)
     with pytest.raises(BadInput, match=rf"expected .*/copy/{name.partition('.')[0]}.* as the apps write it, got "):
         load(tmp_path / "copy")
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.sampled_from([10**400]) | st.floats() | st.text(max_size=5)
+NAMES = st.sampled_from([
+    "app", "run_id", "settings", "id", "claim", "verdict", "measured", "event", "begun", "computed", "cells", "seconds",
+    "time", "command", "versions", "machine", "launcher", "workers", "untracked", "curves", "git_commit", "folder",
+])  # fmt: skip
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | st.text(max_size=3), inner, max_size=6)
+)
+BEGUN = {"event": "begun", "command": "c", "versions": {}, "machine": {}, "launcher": "local"}
+COMPUTED = {"event": "computed", "computed": 1, "cells": 1, "seconds": 1, "time": ""}
+CLAIM = dict.fromkeys(("id", "claim", "verdict", "measured"), "")
+ALMOST = st.builds(lambda whole, other: whole | other, st.sampled_from([BEGUN, COMPUTED, CLAIM]),
+    st.dictionaries(NAMES, VALUES, max_size=3))  # fmt: skip
+ODD = st.binary(max_size=40) | st.builds(lambda value: json.dumps(value).encode(), VALUES | ALMOST | st.lists(ALMOST))
+
+
+@given(st.dictionaries(st.sampled_from([*DAMAGED, "sessions.jsonl", "figures/toy.png"]), ODD, min_size=1))
+@settings(max_examples=50, deadline=None, derandomize=True)
+def test_whatever_is_in_a_run_directory_gives_a_page_or_one_line(finished, tmp_path_factory, odd):
+    copy = tmp_path_factory.mktemp("odd") / "run"
+    shutil.copytree(finished, copy)
+    for name, content in odd.items():
+        (copy / name).write_bytes(content)
+    with contextlib.suppress(BadInput):
+        Page(rendered([load(copy)], "command"))
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "claims.json", "summary.csv", "figures/toy.svg"])
+def test_a_pipe_or_a_folder_in_place_of_a_file_is_one_line(finished, tmp_path, name):
+    for make in (os.mkfifo, os.mkdir):
+        path = tmp_path / make.__name__
+        shutil.copytree(finished, path)
+        (path / name).unlink(missing_ok=True)
+        make(path / name)
+        with pytest.raises(BadInput, match=r"^(expected|cannot read) "):
+            load(path)
+
+
+def test_cells_that_vanished_after_the_end_are_said(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "copy")
+    next((tmp_path / "copy" / "cells").iterdir()).unlink()
+    text = " ".join(Page(rendered([load(tmp_path / "copy")], "")).text())
+    assert "Incomplete: only 11 of its 12 cells are still in the run directory." in text
+    assert "Incomplete" not in rendered([load(finished)], "")
 
 
 LINES = [b"1", b"null", b'{"event": "begun"}', b'{"event": []}', b'{"event": "computed", "computed": 3}', b"\xff\xfe"]

@@ -1,5 +1,6 @@
 """The command that writes one HTML page about any runs, and on request a W&B Report, too."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,9 +26,9 @@ class Settings:
     out: Path | None = None
     """Where the page goes (default: report.html in the run directory; runs/report-<UTC time>.html for several)."""
     entity: str | None = None
-    """With --project: also write a W&B Report for this user or team, and print its link."""
+    """With --project: also write a W&B Report for this user or team (default: WANDB_ENTITY), and print its link."""
     project: str | None = None
-    """The W&B project that the Report belongs to; its panels show the runs where the apps sent them."""
+    """The W&B project of the Report (default: WANDB_PROJECT); its panels show the runs where the apps sent them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,17 +38,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = parsed_line(Settings, NAME, argv)
         if not settings.run_dirs:
             raise BadInput("expected at least one run directory, got none")
-        if (settings.entity is None) != (settings.project is None):
+        entity = settings.entity if settings.project is None else settings.entity or os.environ.get("WANDB_ENTITY")
+        project = settings.project if settings.entity is None else settings.project or os.environ.get("WANDB_PROJECT")
+        if (entity is None) != (project is None):
             raise BadInput("expected --entity and --project together, got one of them")
         if "" in (settings.entity, settings.project):
             raise BadInput("--entity, --project: expected the names of a W&B user or team and of a project, got ''")
         out = settings.out or default_out(settings.run_dirs)
         runs = write(settings.run_dirs, out, argv)
         print(f"report: {out}")
-        if settings.entity is not None and settings.project is not None:
+        if entity is not None and project is not None:
             from gm_lab.track.wandb_report import published
 
-            print(f"W&B Report: {published(runs, settings.entity, settings.project)}")
+            print(f"W&B Report: {published(runs, entity, project)}")
         return 0
     except BadInput as error:
         output.say(f"{NAME}: {error}")

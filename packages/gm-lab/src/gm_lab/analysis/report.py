@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SVG_BYTES = 1_000_000
 # one wider than this, as drawn, is not shrunk to a phone's width but scrolled
 WIDE_POINTS = 552.0
+MOST_SECONDS = 1e12  # a file may say anything
 MARKS = {"holds": "✓", "does not hold": "✗", "not enough data": "?"}
 
 
@@ -64,7 +65,8 @@ class Run:
     @property
     def computed(self) -> list[dict[str, Any]]:
         """Every session's cells and seconds of computing."""
-        return [line for line in self.sessions if line.get("event") == "computed" and line.get("computed")]
+        lines = [line for line in self.sessions if line.get("event") == "computed" and line.get("computed")]
+        return [line for line in lines if 0 <= line["seconds"] < MOST_SECONDS]
 
     @property
     def lost(self) -> bool:
@@ -149,7 +151,9 @@ def _figure(app: str, stem: Path) -> Figure:
 
 def number(value: Any) -> str:
     """A table's value as text, numbers with three significant digits."""
-    return f"{value:.3g}" if isinstance(value, numbers.Real) else str(value)
+    with contextlib.suppress(OverflowError):
+        return f"{value:.3g}" if isinstance(value, numbers.Real) else str(value)
+    return str(value)
 
 
 def rendered(runs: Sequence[Run], command: str) -> str:

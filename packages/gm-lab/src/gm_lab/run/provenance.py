@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gm_lab.run import reading
 from gm_lab.run.output import encoded, own_file, quoted
 from gm_lab.run.settings import RunSettings, usable_cores
 
@@ -22,6 +23,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "begun": {"command": str, "versions": dict, "machine": dict, "launcher": str},
     "computed": {"computed": int, "cells": int, "seconds": int | float, "time": str},
 }
+# and what may be absent
+OPTIONAL: dict[str, Any] = {"cells": int, "folder": str, "git_commit": str, "untracked": list, "curves": list}
 
 
 def command(argv: Sequence[str] | None = None) -> str:
@@ -150,14 +153,15 @@ def record(run_dir: Path, **values: Any) -> None:
 def sessions(run_dir: Path) -> list[dict[str, Any]]:
     """The lines of sessions.jsonl that are whole."""
     lines: list[bytes] = []
-    with contextlib.suppress(OSError):
-        lines = (run_dir / SESSIONS).read_bytes().splitlines()
+    with contextlib.suppress(OSError, reading.Unreadable):
+        lines = reading.read_bytes(run_dir / SESSIONS).splitlines()
     records = []
     for line in lines:
         with contextlib.suppress(ValueError):
-            values = json.loads(line)
-            if isinstance(values, dict) and all(
-                isinstance(values.get(name), kind) for name, kind in FIELDS.get(str(values.get("event")), {}).items()
-            ):
-                records.append(values)
+            values = reading.parsed_json(line)
+            if isinstance(values, dict):
+                needed = FIELDS.get(str(values.get("event")), {})
+                kinds = needed | {name: kind for name, kind in OPTIONAL.items() if name in values}
+                if all(isinstance(values.get(name), kind) for name, kind in kinds.items()):
+                    records.append(values)
     return records
