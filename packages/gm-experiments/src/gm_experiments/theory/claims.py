@@ -20,7 +20,9 @@ def _slopes(frame: "pd.DataFrame") -> Iterator[Comparison]:
 
     frame = frame[frame["figure"] == "theory_size"]
     for name in frame["estimator"].unique():
-        table = frame[frame["estimator"] == name].pivot_table(index="mdp", columns="sample_size", values="measured")
+        chosen = frame[frame["estimator"] == name]
+        # what is NaN or missing stays so, and decides nothing
+        table = chosen.pivot_table(index="mdp", columns="sample_size", values="measured", dropna=False)
         if table.shape[1] < 2:
             continue
         sizes = np.log(table.columns.to_numpy(dtype=float))
@@ -50,7 +52,7 @@ def _degrees(frame: "pd.DataFrame") -> Iterator[Comparison]:
     for key, points in chosen.groupby(["algorithm", "inner_steps"]):
         algorithm, steps = str(key[0]), int(points["inner_steps"].iloc[0])
         degree = steps - (algorithm == "lirpg")
-        table = points.pivot_table(index="mdp", columns="hessian_error", values="measured")
+        table = points.pivot_table(index="mdp", columns="hessian_error", values="measured", dropna=False)
         label = f"{algorithm} K = {steps}: exponent at most {degree} and above {degree - 1}"
         if degree == 0:
             largest = float(table.to_numpy().max())
