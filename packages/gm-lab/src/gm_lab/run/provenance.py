@@ -14,7 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gm_lab.run import reading
+from gm_lab.run.machine import working_directory
 from gm_lab.run.settings import RunSettings, usable_cores
+from gm_lab.run.store import append
 
 SESSIONS = "sessions.jsonl"
 # what readers rely on in a line, by its event
@@ -27,7 +30,7 @@ FIELDS: dict[str, dict[str, Any]] = {
 def command(argv: Sequence[str] | None = None) -> str:
     """Returns what to type here to run this program again, with PYTHONPATH, where one's own estimator may be."""
     program = Path(sys.argv[0])
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, OSError):
         program = program.resolve().relative_to(Path.cwd())
     arguments = sys.argv[1:] if argv is None else argv
     start = ["uv", "run", str(program)] if program.suffix == ".py" else [str(program)]
@@ -117,7 +120,8 @@ def begun(
 ) -> dict[str, Any]:
     """Writes down that a session begins on a run of so many cells, and returns what W&B should know of it."""
     origin = {
-        "command": command(argv), "folder": str(Path.cwd()), **code_version(Path(sys.argv[0]).resolve().parent),
+        "command": command(argv), "folder": str(working_directory()),
+        **code_version(Path(sys.argv[0]).resolve().parent),
         "untracked": untracked(), "versions": versions(), "machine": machine(settings.device),
     }  # fmt: skip
     how = {"process": os.getpid(), "cells": cells, "workers": settings.workers, "launcher": settings.launcher}
@@ -139,23 +143,19 @@ def timed(run_dir: Path, cells: int) -> Iterator[Callable[[], object]]:
 
 def record(run_dir: Path, **values: Any) -> None:
     """Appends a line to sessions.jsonl as well as the file system lets us: it has no bearing on results."""
-    with contextlib.suppress(OSError), (run_dir / SESSIONS).open("a+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(0, end - 1))
-        torn = file.read() not in (b"", b"\n")  # a full disk or a power cut took the rest of the last line
-        line = {"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", **values}
-        file.write(b"\n" * torn + json.dumps(line, ensure_ascii=False).encode() + b"\n")
+    line = {"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", **values}
+    append(run_dir / SESSIONS, json.dumps(line, ensure_ascii=False))
 
 
 def sessions(run_dir: Path) -> list[dict[str, Any]]:
     """The lines of sessions.jsonl that are whole."""
     lines: list[bytes] = []
-    with contextlib.suppress(OSError):
-        lines = (run_dir / SESSIONS).read_bytes().splitlines()
+    with contextlib.suppress(OSError, reading.Unreadable):
+        lines = reading.read_bytes(run_dir / SESSIONS).splitlines()
     records = []
     for line in lines:
         with contextlib.suppress(ValueError):
-            values = json.loads(line)
+            values = reading.parsed_json(line)
             if isinstance(values, dict) and all(
                 isinstance(values.get(name), kind) for name, kind in FIELDS.get(str(values.get("event")), {}).items()
             ):
