@@ -268,6 +268,18 @@ def test_cells_that_vanished_after_the_end_are_said(finished, tmp_path):
     assert "Incomplete" not in rendered([load(finished)], "")
 
 
+def test_cells_of_several_kinds_of_machine_are_said(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "copy")
+    cell = next((tmp_path / "copy" / "cells").iterdir())
+    kind = json.loads(cell.read_text())["computed_on"]
+    cell.write_text(cell.read_text().replace(kind, "another"))
+    text = " ".join(Page(rendered([load(tmp_path / "copy")], "")).text())
+    assert "Several kinds of machine" in text
+    assert f"11 on {kind}" in text
+    assert "1 on another" in text
+    assert "Several kinds" not in rendered([load(finished)], "")
+
+
 LINES = [b"1", b"null", b'{"event": "begun"}', b'{"event": []}', b'{"event": "computed", "computed": 3}', b"\xff\xfe"]
 
 

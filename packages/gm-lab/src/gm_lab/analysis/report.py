@@ -18,7 +18,7 @@ from gm_lab.run import reading
 from gm_lab.run.errors import BadInput
 from gm_lab.run.output import refuse_links_out
 from gm_lab.run.provenance import sessions
-from gm_lab.run.store import CONFIG, allowed_to
+from gm_lab.run.store import CONFIG, allowed_to, kinds_of_machine
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +43,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run directory holds for readers; `finished` says whether figures and verdicts are of the whole run."""
+    """What a run directory holds for readers; `finished` says whether figures and verdicts are of the whole run.
+
+    `kinds` counts the cells that each kind of machine computed.
+    """
 
     path: Path
     app: str
@@ -56,6 +59,7 @@ class Run:
     summary: "pd.DataFrame | None"
     figures: list[Figure]
     sessions: list[dict[str, Any]]
+    kinds: dict[str, int]
 
     @property
     def begun(self) -> dict[str, Any]:
@@ -102,9 +106,8 @@ def load(path: Path) -> Run:
     done = len(list((path / "cells").glob("[!.]*.json")))
     known = [line["cells"] for line in lines if isinstance(line.get("cells"), int)]
     finished = any(line.get("event") == "done" for line in lines) or (not lines and bool(figures))
-    return Run(
-        path, app, run_id, settings, finished, done, known[-1] if known else None, claims, summary, figures, lines
-    )
+    cells, kinds = known[-1] if known else None, kinds_of_machine(path)
+    return Run(path, app, run_id, settings, finished, done, cells, claims, summary, figures, lines, kinds)
 
 
 @contextlib.contextmanager

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from gm_lab.run import reading
-from gm_lab.run.output import encoded, own_file, quoted
+from gm_lab.run.machine import working_directory
+from gm_lab.run.output import quoted
 from gm_lab.run.settings import RunSettings, usable_cores
+from gm_lab.run.store import append
 
 SESSIONS = "sessions.jsonl"
 # what readers rely on in a line, by its event
@@ -30,7 +32,7 @@ OPTIONAL: dict[str, Any] = {"cells": int, "folder": str, "git_commit": str, "unt
 def command(argv: Sequence[str] | None = None) -> str:
     """Returns what to type here to run this program again, with PYTHONPATH, where one's own estimator may be."""
     program = Path(sys.argv[0])
-    with contextlib.suppress(ValueError, OSError):  # perhaps the folder was deleted
+    with contextlib.suppress(ValueError, OSError):
         program = program.resolve().relative_to(Path.cwd())
     arguments = sys.argv[1:] if argv is None else argv
     start = ["uv", "run", str(program)] if program.suffix == ".py" else [str(program)]
@@ -120,7 +122,8 @@ def begun(
 ) -> dict[str, Any]:
     """Writes down that a session begins on a run of so many cells, and returns what W&B should know of it."""
     origin = {
-        "command": command(argv), "folder": str(Path.cwd()), **code_version(Path(sys.argv[0]).resolve().parent),
+        "command": command(argv), "folder": str(working_directory()),
+        **code_version(Path(sys.argv[0]).resolve().parent),
         "untracked": untracked(), "versions": versions(), "machine": machine(settings.device),
     }  # fmt: skip
     how = {"process": os.getpid(), "cells": cells, "workers": settings.workers, "launcher": settings.launcher}
@@ -142,12 +145,8 @@ def timed(run_dir: Path, cells: int) -> Iterator[Callable[[], object]]:
 
 def record(run_dir: Path, **values: Any) -> None:
     """Appends a line to sessions.jsonl as well as the file system lets us: it has no bearing on results."""
-    with contextlib.suppress(OSError), open(run_dir / SESSIONS, "a+b", opener=own_file) as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(0, end - 1))
-        torn = file.read() not in (b"", b"\n")  # a full disk or a power cut took the rest of the last line
-        line = {"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", **values}
-        file.write(b"\n" * torn + encoded(json.dumps(line, ensure_ascii=False)) + b"\n")
+    line = {"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", **values}
+    append(run_dir / SESSIONS, json.dumps(line, ensure_ascii=False))
 
 
 def sessions(run_dir: Path) -> list[dict[str, Any]]:

@@ -4,10 +4,11 @@ A FIFO, a device or a folder in place of a file is refused and never waited for;
 nested too deeply, and values that this program does not write. The file system's own refusals stay OSErrors.
 """
 
+import contextlib
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 LIMIT = 2**28
 """Bytes of a file of rows, or of anything else that a run may rightly make long."""
@@ -21,13 +22,33 @@ class Unreadable(ValueError):  # noqa: N818 - named for what it tells, not for t
     """A file is not what it should be; the message continues a line that names it: "is a FIFO"."""
 
 
+class NoFile(Unreadable):
+    """Something else is in place of a file."""
+
+
+def opened(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
+    """Opens a file with those flags of `os.open`; raises NoFile if it is something else, and OSError if refused."""
+    with contextlib.suppress(FileNotFoundError):  # which the next line says if it is not to be created
+        _require_file(Path(path).stat().st_mode)  # what else there is is not even opened: that may wait, or change it
+    # without blocking, should it have become a FIFO since
+    number = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    try:
+        _require_file(os.fstat(number).st_mode)
+        return os.fdopen(number, "rb" if flags == os.O_RDONLY else "r+b")
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def _require_file(mode: int) -> None:
+    kind = stat.S_IFMT(mode)
+    if kind != stat.S_IFREG:
+        raise NoFile(f"is {KINDS.get(kind, 'a device')}")
+
+
 def read_bytes(path: Path, limit: int = LIMIT) -> bytes:
     """The content of a file; raises Unreadable if it is no file or longer than `limit`, and OSError if it is absent."""
-    kind = stat.S_IFMT(Path(path).stat().st_mode)
-    if kind != stat.S_IFREG:  # not even opened: that alone may wait, or change a device
-        raise Unreadable(f"is {KINDS.get(kind, 'a device')}")
-    # without blocking, should it have become a FIFO since
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+    with opened(path) as file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise Unreadable(f"is longer than {limit} bytes")

@@ -14,6 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from gm_lab.run.errors import BadInput
+from gm_lab.run.machine import working_directory
 from gm_lab.run.output import home_path
 
 
@@ -87,6 +88,7 @@ def parsed_line(flags: type[FlagsT], program: str, argv: Sequence[str] | None = 
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # its complaint is a box of several lines
             parsed = tyro.cli(flags, prog=program, args=tokens, config=(tyro.conf.PositionalRequiredArgs,))
+            working_directory()  # so that nothing relative fails later
             return at_home(parsed)
     except SystemExit as stop:
         if stop.code in (0, None):
