@@ -339,6 +339,19 @@ def test_what_is_no_run_directory_is_refused(tmp_path, finished):
         load(tmp_path)
 
 
+def test_flags_win_over_wandbs_variables(finished, tmp_path, monkeypatch, capfd):
+    told = []
+    monkeypatch.setattr("gm_lab.track.wandb_report.published", lambda runs, *where: told.append(where))
+    monkeypatch.setenv("WANDB_ENTITY", "us")
+    monkeypatch.setenv("WANDB_PROJECT", "ours")
+    for flags in ([], ["--project", "p"], ["--entity", "e"], ["--entity", "e", "--project", "p"]):
+        assert gm_lab.report_command.main([str(finished), "--out", str(tmp_path / "page.html"), *flags]) == 0
+    assert told == [("us", "p"), ("e", "ours"), ("e", "p")]
+    for name in ("WANDB_ENTITY", "WANDB_PROJECT"):
+        monkeypatch.delenv(name)
+    assert gm_lab.report_command.main([str(finished), "--project", "p"]) == 2
+
+
 def test_words_of_a_drawing():
     drawing = (
         "<!-- trajectories --><!-- 0.5 --><!-- $\\mathdefault{10^{2}}$ --><!-- AD &amp; LVC --><!-- trajectories -->"

@@ -436,6 +436,12 @@ def test_a_run_id_that_is_no_name_is_refused(tmp_path, monkeypatch, name):
         Sender(about, pytest.fail)
 
 
+def test_a_folder_that_wandb_cannot_take_is_said(tmp_path):
+    about = {"run_dir": str(tmp_path / "r\udcff"), "curves": [], "run_id": "abcd", "config": {}, "app": "toy"}
+    with pytest.raises(ValueError, match="expected a run directory or WANDB_DIR whose name is UTF-8"):
+        Sender(about, pytest.fail)
+
+
 @settings(deadline=None, derandomize=True)
 @given(json_values)
 def test_no_record_of_what_was_sent_is_believed_but_ours(tmp_path_factory, content):

@@ -88,6 +88,8 @@ class Sender:
             raise ValueError(f"expected letters and digits as run_id in config.yaml, got {name!r}")
         self._kinds = [Curves.of(kind) for kind in about["curves"]]
         self._folder = Path(os.environ.get("WANDB_DIR") or self._run_dir).resolve()
+        if str(self._folder) != sendable(str(self._folder)):
+            raise ValueError(f"expected a run directory or WANDB_DIR whose name is UTF-8, got {self._folder}")
         self._tails: dict[str, Tail] = {}
         self._open: dict[str, CurveRun] = {}
         self._sent, self._lock = 0, threading.Lock()
@@ -157,7 +159,7 @@ class Sender:
             mode="offline" if self._offline else "online", dir=str(self._folder),
             resume=None if self._offline else "allow", reinit="create_new",
             settings=wandb.Settings(
-                console="off", silent=True, program=self.about["program"], init_timeout=INIT_SECONDS,
+                console="off", silent=True, program=sendable(self.about["program"]), init_timeout=INIT_SECONDS,
                 x_file_stream_transmit_interval=self.about["interval"], x_disable_stats=True,
                 x_transaction_log_flush_interval=1,
                 # a list of all packages takes a tenth of a second: once is enough
