@@ -29,6 +29,8 @@ def rows_of(run_dir: Path) -> "pd.DataFrame":
     """
     import pandas as pd
 
+    from gm_lab.analysis import read_results
+
     output.refuse_links_out(run_dir)
     live = []
     for path in sorted(run_dir.glob("training/*/log.csv")):
@@ -36,7 +38,7 @@ def rows_of(run_dir: Path) -> "pd.DataFrame":
             live += [completed({"figure": "returns", **_run_of(path.parent.name), **row}) for row in Tail(path).rows()]
     finished = run_dir / "results.csv"
     with _as_written(finished):
-        frames = [gm_lab.read_results(finished)] if finished.exists() else []
+        frames = [read_results(finished)] if finished.exists() else []
     frames += [pd.DataFrame(live, columns=list(COLUMNS))] if live else []
     if not frames:
         raise gm_lab.BadInput(f"expected a run directory of mgrl_atari, got {run_dir}, which has no rows")
