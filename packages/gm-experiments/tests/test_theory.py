@@ -205,3 +205,11 @@ def test_a_claim_that_does_not_hold_is_reported(claim, where, column, factor):
     frame = rows_that_hold()
     frame.loc[frame.eval(where), column] *= factor
     assert verdicts(frame)[claim].holds is False
+
+
+@pytest.mark.parametrize(("claim", "where", "column"), [case[:3] for case in SPOILT])
+def test_a_claim_does_not_hold_at_nan(claim, where, column):
+    """As a bound is that two repeats cannot give: nothing is below it, and nothing above."""
+    frame = rows_that_hold()
+    frame.loc[frame.eval(where), column] = np.nan
+    assert verdicts(frame)[claim].holds is None

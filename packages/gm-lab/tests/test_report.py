@@ -1,6 +1,7 @@
 """The HTML report, read as a browser would, and the W&B Report as the server gets it."""
 
 import base64
+import contextlib
 import html
 import itertools
 import json
@@ -13,6 +14,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import gm_lab
 from gm_lab.analysis.figures import words
@@ -215,8 +218,66 @@ DAMAGED = {
 def test_a_damaged_file_is_one_line(finished, tmp_path, name, content):
     shutil.copytree(finished, tmp_path / "copy")
     (tmp_path / "copy" / name).write_bytes(content)
-    with pytest.raises(BadInput, match=r"expected a run directory as the apps write it, got .* with a damaged file"):
+    with pytest.raises(BadInput, match=rf"expected .*/copy/{name.partition('.')[0]}.* as the apps write it, got "):
         load(tmp_path / "copy")
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.sampled_from([10**400]) | st.floats() | st.text(max_size=5)
+NAMES = st.sampled_from([
+    "app", "run_id", "settings", "id", "claim", "verdict", "measured", "event", "begun", "computed", "cells", "seconds",
+    "time", "command", "versions", "machine", "launcher", "workers", "untracked", "curves", "git_commit", "folder",
+])  # fmt: skip
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | st.text(max_size=3), inner, max_size=6)
+)
+BEGUN = {"event": "begun", "command": "c", "versions": {}, "machine": {}, "launcher": "local"}
+COMPUTED = {"event": "computed", "computed": 1, "cells": 1, "seconds": 1, "time": ""}
+CLAIM = dict.fromkeys(("id", "claim", "verdict", "measured"), "")
+ALMOST = st.builds(lambda whole, other: whole | other, st.sampled_from([BEGUN, COMPUTED, CLAIM]),
+    st.dictionaries(NAMES, VALUES, max_size=3))  # fmt: skip
+ODD = st.binary(max_size=40) | st.builds(lambda value: json.dumps(value).encode(), VALUES | ALMOST | st.lists(ALMOST))
+
+
+@given(st.dictionaries(st.sampled_from([*DAMAGED, "sessions.jsonl", "figures/toy.png"]), ODD, min_size=1))
+@settings(max_examples=50, deadline=None, derandomize=True)
+def test_whatever_is_in_a_run_directory_gives_a_page_or_one_line(finished, tmp_path_factory, odd):
+    copy = tmp_path_factory.mktemp("odd") / "run"
+    shutil.copytree(finished, copy)
+    for name, content in odd.items():
+        (copy / name).write_bytes(content)
+    with contextlib.suppress(BadInput):
+        Page(rendered([load(copy)], "command"))
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "claims.json", "summary.csv", "figures/toy.svg"])
+def test_a_pipe_or_a_folder_in_place_of_a_file_is_one_line(finished, tmp_path, name):
+    for make in (os.mkfifo, os.mkdir):
+        path = tmp_path / make.__name__
+        shutil.copytree(finished, path)
+        (path / name).unlink(missing_ok=True)
+        make(path / name)
+        with pytest.raises(BadInput, match=r"^(expected|cannot read) "):
+            load(path)
+
+
+def test_cells_that_vanished_after_the_end_are_said(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "copy")
+    next((tmp_path / "copy" / "cells").iterdir()).unlink()
+    text = " ".join(Page(rendered([load(tmp_path / "copy")], "")).text())
+    assert "Incomplete: only 11 of its 12 cells are still in the run directory." in text
+    assert "Incomplete" not in rendered([load(finished)], "")
+
+
+def test_cells_of_several_kinds_of_machine_are_said(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "copy")
+    cell = next((tmp_path / "copy" / "cells").iterdir())
+    kind = json.loads(cell.read_text())["computed_on"]
+    cell.write_text(cell.read_text().replace(kind, "another"))
+    text = " ".join(Page(rendered([load(tmp_path / "copy")], "")).text())
+    assert "Several kinds of machine" in text
+    assert f"11 on {kind}" in text
+    assert "1 on another" in text
+    assert "Several kinds" not in rendered([load(finished)], "")
 
 
 LINES = [b"1", b"null", b'{"event": "begun"}', b'{"event": []}', b'{"event": "computed", "computed": 3}', b"\xff\xfe"]
@@ -274,8 +335,21 @@ def test_what_is_no_run_directory_is_refused(tmp_path, finished):
     with pytest.raises(BadInput, match=r"expected a run directory, got .*, which has no config\.yaml"):
         load(tmp_path)
     (tmp_path / "config.yaml").write_text("- 1")
-    with pytest.raises(BadInput, match=r"expected a run directory as the apps write it, got .* with a damaged file"):
+    with pytest.raises(BadInput, match=r"expected .*/config\.yaml as the apps write it, got another or a damaged file"):
         load(tmp_path)
+
+
+def test_flags_win_over_wandbs_variables(finished, tmp_path, monkeypatch, capfd):
+    told = []
+    monkeypatch.setattr("gm_lab.track.wandb_report.published", lambda runs, *where: told.append(where))
+    monkeypatch.setenv("WANDB_ENTITY", "us")
+    monkeypatch.setenv("WANDB_PROJECT", "ours")
+    for flags in ([], ["--project", "p"], ["--entity", "e"], ["--entity", "e", "--project", "p"]):
+        assert gm_lab.report_command.main([str(finished), "--out", str(tmp_path / "page.html"), *flags]) == 0
+    assert told == [("us", "p"), ("e", "ours"), ("e", "p")]
+    for name in ("WANDB_ENTITY", "WANDB_PROJECT"):
+        monkeypatch.delenv(name)
+    assert gm_lab.report_command.main([str(finished), "--project", "p"]) == 2
 
 
 def test_words_of_a_drawing():

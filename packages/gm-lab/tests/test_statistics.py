@@ -5,8 +5,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gm_lab import (
+    Comparison,
     Interval,
     above,
     alike,
@@ -15,10 +18,12 @@ from gm_lab import (
     decided,
     every,
     greater,
+    judged,
     mean_interval,
     paired_difference,
     per_unit,
     similar,
+    within,
 )
 
 
@@ -124,3 +129,37 @@ def test_comparisons_and_their_verdict():
     assert (verdict.id, verdict.claim, verdict.holds, verdict.verdict) == ("X-1", "high wins", False, "does not hold")
     assert verdict.measured.startswith("1 of 2 comparisons hold. low > high: no, difference -10.2 [")
     assert decided("X-2", "", []).verdict == "not enough data"
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=6), st.integers(0, 5), st.sampled_from([math.nan, math.inf]))
+def test_a_comparison_with_nan_holds_nowhere(values, place, odd):
+    """Neither does it fail: NaN is not above, below or alike anything; infinity leaves no interval."""
+    known = pd.Series(values)
+    spoilt = known.copy()
+    spoilt[place % len(values)] = odd
+    comparisons = [
+        above("", known, spoilt),
+        above("", spoilt, known),
+        alike("", known, spoilt),
+        alike("", spoilt, spoilt),
+    ]
+    comparisons += [at_least("", spoilt, 0.0), at_most("", spoilt, 0.0)] if odd != odd else []
+    assert [comparison.holds for comparison in comparisons] == [None] * len(comparisons)
+    verdict = decided("X-1", "", comparisons)
+    assert verdict.verdict == "not enough data"
+    assert "none of it was measured" not in verdict.measured
+    assert decided("X-1", "", [*comparisons, Comparison("", False, "")]).holds is False
+
+
+@pytest.mark.parametrize(
+    ("value", "holds"), [(1.0, True), (2.0, True), (2.5, False), (math.inf, False), (math.nan, None)]
+)
+def test_within(value, holds):
+    assert within("", value, 2.0, "").holds is holds
+
+
+@pytest.mark.parametrize("ends", [(math.nan, 0.0, 0.0), (0.0, math.nan, 0.0), (0.0, 0.0, math.nan)])
+def test_an_interval_with_a_nan_decides_nothing(ends):
+    assert judged("", Interval(*ends, 2), True).holds is None
+    assert judged("", Interval(0.0, -math.inf, math.inf, 1), True).holds is True

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from wandb.util import get_core_path  # not later: wandb makes temporary folders when it is imported
 
 import gm_lab
@@ -23,7 +25,13 @@ from gm_lab.analysis.tables import headline
 from gm_lab.run.live import LiveRows
 from gm_lab.track import tracker as tracking
 from gm_lab.track.connection import has_key, reachable
+from gm_lab.track.sender import Ledger, Sender
 from gm_lab.track.tracker import Tracker
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -162,7 +170,8 @@ def test_an_offline_run_read_back(alone, main, tmp_path):
     for _ in range(2):  # the second writes the same again in the place of the first
         status, out, err = main("--wandb", "auto")
         assert status == 0
-        assert out.splitlines()[-1] == f"W&B run kept offline; to upload it: wandb sync {path}/wandb/offline-run-*"
+        runs = f"{path}/wandb/offline-run-*-{run_id(path)}*"
+        assert out.splitlines()[-1] == f"W&B run kept offline; to upload it: wandb sync {runs}"
         assert "wandb" not in err
         logs = sorted(path.glob("wandb/offline-run-*/run-*.wandb"))
         assert len(logs) == 4
@@ -254,11 +263,11 @@ def test_a_server_that_refuses_the_key(stand_in, main, connected, tmp_path):
 
 def test_a_slow_server_is_waited_for_a_limited_time(stand_in, main, connected, tmp_path, until, monkeypatch):
     monkeypatch.setattr(tracking, "FINISH_SECONDS", 4.0)
-    with stand_in(delay=10) as server:
+    with stand_in(delay=100) as server:
         connected(server)
         start = time.monotonic()
         status, _, err = main("--wandb", "online")
-        assert 4 < time.monotonic() - start < 9
+        assert 4 < time.monotonic() - start < 100  # where others keep every core busy it takes some
     assert status == 0
     send = f"going on without it. The same settings with --run-dir {tmp_path / 'run'} send the rest"
     assert f"W&B did not finish in 4 s; {send}" in err
@@ -320,7 +329,7 @@ def test_live_rows_arrive_while_the_cell_runs_once_each(server, connected, tmp_p
     tracker.finish(1)
     assert [(row["updates"], row["score"]) for row in sent()] == [(row["updates"], row["score"]) for row in everything]
     assert list(by_name(server)) == ["Qbert seed=0"]
-    assert warnings == []
+    assert warnings == ["W&B: its process ended with SIGKILL; going on without it"]
 
 
 def test_what_was_begun_beside_the_cells_is_taken_over_and_sent_once(
@@ -378,17 +387,70 @@ def test_online_without_an_account_or_a_network_is_offline_with_a_warning(alone,
 def test_the_users_own_folder_is_respected_and_progress_logged(alone, monkeypatch, tmp_path, until):
     (tmp_path / "own").mkdir()
     monkeypatch.setenv("WANDB_DIR", str(tmp_path / "own"))
+    monkeypatch.setenv("WANDB_PROJECT", "chosen")
+    monkeypatch.setenv("WANDB_RUN_GROUP", "together")
+    monkeypatch.setenv("WANDB_ENTITY", "us")
     monkeypatch.setattr(tracking, "QUIET_SECONDS", 0.0)
+    # of modules of these names beside the run, none is imported
+    for name in ("queue", "secrets", "wandb", "gm_lab"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    older = tmp_path / "own" / "wandb" / "offline-run-20200101_000000-abcd1234"
+    older.mkdir(parents=True)
     tracker = Tracker("auto", tmp_path / "run", "toy", "abcd1234", pytest.fail)
-    tracker.start({})
+    tracker.start({"run_dir": "r\udcff"})
     until(lambda: tracker._hear() or tracker.sync_line)
     tracker.progress(1, 0.5)
     tracker.finish(exit_code=1)
-    assert tracker.sync_line == f"wandb sync {tmp_path}/own/wandb/offline-run-*"
+    assert tracker.sync_line == f"wandb sync {tmp_path}/own/wandb/offline-run-*-abcd1234*"
     assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "executed").exists()
+    assert older.exists()
     (log,) = tmp_path.glob("own/wandb/offline-run-*/run-*.wandb")
     rows = [record["history"]["item"] for record in records(log) if record["type"] == "history"]
     assert [(row["cells_done"], row["cell_seconds"]) for row in rows] == [(1, 0.5)]
+    (run,) = [record["run"] for record in records(log) if record["type"] == "run"]
+    assert [run[name] for name in ("project", "run_group", "entity")] == ["chosen", "together", "us"]
+    assert run["config"]["update"]["run_dir"] == "r\\udcff"
+
+
+def test_a_process_that_dies_is_one_warning(alone, monkeypatch, tmp_path, until):
+    monkeypatch.setattr(tracking, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(tracking, "ALONE", "import nowhere")
+    warnings = []
+    tracker = Tracker("offline", tmp_path, "toy", "abcd1234", warnings.append)
+    tracker.start({})
+    until(lambda: tracker._hear() or warnings)
+    tracker.finish(exit_code=1)
+    reason = "exit status 1: ModuleNotFoundError: No module named 'nowhere'"
+    assert warnings == [f"W&B: its process ended with {reason}; going on without it"]
+
+
+@pytest.mark.parametrize("name", ["*", "../../victim", "a/b", "", "a" * 33, None, 7.5])
+def test_a_run_id_that_is_no_name_is_refused(tmp_path, monkeypatch, name):
+    """It is read from config.yaml, perhaps somebody else's, and becomes part of the folders that are replaced."""
+    about = {"run_dir": str(tmp_path), "curves": [], "run_id": name, "config": {}, "app": "toy"}
+    monkeypatch.setattr(Sender, "_begun", lambda self: pytest.fail("begun"))
+    with pytest.raises(ValueError, match="expected letters and digits as run_id"):
+        Sender(about, pytest.fail)
+
+
+def test_a_folder_that_wandb_cannot_take_is_said(tmp_path):
+    about = {"run_dir": str(tmp_path / "r\udcff"), "curves": [], "run_id": "abcd", "config": {}, "app": "toy"}
+    with pytest.raises(ValueError, match="expected a run directory or WANDB_DIR whose name is UTF-8"):
+        Sender(about, pytest.fail)
+
+
+@settings(deadline=None, derandomize=True)
+@given(json_values)
+def test_no_record_of_what_was_sent_is_believed_but_ours(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "sent.json"
+    path.write_text(json.dumps(content))
+    ledger = Ledger(path, "offline")
+    ledger.note("mine")
+    assert Ledger(path, "offline").done("mine")
+    assert not Ledger(path, "online").done("mine")
 
 
 def test_a_failing_wandb_is_one_warning(alone, monkeypatch, tmp_path, until):

@@ -6,18 +6,21 @@ import os
 import select
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Generic
 
 from gm_lab.experiment import CellT, Experiment
 from gm_lab.reporting import Report, reporter
-from gm_lab.run import provenance
+from gm_lab.run import output, provenance, quitting
 from gm_lab.run.cells import cell_id
 from gm_lab.run.errors import BadInput, CellFailed, Interrupted
 from gm_lab.run.interruption import Interruption
 from gm_lab.run.late import resolved
+from gm_lab.run.machine import kind_of_machine, working_directory
+from gm_lab.run.output import open_streams, quoted
 from gm_lab.run.progress import progress
 from gm_lab.run.settings import SettingsT, parse, plain, result_settings, worker_count
 from gm_lab.run.store import RunDirectory, compute_cell, default_run_dir, opened
@@ -29,14 +32,16 @@ def main(
 ) -> int:
     """Runs an experiment from its command line, perhaps one of several in this process, and returns the exit status.
 
-    0 done; 1 a cell failed, or what reads our output has ended; 2 bad input, or the file system refused; 130 after
-    SIGINT, which lets the cells in flight finish unless it comes twice, and 143 after SIGTERM, which lets cells write
-    their checkpoints, as SIGINT does where cells are resumable; 124 after `stop_after` seconds, which stop it like
-    SIGTERM. What is finished is kept. What isn't 0 comes with a line on stderr that says why, if anything reads us.
+    0 done; 1 a cell failed or vanished, or what reads our output has ended; 2 bad input, or the file system refused;
+    130 after SIGINT, which lets the cells in flight finish unless it comes twice; 143 after SIGTERM and 129 after
+    SIGHUP, which let cells write their checkpoints, as SIGINT does where cells are resumable; 124 after `stop_after`
+    seconds, which stop it like SIGTERM. What is finished is kept. What isn't 0 comes with a line on stderr that says
+    why, if anything reads us.
     """
+    open_streams()
 
     def say(text: str) -> None:
-        print(f"{experiment.name}: {text}", file=sys.stderr, flush=True)
+        output.say(f"{experiment.name}: {text}")
 
     stores: list[RunDirectory] = []
     interruption = Interruption(experiment.name, waits=not experiment.resumable_cells)
@@ -54,7 +59,7 @@ def main(
         return 1
     except (Interrupted, KeyboardInterrupt) as error:
         why = "its time is over" if interruption.expired else "interrupted"
-        resume = f"; to go on: --run-dir {stores[0].path}" if stores else ""
+        resume = f"; to go on: --run-dir {quoted(str(stores[0].path))}" if stores else ""
         say(f"{why}, every finished cell is kept{resume}")
         # a library may have turned ours into a KeyboardInterrupt
         return interruption.status or (error.status if isinstance(error, Interrupted) else 130)
@@ -94,6 +99,7 @@ def _log(stores: list[RunDirectory], text: str) -> None:
 class _Session(Generic[SettingsT, CellT]):
     experiment: Experiment[SettingsT, CellT]
     argv: Sequence[str] | None
+    folder: Path
     settings: SettingsT
     cells: list[CellT]
     store: RunDirectory
@@ -109,10 +115,12 @@ def _run(
     stores: list[RunDirectory], interruption: Interruption,
 ) -> None:  # fmt: skip
     settings = parse(experiment.settings, experiment.name, argv)
-    path = settings.run_dir or default_run_dir(experiment.name)
-    # so that cells may keep checkpoints there, from wherever their workers were started
-    settings = dataclasses.replace(settings, run_dir=path.absolute())
-    with reporter(experiment, settings, path.absolute()) as report:
+    folder = working_directory()
+    # whatever a user's module makes the current folder, results go here, and checkpoints from any worker
+    path = folder / (settings.run_dir or default_run_dir(experiment.name))
+    settings = dataclasses.replace(settings, run_dir=path)
+    left = quitting.refused(lambda: interruption.status is not None)
+    with left, reporter(experiment, settings, path) as report:
         cells = list(experiment.cells(settings))
         if not cells:
             raise BadInput("expected settings that leave at least one cell to compute, got none")
@@ -137,7 +145,8 @@ def _run(
                 say(f"warning: {text}")
 
             tracker = Tracker(settings.wandb, path, experiment.name, config["run_id"], warn, experiment.curves)
-            _live(_Session(experiment, argv, settings, cells, store, config, tracker, report, interruption, warn))
+            parts: Any = (settings, cells, store, config, tracker, report, interruption, warn)
+            _live(_Session(experiment, argv, folder, *parts))
 
 
 def _live(session: _Session[SettingsT, CellT]) -> None:
@@ -146,8 +155,8 @@ def _live(session: _Session[SettingsT, CellT]) -> None:
         _compute(session)
         _report(session)
     except BaseException:
-        # what the run has so far belongs in results.csv, unless the disk is what failed
-        with contextlib.suppress(BadInput):
+        # what the run has so far belongs in results.csv; nothing here may hide what ended it
+        with contextlib.suppress(Exception):
             session.store.collect(session.cells)
         tracker.finish(exit_code=1)
         raise
@@ -157,12 +166,15 @@ def _live(session: _Session[SettingsT, CellT]) -> None:
 
 def _compute(session: _Session[SettingsT, CellT]) -> None:
     store, cells = session.store, session.cells
-    pending = store.unfinished(cells, session.warn)
+    found = store.found(cells)
+    pending = store.unfinished(found, session.warn)
     done = len(cells) - len(pending)
     store.log(f"{len(pending)} of {len(cells)} cells to compute")
     with session.interruption.computing(), _launched(session, pending) as finished:
         # the workers are forked and compute: from here on threads may start, and there is time for the rest
         _begin(session)
+        if pending and session.settings.launcher != "ray":
+            _warn_of_mixture(session, found.kinds, kind_of_machine(session.settings.device))
         name = session.experiment.name
         with progress(name, done, len(cells)) as advance, provenance.timed(store.path, len(cells)) as count:
             for step, seconds in enumerate(finished, start=done + 1):
@@ -178,8 +190,32 @@ def _begin(session: _Session[SettingsT, CellT]) -> None:
     if changed:
         session.warn(f"this run was begun with {'; '.join(changed)}")
     curves = [dataclasses.asdict(kind) for kind in session.experiment.curves]
-    origin = provenance.begun(session.store.path, session.argv, session.settings, len(session.cells), curves)
+    with _again_in(session.folder):
+        origin = provenance.begun(session.store.path, session.argv, session.settings, len(session.cells), curves)
     session.tracker.start(plain(session.settings) | {"origin": origin})
+
+
+def _warn_of_mixture(session: _Session[SettingsT, CellT], kinds: Mapping[str, int], here: str = "") -> None:
+    """Warns of cells that were computed on several kinds of machine, or on another one than this."""
+    if len({*kinds, here} - {""}) > 1:
+        counted = ", ".join(f"{number} on {kind}" for kind, number in kinds.items())
+        session.warn(
+            f"cells were computed on other kinds of machine: {counted}{f'; this one is {here}' if here else ''}. "
+            "Results are the same bytes on one kind only, elsewhere they differ by rounding"
+        )
+
+
+@contextlib.contextmanager
+def _again_in(folder: Path) -> Iterator[None]:
+    """Works in the folder that the command was typed in, should a user's module have left it."""
+    left = Path.cwd()
+    if left != folder:
+        os.chdir(folder)
+    try:
+        yield
+    finally:
+        if left != folder:
+            os.chdir(left)
 
 
 @contextlib.contextmanager
@@ -204,7 +240,10 @@ def _launched(session: _Session[SettingsT, CellT], pending: list[CellT]) -> Iter
 
 def _report(session: _Session[SettingsT, CellT]) -> None:
     store = session.store
-    store.collect(session.cells)
+    found = store.collect(session.cells)
+    if found.lacking:
+        raise CellFailed(store.lost(found))
+    _warn_of_mixture(session, found.kinds)
     report = session.report()
     provenance.record(store.path, event="done", cells=len(session.cells), rows=report.rows)
     print(report.tables, end="")

@@ -1,13 +1,13 @@
 """The command that writes one HTML page about any runs, and on request a W&B Report, too."""
 
-import sys
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gm_lab.run import BadInput, make_folder, parsed_line, provenance, write_atomically
+from gm_lab.run import BadInput, make_folder, output, parsed_line, provenance, write_atomically
 
 if TYPE_CHECKING:
     from gm_lab.analysis.report import Run
@@ -26,31 +26,34 @@ class Settings:
     out: Path | None = None
     """Where the page goes (default: report.html in the run directory; runs/report-<UTC time>.html for several)."""
     entity: str | None = None
-    """With --project: also write a W&B Report for this user or team, and print its link."""
+    """With --project: also write a W&B Report for this user or team (default: WANDB_ENTITY), and print its link."""
     project: str | None = None
-    """The W&B project that the Report belongs to; its panels show the runs where the apps sent them."""
+    """The W&B project of the Report (default: WANDB_PROJECT); its panels show the runs where the apps sent them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the page; exit status 0, or 2 with one line on stderr."""
+    output.open_streams()
     try:
         settings = parsed_line(Settings, NAME, argv)
         if not settings.run_dirs:
             raise BadInput("expected at least one run directory, got none")
-        if (settings.entity is None) != (settings.project is None):
+        entity = settings.entity if settings.project is None else settings.entity or os.environ.get("WANDB_ENTITY")
+        project = settings.project if settings.entity is None else settings.project or os.environ.get("WANDB_PROJECT")
+        if (entity is None) != (project is None):
             raise BadInput("expected --entity and --project together, got one of them")
         if "" in (settings.entity, settings.project):
             raise BadInput("--entity, --project: expected the names of a W&B user or team and of a project, got ''")
         out = settings.out or default_out(settings.run_dirs)
         runs = write(settings.run_dirs, out, argv)
         print(f"report: {out}")
-        if settings.entity is not None and settings.project is not None:
+        if entity is not None and project is not None:
             from gm_lab.track.wandb_report import published
 
-            print(f"W&B Report: {published(runs, settings.entity, settings.project)}")
+            print(f"W&B Report: {published(runs, entity, project)}")
         return 0
     except BadInput as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
+        output.say(f"{NAME}: {error}")
         return 2
 
 
@@ -60,7 +63,7 @@ def write(run_dirs: Sequence[Path], out: Path, argv: Sequence[str] | None = None
 
     runs = [report.load(path) for path in run_dirs]
     make_folder(out.parent)
-    write_atomically(out, report.rendered(runs, provenance.command(argv)).encode())
+    write_atomically(out, output.encoded(report.rendered(runs, provenance.command(argv))))
     return runs
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from gm_lab.experiment import CellT, Experiment
 from gm_lab.run.interruption import become_worker
 from gm_lab.run.late import resolved
+from gm_lab.run.output import encoded
 from gm_lab.run.settings import SettingsT
 from gm_lab.run.store import make_folder, write_atomically
 
@@ -49,8 +50,8 @@ def reported(experiment: Experiment[SettingsT, CellT], settings: SettingsT, path
         with figures.saving(drawn, path / "figures", settings.svg, apart) as images:
             verdicts = experiment.claims(settings, frame)
             summary = experiment.summary(settings, frame)
-    write_atomically(path / "claims.json", claims.as_json(verdicts).encode())
-    write_atomically(path / "summary.csv", summary.to_csv(index=False).encode())
+    write_atomically(path / "claims.json", encoded(claims.as_json(verdicts)))
+    write_atomically(path / "summary.csv", encoded(summary.to_csv(index=False)))
     console = Console()
     with console.capture() as shown:
         console.print(tables.summary_table(summary))

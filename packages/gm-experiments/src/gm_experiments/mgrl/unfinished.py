@@ -1,14 +1,14 @@
 """Runs of the Atari experiment are drawn and judged together, whether they are finished or not."""
 
 import argparse
-import sys
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gm_lab
-from gm_experiments.mgrl.settings import COLUMNS, KEY, Settings, completed, require_atari
-from gm_lab.run import Tail, make_folder
+from gm_experiments.mgrl.settings import COLUMNS, KEY, NAMES, Settings, completed, require_atari
+from gm_lab.run import Tail, allowed_to, make_folder, output, reading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +17,8 @@ __all__ = ["main", "rows_of", "together"]
 
 WHICH_RUNS = {"figure", "games", "algorithms", "seeds", "seed"}
 """Settings in which run directories that are drawn together may differ."""
+TEXTS = {"figure", "game", "algorithm", "variant"}
+NEEDED = ("env_steps", "episode_return", "distance", *NAMES)
 
 
 def rows_of(run_dir: Path) -> "pd.DataFrame":
@@ -27,19 +29,39 @@ def rows_of(run_dir: Path) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    live = [
-        completed({"figure": "returns", **_run_of(path.parent.name), **row})
-        for path in sorted(run_dir.glob("training/*/log.csv"))
-        for row in Tail(path).rows()
-    ]
+    from gm_lab.analysis import read_results
+
+    output.refuse_links_out(run_dir)
+    live = []
+    for path in sorted(run_dir.glob("training/*/log.csv")):
+        with _as_written(path):
+            live += [completed({"figure": "returns", **_run_of(path.parent.name), **row}) for row in Tail(path).rows()]
     finished = run_dir / "results.csv"
-    frames = [pd.read_csv(finished, keep_default_na=False, na_values=["nan"])] if finished.exists() else []
+    with _as_written(finished):
+        frames = [read_results(finished)] if finished.exists() else []
     frames += [pd.DataFrame(live, columns=list(COLUMNS))] if live else []
     if not frames:
         raise gm_lab.BadInput(f"expected a run directory of mgrl_atari, got {run_dir}, which has no rows")
-    if not {*KEY} <= {*frames[0].columns}:
-        raise gm_lab.BadInput(f"expected a run directory of mgrl_atari, got {run_dir}, which another app has written")
+    for frame in frames:
+        if not {*KEY, *NEEDED} <= {*frame.columns}:
+            other = "which another app has written"
+            raise gm_lab.BadInput(f"expected a run directory of mgrl_atari, got {run_dir}, {other}")
+        frame[["variant"]] = frame[["variant"]].fillna("")  # an empty text is none in a table
+        for column in frame.columns:
+            if (column in TEXTS) == (frame[column].dtype.kind in "iuf") and frame[column].notna().any():
+                kind = "text" if column in TEXTS else "numbers"
+                raise gm_lab.BadInput(f"expected {kind} in the column {column}, got others in {run_dir}")
     return pd.concat(frames).drop_duplicates(list(KEY)).sort_values(list(KEY), ignore_index=True)
+
+
+@contextlib.contextmanager
+def _as_written(file: Path) -> "Iterator[None]":
+    """Turns what is wrong with a file that the block reads into a line that names it."""
+    try:
+        with allowed_to("read", file):
+            yield
+    except (ValueError, TypeError, KeyError, OverflowError):
+        raise gm_lab.BadInput(f"expected {file} as mgrl_atari writes it, got another or a damaged file") from None
 
 
 def _run_of(folder: str) -> dict[str, str | int]:
@@ -51,14 +73,12 @@ def _run_of(folder: str) -> dict[str, str | int]:
 
 def settings_of(run_dir: Path) -> dict[str, Any]:
     """Reads the settings in a run directory's config.yaml; raises `BadInput` if there are none."""
-    import yaml
-
     try:
-        config = yaml.safe_load((run_dir / "config.yaml").read_bytes())
+        config = reading.read_yaml(run_dir / "config.yaml")
         if config["app"] != "mgrl_atari":
             raise gm_lab.BadInput(f"expected a run directory of mgrl_atari, got {run_dir}, a run of {config['app']}")
-        return dict(config["settings"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        return {"seed": config["settings"]["seed"], **config["settings"]}
+    except (OSError, KeyError, TypeError, ValueError):
         raise gm_lab.BadInput(f"expected a run directory of mgrl_atari, got {run_dir}") from None
 
 
@@ -91,16 +111,21 @@ def run_dirs_in(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob("*/config.yaml")) or [folder]
 
 
+def _path(text: str) -> Path:
+    return output.home_path(Path(text))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Draws the figures of runs, finished or not, and prints the verdicts on the claims."""
     from rich.console import Console
 
+    output.open_streams()
     parser = argparse.ArgumentParser(prog="mgrl_figures", description=main.__doc__)
     parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="DIR", help="run directories of mgrl_atari.py, or folders of such"
+        "folders", nargs="+", type=_path, metavar="DIR", help="run directories of mgrl_atari.py, or folders of such"
     )
     parser.add_argument("--svg", action="store_true", help="write them as SVG, too")
-    parser.add_argument("--to", type=Path, metavar="DIR", help="where figures go (default: figures in the first DIR)")
+    parser.add_argument("--to", type=_path, metavar="DIR", help="where figures go (default: figures in the first DIR)")
     asked = parser.parse_args(argv)
     folder = asked.to or asked.folders[0] / "figures"
     try:
@@ -109,12 +134,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         from gm_lab.analysis import as_table, save
 
         frame, settings = together([run_dir for given in asked.folders for run_dir in run_dirs_in(given)])
+        if missing := sorted(claims.PAPER.keys() - settings.keys()):
+            raise gm_lab.BadInput(f"expected runs with the settings {', '.join(missing)}, got {asked.folders[0]}")
         drawn = figures.figures(Settings(), frame)
         make_folder(folder)
         Console().print(as_table(claims.verdicts(settings, frame)))
         for name, figure in drawn.items():
             print(*save(figure, folder / name, asked.svg), sep="\n")
     except gm_lab.BadInput as error:
-        print(f"mgrl_atari: {error}", file=sys.stderr)
+        output.say(f"mgrl_atari: {error}")
         return 2
     return 0

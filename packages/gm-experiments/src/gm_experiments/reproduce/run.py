@@ -17,7 +17,7 @@ import gm_lab
 from gm_experiments.reproduce.display import Display
 from gm_experiments.reproduce.settings import Settings, Stage, arguments, stages
 from gm_lab import report_command
-from gm_lab.run import BadInput, Interrupted, allowed_to, make_folder, parsed_line, receiving, shown_by
+from gm_lab.run import BadInput, Interrupted, allowed_to, make_folder, output, parsed_line, receiving, shown_by
 
 NAME = "reproduce"
 EXPIRED = 124
@@ -27,6 +27,7 @@ COLUMNS = "200"  # of the tables in output that no terminal shows
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the experiments; exit status 0, 1 if one failed, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM."""
+    output.open_streams()
     try:
         settings = parsed_line(Settings, NAME, argv)
         asked = stages(settings)
@@ -35,10 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"report: {written(asked, settings, argv)}")
         return int(failed)
     except BadInput as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
+        output.say(f"{NAME}: {error}")
         return 2
     except (Interrupted, KeyboardInterrupt) as error:
-        print(f"{NAME}: interrupted, every finished cell is kept; the same command goes on", file=sys.stderr)
+        output.say(f"{NAME}: interrupted, every finished cell is kept; the same command goes on")
         return error.status if isinstance(error, Interrupted) else 130
 
 
@@ -122,7 +123,7 @@ def outcome(stage: Stage, settings: Settings, status: int, seconds: float) -> st
     folder = settings.run_dir / stage.name
     if status:
         return f"{stage.name}: failed: {last_line(words_of(stage, settings)) or f'exit status {status}'}"
-    claims = json.loads((folder / "claims.json").read_text()) if (folder / "claims.json").exists() else []
+    claims = json.loads((folder / "claims.json").read_bytes()) if (folder / "claims.json").exists() else []
     held = sum(claim["verdict"] == "holds" for claim in claims)
     return f"{stage.name}: {seconds:.0f} s, {held} of {len(claims)} claims hold, {folder}"
 

@@ -20,13 +20,15 @@ def _slopes(frame: "pd.DataFrame") -> Iterator[Comparison]:
 
     frame = frame[frame["figure"] == "theory_size"]
     for name in frame["estimator"].unique():
-        table = frame[frame["estimator"] == name].pivot_table(index="mdp", columns="sample_size", values="measured")
+        chosen = frame[frame["estimator"] == name]
+        # what is NaN or missing stays so, and decides nothing
+        table = chosen.pivot_table(index="mdp", columns="sample_size", values="measured", dropna=False)
         if table.shape[1] < 2:
             continue
         sizes = np.log(table.columns.to_numpy(dtype=float))
         slopes = np.polyfit(sizes, np.log(table.to_numpy()).T, 1)[0]
         interval = analysis.mean_interval(slopes)
-        yield Comparison(f"slope with {estimator(name)}", abs(interval.mean + 0.5) <= 0.1, str(interval))
+        yield analysis.judged(f"slope with {estimator(name)}", interval, abs(interval.mean + 0.5) <= 0.1)
 
 
 def _under(quantity: str, frame: "pd.DataFrame") -> Iterator[Comparison]:
@@ -35,10 +37,11 @@ def _under(quantity: str, frame: "pd.DataFrame") -> Iterator[Comparison]:
     for (study, algorithm), points in frame.groupby(["figure", "algorithm"]):
         for kind in ("local", "global"):
             limit = points[f"bound_{kind}"] * (1 + 1e-9) + ROUNDING
-            over = int((points["measured"] > limit).sum())
+            under, over = int((points["measured"] <= limit).sum()), int((points["measured"] > limit).sum())
             tight = points[f"tightness_{kind}"]
-            detail = f"{len(points) - over} of {len(points)} points, bound / measured at least {tight.min():.3g}"
-            yield Comparison(f"{study} {algorithm} {quantity}, {kind} constants", over == 0, detail)
+            detail = f"{under} of {len(points)} points, bound / measured at least {tight.min():.3g}"
+            holds = None if under + over < len(points) and not over else not over  # at NaN it neither holds nor fails
+            yield Comparison(f"{study} {algorithm} {quantity}, {kind} constants", holds, detail)
 
 
 def _degrees(frame: "pd.DataFrame") -> Iterator[Comparison]:
@@ -49,15 +52,15 @@ def _degrees(frame: "pd.DataFrame") -> Iterator[Comparison]:
     for key, points in chosen.groupby(["algorithm", "inner_steps"]):
         algorithm, steps = str(key[0]), int(points["inner_steps"].iloc[0])
         degree = steps - (algorithm == "lirpg")
-        table = points.pivot_table(index="mdp", columns="hessian_error", values="measured")
+        table = points.pivot_table(index="mdp", columns="hessian_error", values="measured", dropna=False)
         label = f"{algorithm} K = {steps}: exponent at most {degree} and above {degree - 1}"
         if degree == 0:
             largest = float(table.to_numpy().max())
-            yield Comparison(f"{algorithm} K = {steps}: no bias", largest <= ROUNDING, f"at most {largest:.1e}")
+            yield analysis.within(f"{algorithm} K = {steps}: no bias", largest, ROUNDING, f"at most {largest:.1e}")
         elif table.shape[1] > 1:
             errors, biases = np.log(table.columns.to_numpy(dtype=float)), np.log(table.to_numpy())
             interval = analysis.mean_interval((biases[:, -1] - biases[:, -2]) / (errors[-1] - errors[-2]))
-            yield Comparison(label, degree - 1 < interval.mean <= degree + 0.01, str(interval))
+            yield analysis.judged(label, interval, degree - 1 < interval.mean <= degree + 0.01)
 
 
 CLAIMS: "tuple[Claim[pd.DataFrame], ...]" = (

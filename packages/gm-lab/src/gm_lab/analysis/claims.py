@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gm_lab.analysis.statistics import greater, mean_interval, paired_difference, similar
+from gm_lab.analysis.statistics import Interval, greater, mean_interval, paired_difference, similar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 VERDICTS = {True: "holds", False: "does not hold", None: "not enough data"}
 SHADES = {True: "green", False: "red", None: "yellow"}
+NO_DATA = "no data"
 MARKS = {True: "yes", False: "no", None: "not measured"}
 
 
@@ -43,32 +44,42 @@ class Verdict:
 def above(label: str, first: "pd.Series[float]", second: "pd.Series[float]") -> Comparison:
     """Whether first > second: their paired 95% interval is clear of zero."""
     if _missing(first, second):
-        return Comparison(label, None, "no data")
+        return Comparison(label, None, NO_DATA)
     return Comparison(label, greater(first, second), f"difference {paired_difference(first, second)}")
 
 
 def alike(label: str, first: "pd.Series[float]", second: "pd.Series[float]") -> Comparison:
     """Whether first ≈ second: their two 95% intervals overlap."""
     if _missing(first, second):
-        return Comparison(label, None, "no data")
+        return Comparison(label, None, NO_DATA)
     return Comparison(label, similar(first, second), f"{mean_interval(first)} and {mean_interval(second)}")
 
 
 def at_least(label: str, values: "pd.Series[float]", bound: float) -> Comparison:
-    """Whether the mean is above a bound."""
+    """Whether the mean is above a bound; None if a value is NaN."""
     return _bounded(label, values, lambda mean: mean > bound)
 
 
 def at_most(label: str, values: "pd.Series[float]", bound: float) -> Comparison:
-    """Whether the mean is below a bound."""
+    """Whether the mean is below a bound; None if a value is NaN."""
     return _bounded(label, values, lambda mean: mean < bound)
+
+
+def within(label: str, value: float, limit: float, detail: str) -> Comparison:
+    """Whether a number is at most a limit; NaN is neither below nor above it."""
+    return Comparison(label, None if value != value else bool(value <= limit), detail)
 
 
 def _bounded(label: str, values: "pd.Series[float]", holds: Callable[[float], bool]) -> Comparison:
     if len(values) == 0:
-        return Comparison(label, None, "no data")
+        return Comparison(label, None, NO_DATA)
     interval = mean_interval(values)
-    return Comparison(label, holds(interval.mean), str(interval))
+    return judged(label, interval, holds(interval.mean))
+
+
+def judged(label: str, interval: Interval, holds: bool) -> Comparison:
+    """What was decided by an interval; nothing can be by one of NaN, which is above and below nothing."""
+    return Comparison(label, None if interval.unknown else bool(holds), str(interval))
 
 
 def _missing(first: "pd.Series[float]", second: "pd.Series[float]") -> bool:
@@ -86,7 +97,7 @@ def every(outcomes: Iterable[bool | None]) -> bool | None:
 def decided(claim_id: str, claim: str, comparisons: Sequence[Comparison], examples: int = 2) -> Verdict:
     """Returns the verdict on a claim that holds if all its comparisons do; it quotes some, those that fail first."""
     measured = "none of it was measured"
-    if any(item.holds is not None for item in comparisons):
+    if any(item.detail != NO_DATA for item in comparisons):
         fulfilled = sum(item.holds is True for item in comparisons)
         quoted = sorted(comparisons, key=lambda item: (item.holds is not False, item.holds is not None))[:examples]
         numbers = "; ".join(f"{item.label}: {MARKS[item.holds]}, {item.detail}" for item in quoted)

@@ -17,6 +17,7 @@ import numpy as np
 
 from gm_lab.analysis.statistics import mean_interval
 from gm_lab.run.interruption import become_worker
+from gm_lab.run.output import encoded
 from gm_lab.run.settings import usable_cores
 from gm_lab.run.store import write_atomically
 
@@ -59,7 +60,7 @@ def style_of(name: str) -> Style:
     place = next((group.index(name) for group in GROUPS if name in group), None)
     if place is not None:
         return Style(COLOURS[place], MARKERS[place], DASHES[place % len(DASHES)])
-    code = zlib.crc32(name.encode())
+    code = zlib.crc32(encoded(name))
     return Style(COLOURS[code % len(COLOURS)], MARKERS[code // 7 % len(MARKERS)], DASHES[code // 49 % len(DASHES)])
 
 
@@ -68,7 +69,7 @@ def styles(names: Sequence[str]) -> dict[str, Style]:
     known = [name for name in names if any(name in group for group in GROUPS)]
     looks = {name: style_of(name) for name in known}
     for name in sorted(set(names) - set(known)):
-        first = zlib.crc32(name.encode())
+        first = zlib.crc32(encoded(name))
         taken = {look.colour for look in looks.values()}
         step = next((step for step in range(len(COLOURS)) if COLOURS[(first + step) % len(COLOURS)] not in taken), 0)
         own = style_of(name)
@@ -87,7 +88,7 @@ def panels(
         figure = Figure(figsize=(width * len(titles), height * rows), layout="constrained")
         grid = figure.subplots(rows, len(titles), squeeze=False, sharex="col", sharey="row" if share_y else "none")
         for axes, title in zip(grid[0], titles, strict=True):
-            axes.set_title(title, fontsize=10, loc="left")
+            axes.set_title(title, fontsize=10, loc="left", parse_math=False)
     return figure
 
 
@@ -122,7 +123,7 @@ def lines(
             color=look.colour, alpha=0.18, linewidth=0, zorder=2 + 0.01 * rank,
         )  # fmt: skip
         axes.plot(
-            where, mean, label=(labels or {}).get(name, name), zorder=3 + 0.01 * rank,
+            where, mean, label=_listed((labels or {}).get(name, name)), zorder=3 + 0.01 * rank,
             color=look.colour, linestyle=look.dash,
             marker=look.marker if marks else "", markeredgecolor="white", markeredgewidth=0.5,
         )  # fmt: skip
@@ -134,9 +135,15 @@ def lines(
     axes.set_yscale(y_scale)
     # labels at the outer edge only: inner panels share the scale
     if axes.get_subplotspec() is None or axes.get_subplotspec().is_last_row():  # type: ignore[union-attr]
-        axes.set_xlabel(x if x_label is None else x_label)
+        axes.set_xlabel(x if x_label is None else x_label, parse_math=False)
     if axes.get_subplotspec() is None or axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]
-        axes.set_ylabel(y if y_label is None else y_label)
+        axes.set_ylabel(y if y_label is None else y_label, parse_math=False)
+
+
+def _listed(label: str) -> str:
+    """A label that the legend shows as it is: Matplotlib leaves out what begins with _ and sets $…$ as maths."""
+    label = label.replace("$", r"\$")
+    return f" {label}" if label.startswith("_") else label
 
 
 def shared_legend(figure: "Figure", title: str | None = None, columns: int = 8) -> None:

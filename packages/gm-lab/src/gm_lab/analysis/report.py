@@ -1,21 +1,24 @@
 """Run directories as one HTML page that needs nothing else: figures, verdicts, settings, speed, how to reproduce."""
 
 import base64
+import contextlib
 import html
-import json
 import math
+import numbers
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gm_lab.analysis.figures import DPI, PNG_HEADER, PNG_WORDS, words
 from gm_lab.analysis.tables import read_results
+from gm_lab.run import reading
 from gm_lab.run.errors import BadInput
+from gm_lab.run.output import refuse_links_out
 from gm_lab.run.provenance import sessions
-from gm_lab.run.store import CONFIG, allowed_to
+from gm_lab.run.store import CONFIG, allowed_to, kinds_of_machine
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 SVG_BYTES = 1_000_000
 # one wider than this, as drawn, is not shrunk to a phone's width but scrolled
 WIDE_POINTS = 552.0
+MOST_SECONDS = 1e12  # a file may say anything
 MARKS = {"holds": "✓", "does not hold": "✗", "not enough data": "?"}
 
 
@@ -39,7 +43,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run directory holds for readers; `finished` says whether figures and verdicts are of the whole run."""
+    """What a run directory holds for readers; `finished` says whether figures and verdicts are of the whole run.
+
+    `kinds` counts the cells that each kind of machine computed.
+    """
 
     path: Path
     app: str
@@ -52,6 +59,7 @@ class Run:
     summary: "pd.DataFrame | None"
     figures: list[Figure]
     sessions: list[dict[str, Any]]
+    kinds: dict[str, int]
 
     @property
     def begun(self) -> dict[str, Any]:
@@ -61,7 +69,13 @@ class Run:
     @property
     def computed(self) -> list[dict[str, Any]]:
         """Every session's cells and seconds of computing."""
-        return [line for line in self.sessions if line.get("event") == "computed" and line.get("computed")]
+        lines = [line for line in self.sessions if line.get("event") == "computed" and line.get("computed")]
+        return [line for line in lines if 0 <= line["seconds"] < MOST_SECONDS]
+
+    @property
+    def lost(self) -> bool:
+        """Whether cells of the finished run are no longer there."""
+        return self.finished and self.cells is not None and self.done < self.cells
 
     @property
     def verdicts(self) -> Counter[str]:
@@ -70,34 +84,47 @@ class Run:
 
 
 def load(path: Path) -> Run:
-    """Reads a run directory, finished or not; raises BadInput if it is none or a file in it is damaged."""
-    import yaml
-
-    if not (path / CONFIG).is_file():
-        what = "has no config.yaml" if path.is_dir() else "is no folder" if path.exists() else "doesn't exist"
-        raise BadInput(f"expected a run directory, got {path}, which {what}")
-    try:
-        with allowed_to("read", path):
-            config = yaml.safe_load((path / CONFIG).read_bytes())
-            app, run_id, settings = str(config["app"]), str(config["run_id"]), dict(config["settings"])
-            claims = claims_of(path / "claims.json") if (path / "claims.json").exists() else []
-            summary = read_results(path / "summary.csv") if (path / "summary.csv").exists() else None
-            stems = {file.with_suffix("") for file in (path / "figures").glob("[!.]*.[ps][nv]g")}
-            figures = [_figure(app, stem) for stem in sorted(stems)]
-    except (yaml.YAMLError, ValueError, KeyError, TypeError):
-        raise BadInput(f"expected a run directory as the apps write it, got {path} with a damaged file") from None
+    """Reads a run directory, finished or not; raises BadInput if it is none or a file in it is not as we write it."""
+    with allowed_to("read", path):
+        if not (path / CONFIG).exists():
+            what = "has no config.yaml" if path.is_dir() else "is no folder" if path.exists() else "doesn't exist"
+            raise BadInput(f"expected a run directory, got {path}, which {what}")
+    refuse_links_out(path)
+    with _as_we_write(path / CONFIG) as file:
+        config = reading.read_yaml(file)
+        app, run_id, settings = str(config["app"]), str(config["run_id"]), dict(config["settings"])
+    with _as_we_write(path / "claims.json") as file:
+        claims = claims_of(file) if file.exists() else []
+    with _as_we_write(path / "summary.csv") as file:
+        summary = read_results(file) if file.exists() else None
+    drawn = (file for file in (path / "figures").glob("[!.]*") if file.suffix in (".png", ".svg"))
+    figures = []
+    for stem in sorted({file.with_suffix("") for file in drawn}):
+        with _as_we_write(stem):
+            figures.append(_figure(app, stem))
     lines = sessions(path)
     done = len(list((path / "cells").glob("[!.]*.json")))
     known = [line["cells"] for line in lines if isinstance(line.get("cells"), int)]
     finished = any(line.get("event") == "done" for line in lines) or (not lines and bool(figures))
-    return Run(
-        path, app, run_id, settings, finished, done, known[-1] if known else None, claims, summary, figures, lines
-    )
+    cells, kinds = known[-1] if known else None, kinds_of_machine(path)
+    return Run(path, app, run_id, settings, finished, done, cells, claims, summary, figures, lines, kinds)
+
+
+@contextlib.contextmanager
+def _as_we_write(file: Path) -> Iterator[Path]:
+    """Yields a file to read in the block; what is wrong with it becomes a line that names it."""
+    try:
+        with allowed_to("read", file):
+            yield file
+    except reading.Unreadable as error:
+        raise BadInput(f"expected {file} as the apps write it, got one that {error}") from None
+    except (ValueError, KeyError, TypeError, OverflowError):
+        raise BadInput(f"expected {file} as the apps write it, got another or a damaged file") from None
 
 
 def claims_of(file: Path) -> list[dict[str, str]]:
     """Reads the verdicts; raises ValueError or OSError if the file holds none."""
-    claims = json.loads(file.read_bytes())
+    claims = reading.read_json(file)
     if not isinstance(claims, list):
         raise ValueError(f"expected a list, got {type(claims).__name__}")
     return [{name: str(claim[name]) for name in ("id", "claim", "verdict", "measured")} for claim in claims]
@@ -105,7 +132,7 @@ def claims_of(file: Path) -> list[dict[str, str]]:
 
 def _figure(app: str, stem: Path) -> Figure:
     vectors, pixels = (
-        file.read_bytes() if file.exists() else b""
+        reading.read_bytes(file) if file.exists() else b""
         for file in (stem.with_name(f"{stem.name}.{ending}") for ending in ("svg", "png"))
     )
     kind, content = ("svg+xml", vectors) if vectors and (len(vectors) <= SVG_BYTES or not pixels) else ("png", pixels)
@@ -120,14 +147,16 @@ def _figure(app: str, stem: Path) -> Figure:
         points = int.from_bytes(pixels[16:20], "big") * 72 / DPI
         _, _, rest = pixels.partition(PNG_WORDS)
         length = int.from_bytes(pixels[PNG_HEADER : PNG_HEADER + 4], "big") + 4 - len(PNG_WORDS)
-        texts = json.loads(rest[:length]) if rest else []
+        texts = reading.parsed_json(rest[:length]) if rest else []
     alt = f"{stem.name} of {app}" + (f": {'; '.join(texts)}" if texts else "")
     return Figure(stem.name, data, alt, points > WIDE_POINTS)
 
 
 def number(value: Any) -> str:
     """A table's value as text, numbers with three significant digits."""
-    return value if isinstance(value, str) else f"{value:.3g}"
+    with contextlib.suppress(OverflowError):
+        return f"{value:.3g}" if isinstance(value, numbers.Real) else str(value)
+    return str(value)
 
 
 def rendered(runs: Sequence[Run], command: str) -> str:
@@ -138,7 +167,7 @@ def rendered(runs: Sequence[Run], command: str) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["number"] = number
-    source = Path(__file__).with_name("report.html.jinja").read_text()
+    source = Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
     total = sum((run.verdicts for run in runs), Counter[str]())
     named = {"runs": runs, "titles": titles(runs), "total": total, "marks": MARKS, "command": command}
     return environment.from_string(source).render(named)

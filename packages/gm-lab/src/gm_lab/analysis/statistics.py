@@ -16,6 +16,11 @@ class Interval:
     high: float
     count: int
 
+    @property
+    def unknown(self) -> bool:
+        """Whether its mean or an end is NaN, with which no comparison holds."""
+        return any(np.isnan((self.mean, self.low, self.high)))
+
     def overlaps(self, other: "Interval") -> bool:
         """Whether the two intervals have a point in common."""
         return self.low <= other.high and other.low <= self.high
@@ -60,7 +65,7 @@ def greater(first: ArrayLike, second: ArrayLike) -> bool | None:
     if np.size(first) == np.size(second) == 0:
         return None
     difference = paired_difference(first, second)
-    return None if difference.count < 2 or np.isnan(difference.mean) else difference.low > 0
+    return None if difference.count < 2 or difference.unknown else difference.low > 0
 
 
 def similar(first: ArrayLike, second: ArrayLike) -> bool | None:
@@ -68,6 +73,6 @@ def similar(first: ArrayLike, second: ArrayLike) -> bool | None:
     if not np.size(first) or not np.size(second):
         return None
     left, right = mean_interval(first), mean_interval(second)
-    if min(left.count, right.count) < 2 or np.isnan(left.mean + right.mean):
+    if min(left.count, right.count) < 2 or left.unknown or right.unknown:
         return None
     return left.overlaps(right)

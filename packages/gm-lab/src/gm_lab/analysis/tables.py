@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gm_lab.run.output import own_file
+
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
@@ -14,7 +16,8 @@ def read_results(path: Path) -> "pd.DataFrame":
 
     # pandas 3 reads floats exactly by default and deprecates saying so
     exact: Any = {"float_precision": "round_trip"} if pd.__version__.startswith("2.") else {}
-    frame: pd.DataFrame = pd.read_csv(path, keep_default_na=False, na_values=["nan", ""], **exact)
+    with open(path, encoding="utf-8", newline="", opener=own_file) as file:
+        frame: pd.DataFrame = pd.read_csv(file, keep_default_na=False, na_values=["nan", ""], **exact)
     return frame
 
 

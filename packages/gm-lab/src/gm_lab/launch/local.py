@@ -81,7 +81,7 @@ def _serial(work: Work, cells: Sequence[Any], context: Context, interruption: In
     for index in range(len(cells)):
         if interruption.draining:
             return
-        yield attempt(work, cells, index, context)
+        yield attempt(work, cells, index, context, lambda: interruption.status is not None)
 
 
 def _serve(work: Work, cells: Sequence[Any], connection: Any, context: Context) -> None:
@@ -150,24 +150,30 @@ def _distribute(
             yield outcome
 
 
+def _ending(code: int) -> str:
+    """How a worker ended, by its exit code as `multiprocessing` has it."""
+    if code >= 0:
+        return f"ended itself, with exit status {code}"
+    with contextlib.suppress(ValueError):  # a signal without a name
+        return f"was killed ({signal.Signals(-code).name})"
+    return f"was killed (signal {-code})"
+
+
 def _lost(
     worker: _Worker, cells: Sequence[Any], killed: set[int], others: bool, warn: Callable[[str], None]
 ) -> list[int]:
     """The cells that a killed worker leaves to others, unless the first of them has killed one before."""
     assert isinstance(worker.runner, BaseProcess)
     worker.runner.join()
-    code = worker.runner.exitcode or 0
-    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    how = _ending(worker.runner.exitcode or 0)
     left = list(worker.assigned)
     worker.assigned.clear()
     if not left and not others:
-        raise CellFailed(f"every worker was killed, the last one ({how}) while idle")
+        raise CellFailed(f"every worker is lost; the last one {how} while idle")
     if left and (left[0] in killed or not others):
-        raise CellFailed(
-            f"cell {describe_cell(cells[left[0]])} failed: its worker was killed ({how}); "
-            "if memory ran out, fewer --workers help"
-        )
+        advice = "; if memory ran out, fewer --workers help" if "SIGKILL" in how else ""
+        raise CellFailed(f"cell {describe_cell(cells[left[0]])} failed: its worker {how}{advice}")
     if left:
-        warn(f"cell {describe_cell(cells[left[0]])}: its worker was killed ({how}); trying once more")
+        warn(f"cell {describe_cell(cells[left[0]])}: its worker {how}; trying once more")
         killed.add(left[0])
     return left

@@ -8,7 +8,7 @@ from typing import Any
 
 from gm_lab.run.cells import Row, describe_cell, shorten
 from gm_lab.run.context import Context
-from gm_lab.run.errors import BadInput, CellFailed
+from gm_lab.run.errors import BadInput, CellFailed, Interrupted
 
 # cells quicker than this are handed out ahead of time, so that no worker waits for the driver
 QUICK_SECONDS = 0.5
@@ -33,24 +33,35 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A cell's position among those launched, how long it took, how it failed if it did, and rows yet to be saved."""
+    """A cell's position among those launched, how long it took, how it failed if it did, and rows yet to be saved.
+
+    Rows yet to be saved come with the kind of machine that computed them.
+    """
 
     index: int
     seconds: float
     failure: Failure | None
     rows: list[Row] | None = None
+    computed_on: str = ""
 
 
-def attempt(work: Work, cells: Sequence[Any], index: int, context: Context) -> Outcome:
-    """Runs one cell; whatever it raises becomes part of the outcome."""
+def attempt(
+    work: Work, cells: Sequence[Any], index: int, context: Context, signalled: Callable[[], bool] = lambda: False
+) -> Outcome:
+    """Runs one cell; whatever it raises becomes part of the outcome, unless a signal to this process raised it."""
     start = time.perf_counter()
     failure = rows = None
     try:
         rows = work(cells[index], context)
     except BadInput as error:
         failure = Failure(True, str(error), "")
-    except (Exception, SystemExit) as error:
-        failure = Failure(False, f"{type(error).__name__}: {shorten(str(error), 200)}", traceback.format_exc())
+    except Interrupted:
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and signalled():  # what a library made of ours
+            raise
+        reason = f"{type(error).__name__}: {shorten(str(error), 200)}".removesuffix(": ")
+        failure = Failure(False, reason, traceback.format_exc())
     return Outcome(index, time.perf_counter() - start, failure, rows)
 
 

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import pickle
+import re
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from gm_lab.run.cells import Row, checked_rows, describe_cell, shorten
 from gm_lab.run.context import Context
 from gm_lab.run.errors import BadInput, CellFailed
 from gm_lab.run.interruption import Interruption
+from gm_lab.run.machine import kind_of_machine
 from gm_lab.run.provenance import imported_from
 from gm_lab.run.settings import RunSettings, usable_cores
 
@@ -56,7 +58,7 @@ def needed(settings: RunSettings) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def launched(
-    job: Job, save: Callable[[Any, list[Row]], None], cells: Sequence[Any], settings: RunSettings,
+    job: Job, save: Callable[[Any, list[Row], str], None], cells: Sequence[Any], settings: RunSettings,
     interruption: Interruption, warn: Callable[[str], None],
 ) -> Iterator[Iterator[float]]:  # fmt: skip
     """Connects to the cluster, or starts one; it yields an iterator over the seconds each cell took, once saved here.
@@ -87,7 +89,7 @@ def launched(
         def saved() -> Iterator[Outcome]:
             for outcome in _outcomes(ray, submit, at_once, cells, flying, interruption, warn):
                 if outcome.rows is not None:
-                    save(cells[outcome.index], outcome.rows)
+                    save(cells[outcome.index], outcome.rows, outcome.computed_on)
                 yield outcome
 
         with _watched(ray.get_runtime_context().gcs_address, warn):
@@ -149,8 +151,8 @@ def let_in(address: str) -> str:
     expected = f"--ray-address: expected a running Ray cluster at {address}"
     try:
         socket.create_connection(_parts(address), PROBE_SECONDS).close()
-    except OSError as error:
-        raise BadInput(f"{expected}, got: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # the latter of a name that can't be one
+        raise BadInput(f"{expected}, got: {getattr(error, 'strerror', None) or error}") from None
     said = _trial(address)
     if "Unauthenticated" in said and "RAY_AUTH_MODE" not in os.environ:
         said = _trial(address, RAY_AUTH_MODE="token")
@@ -180,7 +182,7 @@ def _trial(address: str, **variables: str) -> str:
 
 def _parts(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdigit() or int(port) > 65535:
+    if not host or "/" in host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise BadInput(f"--ray-address: expected host:port or auto, got '{address}'")
     return host.strip("[]"), int(port)
 
@@ -284,7 +286,9 @@ def compute(job: bytes, index: int, cell: bytes) -> Outcome:
         prepared, context = _prepared(job)
         return checked_rows(prepared.run_cell(pickle.loads(content), context), prepared.columns)
 
-    return replace(attempt(work, (cell,), 0, Context()), index=index)
+    outcome = attempt(work, (cell,), 0, Context())
+    computed_on = "" if outcome.failure else kind_of_machine(_prepared(job)[1].device)
+    return replace(outcome, index=index, computed_on=computed_on)
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """What a run is on disk and at the command line: settings, cells, the run directory, provenance, interruption."""
 
-from gm_lab.run import provenance
+from gm_lab.run import output, provenance, reading
 from gm_lab.run.cells import Row, cell_id, describe_cell, seed_of
 from gm_lab.run.context import Context
 from gm_lab.run.errors import BadInput, CellFailed, Interrupted
@@ -18,10 +18,11 @@ from gm_lab.run.settings import (
     usable_cores,
     worker_count,
 )
-from gm_lab.run.store import allowed_to, make_folder, write_atomically
+from gm_lab.run.store import allowed_to, kinds_of_machine, make_folder, write_atomically
 
 __all__ = [
     "BadInput", "CellFailed", "Context", "Interrupted", "LiveRows", "Row", "RunSettings", "Tail", "allowed_to",
-    "cell_id", "describe_cell", "late", "make_folder", "parse", "parsed_line", "plain", "provenance", "receiving",
-    "require", "result_settings", "seed_of", "shown_by", "usable_cores", "worker_count", "write_atomically",
+    "cell_id", "describe_cell", "kinds_of_machine", "late", "make_folder", "output", "parse", "parsed_line", "plain",
+    "provenance", "reading", "receiving", "require", "result_settings", "seed_of", "shown_by", "usable_cores",
+    "worker_count", "write_atomically",
 ]  # fmt: skip

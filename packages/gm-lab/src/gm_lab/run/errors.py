@@ -14,7 +14,7 @@ class CellFailed(Exception):  # noqa: N818
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM arrived; not an `Exception`, so that no cell swallows it."""
+    """SIGINT, SIGTERM or SIGHUP arrived; not an `Exception`, so that no cell swallows it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)

@@ -1,4 +1,4 @@
-"""What SIGINT and SIGTERM mean to a run."""
+"""What SIGINT, SIGTERM and SIGHUP mean to a run."""
 
 import contextlib
 import os
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 from gm_lab.run.errors import Interrupted
+from gm_lab.run.quitting import exit_now
 
 # how long workers may take to write their checkpoints; schedulers kill about 30 s after SIGTERM
 GRACE_SECONDS = 20.0
@@ -18,8 +19,14 @@ EXPIRED = 124  # as the status of timeout(1)
 
 @contextlib.contextmanager
 def receiving(receive: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Has SIGINT and SIGTERM call a function, also where a script's background would have SIGINT ignored."""
-    previous = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Has SIGINT, SIGTERM and SIGHUP call a function, also where a script's background would have SIGINT ignored.
+
+    Under nohup, which has SIGHUP ignored, that stays so.
+    """
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, receive) for number in numbers}
     try:
         yield
     finally:
@@ -28,8 +35,9 @@ def receiving(receive: Callable[[int, FrameType | None], None]) -> Iterator[None
 
 
 def become_worker(driver: int) -> None:
-    """Makes this process a worker: Ctrl-C is the matter of its driver, the process that started it and ends it."""
+    """Makes this process a worker: Ctrl-C and SIGHUP are the matter of its driver, which started and ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
         import ctypes
@@ -53,8 +61,8 @@ class Interruption:
     """The signals a run has received.
 
     The first SIGINT lets the cells in flight finish, if cells are being computed and it `waits`. The second one, any
-    SIGTERM, and a signal at another moment raise `Interrupted`, which a cell may catch to write a checkpoint. One more
-    ends the process on the spot.
+    SIGTERM or SIGHUP, and a signal at another moment raise `Interrupted`, which a cell may catch to write a checkpoint.
+    One more ends the process on the spot.
     """
 
     def __init__(self, name: str, waits: bool = True) -> None:
@@ -125,7 +133,7 @@ class Interruption:
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if self._raised:
             if not self.expired:
-                os._exit(128 + number)
+                exit_now(128 + number)
             # somebody's first one, while checkpoints are written because the time is over
             self.expired, self.status = False, 128 + number
             return
@@ -143,4 +151,5 @@ class Interruption:
         self._waiting = Interrupted(number)
 
     def _say(self, text: str) -> None:
-        os.write(2, f"{self._name}: {text}\n".encode())  # not print: this may interrupt another one
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            os.write(2, f"{self._name}: {text}\n".encode())  # not print: this may interrupt another one

@@ -6,11 +6,12 @@
 import contextlib
 import csv
 import io
-import os
 from pathlib import Path
 from typing import Any
 
+from gm_lab.run import reading
 from gm_lab.run.cells import Row, cell_id, scalar
+from gm_lab.run.output import encoded, own_file
 
 FOLDER = "live"
 
@@ -30,12 +31,19 @@ class LiveRows:
     def __init__(self, run_dir: Path, cell: Any, step: str) -> None:
         self.path = run_dir / FOLDER / f"{cell_id(cell)}.csv"
         self._step = step
-        with contextlib.suppress(OSError):
-            content = self.path.read_bytes()
-            os.truncate(self.path, content.rfind(b"\n") + 1)
-        before = Tail(self.path)
-        rows: list[Any] = list(before.rows())
-        self._columns, self._last = before.columns, rows[-1][step] if rows else None
+        self._begun = False
+        self._columns: list[str] = []
+        self._last: int | None = None
+        with contextlib.suppress(OSError, reading.Unreadable):
+            content = reading.read_bytes(self.path)
+            with open(self.path, "r+b", opener=own_file) as file:
+                file.truncate(content.rfind(b"\n") + 1)
+            before = Tail(self.path)
+            steps = [row.get(step) for row in before.rows()]
+            if all(isinstance(number, int) for number in steps):
+                self._columns, self._last = before.columns, steps[-1] if steps else None  # type: ignore[assignment]
+            else:  # nothing that a cell has written
+                self.path.unlink()
 
     def append(self, row: Row) -> None:
         """Writes a row, unless its step is in the file already: where its curve belongs, the step, and what is watched.
@@ -46,6 +54,11 @@ class LiveRows:
         step = row.get(self._step)
         if not isinstance(step, int):
             raise ValueError(f"expected a whole number in the column {self._step}, got {step!r}")
+        if self._columns and set(row) != set(self._columns) and not self._begun:
+            with contextlib.suppress(OSError):  # nothing that this cell has written
+                self.path.unlink()
+            self._columns, self._last = [], None
+        self._begun = True
         if self._columns and set(row) != set(self._columns):
             raise ValueError(f"expected the columns {', '.join(self._columns)}; got {', '.join(row)}")
         if self._last is not None and step <= self._last:
@@ -58,13 +71,13 @@ class LiveRows:
             raise ValueError(f"expected text without line breaks, got {row!r}")
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab", buffering=0) as file:
-                file.write(text.getvalue().encode())
+            with open(self.path, "ab", buffering=0, opener=own_file) as file:
+                file.write(encoded(text.getvalue()))
             self._columns, self._last = columns, step
 
 
 class Tail:
-    """Reads a live file that grows, from before it exists: each complete row once."""
+    """Reads a live file that grows, from before it exists: each complete row once, and nothing that is no row."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -74,17 +87,19 @@ class Tail:
     def rows(self) -> list[Row]:
         """The rows that were completed since the last call, numbers as numbers."""
         try:
-            with self.path.open("rb") as file:
+            with reading.opened(self.path) as file:
                 file.seek(self._offset)
-                content = file.read()
-        except OSError:
+                content = file.read(reading.LIMIT)
+            whole = content[: content.rfind(b"\n") + 1]
+            self._offset += len(whole)
+            table = list(csv.reader(whole.decode(errors="replace").splitlines()))
+        except (OSError, reading.NoFile, csv.Error):
             return []
-        whole = content[: content.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        table = list(csv.reader(whole.decode().splitlines()))
         if table and not self.columns:
             self.columns = table.pop(0)
-        return [dict(zip(self.columns, map(_value, values), strict=True)) for values in table]
+        # others are not what a cell writes
+        fitting = [values for values in table if len(values) == len(self.columns)]
+        return [dict(zip(self.columns, map(_value, values), strict=True)) for values in fitting]
 
 
 def _value(text: str) -> str | int | float:

@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any
 
+from gm_lab.run.output import say
+
 SECONDS_BETWEEN_LINES = 10.0
 Display = Callable[[str, int, int], AbstractContextManager[Callable[[], None]]]
 """Shows how many cells are finished; it takes and yields what `progress` does."""
@@ -55,7 +57,7 @@ def _lines(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
         now = time.monotonic()
         if now - shown >= SECONDS_BETWEEN_LINES or finished == total:
             left = (now - start) / (finished - done) * (total - finished)
-            print(f"{label}: {finished}/{total} cells, {now - start:.1f} s elapsed, {left:.0f} s left", file=sys.stderr)
+            say(f"{label}: {finished}/{total} cells, {now - start:.1f} s elapsed, {left:.0f} s left")
             shown = now
 
     yield advance

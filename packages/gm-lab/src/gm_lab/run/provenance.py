@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import platform
-import shlex
 import subprocess
 import sys
 import time
@@ -14,7 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gm_lab.run import reading
+from gm_lab.run.machine import working_directory
+from gm_lab.run.output import quoted
 from gm_lab.run.settings import RunSettings, usable_cores
+from gm_lab.run.store import append
 
 SESSIONS = "sessions.jsonl"
 # what readers rely on in a line, by its event
@@ -22,17 +25,19 @@ FIELDS: dict[str, dict[str, Any]] = {
     "begun": {"command": str, "versions": dict, "machine": dict, "launcher": str},
     "computed": {"computed": int, "cells": int, "seconds": int | float, "time": str},
 }
+# and what may be absent
+OPTIONAL: dict[str, Any] = {"cells": int, "folder": str, "git_commit": str, "untracked": list, "curves": list}
 
 
 def command(argv: Sequence[str] | None = None) -> str:
     """Returns what to type here to run this program again, with PYTHONPATH, where one's own estimator may be."""
     program = Path(sys.argv[0])
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, OSError):
         program = program.resolve().relative_to(Path.cwd())
     arguments = sys.argv[1:] if argv is None else argv
     start = ["uv", "run", str(program)] if program.suffix == ".py" else [str(program)]
     path = os.environ.get("PYTHONPATH")
-    return (f"PYTHONPATH={shlex.quote(path)} " if path else "") + shlex.join([*start, *arguments])
+    return " ".join([*([f"PYTHONPATH={quoted(path)}"] if path else []), *map(quoted, [*start, *arguments])])
 
 
 def code_version(folder: Path) -> dict[str, str | bool]:
@@ -106,7 +111,7 @@ def machine(device: str = "cpu") -> dict[str, str | int | float]:
 
 def _processor() -> str:
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
@@ -117,7 +122,8 @@ def begun(
 ) -> dict[str, Any]:
     """Writes down that a session begins on a run of so many cells, and returns what W&B should know of it."""
     origin = {
-        "command": command(argv), "folder": str(Path.cwd()), **code_version(Path(sys.argv[0]).resolve().parent),
+        "command": command(argv), "folder": str(working_directory()),
+        **code_version(Path(sys.argv[0]).resolve().parent),
         "untracked": untracked(), "versions": versions(), "machine": machine(settings.device),
     }  # fmt: skip
     how = {"process": os.getpid(), "cells": cells, "workers": settings.workers, "launcher": settings.launcher}
@@ -139,25 +145,22 @@ def timed(run_dir: Path, cells: int) -> Iterator[Callable[[], object]]:
 
 def record(run_dir: Path, **values: Any) -> None:
     """Appends a line to sessions.jsonl as well as the file system lets us: it has no bearing on results."""
-    with contextlib.suppress(OSError), (run_dir / SESSIONS).open("a+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(0, end - 1))
-        torn = file.read() not in (b"", b"\n")  # a full disk or a power cut took the rest of the last line
-        line = {"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", **values}
-        file.write(b"\n" * torn + json.dumps(line, ensure_ascii=False).encode() + b"\n")
+    line = {"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", **values}
+    append(run_dir / SESSIONS, json.dumps(line, ensure_ascii=False))
 
 
 def sessions(run_dir: Path) -> list[dict[str, Any]]:
     """The lines of sessions.jsonl that are whole."""
     lines: list[bytes] = []
-    with contextlib.suppress(OSError):
-        lines = (run_dir / SESSIONS).read_bytes().splitlines()
+    with contextlib.suppress(OSError, reading.Unreadable):
+        lines = reading.read_bytes(run_dir / SESSIONS).splitlines()
     records = []
     for line in lines:
         with contextlib.suppress(ValueError):
-            values = json.loads(line)
-            if isinstance(values, dict) and all(
-                isinstance(values.get(name), kind) for name, kind in FIELDS.get(str(values.get("event")), {}).items()
-            ):
-                records.append(values)
+            values = reading.parsed_json(line)
+            if isinstance(values, dict):
+                needed = FIELDS.get(str(values.get("event")), {})
+                kinds = needed | {name: kind for name, kind in OPTIONAL.items() if name in values}
+                if all(isinstance(values.get(name), kind) for name, kind in kinds.items()):
+                    records.append(values)
     return records

@@ -14,6 +14,8 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from gm_lab.run.errors import BadInput
+from gm_lab.run.machine import working_directory
+from gm_lab.run.output import home_path
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,24 @@ def parsed_line(flags: type[FlagsT], program: str, argv: Sequence[str] | None = 
     tokens = list(sys.argv[1:] if argv is None else argv)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # its complaint is a box of several lines
-            return tyro.cli(flags, prog=program, args=tokens, config=(tyro.conf.PositionalRequiredArgs,))
+            parsed = tyro.cli(flags, prog=program, args=tokens, config=(tyro.conf.PositionalRequiredArgs,))
+            working_directory()  # so that nothing relative fails later
+            return at_home(parsed)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
     raise BadInput(refusal(flags, tokens))
+
+
+def at_home(flags: FlagsT) -> FlagsT:
+    """The same flags with ~ spelled out in their paths."""
+    paths: dict[str, Any] = {}
+    for name, value in vars(flags).items():
+        if isinstance(value, Path):
+            paths[name] = home_path(value)
+        elif isinstance(value, tuple) and any(isinstance(item, Path) for item in value):
+            paths[name] = tuple(map(home_path, value))
+    return dataclasses.replace(flags, **paths)  # type: ignore[type-var]
 
 
 def refusal(flags: type[Any], tokens: Sequence[str]) -> str:

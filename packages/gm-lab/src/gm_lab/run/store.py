@@ -8,18 +8,23 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
-from gm_lab.run.cells import Row, cell_id, checked_rows, sort_key
+from gm_lab.run import reading
+from gm_lab.run.cells import Row, cell_id, checked_rows, shorten, sort_key
 from gm_lab.run.context import Context
 from gm_lab.run.errors import BadInput
+from gm_lab.run.machine import kind_of_machine
+from gm_lab.run.output import encoded, own_file, refuse_links_out, refuse_other_than_file
 from gm_lab.run.settings import plain
 
 LOCK, CONFIG, LOG = ".lock", "config.yaml", "log.txt"
@@ -41,9 +46,11 @@ def allowed_to(action: str, path: Path) -> Iterator[None]:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file that is always absent, old or complete, even after a power cut; raises BadInput if refused."""
+    with allowed_to("write", path):
+        refuse_other_than_file(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with open(temporary, "wb", opener=own_file) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -74,6 +81,14 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
+class Found(NamedTuple):
+    """What cells have so far: their rows, how many each kind of machine computed, and those without rows, and why."""
+
+    rows: list[Row]
+    kinds: Counter[str]
+    lacking: list[tuple[Any, OSError | ValueError]]
+
+
 @dataclass(frozen=True)
 class RunDirectory:
     """A run's folder, the columns of its results.csv, and those that sort it."""
@@ -89,46 +104,100 @@ class RunDirectory:
     def load(self, cell: Any) -> list[Row] | None:
         """Returns the rows of `cell`, or None if it is not finished; raises ValueError if the file is damaged."""
         try:
-            record = json.loads(self.cell_path(cell).read_bytes())
+            return self._load(cell)[0]
         except FileNotFoundError:
             return None
-        if not isinstance(record, dict) or record.get("sha256") != checksum(record.get("rows")):
-            raise ValueError("the checksum doesn't match the rows")
-        return checked_rows(record["rows"], self.columns)
 
-    def save(self, cell: Any, rows: list[Row]) -> None:
-        """Writes the rows of a finished cell."""
-        record = {"cell": plain(cell), "rows": rows, "sha256": checksum(rows)}
-        write_atomically(self.cell_path(cell), json.dumps(record).encode())
+    def _load(self, cell: Any) -> tuple[list[Row], str]:
+        record = reading.read_json(self.cell_path(cell))
+        if not isinstance(record, dict):
+            raise ValueError("it holds no record")
+        if "computed_on" not in record:
+            raise ValueError("an older version wrote it, whose checksum doesn't cover whose rows they are")
+        if record.get("sha256") != checksum(record):
+            raise ValueError("the checksum doesn't match")
+        if as_json(record["cell"]) != as_json(plain(cell)):
+            raise ValueError("it holds the rows of another cell")
+        try:
+            return checked_rows(record["rows"], self.columns), str(record["computed_on"])
+        except TypeError as error:
+            raise ValueError(str(error)) from None
 
-    def unfinished(self, cells: Sequence[Any], warn: Callable[[str], None]) -> list[Any]:
-        """The cells still to be computed; damaged ones count as such, with a warning."""
-        pending = []
+    def save(self, cell: Any, rows: list[Row], computed_on: str | None = None) -> None:
+        """Writes the rows of a finished cell, and which kind of machine computed them, by default this one's."""
+        record = {"cell": plain(cell), "computed_on": computed_on or kind_of_machine(), "rows": rows}
+        write_atomically(self.cell_path(cell), as_json(record | {"sha256": checksum(record)}).encode())
+
+    def found(self, cells: Sequence[Any]) -> Found:
+        """Reads what there is of `cells`; nothing that is wrong with a file stops it."""
+        found = Found([], Counter(), [])
         for cell in cells:
-            with allowed_to("read", self.cell_path(cell)):
-                try:
-                    done = self.load(cell) is not None
-                except (ValueError, TypeError, KeyError) as error:
-                    warn(f"{self.cell_path(cell)} is damaged ({error}); computing it again")
-                    done = False
-            if not done:
-                pending.append(cell)
-        return pending
+            try:
+                rows, computed_on = self._load(cell)
+            except (OSError, ValueError) as error:
+                found.lacking.append((cell, error))
+            else:
+                found.rows.extend(rows)
+                found.kinds[computed_on] += 1
+        return found
 
-    def collect(self, cells: Sequence[Any]) -> None:
-        """Writes results.csv, the sorted union of the finished cells; ties keep the order of `cells`."""
-        rows = [row for cell in cells for row in self.load(cell) or []]
-        rows.sort(key=lambda row: sort_key(row, self.key))
+    def unfinished(self, found: Found, warn: Callable[[str], None]) -> list[Any]:
+        """The cells still to be computed; damaged ones count as such, with a warning.
+
+        Raises BadInput if a file can't be read, or something else is in its place.
+        """
+        damaged = []
+        for cell, error in found.lacking:
+            path = self.cell_path(cell)
+            if isinstance(error, reading.NoFile):
+                raise BadInput(f"--run-dir: expected a file at {path}, which {error}")
+            if isinstance(error, ValueError):
+                damaged.append(f"{path} is damaged ({error})")
+            elif not isinstance(error, FileNotFoundError):
+                raise BadInput(f"cannot read {path}: {error.strerror or error}")
+        if damaged:
+            more = f", as are {len(damaged) - 1} more" if len(damaged) > 1 else ""
+            warn(f"{damaged[0]}{more}; computing {'them' if more else 'it'} again")
+        return [cell for cell, _ in found.lacking]
+
+    def collect(self, cells: Sequence[Any]) -> Found:
+        """Writes results.csv, the sorted union of the finished cells, which it returns; ties keep the order."""
+        found = self.found(cells)
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(self.columns)
+        rows = sorted(found.rows, key=lambda row: sort_key(row, self.key))
         table.writerows([[row[column] for column in self.columns] for row in rows])
-        write_atomically(self.path / "results.csv", text.getvalue().encode())
+        write_atomically(self.path / "results.csv", encoded(text.getvalue()))
+        return found
+
+    def lost(self, found: Found) -> str:
+        """Says which finished cells are gone, or are no longer what was written."""
+        if not self.path.exists():
+            return f"{self.path} vanished while the run went on; the same --run-dir computes it again"
+        files = [
+            f"{self.cell_path(cell).name} ({'gone' if isinstance(error, FileNotFoundError) else error})"
+            for cell, error in found.lacking[:3]
+        ]
+        count, more = len(found.lacking), f" and {len(found.lacking) - 3} more" if len(found.lacking) > 3 else ""
+        return (
+            f"{count} of the finished cells in {self.path / 'cells'} vanished or changed while the run went on: "
+            f"{', '.join(files)}{more}; the same --run-dir computes them again"
+        )
 
     def log(self, text: str) -> None:
         """Appends to log.txt as well as the file system lets us: a full disk must not hide the message itself."""
-        with contextlib.suppress(OSError), (self.path / LOG).open("a") as file:
-            file.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text.rstrip()}\n")
+        append(self.path / LOG, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text.rstrip()}")
+
+
+def append(path: Path, line: str) -> None:
+    """Appends a line to a file as well as the file system lets us, after the rest of one that was torn."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    with contextlib.suppress(OSError, reading.NoFile), reading.opened(path, flags) as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        torn = file.read() not in (b"", b"\n")  # a full disk or a power cut took the rest of the last line
+        file.write(b"\n" * torn + encoded(line) + b"\n")
 
 
 def compute_cell(
@@ -136,22 +205,46 @@ def compute_cell(
 ) -> None:
     """Runs one cell and saves its rows, unless another process, here or elsewhere, has just done so."""
     claim = store.cell_path(cell).with_suffix(".claim")
-    with allowed_to("write", claim):
-        file = claim.open("w")
-    with file:
+    with lockable(claim) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         done = None
-        with contextlib.suppress(ValueError, TypeError, KeyError):
+        with contextlib.suppress(ValueError):
             done = store.load(cell)
         if done is None:
-            store.save(cell, checked_rows(run_cell(cell, context), store.columns))
+            rows = checked_rows(run_cell(cell, context), store.columns)
+            store.save(cell, rows, kind_of_machine(context.device))
         # whoever waits for this claim finds the cell finished, so the name is no longer needed
         claim.unlink(missing_ok=True)
 
 
-def checksum(rows: Any) -> str:
-    """SHA-256 of the rows' JSON text."""
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+def lockable(path: Path) -> BinaryIO:
+    """Opens a file to lock it, created if need be; raises BadInput if it is something else, or refused."""
+    with allowed_to("write", path):
+        try:
+            return reading.opened(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+        except reading.NoFile as error:
+            raise BadInput(f"--run-dir: expected a file at {path}, which {error}") from None
+
+
+def as_json(value: Any) -> str:
+    """The one JSON text of a value."""
+    return json.dumps(value)
+
+
+def checksum(record: dict[str, Any]) -> str:
+    """SHA-256 of a cell's record: whose rows they are, where they were computed, and the rows."""
+    return hashlib.sha256(as_json([record.get(name) for name in ("cell", "computed_on", "rows")]).encode()).hexdigest()
+
+
+def kinds_of_machine(run_dir: Path) -> dict[str, int]:
+    """How many of a run's finished cells each kind of machine computed; several are worth a line in a report."""
+    kinds: Counter[str] = Counter()
+    for path in sorted(run_dir.glob("cells/[!.]*.json")):
+        with contextlib.suppress(OSError, ValueError):
+            record = reading.read_json(path)
+            if isinstance(record, dict) and isinstance(record.get("computed_on"), str):
+                kinds[record["computed_on"]] += 1
+    return dict(kinds)
 
 
 @contextlib.contextmanager
@@ -169,12 +262,14 @@ def opened(
         foreign = [entry.name for entry in path.iterdir() if entry.name != LOCK and not entry.name.endswith(".tmp")]
     if foreign and CONFIG not in foreign:
         raise BadInput(f"--run-dir: expected a run directory or an empty one, got {path}, which holds {min(foreign)}")
+    refuse_links_out(path)
     with locked(path):
         config = matching_config(path, app, settings, versions)
         with allowed_to("write", path):
             (path / "cells").mkdir(exist_ok=True)
             for leftover in [*path.glob(".*.tmp"), *path.glob("cells/.*.tmp")]:
-                leftover.unlink()
+                if not leftover.is_dir():
+                    leftover.unlink()
         yield RunDirectory(path, columns, key), config
 
 
@@ -182,15 +277,12 @@ def opened(
 def locked(path: Path) -> Iterator[None]:
     """Holds a run directory against other writers; the hold ends with this process, however it ends."""
     name = path / LOCK
-    with allowed_to("write", name):
-        file = name.open("a+")
-    with file:
+    with lockable(name) as file:
         try:
             # a record lock, unlike flock, is not inherited by forked workers, which may outlive a killed driver
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            file.seek(0)
-            process, _, host = file.read().partition(" ")
+            process, _, host = file.read(300).decode(errors="replace").partition(" ")
             holder = f"process {process} on {host}" if host else "another process"
             raise BadInput(f"--run-dir: {path} is being written by {holder}; expected one writer") from None
         with allowed_to("write", name):
@@ -206,22 +298,28 @@ def matching_config(
     import yaml
 
     name = path / CONFIG
-    if not name.exists():
+    damaged = BadInput(f"--run-dir: expected {name} as this program writes it, got another or a damaged file")
+    try:
+        config: dict[str, Any] = reading.read_yaml(name)
+    except reading.Unreadable:
+        raise damaged from None
+    except FileNotFoundError:
         config = {"app": app, "run_id": secrets.token_hex(4), "settings": settings, "versions": versions()}
         write_atomically(name, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
         return config
-    try:
-        with allowed_to("read", name):
-            config = yaml.safe_load(name.read_bytes())
-        kept = {"app": config["app"], **config["settings"]}
-    except (yaml.YAMLError, KeyError, TypeError):
-        raise BadInput(f"--run-dir: expected {name} as this program writes it, got another or a damaged file") from None
-    asked = {"app": app, **settings}
+    except OSError as error:
+        raise BadInput(f"cannot read {name}: {error.strerror or error}") from None
+    kinds = {"app": str, "run_id": str, "settings": dict, "versions": dict}
+    if not isinstance(config, dict) or any(not isinstance(config.get(part), kind) for part, kind in kinds.items()):
+        raise damaged
+    if not re.fullmatch(r"[\w-]{1,64}", config["run_id"], re.ASCII):
+        raise damaged
+    kept, asked = {"app": config["app"], **config["settings"]}, {"app": app, **settings}
     for field in [*asked, *(kept.keys() - asked.keys())]:
         # by text, so that NaN agrees with itself and 1 differs from 1.0 and from True
         if repr(asked.get(field)) != repr(kept.get(field)):
+            there, here = (shorten(str(some.get(field, "absent")), 200) for some in (kept, asked))
             raise BadInput(
-                f"--run-dir: {path} holds a run of other settings: "
-                f"{field} is {kept.get(field, 'absent')} there, but {asked.get(field, 'absent')} was asked for"
+                f"--run-dir: {path} holds a run of other settings: {field} is {there} there, but {here} was asked for"
             )
-    return dict(config)
+    return config

@@ -12,6 +12,15 @@ from urllib.request import getproxies
 PROBE_SECONDS = 2.0
 
 
+def destination(app: str, run_id: str) -> dict[str, str | None]:
+    """Where runs go: WANDB_PROJECT, WANDB_RUN_GROUP and WANDB_ENTITY, or the app's name, its run, and W&B's choice."""
+    return {
+        "project": os.environ.get("WANDB_PROJECT") or app,
+        "group": os.environ.get("WANDB_RUN_GROUP") or f"{app}-{run_id}",
+        "entity": os.environ.get("WANDB_ENTITY") or None,
+    }
+
+
 def chosen_mode(wish: str, base_url: str, warn: Callable[[str], None]) -> Literal["online", "offline"]:
     """Returns offline unless W&B can be online, as it would wait and then fail; `warn` hears why "online" can't be."""
     if wish not in ("auto", "online"):

@@ -8,8 +8,8 @@ finished. As long as there are cells it has the lowest priority, so that it neve
 import contextlib
 import json
 import os
+import re
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from gm_lab.run.live import FOLDER, Tail
+from gm_lab.run.output import encoded, quoted, refuse_links_out
+from gm_lab.run.reading import read_json
 from gm_lab.run.store import write_atomically
 from gm_lab.track.connection import chosen_mode
 from gm_lab.track.curves import Curve, Curves, curve_of, curves_of, steps, thinned
@@ -34,19 +36,20 @@ class Ledger:
     def __init__(self, path: Path, mode: str) -> None:
         self._path, self._lock = path, threading.Lock()
         self._all: dict[str, dict[str, dict[str, Any]]] = {}
-        with contextlib.suppress(OSError, ValueError):
-            self._all = json.loads(path.read_text())
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            known = read_json(path)
+            self._all = {key: known[key] for key in known if isinstance(known[key], dict)}
         self._mine = self._all.setdefault(mode, {})
 
     def done(self, name: str) -> bool:
         """Whether this run was sent completely."""
-        return bool(self._mine.get(name, {}).get("done"))
+        return self._mine.get(name) == {"done": True}
 
     def note(self, name: str) -> None:
         """Writes down that a run was sent completely."""
         with self._lock:
             self._mine[name] = {"done": True}
-            write_atomically(self._path, json.dumps(self._all).encode())
+            write_atomically(self._path, encoded(json.dumps(self._all)))
 
 
 class CurveRun:
@@ -79,8 +82,14 @@ class Sender:
     def __init__(self, about: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
         self.about, self._tell = about, tell
         self._run_dir = Path(about["run_dir"])
+        about["config"] = sendable(about["config"])
+        name = about["run_id"]
+        if not isinstance(name, str) or not re.fullmatch("[0-9A-Za-z]{1,32}", name):  # it becomes part of paths
+            raise ValueError(f"expected letters and digits as run_id in config.yaml, got {name!r}")
         self._kinds = [Curves.of(kind) for kind in about["curves"]]
         self._folder = Path(os.environ.get("WANDB_DIR") or self._run_dir).resolve()
+        if str(self._folder) != sendable(str(self._folder)):
+            raise ValueError(f"expected a run directory or WANDB_DIR whose name is UTF-8, got {self._folder}")
         self._tails: dict[str, Tail] = {}
         self._open: dict[str, CurveRun] = {}
         self._sent, self._lock = 0, threading.Lock()
@@ -116,7 +125,7 @@ class Sender:
 
         self._folder.mkdir(parents=True, exist_ok=True)
         self._offline = chosen_mode(self.about["mode"], wandb.setup().settings.base_url, self._warn) == "offline"
-        named: Any = (self.about["run_id"], self._run_dir.name, "experiment", [], self.about["config"])
+        named: Any = (self.about["run_id"], sendable(self._run_dir.name), "experiment", [], self.about["config"])
         try:
             run = self.begin(*named)
         except Exception as error:
@@ -129,7 +138,8 @@ class Sender:
         run.define_metric("cells_done")
         run.define_metric("cell_seconds", step_metric="cells_done")
         if self._offline:
-            self._tell({"sync": f"wandb sync {self._folder / 'wandb'}/offline-run-*"})
+            runs = f"offline-run-*-{self.about['run_id']}*"
+            self._tell({"sync": f"wandb sync {quoted(str(self._folder / 'wandb'))}/{runs}"})
         return run
 
     def begin(self, name: str, title: str, kind: str, tags: list[str], config: dict[str, Any]) -> Any:
@@ -137,16 +147,19 @@ class Sender:
         import wandb
 
         if kind == "experiment":
+            if self._folder == self._run_dir.resolve():
+                refuse_links_out(self._folder)
             self.ledger = Ledger(self._folder / "wandb" / "sent.json", "offline" if self._offline else "online")
-        for before in self._folder.glob(f"wandb/offline-run-*-{name}") if self._offline else []:
-            shutil.rmtree(before, ignore_errors=True)  # it is written again, whole
+        if self._offline and self._folder == self._run_dir.resolve():  # in a folder of the user's nothing is removed
+            for before in self._folder.glob(f"wandb/offline-run-*-{name}"):
+                shutil.rmtree(before, ignore_errors=True)  # it is written again, whole
         return wandb.init(
-            project=self.about["app"], id=name, name=title, group=f"{self.about['app']}-{self.about['run_id']}",
+            id=name, name=title, **self.about["destination"],
             job_type=kind, tags=[self.about["app"], *(tag[:64] for tag in tags)], config=config,
             mode="offline" if self._offline else "online", dir=str(self._folder),
             resume=None if self._offline else "allow", reinit="create_new",
             settings=wandb.Settings(
-                console="off", silent=True, program=self.about["program"], init_timeout=INIT_SECONDS,
+                console="off", silent=True, program=sendable(self.about["program"]), init_timeout=INIT_SECONDS,
                 x_file_stream_transmit_interval=self.about["interval"], x_disable_stats=True,
                 x_transaction_log_flush_interval=1,
                 # a list of all packages takes a tenth of a second: once is enough
@@ -203,7 +216,7 @@ class Sender:
         from gm_lab.analysis.tables import headline, read_results
 
         summary = read_results(self._run_dir / "summary.csv")
-        verdicts = json.loads((self._run_dir / "claims.json").read_text())
+        verdicts = read_json(self._run_dir / "claims.json")
         claims = pd.DataFrame(verdicts, columns=["id", "claim", "verdict", "measured"])
         images = sorted((self._run_dir / "figures").glob("*.png"))
         tables = {"summary": wandb.Table(dataframe=summary), "claims": wandb.Table(dataframe=claims)}
@@ -231,6 +244,15 @@ def in_a_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
+def sendable(value: Any) -> Any:
+    """A value whose texts have no bytes that are no text, such as paths may have: W&B takes none."""
+    if isinstance(value, dict):
+        return {sendable(name): sendable(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [sendable(item) for item in value]
+    return encoded(value).decode() if isinstance(value, str) else value
+
+
 def services() -> list[int]:
     """The processes that this one has started, on Linux: W&B's service."""
     numbers: list[int] = []
@@ -240,9 +262,10 @@ def services() -> list[int]:
     return numbers
 
 
-def main(folder: Path) -> None:
-    """Runs as `python -m gm_lab.track.sender`, beside the run that a folder is about."""
-    about = json.loads((folder / "run.json").read_text())
+def main(place: str) -> None:
+    """Runs in a process beside the run that a folder is about."""
+    folder = Path(place)
+    about = json.loads((folder / "run.json").read_bytes())
     if about["gives_way"]:
         os.setpriority(os.PRIO_PROCESS, 0, LOWEST)
 
@@ -263,7 +286,3 @@ def main(folder: Path) -> None:
         if os.getppid() != about["driver"]:  # else it does so
             shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)  # W&B's own exit hooks may wait
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -7,6 +7,7 @@ which only root may raise again; when they are done and the run waits, another o
 
 import contextlib
 import dataclasses
+import importlib.util
 import json
 import os
 import shutil
@@ -20,6 +21,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from gm_lab.run.output import quoted, say
+from gm_lab.track.connection import destination
 from gm_lab.track.curves import Curves
 
 Mode = Literal["auto", "online", "offline", "disabled"]
@@ -28,6 +31,15 @@ FINISH_SECONDS = 60.0
 QUIET_SECONDS = 20.0
 SEND_SECONDS = 15.0  # between two requests of a W&B run
 UNNOTICED_SECONDS = 3.0
+ERRORS = "stderr.txt"
+ALONE = "import sys; sys.path += sys.argv[2:]; from gm_lab.track import sender; sender.main(sys.argv[1])"
+"""It takes modules from where our libraries are, and none from the current folder or PYTHONPATH."""
+
+
+def _libraries() -> list[str]:
+    """The folders that gm_lab and wandb were or would be imported from, should they not be where Python looks first."""
+    found = [importlib.util.find_spec(name) for name in ("gm_lab", "wandb")]
+    return [str(Path(spec.origin).resolve().parents[1]) for spec in found if spec is not None and spec.origin]
 
 
 class Tracker:
@@ -44,6 +56,7 @@ class Tracker:
         wish = os.environ.get("WANDB_MODE")
         self._mode = wish if mode == "auto" and wish else mode
         self._about: dict[str, Any] = {"run_dir": str(run_dir), "app": app, "run_id": run_id, "program": sys.argv[0]}
+        self._about["destination"] = destination(app, run_id)
         self._about |= {"curves": [dataclasses.asdict(kind) for kind in curves], "driver": os.getpid()}
         self._warn = warn
         self._warnings: set[str] = set()
@@ -84,7 +97,7 @@ class Tracker:
             self._write(f"exit,{exit_code}")
             if self._ends_within(UNNOTICED_SECONDS):
                 return
-            print(f"waiting for W&B, at most {FINISH_SECONDS:.0f} s (Ctrl-C skips it)", file=sys.stderr)
+            say(f"waiting for W&B, at most {FINISH_SECONDS:.0f} s (Ctrl-C skips it)")
             if exit_code == 0 and followed:
                 self._stop()
                 self._launch(gives_way=False)
@@ -92,7 +105,7 @@ class Tracker:
             if not self._ends_within(end - time.monotonic()):
                 self._warn(
                     f"W&B did not finish in {FINISH_SECONDS:.0f} s{self._sent}; going on without it. "
-                    f"The same settings with --run-dir {self._about['run_dir']} send the rest"
+                    f"The same settings with --run-dir {quoted(self._about['run_dir'])} send the rest"
                 )
         finally:
             self._stop()
@@ -108,11 +121,12 @@ class Tracker:
             self._folder = self._folder or Path(tempfile.mkdtemp(prefix="gm-lab-wandb-"))
             (self._folder / "run.json").write_text(json.dumps(about))
             (self._folder / "progress.csv").write_text("cells_done,cell_seconds\n")
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "gm_lab.track.sender", str(self._folder)],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                env=os.environ | {"TMPDIR": str(self._folder)}, process_group=0,  # Ctrl-C is for the run
-            )  # fmt: skip
+            with (self._folder / ERRORS).open("wb") as errors:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-X", "utf8", "-c", ALONE, str(self._folder), *_libraries()],
+                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
+                    env=os.environ | {"TMPDIR": str(self._folder)}, process_group=0,  # Ctrl-C is for the run
+                )  # fmt: skip
         except OSError as error:
             self._warn(f"W&B: {error.strerror or error}; going on without it")
 
@@ -145,6 +159,23 @@ class Tracker:
                 self._sent = f" ({message['sent']} of {message['of']} curves sent)"
             self._services = message.get("services", self._services)
         self._heard = len(lines)
+        self._notice_death()
+
+    def _notice_death(self) -> None:
+        """Warns if the process ended by itself without having said why, as where an import of its fails."""
+        status = self._process.poll() if self._process is not None else None
+        if status and not self._warnings:
+            last = ""
+            with contextlib.suppress(OSError):
+                last = (
+                    ((self._folder or Path()) / ERRORS)
+                    .read_text(encoding="utf-8", errors="replace")
+                    .strip()
+                    .rpartition("\n")[2]
+                )
+            how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+            self._warnings.add(how)
+            self._warn(f"W&B: its process ended with {how}{': ' * bool(last)}{last[:200]}; going on without it")
 
     def _stop(self) -> None:
         """Ends the process, and W&B's service, which would go on beside that of the next one."""

@@ -8,12 +8,12 @@ from typing import Any
 
 from gm_lab.analysis.report import MARKS, Run, titles
 from gm_lab.run.errors import BadInput
-from gm_lab.track.connection import chosen_mode
+from gm_lab.track.connection import chosen_mode, destination
 from gm_lab.track.curves import Curves
 
 
 def blocks(runs: Sequence[Run], entity: str) -> list[Any]:
-    """Returns a section for each run; the entity's projects, named like the apps, hold the W&B runs."""
+    """Returns a section for each run; the entity's projects, WANDB_PROJECT or the apps' names, hold them."""
     wr = _workspaces()
     parts: list[Any] = [wr.TableOfContents()]
     for run, title in zip(runs, titles(runs), strict=True):
@@ -23,8 +23,10 @@ def blocks(runs: Sequence[Run], entity: str) -> list[Any]:
             parts.append(wr.P(text=f"Unfinished: {run.done}{of} cells are computed."))
         if run.claims:
             parts += [wr.H2(text="Claims"), wr.MarkdownBlock(text=claims_table(run.claims))]
-        group = f"{run.app}-{run.run_id}"
-        runset = wr.Runset(entity=entity, project=run.app, name=run.path.name, filters=f"Metric('Group') == '{group}'")
+        place = destination(run.app, run.run_id)
+        group = str(place["group"]).replace("'", "")
+        filters = f"Metric('Group') == '{group}'"
+        runset = wr.Runset(entity=entity, project=place["project"], name=run.path.name, filters=filters)
         panels: list[Any] = [wr.MediaBrowser(title=f.name, media_keys=[f"figures/{f.name}"]) for f in run.figures]
         for kind in map(Curves.of, run.begun.get("curves", [])):
             panels += [wr.LinePlot(x=kind.x, y=[column], title=f"{column} over {kind.x}") for column in kind.y]
@@ -45,7 +47,7 @@ def claims_table(claims: Sequence[dict[str, str]]) -> str:
     """The verdicts as a Markdown table."""
 
     def cell(text: str) -> str:
-        return text.replace("|", "\\|")
+        return " ".join(text.replace("|", "\\|").split())
 
     rows = [
         (claim["id"], claim["claim"], f"{MARKS.get(claim['verdict'], '')} {claim['verdict']}", claim["measured"])
