@@ -261,8 +261,9 @@ def opened(
         raise BadInput(f"--run-dir: expected a run directory or an empty one, got {path}, which holds {min(foreign)}")
     with locked(path):
         config = matching_config(path, app, settings, versions)
-        with allowed_to("write", path):
+        with allowed_to("write", path / "cells"):
             (path / "cells").mkdir(exist_ok=True)
+        with allowed_to("write", path):
             for leftover in [*path.glob(".*.tmp"), *path.glob("cells/.*.tmp")]:
                 if not leftover.is_dir():
                     leftover.unlink()
