@@ -142,7 +142,7 @@ def apply(damages, store):
             damage(store, cell, other, where)
 
 
-@FEW
+@settings(FEW, max_examples=50)
 @given(DAMAGES)
 @example([(copy_other, CELLS[1], CELLS[0], 0)])
 @example([(older_version, CELLS[1], CELLS[0], 0)])

@@ -189,8 +189,7 @@ class RunDirectory:
 
 def append(path: Path, line: str) -> None:
     """Appends a line to a file as well as the file system lets us, after the rest of one that was torn."""
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
-    with contextlib.suppress(OSError, reading.NoFile), reading.opened(path, flags) as file:
+    with contextlib.suppress(OSError, reading.NoFile), reading.opened(path, reading.APPEND) as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - 1))
         torn = file.read() not in (b"", b"\n")  # a full disk or a power cut took the rest of the last line
