@@ -57,6 +57,7 @@ def test_sigkill_while_results_and_figures_are_written(start, until, tmp_path, f
         (signal.SIGINT, 130, ("--launcher", "threads")),
         (signal.SIGINT, 130, ("--workers", "1")),
         (signal.SIGTERM, 143, ("--launcher", "local")),
+        (signal.SIGHUP, 129, ("--launcher", "local")),
     ],
 )
 def test_first_signal_keeps_what_is_finished(start, until, tmp_path, finish, undisturbed, number, status, how):

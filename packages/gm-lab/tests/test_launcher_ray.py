@@ -44,6 +44,8 @@ def test_a_cluster_that_does_not_answer_is_refused(main, silent, monkeypatch, tm
         ("127.0.0.1:1", "expected a running Ray cluster at 127.0.0.1:1, got: Connection refused"),
         ("127.0.0.1:70000", "expected host:port or auto, got '127.0.0.1:70000'"),
         ("ray://head:10001", "expected host:port or auto, got 'ray://head:10001'"),
+        ("127.0.0.1:²", "expected host:port or auto, got '127.0.0.1:²'"),
+        ("127.0.0.1:" + "9" * 5000, "expected host:port or auto, got '127.0.0.1:" + "9" * 5000 + "'"),
         ("head", "expected host:port or auto, got 'head'"),
     ],
 )

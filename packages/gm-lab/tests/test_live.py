@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from gm_lab.run import reading
 from gm_lab.run.live import LiveRows, Tail
 
 
@@ -81,6 +82,6 @@ def test_a_full_disk_does_not_end_the_training(live, monkeypatch):
     writer = live()
     writer.append(row(1))
     with monkeypatch.context() as patch:
-        patch.setattr("os.open", lambda *_args, **_kwargs: (_ for _ in ()).throw(OSError(28, "full")))
+        patch.setattr(reading, "opened", lambda *_args: (_ for _ in ()).throw(OSError(28, "full")))
         writer.append(row(2))
     assert Tail(writer.path).rows() == [row(1)]

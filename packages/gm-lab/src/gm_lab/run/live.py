@@ -69,9 +69,9 @@ class LiveRows:
         csv.writer(text, lineterminator="\n").writerows([*lines, [scalar(row[column], column) for column in columns]])
         if text.getvalue().count("\n") != len(lines) + 1:
             raise ValueError(f"expected text without line breaks, got {row!r}")
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, reading.NoFile):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "ab", buffering=0, opener=own_file) as file:
+            with reading.opened(self.path, reading.APPEND) as file:
                 file.write(encoded(text.getvalue()))
             self._columns, self._last = columns, step
 

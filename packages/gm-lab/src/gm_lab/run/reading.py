@@ -15,6 +15,8 @@ LIMIT = 2**28
 SETTINGS_LIMIT = 2**20
 """Bytes of a YAML file: settings that people type."""
 DEPTH = 32
+APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+"""Flags for `opened` to write at a file's end."""
 KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 
 

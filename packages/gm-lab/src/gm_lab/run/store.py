@@ -192,8 +192,7 @@ class RunDirectory:
 
 def append(path: Path, line: str) -> None:
     """Appends a line to a file as well as the file system lets us, after the rest of one that was torn."""
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
-    with contextlib.suppress(OSError, reading.NoFile), reading.opened(path, flags) as file:
+    with contextlib.suppress(OSError, reading.NoFile), reading.opened(path, reading.APPEND) as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - 1))
         torn = file.read() not in (b"", b"\n")  # a full disk or a power cut took the rest of the last line
@@ -265,8 +264,9 @@ def opened(
     refuse_links_out(path)
     with locked(path):
         config = matching_config(path, app, settings, versions)
-        with allowed_to("write", path):
+        with allowed_to("write", path / "cells"):
             (path / "cells").mkdir(exist_ok=True)
+        with allowed_to("write", path):
             for leftover in [*path.glob(".*.tmp"), *path.glob("cells/.*.tmp")]:
                 if not leftover.is_dir():
                     leftover.unlink()
