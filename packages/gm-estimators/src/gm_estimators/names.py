@@ -97,8 +97,9 @@ def _own(name: str, module_name: str, function_name: str) -> Estimator:
         came = "nothing" if function is None else f"a {type(function).__name__}"
         raise EstimatorError(f"expected a function {function_name!r} in module {module_name!r}, got {came}")
     critic = bool(getattr(function, "critic", True))
-
-    return Estimator(name, lambda trajectories: function(copied(trajectories)), critic, name, None, module_name, takes_values=critic)
+    return Estimator(
+        name, lambda trajectories: function(copied(trajectories)), critic, name, None, module_name, takes_values=critic
+    )
 
 
 def _learnt(estimator: Estimator, argument: str, name: str) -> Estimator:

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-
 TrajectoriesT = TypeVar("TrajectoriesT", bound="Trajectories")
 
 
@@ -72,7 +71,9 @@ def _check_shapes(read: Trajectories) -> None:
         if (came := tuple(getattr(read, name).shape)) != wanted:
             raise ValueError(f"{name}: expected shape {wanted} beside log_prob's {shape}, time last, got {came}")
     if read.discount.shape[-1:] != (steps,):
-        raise ValueError(f"discount: expected {steps} time steps, one more than log_prob, got {tuple(read.discount.shape)}")
+        raise ValueError(
+            f"discount: expected {steps} time steps, one more than log_prob, got {tuple(read.discount.shape)}"
+        )
 
 
 @runtime_checkable
