@@ -1,17 +1,16 @@
 """The problem: a finite Markov decision process, checked once when it is made."""
 
 import math
-import operator
 import warnings
 from dataclasses import dataclass
-from typing import SupportsIndex
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Count = SupportsIndex
+Count = int | np.integer[Any]
 """An integer, Python's or NumPy's."""
 FEWEST_DIGITS = 1e-3
 
@@ -40,9 +39,9 @@ class TabularMDP:
 
     def __post_init__(self) -> None:
         _check_types(self)
-        if not isinstance(self.start, Tensor):
-            object.__setattr__(self, "start", _state(self.start, self.n_states))
         _check_shapes(self)
+        if not isinstance(self.start, Tensor):
+            object.__setattr__(self, "start", int(self.start))
         _check_numbers(self)
 
     @classmethod
@@ -95,15 +94,13 @@ def broadcast(*shapes: torch.Size) -> torch.Size:
     return torch.Size(np.broadcast_shapes(*shapes))
 
 
-def check_count(name: str, count: object, expected: str, least: int = 1) -> int:
-    """Returns an integer from `least` on as Python's, and refuses all else."""
-    try:
-        number = None if isinstance(count, (bool, np.bool_, Tensor)) else operator.index(count)  # type: ignore[arg-type]
-    except TypeError:
-        number = None
-    if number is None or number < least:
+def check_count(name: str, count: object, expected: str, least: int = 1, most: int | None = None) -> int:
+    """Returns an integer from `least` to `most` as Python's, and refuses all else."""
+    if not isinstance(count, int | np.integer) or isinstance(count, bool):
         raise ValueError(f"{name}: expected {expected}, got {count!r}")
-    return number
+    if int(count) < least or (most is not None and int(count) > most):
+        raise ValueError(f"{name}: expected {expected}, got {count}")
+    return int(count)
 
 
 def check_horizon(horizon: Count | None) -> int | None:
@@ -119,7 +116,7 @@ def warn_of_few_digits(dtype: torch.dtype, discount: float, horizon: int | None)
         warnings.warn(
             f"{str(dtype).removeprefix('torch.')} leaves fewer than three digits at an effective horizon of "
             f"{effective:.3g} steps (discount {discount:.9g}); convert the problem and its parameters to float64",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -144,16 +141,6 @@ def _check_types(mdp: TabularMDP) -> None:
             raise TypeError(f"{name}: expected a tensor, got a {type(getattr(mdp, name)).__name__}")
 
 
-def _state(start: object, n_states: int) -> int:
-    try:
-        state = check_count("start", start, "", least=0)
-    except ValueError:
-        state = n_states
-    if state >= n_states:
-        raise ValueError(f"start: expected a distribution or a state in 0..{n_states - 1}, got {start!r}")
-    return state
-
-
 def _check_shapes(mdp: TabularMDP) -> None:
     transition, reward, start = mdp.transition, mdp.reward, mdp.start
     if transition.ndim < 3 or transition.shape[-1] != transition.shape[-3]:
@@ -163,7 +150,9 @@ def _check_shapes(mdp: TabularMDP) -> None:
         raise ValueError(f"transition: expected at least one state and one action, got shape {shape_of(transition)}")
     if reward.shape[-2:] != (n_states, n_actions):
         raise ValueError(f"reward: expected shape [..., {n_states}, {n_actions}], got {shape_of(reward)}")
-    if isinstance(start, Tensor) and start.shape[-1:] != (n_states,):
+    if not isinstance(start, Tensor):
+        check_count("start", start, f"a distribution or a state in 0..{n_states - 1}", 0, n_states - 1)
+    elif start.shape[-1:] != (n_states,):
         raise ValueError(f"start: expected shape [..., {n_states}], got {shape_of(start)}")
     for name, tensor in _tensors(mdp):
         if not tensor.is_floating_point() or tensor.dtype != transition.dtype:
