@@ -100,7 +100,10 @@ def ratio_of(trajectories: OffPolicyTrajectories, log_ratio: Tensor) -> Tensor:
 
 
 def baseline_ratio(trajectories: OffPolicyTrajectories, log_ratio: Tensor) -> Tensor:
-    """The ratio of a single step has no controls, so that baselines are unbiased, up to 2²⁴, where 1 − ratio is lost."""
+    """The ratio of a single step has no controls, so that baselines are unbiased, up to 2²⁴: there 1 − ratio is lost.
+
+    That keeps what is beyond from overflowing.
+    """
     ratio = log_ratio.exp()
     return ratio.where(ratio <= LARGEST_OF_A_STEP, ratio_of(trajectories, log_ratio))
 
