@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gm_estimators.operators import decomposed_step
 from gm_estimators.optimisers import BatchedUpdate, Update, ascent
-from gm_estimators.parameters import Params, as_dict, detached, gradient, like, read_params
+from gm_estimators.parameters import Params, ParamsLike, as_dict, detached, gradient, like, read_params
 
 __all__ = ["InnerObjective", "inner_loop"]
 
@@ -26,8 +26,8 @@ class InnerObjective(Protocol):
 
 def inner_loop(
     objective: InnerObjective,
-    meta_params: Params,
-    params: Params,
+    meta_params: ParamsLike,
+    params: ParamsLike,
     *,
     inner_steps: int,
     inner_lr: float | Tensor | None = None,
@@ -64,23 +64,23 @@ def inner_loop(
     if (inner_lr is None) == (update is None):
         raise ValueError("inner_lr, update: expected exactly one of the two")
     step = update if update is not None else ascent(inner_lr if inner_lr is not None else 0.0)
-    meta_params, params = read_params(meta_params, "meta_params"), read_params(params)
+    phi, start = read_params(meta_params, "meta_params"), read_params(params)
     with differentiating():
-        current = {name: value if value.requires_grad else value.requires_grad_() for name, value in _tracked(params)}
+        current = {name: value if value.requires_grad else value.requires_grad_() for name, value in _tracked(start)}
         for i in range(inner_steps):
-            at = like(params, current)
-            value = objective(meta_params, at, i)
+            at = like(start, current)
+            value = objective(phi, at, i)
             axes = batch_axes("the inner objective", value, at, "params")
             grads = gradient(value, at, create_graph=hessian is None)
             if hessian is not None:
-                value = hessian(meta_params, at, i)
+                value = hessian(phi, at, i)
                 batch_axes("hessian", value, at, "params")
                 jacobian_grads = gradient(value, at, create_graph=True)
                 grads = {name: decomposed_step(grads[name], jacobian_grads[name]) for name in current}
             current, state = (step.batched(axes) if isinstance(step, BatchedUpdate) else step)(current, grads, state)
             if on_step is not None:
-                on_step(i + 1, like(params, current))
-    return like(params, current if torch.is_grad_enabled() else detached(current))
+                on_step(i + 1, like(start, current))
+    return like(start, current if torch.is_grad_enabled() else detached(current))
 
 
 def batch_axes(name: str, objective: Tensor, params: Params, params_name: str) -> int:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gm_estimators.inner_loop import InnerObjective, batch_axes, differentiating, inner_loop
 from gm_estimators.optimisers import Update
-from gm_estimators.parameters import Params, as_dict, like, read_params
+from gm_estimators.parameters import Params, ParamsLike, as_dict, like, read_params
 
 __all__ = ["OuterObjective", "meta_gradient"]
 
@@ -21,8 +21,8 @@ class OuterObjective(Protocol):
 
 
 def meta_gradient(
-    meta_params: Params,
-    params: Params | None = None,
+    meta_params: ParamsLike,
+    params: ParamsLike | None = None,
     *,
     inner: InnerObjective,
     outer: OuterObjective,
@@ -48,15 +48,14 @@ def meta_gradient(
             meta-parameter never enters.
         TypeError: as `inner_loop`.
     """
-    meta_params = read_params(meta_params, "meta_params")
-    params = None if params is None else read_params(params)
+    given = read_params(meta_params, "meta_params")
     with differentiating():
-        phi = {name: value.detach().requires_grad_() for name, value in as_dict(meta_params).items()}
-        meta = like(meta_params, phi)
+        phi = {name: value.detach().requires_grad_() for name, value in as_dict(given).items()}
+        meta = like(given, phi)
         # a view, so that ∇θ of an objective at θ⁰ = φ leaves out its direct dependence on φ
         viewed = {name: value.view_as(value) for name, value in phi.items()}
         theta = inner_loop(
-            inner, meta, like(meta_params, viewed) if params is None else params, inner_steps=inner_steps,
+            inner, meta, like(given, viewed) if params is None else params, inner_steps=inner_steps,
             inner_lr=inner_lr, hessian=hessian, update=update, state=state,
         )  # fmt: skip
         objective = outer(meta, theta)
@@ -75,4 +74,4 @@ def meta_gradient(
             "with allow_unused=True its meta-gradient is zero"
         )
     found = {name: torch.zeros_like(phi[name]) if g is None else g for name, g in zip(phi, grads, strict=True)}
-    return like(meta_params, found)
+    return like(given, found)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gm_estimators.parameters import Params, as_dict, detached, read_params
+from gm_estimators.parameters import ParamsLike, as_dict, detached, read_params
 
 __all__ = [
     "AdamState", "BatchedUpdate", "Update", "adam", "adam_state", "ascent", "clip_coefficient", "constant",
@@ -40,7 +40,7 @@ class AdamState:
         return AdamState(self.step, detached(self.first), detached(self.second))
 
 
-def adam_state(params: Params) -> AdamState:
+def adam_state(params: ParamsLike) -> AdamState:
     """Adam begins with moments of zero; parameters are as in `parameters.read_params`."""
     named = as_dict(read_params(params))
     return AdamState(0, *({name: torch.zeros_like(value) for name, value in named.items()} for _ in range(2)))
@@ -99,7 +99,9 @@ class _Clipping:
         assert self.max_norm is not None  # or there is nothing to clip
         axes = self.batch_axes
         shortened = clip_coefficient(detached(gradient) if self.detach else gradient, self.max_norm, axes)
-        return {name: shortened.to(g).reshape(*shortened.shape, *[1] * (g.ndim - axes)) for name, g in gradient.items()}
+        return {
+            name: shortened.to(g).reshape((*shortened.shape, *[1] * (g.ndim - axes))) for name, g in gradient.items()
+        }
 
 
 @dataclass(frozen=True)

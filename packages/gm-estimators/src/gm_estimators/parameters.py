@@ -7,9 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Params", "as_dict", "detached", "gradient", "like", "read_params"]
+__all__ = ["Params", "ParamsLike", "as_dict", "detached", "gradient", "like", "read_params"]
 
 Params = Tensor | dict[str, Tensor]
+ParamsLike = Params | torch.nn.Module | Iterable[tuple[str, Tensor]]
+"""What `read_params` makes `Params` of: also a module, or its `named_parameters()`."""
 
 
 def read_params(params: object, name: str = "params") -> Params:
