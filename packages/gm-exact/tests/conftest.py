@@ -18,7 +18,7 @@ def kind(request: pytest.FixtureRequest) -> tuple[str, torch.dtype]:
     return device, getattr(torch, dtype)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_mdp() -> Callable[..., TabularMDP]:
     """Random MDPs whose start is a distribution, the same on every call with the same arguments."""
 
@@ -34,7 +34,7 @@ def make_mdp() -> Callable[..., TabularMDP]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def normal() -> Callable[..., Tensor]:
     """Standard normal tensors in float64."""
 

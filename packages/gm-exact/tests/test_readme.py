@@ -1,4 +1,5 @@
 import re
+import tomllib
 from pathlib import Path
 
 README = Path(__file__).parents[1] / "README.md"
@@ -9,3 +10,10 @@ def test_the_example_runs_and_prints_what_it_says(capsys):
     exec(compile(example, str(README), "exec"), {})
     promised = re.findall(r"# → (.*)", example)
     assert promised == capsys.readouterr().out.splitlines()
+
+
+def test_it_needs_what_it_says():
+    needs = re.search(r"It needs (.*)\.\n", README.read_text(encoding="utf-8"))
+    project = tomllib.loads((README.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert needs is not None
+    assert re.split(", | and ", needs[1]) == [re.split("[>=<]", name)[0] for name in project["dependencies"]]

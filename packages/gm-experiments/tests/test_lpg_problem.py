@@ -124,7 +124,7 @@ def test_the_meta_gradient_of_ad_is_that_of_central_differences(weights, agent, 
         weights,
         agent,
         inner=lambda phi, theta, step: inner.objective(phi, theta, samples[step]),
-        outer=lambda _phi, theta: outer_value(theta),
+        outer=lambda _phi, theta: outer_value(theta).sum(),
         inner_steps=3,
         inner_lr=0.7,
     )

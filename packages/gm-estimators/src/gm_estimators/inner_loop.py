@@ -3,18 +3,22 @@
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from gm_estimators.operators import decomposed_step
-from gm_estimators.optimisers import Update, ascent
-from gm_estimators.parameters import Params, as_dict, gradient, like
+from gm_estimators.optimisers import BatchedUpdate, Update, ascent
+from gm_estimators.parameters import Params, ParamsLike, as_dict, detached, gradient, like, read_params
 
 __all__ = ["InnerObjective", "inner_loop"]
 
 
 @runtime_checkable
 class InnerObjective(Protocol):
-    """J(φ, θ) of inner step i, shape `[*batch]`; batch elements share no parameters, so that a sum separates them."""
+    """J(φ, θ) of inner step i, shape `[*batch]`, where θ has these axes first.
+
+    Batch elements, such as tasks, share no parameters, so that a sum separates them.
+    """
 
     def __call__(self, meta_params: Params, params: Params, step: int, /) -> Tensor:
         """It gives J(φ, θ)."""
@@ -22,8 +26,8 @@ class InnerObjective(Protocol):
 
 def inner_loop(
     objective: InnerObjective,
-    meta_params: Params,
-    params: Params,
+    meta_params: ParamsLike,
+    params: ParamsLike,
     *,
     inner_steps: int,
     inner_lr: float | Tensor | None = None,
@@ -43,32 +47,70 @@ def inner_loop(
         inner_steps: K.
         inner_lr: α; leave it out if `update` is given.
         hessian: J_II, which decides the step's Jacobian; J_I by default.
-        update: another rule than gradient ascent.
+        update: another rule than gradient ascent; `ascent` and `adam` clip each batch element's gradient by itself.
         state: the initial state of `update`.
         on_step: called with (i, θ^{i}) for i = 1 … K.
 
+    φ and θ are tensors, or tensors by name, see `parameters.read_params`. Under `torch.no_grad()` the steps are the
+    same and θᴷ has no history.
+
     Raises:
-        ValueError: if K is below one or not exactly one of `inner_lr` and `update` is given.
+        ValueError: if K is below one, not exactly one of `inner_lr` and `update` is given, the objective has a shape
+            that θ has not first, or in `torch.inference_mode()`.
+        TypeError: if φ or θ is something else.
     """
     if inner_steps < 1:
         raise ValueError(f"inner_steps: expected at least 1, got {inner_steps}")
     if (inner_lr is None) == (update is None):
         raise ValueError("inner_lr, update: expected exactly one of the two")
     step = update if update is not None else ascent(inner_lr if inner_lr is not None else 0.0)
-    current = {name: value if value.requires_grad else value.requires_grad_() for name, value in _tracked(params)}
-    for i in range(inner_steps):
-        at = like(params, current)
-        if hessian is None:
-            grads = gradient(objective(meta_params, at, i), at, create_graph=True)
-            current, state = step(current, grads, state)
-        else:
-            value_grads = gradient(objective(meta_params, at, i), at)
-            jacobian_grads = gradient(hessian(meta_params, at, i), at, create_graph=True)
-            composed = {name: decomposed_step(value_grads[name], jacobian_grads[name]) for name in current}
-            current, state = step(current, composed, state)
-        if on_step is not None:
-            on_step(i + 1, like(params, current))
-    return like(params, current)
+    phi, start = read_params(meta_params, "meta_params"), read_params(params)
+    with differentiating():
+        current = {name: value if value.requires_grad else value.requires_grad_() for name, value in _tracked(start)}
+        for i in range(inner_steps):
+            at = like(start, current)
+            value = objective(phi, at, i)
+            axes = batch_axes("the inner objective", value, at, "params")
+            grads = gradient(value, at, create_graph=hessian is None)
+            if hessian is not None:
+                value = hessian(phi, at, i)
+                batch_axes("hessian", value, at, "params")
+                jacobian_grads = gradient(value, at, create_graph=True)
+                grads = {name: decomposed_step(grads[name], jacobian_grads[name]) for name in current}
+            current, state = (step.batched(axes) if isinstance(step, BatchedUpdate) else step)(current, grads, state)
+            if on_step is not None:
+                on_step(i + 1, like(start, current))
+    return like(start, current if torch.is_grad_enabled() else detached(current))
+
+
+def batch_axes(name: str, objective: Tensor, params: Params, params_name: str) -> int:
+    """The number of axes that an objective has, which every tensor of parameters has first.
+
+    Raises:
+        ValueError: if one has not, so that batch elements share it and a sum would not separate them.
+    """
+    shape = objective.shape
+    if objective.numel() == 1:
+        return 0
+    for key, value in as_dict(params).items():
+        if value.shape[: len(shape)] != shape:
+            raise ValueError(
+                f"{name}: expected a number, or a shape that {params_name}{f'[{key!r}]' if key else ''} has first, "
+                f"{tuple(value.shape)}, so that each element has parameters of its own, got {tuple(shape)}; "
+                "take its mean or sum where they are shared"
+            )
+    return len(shape)
+
+
+def differentiating() -> torch.enable_grad:
+    """Gradients are on, whatever the caller has switched off for derivatives of its own.
+
+    Raises:
+        ValueError: in `torch.inference_mode()`, whose tensors have no derivatives.
+    """
+    if torch.is_inference_mode_enabled():
+        raise ValueError("torch.inference_mode: expected gradients, which this mode forbids; torch.no_grad is fine")
+    return torch.enable_grad()
 
 
 def _tracked(params: Params) -> list[tuple[str, Tensor]]:

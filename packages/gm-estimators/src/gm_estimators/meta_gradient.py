@@ -5,24 +5,24 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from gm_estimators.inner_loop import InnerObjective, inner_loop
+from gm_estimators.inner_loop import InnerObjective, batch_axes, differentiating, inner_loop
 from gm_estimators.optimisers import Update
-from gm_estimators.parameters import Params, as_dict, like
+from gm_estimators.parameters import Params, ParamsLike, as_dict, like, read_params
 
 __all__ = ["OuterObjective", "meta_gradient"]
 
 
 @runtime_checkable
 class OuterObjective(Protocol):
-    """J_Out(φ, θᴷ), shape `[*batch]`."""
+    """J_Out(φ, θᴷ), a number, or of the shape `[*batch]` where φ has these axes first."""
 
     def __call__(self, meta_params: Params, params: Params, /) -> Tensor:
         """It gives J_Out(φ, θᴷ)."""
 
 
 def meta_gradient(
-    meta_params: Params,
-    params: Params | None = None,
+    meta_params: ParamsLike,
+    params: ParamsLike | None = None,
     *,
     inner: InnerObjective,
     outer: OuterObjective,
@@ -31,6 +31,7 @@ def meta_gradient(
     hessian: InnerObjective | None = None,
     update: Update | None = None,
     state: object = None,
+    allow_unused: bool = False,
 ) -> Params:
     """The K-step meta-gradient is ∇φ J_Out(φ, θᴷ), all that θᴷ owes to φ included (paper, Eqs. 3 and 4).
 
@@ -39,22 +40,38 @@ def meta_gradient(
 
     With exact objectives it is the exact meta-gradient, with surrogates of samples an estimate; roles I (`inner`), II
     (`hessian`) and III (`outer`) may differ. It is detached, in the form of φ, `meta_params`. θ⁰, `params`, is held
-    fixed; `None` is for φ = θ⁰ (MAML). Other arguments are as in `inner_loop`.
+    fixed; `None` is for φ = θ⁰ (MAML). With `allow_unused` a tensor of φ may never enter, as part of a network may; its
+    meta-gradient is zero. Other arguments are as in `inner_loop`.
 
     Raises:
-        ValueError: as `inner_loop`; or if the outer objective does not depend on φ.
+        ValueError: as `inner_loop`; or if the outer objective is a constant or has a shape that φ has not first, or a
+            meta-parameter never enters.
+        TypeError: as `inner_loop`.
     """
-    phi = {name: value.detach().requires_grad_() for name, value in as_dict(meta_params).items()}
-    meta = like(meta_params, phi)
-    # a view, so that ∇θ of an objective at θ⁰ = φ leaves out its direct dependence on φ
-    start = like(meta_params, {name: value.view_as(value) for name, value in phi.items()}) if params is None else params
-    theta = inner_loop(
-        inner, meta, start, inner_steps=inner_steps, inner_lr=inner_lr, hessian=hessian, update=update, state=state
-    )
-    objective = outer(meta, theta)
-    if not objective.requires_grad:
+    given = read_params(meta_params, "meta_params")
+    with differentiating():
+        phi = {name: value.detach().requires_grad_() for name, value in as_dict(given).items()}
+        meta = like(given, phi)
+        # a view, so that ∇θ of an objective at θ⁰ = φ leaves out its direct dependence on φ
+        viewed = {name: value.view_as(value) for name, value in phi.items()}
+        theta = inner_loop(
+            inner, meta, like(given, viewed) if params is None else params, inner_steps=inner_steps,
+            inner_lr=inner_lr, hessian=hessian, update=update, state=state,
+        )  # fmt: skip
+        objective = outer(meta, theta)
+        if not objective.requires_grad:
+            raise ValueError(
+                "outer: expected an objective that depends on the parameters or meta-parameters, got a constant"
+            )
+        batch_axes("outer", objective, meta, "meta_params")
+        grads = torch.autograd.grad(objective.sum(), list(phi.values()), allow_unused=True) if phi else ()
+    unused = [name for name, grad in zip(phi, grads, strict=True) if grad is None]
+    if unused and not allow_unused:
+        which = "".join(f" {name!r}" for name in unused if name)
         raise ValueError(
-            "outer: expected an objective that depends on the parameters or meta-parameters, got a constant"
+            f"meta_params: expected all to enter, but{which or ' it'} has no part in the outer objective or the inner "
+            "steps: these take it from their first argument; inner_lr and update know only the caller's tensors; "
+            "with allow_unused=True its meta-gradient is zero"
         )
-    grads = torch.autograd.grad(objective.sum(), list(phi.values()), allow_unused=True, materialize_grads=True)
-    return like(meta_params, dict(zip(phi, grads, strict=True)))
+    found = {name: torch.zeros_like(phi[name]) if g is None else g for name, g in zip(phi, grads, strict=True)}
+    return like(given, found)

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gm_estimators.operators import power_of_two_below
+
 __all__ = [
     "Interval", "accuracy", "bias_sq", "bias_sq_interval", "correlation", "mean_interval", "mse",
     "paired_difference", "relative_bias", "std_sum", "student_t_quantile", "summary", "variance",
@@ -29,7 +31,7 @@ def accuracy(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "*shap
 
     Both are scaled first, so that squares of very small or large entries neither vanish nor overflow; y broadcasts.
     """
-    estimate, truth = estimate / _scale(estimate), truth / _scale(truth)
+    estimate, truth = estimate / power_of_two_below(estimate), truth / power_of_two_below(truth)
     return (estimate * truth).sum(-1) / (estimate.square().sum(-1).sqrt() * truth.square().sum(-1).sqrt())
 
 
@@ -44,7 +46,7 @@ def relative_bias(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "
     Linear in x: its mean over estimates estimates the same of E[x] without bias, even from one estimate of each truth.
     −1 is an estimate without any share of the truth, −2 one of the same length in the opposite direction. y broadcasts.
     """
-    scale = _scale(truth)
+    scale = power_of_two_below(truth)
     truth, error = truth / scale, (estimate - truth) / scale
     return (error * truth).sum(-1) / truth.square().sum(-1)
 
@@ -98,17 +100,26 @@ def summary(
 def bias_sq_interval(
     estimates: Float[Tensor, "*batch repeat size"], truth: Float[Tensor, "*batch size"], confidence: float = 0.95
 ) -> Interval:
-    """The squared bias has a Student-t interval from the jackknife over repeats (Efron and Stein 1981)."""
-    repeats = estimates.shape[-2]
-    total, squares = estimates.sum(-2, keepdim=True), estimates.square().sum((-2, -1))
-    # leave one out: mean and sum of squares of the other R − 1
-    others = repeats - 1
-    means = (total - estimates) / others
-    spread = (squares.unsqueeze(-1) - estimates.square().sum(-1) - others * means.square().sum(-1)) / (others - 1)
-    replicates = (means - truth.unsqueeze(-2)).square().sum(-1) - spread / others
-    error = (others * replicates.var(-1, correction=0)).sqrt()
-    value = bias_sq(estimates, truth)
-    half = student_t_quantile(0.5 + confidence / 2, others) * error
+    """The squared bias has a Student-t interval from the jackknife over repeats (Efron and Stein 1981).
+
+    Without repeat i, with b the mean error, e_i what x_i is off the mean, and S = Σ_j ‖e_j‖², it is
+
+        ‖b − e_i / (R − 1)‖² − (S − R ‖e_i‖² / (R − 1)) / ((R − 1) (R − 2))
+
+    of which only what differs between repeats is computed, in float64. Two repeats leave nothing to estimate the error
+    from: their interval has no bounds.
+    """
+    value, repeats = bias_sq(estimates, truth), estimates.shape[-2]
+    quantile = student_t_quantile(0.5 + confidence / 2, repeats - 1)
+    if repeats == 2:
+        half = torch.full_like(value, torch.inf)
+    else:
+        errors = (estimates.double() - truth.double().unsqueeze(-2)) / (repeats - 1)
+        mean = errors.mean(-2, keepdim=True)
+        off = errors - mean
+        replicates = off.square().sum(-1) * (1 + repeats / (repeats - 2)) - 2 * (repeats - 1) * (mean * off).sum(-1)
+        error = ((repeats - 1) * replicates.var(-1, correction=0)).sqrt()
+        half = (quantile * error).to(value.dtype)
     return Interval(value, value - half, value + half)
 
 
@@ -153,12 +164,6 @@ def student_t_quantile(probability: float, degrees: int) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if central(middle) < 2 * probability - 1 else (low, middle)
     return float(degrees**0.5 * torch.tensor(low, dtype=torch.float64).tan())
-
-
-def _scale(vectors: Tensor) -> Tensor:
-    """A vector is scaled by the power of two below its largest entry, which loses nothing; by zero if it is zero."""
-    largest = vectors.detach().abs().amax(-1, keepdim=True)
-    return largest / (2 * torch.frexp(largest).mantissa.where(largest > 0, 1.0))
 
 
 def _variances(estimates: Tensor) -> Tensor:

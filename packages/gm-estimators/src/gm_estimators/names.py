@@ -12,6 +12,7 @@ from pathlib import Path
 from gm_estimators.debias import Jackknife
 from gm_estimators.estimator import CATALOGUE, FAMILY, Estimator, EstimatorError, require_advantages
 from gm_estimators.surrogates import loaded_dice, loaded_dice_derivatives
+from gm_estimators.surrogates.trajectories import copied
 
 __all__ = ["load"]
 
@@ -96,7 +97,9 @@ def _own(name: str, module_name: str, function_name: str) -> Estimator:
         came = "nothing" if function is None else f"a {type(function).__name__}"
         raise EstimatorError(f"expected a function {function_name!r} in module {module_name!r}, got {came}")
     critic = bool(getattr(function, "critic", True))
-    return Estimator(name, function, critic, name, None, module_name, takes_values=critic)
+    return Estimator(
+        name, lambda trajectories: function(copied(trajectories)), critic, name, None, module_name, takes_values=critic
+    )
 
 
 def _learnt(estimator: Estimator, argument: str, name: str) -> Estimator:

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["decomposed_step", "likelihood_ratio", "magic_box"]
+__all__ = ["decomposed_step", "likelihood_ratio", "magic_box", "power_of_two_below"]
 
 
 def magic_box(log_prob: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -25,3 +25,9 @@ def likelihood_ratio(
 def decomposed_step(composition: Float[Tensor, "*shape"], hessian: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """A decomposed step has the value of θ′_c and the derivatives of θ′_h: θ′ = ⊥θ′_c + θ′_h − ⊥θ′_h (paper, G.1.2)."""
     return composition.detach() + (hessian - hessian.detach())
+
+
+def power_of_two_below(vectors: Float[Tensor, "*shape size"]) -> Float[Tensor, "*shape 1"]:
+    """The power of two below a vector's largest entry, by which it can be scaled without loss; zero if it is zero."""
+    largest = vectors.detach().abs().amax(-1, keepdim=True)
+    return largest / (2 * torch.frexp(largest).mantissa.where(largest > 0, 1.0))

@@ -1,7 +1,7 @@
 """Steps of optimisers as differentiable functions: gradient ascent, Adam, clipping, learning rates that decay."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gm_estimators.parameters import detached
+from gm_estimators.parameters import ParamsLike, as_dict, detached, read_params
 
 __all__ = [
-    "AdamState", "Update", "adam", "adam_state", "ascent", "clip_coefficient", "constant", "global_norm",
-    "linear_decay",
+    "AdamState", "BatchedUpdate", "Update", "adam", "adam_state", "ascent", "clip_coefficient", "constant",
+    "global_norm", "linear_decay",
 ]  # fmt: skip
 
 Tensors = dict[str, Tensor]
@@ -40,9 +40,10 @@ class AdamState:
         return AdamState(self.step, detached(self.first), detached(self.second))
 
 
-def adam_state(params: Tensors) -> AdamState:
-    """Adam begins with moments of zero."""
-    return AdamState(0, *({name: torch.zeros_like(value) for name, value in params.items()} for _ in range(2)))
+def adam_state(params: ParamsLike) -> AdamState:
+    """Adam begins with moments of zero; parameters are as in `parameters.read_params`."""
+    named = as_dict(read_params(params))
+    return AdamState(0, *({name: torch.zeros_like(value) for name, value in named.items()} for _ in range(2)))
 
 
 def linear_decay(initial: float, updates: int) -> Callable[[int], float]:
@@ -55,32 +56,79 @@ def constant(value: float) -> Callable[[int], float]:
     return lambda _step: value
 
 
-def global_norm(tensors: Tensors) -> Float[Tensor, ""]:
-    """All entries of all tensors have the norm √(Σ x²), with derivative 0 where that is 0."""
-    norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(x) for x in tensors.values()]))
+def global_norm(tensors: Tensors, batch_axes: int = 0) -> Float[Tensor, "*batch"]:
+    """All entries of all tensors have the norm √(Σ x²), with derivative 0 where that is 0.
+
+    The first `batch_axes` axes stay: each element of a batch has a norm of its own.
+    """
+    each = [_norm(x, batch_axes) for x in as_dict(tensors).values()]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(each, -1), dim=-1)
     return norm
 
 
-def clip_coefficient(gradient: Tensors, max_norm: float) -> Float[Tensor, ""]:
-    """A gradient longer than c is shortened by min(1, c / ‖g‖)."""
-    return (max_norm / (global_norm(gradient) + 1e-6)).clamp(max=1)
+def _norm(x: Tensor, batch_axes: int) -> Tensor:
+    if x.ndim == batch_axes > 0:
+        return x.abs()
+    norm: Tensor = torch.linalg.vector_norm(x, dim=tuple(range(batch_axes, x.ndim)) if batch_axes else None)
+    return norm
 
 
-def ascent(inner_lr: float | Tensor, *, max_norm: float | None = None, detach_clip: bool = True) -> Update:
+def clip_coefficient(gradient: Tensors, max_norm: float, batch_axes: int = 0) -> Float[Tensor, "*batch"]:
+    """A gradient longer than c is shortened by min(1, c / ‖g‖), in a batch each element's by itself."""
+    return (max_norm / (global_norm(gradient, batch_axes) + 1e-6)).clamp(max=1)
+
+
+@runtime_checkable
+class BatchedUpdate(Update, Protocol):
+    """An update that can keep the elements of a batch apart, as `inner_loop` asks for where its objective has some."""
+
+    def batched(self, axes: int, /) -> "BatchedUpdate":
+        """The update of parameters whose first axes are those of a batch."""
+
+
+@dataclass(frozen=True)
+class _Clipping:
+    """Clips by the norm of all tensors, or of one batch element's."""
+
+    max_norm: float | None
+    detach: bool
+    batch_axes: int = 0
+
+    def coefficients(self, gradient: Tensors) -> Tensors:
+        """By name, of axes that broadcast."""
+        assert self.max_norm is not None  # or there is nothing to clip
+        axes = self.batch_axes
+        shortened = clip_coefficient(detached(gradient) if self.detach else gradient, self.max_norm, axes)
+        return {
+            name: shortened.to(g).reshape((*shortened.shape, *[1] * (g.ndim - axes))) for name, g in gradient.items()
+        }
+
+
+@dataclass(frozen=True)
+class _Ascent:
+    """What `ascent` gives."""
+
+    inner_lr: float | Tensor
+    clipping: _Clipping
+
+    def batched(self, axes: int) -> "_Ascent":
+        """The same for parameters whose first axes are those of a batch."""
+        return replace(self, clipping=replace(self.clipping, batch_axes=axes))
+
+    def __call__(self, params: Tensors, gradient: Tensors, state: object) -> tuple[Tensors, object]:
+        """θ′, and the state as it was."""
+        if self.clipping.max_norm is None:
+            return {name: value + self.inner_lr * gradient[name] for name, value in params.items()}, state
+        by = self.clipping.coefficients(gradient)
+        return {name: value + self.inner_lr * by[name] * gradient[name] for name, value in params.items()}, state
+
+
+def ascent(inner_lr: float | Tensor, *, max_norm: float | None = None, detach_clip: bool = True) -> BatchedUpdate:
     """Gradient ascent goes to θ′ = θ + α g, with clipping to θ′ = θ + α g · min(1, c / ‖g‖), c = `max_norm`; no state.
 
     With `detach_clip` the clipping coefficient counts as a constant in derivatives.
     """
-
-    def update(params: Tensors, gradient: Tensors, state: object) -> tuple[Tensors, object]:
-        if max_norm is None:
-            return {name: value + inner_lr * gradient[name] for name, value in params.items()}, state
-        coefficient = clip_coefficient(gradient, max_norm)
-        coefficient = coefficient.detach() if detach_clip else coefficient
-        stepped = {name: value + inner_lr * coefficient.to(value) * gradient[name] for name, value in params.items()}
-        return stepped, state
-
-    return update
+    return _Ascent(inner_lr, _Clipping(max_norm, detach_clip))
 
 
 class _AdamStep(torch.autograd.Function):
@@ -121,6 +169,38 @@ class _AdamStep(torch.autograd.Function):
         return by_value, by_g, by_first.mul_(ctx.betas[0]), by_second.mul_(ctx.betas[1]), None, None, None
 
 
+@dataclass(frozen=True)
+class _Adam:
+    """What `adam` gives."""
+
+    learning_rate: Callable[[int], float]
+    clipping: _Clipping
+    betas: tuple[float, float]
+    eps: float
+
+    def batched(self, axes: int) -> "_Adam":
+        """The same for parameters whose first axes are those of a batch."""
+        return replace(self, clipping=replace(self.clipping, batch_axes=axes))
+
+    def __call__(self, params: Tensors, gradient: Tensors, state: object) -> tuple[Tensors, AdamState]:
+        """θ′ and the new moments."""
+        if not isinstance(state, AdamState):
+            raise TypeError(f"state: expected an AdamState, got {type(state).__name__}")
+        if self.clipping.max_norm is not None:
+            by = self.clipping.coefficients(gradient)
+            gradient = {name: g * by[name] for name, g in gradient.items()}
+        (beta1, beta2), i = self.betas, state.step + 1
+        root = (1 - beta2**i) ** 0.5  # √(v / root²) + ε = (√v + ε root) / root
+        scale, shift = self.learning_rate(state.step) * root / (1 - beta1**i), self.eps * root
+        stepped: list[Tensors] = [{}, {}, {}]
+        for name, value in params.items():
+            moments = state.first[name], state.second[name]
+            moved = _AdamStep.apply(value, gradient[name], *moments, self.betas, scale, shift)
+            for tensors, tensor in zip(stepped, moved, strict=True):
+                tensors[name] = tensor
+        return stepped[0], AdamState(i, *stepped[1:])
+
+
 def adam(
     learning_rate: Callable[[int], float],
     *,
@@ -128,7 +208,7 @@ def adam(
     detach_clip: bool = True,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
-) -> Update:
+) -> BatchedUpdate:
     """Adam ascends, differentiable through its moments (Kingma and Ba 2015, "Adam", Algorithm 1), with an `AdamState`.
 
         g ← g · min(1, c / ‖g‖),   m ← β₁ m + (1 − β₁) g,   v ← β₂ v + (1 − β₂) g²
@@ -136,22 +216,4 @@ def adam(
 
     `learning_rate` is α_i by the number i of updates before this one; clipping is as in `ascent`.
     """
-    beta1, beta2 = betas
-
-    def update(params: Tensors, gradient: Tensors, state: object) -> tuple[Tensors, AdamState]:
-        if not isinstance(state, AdamState):
-            raise TypeError(f"state: expected an AdamState, got {type(state).__name__}")
-        if max_norm is not None:
-            coefficient = clip_coefficient(detached(gradient) if detach_clip else gradient, max_norm)
-            gradient = {name: g * coefficient for name, g in gradient.items()}
-        i = state.step + 1
-        root = (1 - beta2**i) ** 0.5  # √(v / root²) + ε = (√v + ε root) / root
-        scale, shift = learning_rate(state.step) * root / (1 - beta1**i), eps * root
-        stepped: list[Tensors] = [{}, {}, {}]
-        for name, value in params.items():
-            moved = _AdamStep.apply(value, gradient[name], state.first[name], state.second[name], betas, scale, shift)
-            for tensors, tensor in zip(stepped, moved, strict=True):
-                tensors[name] = tensor
-        return stepped[0], AdamState(i, *stepped[1:])
-
-    return update
+    return _Adam(learning_rate, _Clipping(max_norm, detach_clip), betas, eps)

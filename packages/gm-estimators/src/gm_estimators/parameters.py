@@ -1,17 +1,57 @@
 """Parameters: one tensor, or several by name."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Params", "as_dict", "detached", "gradient", "like"]
+__all__ = ["Params", "ParamsLike", "as_dict", "detached", "gradient", "like", "read_params"]
 
 Params = Tensor | dict[str, Tensor]
+ParamsLike = Params | torch.nn.Module | Iterable[tuple[str, Tensor]]
+"""What `read_params` makes `Params` of: also a module, or its `named_parameters()`."""
+
+
+def read_params(params: object, name: str = "params") -> Params:
+    """Parameters come as a tensor, by name, or as a module or its `named_parameters()`, which are read by name.
+
+    Raises:
+        TypeError: if they are anything else, such as a list without names, or not floating-point tensors.
+    """
+    if isinstance(params, Tensor):
+        _require_float(params, name)
+        return params
+    pairs: Any = params.named_parameters() if isinstance(params, torch.nn.Module) else params
+    pairs = pairs.items() if isinstance(pairs, Mapping) else pairs
+    named = list(pairs) if isinstance(pairs, Iterable) else [pairs]
+    if not all(isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in named):
+        came = f"a {type(params).__name__}"
+        raise TypeError(f"{name}: expected a tensor, or tensors by name as dict(module.named_parameters()), got {came}")
+    for key, value in named:
+        _require_float(value, f"{name}[{key!r}]")
+    return params if isinstance(params, dict) else dict(named)
+
+
+def _require_float(value: object, name: str) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got a {type(value).__name__}")
+    if not value.is_floating_point():
+        raise TypeError(f"{name}: expected a tensor of floating-point numbers, got {value.dtype}")
 
 
 def as_dict(params: Params) -> dict[str, Tensor]:
-    """Parameters are a dictionary of tensors; a single tensor goes under the empty name."""
-    return params if isinstance(params, dict) else {"": params}
+    """Parameters are a dictionary of tensors; a single tensor goes under the empty name.
+
+    Raises:
+        TypeError: as `read_params`, which this is not: it takes no module.
+    """
+    if isinstance(params, dict):
+        return params
+    if not isinstance(params, Tensor):
+        raise TypeError(f"params: expected a tensor or a dictionary of tensors, got a {type(params).__name__}")
+    return {"": params}
 
 
 def like(params: Params, values: dict[str, Tensor]) -> Params:

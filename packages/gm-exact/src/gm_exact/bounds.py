@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gm_exact.tabular import check_count
+from gm_exact.tabular import Count, check_count
 
 Number = float | Tensor
 
@@ -70,7 +70,9 @@ class Errors:
     outer_meta_std: Number = 0.0
 
 
-def eq6_compositional_bias(c2: Number, inner_std: Number, *, inner_lr: Number, inner_steps: int) -> Float[Tensor, "*b"]:
+def eq6_compositional_bias(
+    c2: Number, inner_std: Number, *, inner_lr: Number, inner_steps: Count
+) -> Float[Tensor, "*b"]:
     """Lemma 4.4: how far sampled inner steps lead away from exact ones.
 
     E‖θ̂ᴷ − θᴷ‖ ≤ √E‖θ̂ᴷ − θᴷ‖² ≤ ((1 + αc₂)ᴷ − 1) s / c₂ = α s Σ_{i<K} (1 + αc₂)ⁱ   (paper Eq. 6)
@@ -78,13 +80,13 @@ def eq6_compositional_bias(c2: Number, inner_std: Number, *, inner_lr: Number, i
     c₂ is the Lipschitz constant of ∇θ J_In in θ; σ_In is taken at θ̂ⁱ, as Eq. 23 has it, not at θⁱ. With the root mean
     square *error* in its place the lemma needs no Assumption 4.2.
     """
-    check_count("inner_steps", inner_steps, "an integer of at least 0", least=0)
+    inner_steps = check_count("inner_steps", inner_steps, "an integer of at least 0", least=0)
     growth = 1 + _tensor(inner_lr) * c2
     return sum((growth**i for i in range(inner_steps)), torch.zeros_like(growth)) * inner_lr * inner_std
 
 
 def eq44_bias(
-    constants: Constants, errors: Errors, *, inner_lr: Number, inner_steps: int, meta_is_params: bool
+    constants: Constants, errors: Errors, *, inner_lr: Number, inner_steps: Count, meta_is_params: bool
 ) -> Float[Tensor, "*b"]:
     """Theorem 4.5: the bias of the meta-gradient estimate, explicitly.
 
@@ -102,7 +104,7 @@ def eq44_bias(
         inner_steps: K, 1 or more.
         meta_is_params: whether φ = θ⁰.
     """
-    check_count("inner_steps", inner_steps, "an integer of at least 1")
+    inner_steps = check_count("inner_steps", inner_steps, "an integer of at least 1")
     k, e = constants, errors
     plain = 1 + _tensor(inner_lr) * k.c2
     biased = plain + inner_lr * e.hessian_bias
@@ -121,7 +123,7 @@ def eq44_bias(
 
 
 def eq9_bias(
-    constants: Constants, errors: Errors, *, inner_lr: Number, inner_steps: int, meta_is_params: bool
+    constants: Constants, errors: Errors, *, inner_lr: Number, inner_steps: Count, meta_is_params: bool
 ) -> Float[Tensor, "*b"]:
     """Theorem 4.5: the bias in the form of the O(·), with its constant; looser than `eq44_bias`.
 
@@ -131,7 +133,7 @@ def eq9_bias(
 
     Arguments as in `eq44_bias`. Because of its K − 1 + ι it does not vanish with the errors.
     """
-    check_count("inner_steps", inner_steps, "an integer of at least 1")
+    inner_steps = check_count("inner_steps", inner_steps, "an integer of at least 1")
     k, steps, own, alpha = constants, inner_steps, int(meta_is_params), _tensor(inner_lr)
     composition = k.mu1 + alpha * steps * (k.c1 * k.mu2 + k.lambda2 * k.m2)
     composition = composition + alpha**2 * k.c1 * k.rho2 * k.m2 * steps * (steps - 1) / 2
@@ -144,7 +146,7 @@ def eq9_bias(
 
 
 def eq57_variance(
-    constants: Constants, errors: Errors, *, inner_lr: Number, inner_steps: int, meta_is_params: bool
+    constants: Constants, errors: Errors, *, inner_lr: Number, inner_steps: Count, meta_is_params: bool
 ) -> Float[Tensor, "*b"]:
     """Theorem 4.5: the variance E‖x − E[x]‖² of the meta-gradient estimate x = ∇φ Ĵᴷ, explicitly.
 
@@ -157,6 +159,7 @@ def eq57_variance(
 
     Arguments as in `eq44_bias`; I, II and III and the steps of II have to be drawn independently of each other.
     """
+    inner_steps = check_count("inner_steps", inner_steps, "an integer of at least 1")
     k, e = constants, errors
     path = eq44_bias(k, e, inner_lr=inner_lr, inner_steps=inner_steps, meta_is_params=meta_is_params)
     deviation = e.outer_meta_std + torch.zeros_like(path)
@@ -170,7 +173,7 @@ def eq57_variance(
 
 
 def eq10_variance(
-    constants: Constants, errors: Errors, *, inner_lr: Number, inner_steps: int, meta_is_params: bool
+    constants: Constants, errors: Errors, *, inner_lr: Number, inner_steps: Count, meta_is_params: bool
 ) -> Float[Tensor, "*b"]:
     """Theorem 4.5: the variance in the form of the O(·), with its constants; looser than `eq57_variance`.
 
@@ -179,6 +182,7 @@ def eq10_variance(
     (paper Eq. 10, corrected: as printed, σ_H and σ₂ have no effect where Δ_J = σ_J = 0, because the c₁² of Eq. 57 got
     lost beside Δ_J² + σ_J², and V₂ has m₁ for m₂).
     """
+    inner_steps = check_count("inner_steps", inner_steps, "an integer of at least 1")
     k, e = constants, errors
     path = eq9_bias(k, e, inner_lr=inner_lr, inner_steps=inner_steps, meta_is_params=meta_is_params)
     second, spread = _adjoint_moments(k, e, inner_lr, inner_steps - 1)

@@ -58,7 +58,7 @@ def local_c2(
     for theta, theta_hat in zip(exact_path[:-1], sampled_path[:-1], strict=True):
         gradient, hessian, _ = _derivatives(mdp, theta)
         change = _norm(evaluate(mdp, theta_hat).gradient - gradient)
-        found += [_spectral(hessian).amax(-1), _quotient(change, _norm(theta_hat - theta)).amax(-1)]
+        found += [_spectral(hessian).amax(-1), _quotient(change, _norm(_difference(theta_hat, theta))).amax(-1)]
     return torch.stack(found).amax(0)
 
 
@@ -87,7 +87,7 @@ def local_constants(
 
     for theta, theta_hat in zip(exact_path[:-1], sampled[:-1], strict=True):
         exact, estimate = (_derivatives(inner_mdp, point) for point in (theta, theta_hat))
-        distance = _norm(theta_hat - theta)
+        distance = _norm(_difference(theta_hat, theta))
         for at in (exact, estimate):
             note("c2", _spectral(at[1]))
         note("c2", _quotient(_norm(estimate[0] - exact[0]), distance))
@@ -98,7 +98,7 @@ def local_constants(
             note("lambda2", _quotient(_spectral(estimate[2] - exact[2], symmetric=False), distance))
     outer, outer_hat = (evaluate(mdp, path[-1]).gradient for path in (exact_path, sampled))
     note("m2", torch.maximum(_norm(outer), _norm(outer_hat)))
-    note("mu2", _quotient(_norm(outer_hat - outer), _norm(sampled[-1] - exact_path[-1])))
+    note("mu2", _quotient(_norm(outer_hat - outer), _norm(_difference(sampled[-1], exact_path[-1]))))
     zero = torch.zeros_like(found["m2"][0])
     return Constants(**{name: torch.stack([*values, zero]).amax(0) for name, values in found.items()})
 
@@ -120,6 +120,11 @@ def _spectral(matrix: Tensor, symmetric: bool = True) -> Tensor:
 def _quotient(numerator: Tensor, distance: Tensor) -> Tensor:
     """The difference quotient, 0 between points that are one and the same."""
     return torch.where(distance > 0, numerator / distance, torch.zeros_like(numerator))
+
+
+def _difference(x: Tensor, y: Tensor) -> Tensor:
+    """The difference of parameters, zero where both are −∞."""
+    return (x - y).where(x != y, 0)
 
 
 def _norm(x: Tensor) -> Tensor:

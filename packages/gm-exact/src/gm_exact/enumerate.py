@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.functional import hessian, jacobian
 
-from gm_exact.tabular import TabularMDP, check_count
+from gm_exact.tabular import Count, TabularMDP, check_count
 
 MAX_TRAJECTORIES = 1_000_000
 
@@ -33,6 +33,14 @@ class Trajectories:
         """p(τ; θ) = start(s_0) Π_t π(a_t|s_t) P(s_{t+1}|s_t, a_t), differentiable in θ; sums to 1."""
         return self.environment_probability * self.log_probs(params).sum(-1).exp()
 
+    def where(self, kept: Bool[Tensor, "n"]) -> "Trajectories":
+        """Some of the trajectories."""
+        if bool(kept.all()):
+            return self
+        return Trajectories(
+            self.actions[kept], self.states[kept], self.rewards[kept], self.environment_probability[kept]
+        )
+
 
 @dataclass(frozen=True)
 class Expectation:
@@ -43,14 +51,14 @@ class Expectation:
     hessian: Float[Tensor, "state action state action"]
 
 
-def trajectories(mdp: TabularMDP, horizon: int, *, max_trajectories: int = MAX_TRAJECTORIES) -> Trajectories:
+def trajectories(mdp: TabularMDP, horizon: Count, *, max_trajectories: int = MAX_TRAJECTORIES) -> Trajectories:
     """Every trajectory of T steps with positive environment probability, grown from the possible first states.
 
     Raises `ValueError` if the MDP has batch axes, or there are more than `max_trajectories`.
     """
     if mdp.batch_shape:
         raise ValueError(f"mdp: expected no batch axes, got {tuple(mdp.batch_shape)}")
-    check_count("horizon", horizon, "a positive integer")
+    horizon = check_count("horizon", horizon, "a positive integer")
     possible, start = mdp.transition > 0, mdp.start_distribution
     count = _count(possible, start > 0, horizon)
     if count > max_trajectories:
@@ -75,14 +83,15 @@ def expectation(
     surrogate: Callable[[Float[Tensor, "n time"], Trajectories], Float[Tensor, "n"]],
     mdp: TabularMDP,
     params: Float[Tensor, "state action"],
-    horizon: int,
+    horizon: Count,
     *,
     max_trajectories: int = MAX_TRAJECTORIES,
 ) -> Expectation:
     """Exact expectation of an estimator that differentiates a surrogate on sampled trajectories.
 
     E[∇ᵏf] = Σ_τ ⊥p(τ; θ) ∇ᵏθ f_τ(θ), k = 0, 1, 2. The weights are constants, because a sample does not know how
-    likely it was: the surrogate alone has to account for it (Foerster et al. 2018, DiCE).
+    likely it was: the surrogate alone has to account for it (Foerster et al. 2018, DiCE). Trajectories of probability
+    zero, because of a logit of −∞, count nothing, and the surrogate is not asked about them.
 
     The surrogate f is called once per derivative with log π(a_t|s_t) and the trajectories, and returns one number per
     trajectory. The other arguments and errors are those of `trajectories`.
@@ -92,6 +101,9 @@ def expectation(
         raise ValueError(f"params: expected shape {(mdp.n_states, mdp.n_actions)}, got {tuple(params.shape)}")
     params = params.detach()
     weight = every.probability(params)
+    if bool(weight.isnan().any()):
+        raise ValueError("params: expected logits without NaN or +∞ and in every state one above −∞, got others")
+    every, weight = every.where(weight > 0), weight[weight > 0]
 
     def mean(theta: Tensor) -> Tensor:
         per_trajectory = surrogate(every.log_probs(theta), every)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gm_exact.tabular import TabularMDP, broadcast, check_count, shape_of
+from gm_exact.tabular import Count, TabularMDP, broadcast, check_horizon, shape_of, warn_of_few_digits
 
 StateAction = Float[Tensor, "*#batch state action"]
 PerState = Float[Tensor, "*#batch state"]
@@ -151,7 +151,7 @@ class PolicyEvaluation:
 
 
 def evaluate(
-    mdp: TabularMDP, params: StateAction, horizon: int | None = None, terminal_value: PerState | None = None
+    mdp: TabularMDP, params: StateAction, horizon: Count | None = None, terminal_value: PerState | None = None
 ) -> PolicyEvaluation:
     """Evaluate a softmax policy; everything in the result is differentiable to any order.
 
@@ -167,8 +167,11 @@ def evaluate(
     Raises:
         ValueError: If the shapes, the dtypes or the devices of mdp and params differ, if the horizon is not a positive
             integer, if a terminal value comes without a horizon, or γ = 1 without a horizon.
+
+    Warns:
+        UserWarning: If the dtype has fewer than three digits at this horizon, as float32 from γ = 0.9999 on.
     """
-    _check_request(mdp, params, horizon, terminal_value)
+    horizon = _check_request(mdp, params, horizon, terminal_value)
     terminal = params.new_zeros(mdp.n_states) if terminal_value is None else terminal_value
     batch = broadcast(mdp.batch_shape, params.shape[:-2], terminal.shape[:-1])
     n_steps = 1 if horizon is None else horizon
@@ -205,21 +208,22 @@ def _weighted_advantage(mdp: TabularMDP, occupancy: Tensor, flow: Tensor, baseli
     return occupancy.unsqueeze(-1) * mdp.reward + mdp.discount * future - baseline.unsqueeze(-1)
 
 
-def _check_request(mdp: TabularMDP, params: Tensor, horizon: int | None, terminal_value: Tensor | None) -> None:
+def _check_request(mdp: TabularMDP, params: Tensor, horizon: Count | None, terminal_value: Tensor | None) -> int | None:
     if params.shape[-2:] != (mdp.n_states, mdp.n_actions):
         raise ValueError(f"params: expected shape [..., {mdp.n_states}, {mdp.n_actions}], got {shape_of(params)}")
     if (params.dtype, params.device) != (mdp.transition.dtype, mdp.transition.device):
         expected = f"{mdp.transition.dtype} on {mdp.transition.device}, as the MDP"
         raise ValueError(f"params: expected {expected}, got {params.dtype} on {params.device}")
-    if horizon is None:
+    steps = check_horizon(horizon)
+    if steps is None:
         if mdp.discount >= 1:
             raise ValueError(f"discount: expected less than 1 for an infinite horizon, got {mdp.discount}")
         if terminal_value is not None:
             raise ValueError("horizon: expected a number of steps with terminal_value, got None")
-    else:
-        check_count("horizon", horizon, "a positive integer or None")
     if terminal_value is not None and terminal_value.shape[-1:] != (mdp.n_states,):
         raise ValueError(f"terminal_value: expected shape [..., {mdp.n_states}], got {shape_of(terminal_value)}")
+    warn_of_few_digits(params.dtype, mdp.discount, steps)
+    return steps
 
 
 def policy(params: StateAction) -> StateAction:
@@ -228,35 +232,35 @@ def policy(params: StateAction) -> StateAction:
 
 
 def value(
-    mdp: TabularMDP, params: StateAction, horizon: int | None = None, terminal_value: PerState | None = None
+    mdp: TabularMDP, params: StateAction, horizon: Count | None = None, terminal_value: PerState | None = None
 ) -> Float[Tensor, "*#batch"]:
     """Expected discounted return: J(θ) = Σ_s start(s) V_0(s); arguments as in `evaluate`."""
     return evaluate(mdp, params, horizon, terminal_value).value
 
 
 def state_values(
-    mdp: TabularMDP, params: StateAction, horizon: int | None = None, terminal_value: PerState | None = None
+    mdp: TabularMDP, params: StateAction, horizon: Count | None = None, terminal_value: PerState | None = None
 ) -> PerState:
     """State values: V_t = r_π + γ P_π V_{t+1}, at t = 0; arguments as in `evaluate`."""
     return evaluate(mdp, params, horizon, terminal_value).state_values
 
 
 def action_values(
-    mdp: TabularMDP, params: StateAction, horizon: int | None = None, terminal_value: PerState | None = None
+    mdp: TabularMDP, params: StateAction, horizon: Count | None = None, terminal_value: PerState | None = None
 ) -> StateAction:
     """Action values: Q_t(s, a) = r(s, a) + γ Σₓ P(x|s, a) V_{t+1}(x), at t = 0; arguments as in `evaluate`."""
     return evaluate(mdp, params, horizon, terminal_value).action_values
 
 
 def occupancy(
-    mdp: TabularMDP, params: StateAction, horizon: int | None = None, terminal_value: PerState | None = None
+    mdp: TabularMDP, params: StateAction, horizon: Count | None = None, terminal_value: PerState | None = None
 ) -> PerState:
     """Discounted visits: d(s) = Σ_t γᵗ Pr(s_t = s), for ever 1 / (1 − γ) in all; arguments as in `evaluate`."""
     return evaluate(mdp, params, horizon, terminal_value).occupancy
 
 
 def gradient(
-    mdp: TabularMDP, params: StateAction, horizon: int | None = None, terminal_value: PerState | None = None
+    mdp: TabularMDP, params: StateAction, horizon: Count | None = None, terminal_value: PerState | None = None
 ) -> StateAction:
     """Policy gradient: ∂J/∂θ[s, a] = Σ_t d_t(s) π(a|s) (Q_t(s, a) − V_t(s)) (Sutton et al. 2000, Theorem 1).
 
@@ -269,7 +273,7 @@ def hessian_vector_product(
     mdp: TabularMDP,
     params: StateAction,
     vector: StateAction,
-    horizon: int | None = None,
+    horizon: Count | None = None,
     terminal_value: PerState | None = None,
 ) -> StateAction:
     """∇²J v by two linear solves, the Hessian never formed; see `PolicyEvaluation.tangent` and `evaluate`."""
@@ -277,7 +281,7 @@ def hessian_vector_product(
 
 
 def hessian(
-    mdp: TabularMDP, params: StateAction, horizon: int | None = None, terminal_value: PerState | None = None
+    mdp: TabularMDP, params: StateAction, horizon: Count | None = None, terminal_value: PerState | None = None
 ) -> Float[Tensor, "*#batch state action state action"]:
     """∂²J/∂θ[s, a]∂θ[s', a'], all S·A Hessian-vector products at once: memory for S·A times as many problems.
 

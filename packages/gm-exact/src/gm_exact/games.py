@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gm_exact.tabular import broadcast, check_count
+from gm_exact.tabular import Count, broadcast, check_count, check_horizon, holds, warn_of_few_digits
 
 Payoffs = Float[Tensor, "*#batch 2 2 2"]
 LogOdds = Float[Tensor, "*#batch 2 5"]
@@ -86,13 +86,15 @@ def other_view(per_state: Float[Tensor, "*batch 5"]) -> Float[Tensor, "*batch 5"
 
 
 def game_value(
-    payoffs: Payoffs, params: LogOdds, *, discount: float, horizon: int | None = None
+    payoffs: Payoffs, params: LogOdds, *, discount: float, horizon: Count | None = None
 ) -> Float[Tensor, "*#batch 2"]:
     """Both players' return, as by `evaluate_game`: V = P₀ᵀ (I − γP)⁻¹ R (Foerster et al. 2018, LOLA, §4.1)."""
     return evaluate_game(payoffs, params, discount=discount, horizon=horizon).value
 
 
-def evaluate_game(payoffs: Payoffs, params: LogOdds, *, discount: float, horizon: int | None = None) -> GameEvaluation:
+def evaluate_game(
+    payoffs: Payoffs, params: LogOdds, *, discount: float, horizon: Count | None = None
+) -> GameEvaluation:
     """Values, gradients and second derivatives of both players in closed form; see the module for the equations.
 
     Args:
@@ -101,7 +103,7 @@ def evaluate_game(payoffs: Payoffs, params: LogOdds, *, discount: float, horizon
         discount: γ in [0, 1], below 1 for ever.
         horizon: T; None for ever.
     """
-    _check(payoffs, params, discount, horizon)
+    horizon = _check(payoffs, params, discount, horizon)
     batch = broadcast(payoffs.shape[:-3], params.shape[:-2])
     reward = payoffs.flatten(-2).expand(*batch, 2, 4)
     seen = _own_views(params.expand(*batch, 2, 5))
@@ -120,8 +122,8 @@ def lola_meta_gradient(
     *,
     discount: float,
     inner_lr: float | Tensor,
-    inner_steps: int = 1,
-    horizon: int | None = None,
+    inner_steps: Count = 1,
+    horizon: Count | None = None,
 ) -> LolaMetaGradient:
     """Exact K-look-ahead LOLA meta-gradient of both players at once (paper, Eqs. 3 and 13).
 
@@ -132,7 +134,7 @@ def lola_meta_gradient(
     that broadcasts against `[*batch, learner, 5]`; K = 0 gives each player's own policy gradient. The rest is as in
     `evaluate_game`.
     """
-    check_count("inner_steps", inner_steps, "an integer of at least 0", least=0)
+    steps_ahead = check_count("inner_steps", inner_steps, "an integer of at least 0", least=0)
     # the game as each learner sees it, itself being player 0 and its opponent player 1
     views = torch.stack((payoffs, payoffs.flip(-3).mT), -4)
     learner, opponent = params, params.flip(-2)
@@ -141,7 +143,7 @@ def lola_meta_gradient(
         return evaluate_game(views, torch.stack((learner, theta), -2), discount=discount, horizon=horizon)
 
     steps = []
-    for _ in range(inner_steps):
+    for _ in range(steps_ahead):
         evaluation = at(opponent)
         steps.append(evaluation.hessian[..., 1, 1, :, :, :])
         opponent = opponent + inner_lr * evaluation.gradient[..., 1, 1, :]
@@ -219,10 +221,11 @@ def _own_views(table: Tensor) -> Tensor:
     return torch.stack((table[..., 0, :], other_view(table[..., 1, :])), -2)
 
 
-def _check(payoffs: Tensor, params: Tensor, discount: float, horizon: int | None) -> None:
-    if horizon is not None:
-        check_count("horizon", horizon, "a positive integer or None")
-    if not 0 <= discount <= 1 or (horizon is None and discount == 1):
+def _check(payoffs: Tensor, params: Tensor, discount: float, horizon: Count | None) -> int | None:
+    steps = check_horizon(horizon)
+    if not 0 <= discount <= 1 or (steps is None and discount == 1):
         raise ValueError(f"discount: expected 0 ≤ γ ≤ 1, and γ < 1 for the infinite horizon, got {discount}")
-    if bool(params.isnan().any()) or not bool(payoffs.isfinite().all()):
+    if holds(params.isnan().any()) or holds(~payoffs.isfinite().all()):
         raise ValueError("payoffs, params: expected finite payoffs and log-odds, got NaN or infinity")
+    warn_of_few_digits(params.dtype, discount, steps)
+    return steps

@@ -7,7 +7,7 @@ applied to ∇J(θᴷ) from the last step to the first, and no Hessian is formed
 from torch import Tensor
 
 from gm_exact.evaluation import PerState, PolicyEvaluation, StateAction, evaluate
-from gm_exact.tabular import TabularMDP, check_count
+from gm_exact.tabular import Count, TabularMDP, check_count
 
 
 def inner_path(
@@ -15,8 +15,8 @@ def inner_path(
     params: StateAction,
     *,
     inner_lr: float | Tensor,
-    inner_steps: int,
-    horizon: int | None = None,
+    inner_steps: Count,
+    horizon: Count | None = None,
     terminal_value: PerState | None = None,
 ) -> list[StateAction]:
     """Exact inner path [θ⁰, …, θᴷ]: θⁱ⁺¹ = θⁱ + α ∇J(θⁱ), i = 0 … K−1 (paper Eq. 1).
@@ -37,9 +37,9 @@ def maml_meta_gradient(
     params: StateAction,
     *,
     inner_lr: float | Tensor,
-    inner_steps: int,
+    inner_steps: Count,
     outer_mdp: TabularMDP | None = None,
-    horizon: int | None = None,
+    horizon: Count | None = None,
     terminal_value: PerState | None = None,
 ) -> StateAction:
     """Exact MAML meta-gradient, where the meta-parameters are φ = θ⁰.
@@ -62,8 +62,8 @@ def lirpg_meta_gradient(
     intrinsic_reward: StateAction,
     *,
     inner_lr: float | Tensor,
-    inner_steps: int,
-    horizon: int | None = None,
+    inner_steps: Count,
+    horizon: Count | None = None,
     terminal_value: PerState | None = None,
 ) -> StateAction:
     """Exact LIRPG meta-gradient, where the meta-parameters φ are an intrinsic reward that only the inner loop sees.
@@ -92,14 +92,13 @@ def _ascend(
     mdp: TabularMDP,
     params: Tensor,
     inner_lr: float | Tensor,
-    inner_steps: int,
-    horizon: int | None,
+    inner_steps: Count,
+    horizon: Count | None,
     terminal_value: Tensor | None,
 ) -> tuple[list[Tensor], list[PolicyEvaluation]]:
     """The path θ⁰ … θᴷ and the evaluations of θ⁰ … θᴷ⁻¹."""
-    check_count("inner_steps", inner_steps, "an integer of at least 0", least=0)
     path, evaluations = [params], []
-    for _ in range(inner_steps):
+    for _ in range(check_count("inner_steps", inner_steps, "an integer of at least 0", least=0)):
         evaluations.append(evaluate(mdp, path[-1], horizon, terminal_value))
         path.append(path[-1] + inner_lr * evaluations[-1].gradient)
     return path, evaluations

@@ -1,12 +1,18 @@
 """The problem: a finite Markov decision process, checked once when it is made."""
 
 import math
+import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+Count = int | np.integer[Any]
+"""An integer, Python's or NumPy's."""
+FEWEST_DIGITS = 1e-3
 
 
 @dataclass(frozen=True)
@@ -28,11 +34,14 @@ class TabularMDP:
     # plain tensors, because the checks below say more than a type checker does
     transition: Tensor
     reward: Tensor
-    start: Tensor | int
+    start: Tensor | Count
     discount: float
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _check_shapes(self)
+        if not isinstance(self.start, Tensor):
+            object.__setattr__(self, "start", int(self.start))
         _check_numbers(self)
 
     @classmethod
@@ -40,7 +49,7 @@ class TabularMDP:
         cls,
         transition: Float[Tensor, "*#batch state action state"],
         reward: Float[Tensor, "*#batch state action"],
-        start: Float[Tensor, "*#batch state"] | int,
+        start: Float[Tensor, "*#batch state"] | Count,
         discount: float,
     ) -> "TabularMDP":
         """Build without looking at the numbers, for hot paths: no pass over the tensors, no GPU synchronisation."""
@@ -85,15 +94,51 @@ def broadcast(*shapes: torch.Size) -> torch.Size:
     return torch.Size(np.broadcast_shapes(*shapes))
 
 
-def check_count(name: str, count: object, expected: str, least: int = 1) -> None:
-    """Refuses all but integers from `least` on."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < least:
+def check_count(name: str, count: object, expected: str, least: int = 1, most: int | None = None) -> int:
+    """Returns an integer from `least` to `most` as Python's, and refuses all else."""
+    if not isinstance(count, int | np.integer) or isinstance(count, bool):
         raise ValueError(f"{name}: expected {expected}, got {count!r}")
+    if int(count) < least or (most is not None and int(count) > most):
+        raise ValueError(f"{name}: expected {expected}, got {count}")
+    return int(count)
+
+
+def check_horizon(horizon: Count | None) -> int | None:
+    """Returns a number of steps as Python's integer; None is for ever."""
+    return None if horizon is None else check_count("horizon", horizon, "a positive integer or None")
+
+
+def warn_of_few_digits(dtype: torch.dtype, discount: float, horizon: int | None) -> None:
+    """Says so where rounding that adds up over the effective horizon leaves fewer than three digits."""
+    steps = math.inf if horizon is None else horizon
+    effective = min(steps, math.inf if discount >= 1 else 1 / (1 - discount))
+    if effective * torch.finfo(dtype).eps > FEWEST_DIGITS:
+        warnings.warn(
+            f"{str(dtype).removeprefix('torch.')} leaves fewer than three digits at an effective horizon of "
+            f"{effective:.3g} steps (discount {discount:.9g}); convert the problem and its parameters to float64",
+            stacklevel=4,
+        )
+
+
+def holds(condition: Tensor) -> bool:
+    """Whether a fault is seen; none is under `torch.vmap`, which lets nothing depend on numbers."""
+    try:
+        return bool(condition)
+    except RuntimeError as error:
+        if "vmap" not in str(error):
+            raise
+        return False
 
 
 def shape_of(tensor: Tensor) -> str:
     """A tensor's shape as error messages print it."""
     return f"{tuple(tensor.shape)}"
+
+
+def _check_types(mdp: TabularMDP) -> None:
+    for name in ("transition", "reward"):
+        if not isinstance(getattr(mdp, name), Tensor):
+            raise TypeError(f"{name}: expected a tensor, got a {type(getattr(mdp, name)).__name__}")
 
 
 def _check_shapes(mdp: TabularMDP) -> None:
@@ -105,11 +150,10 @@ def _check_shapes(mdp: TabularMDP) -> None:
         raise ValueError(f"transition: expected at least one state and one action, got shape {shape_of(transition)}")
     if reward.shape[-2:] != (n_states, n_actions):
         raise ValueError(f"reward: expected shape [..., {n_states}, {n_actions}], got {shape_of(reward)}")
-    if isinstance(start, Tensor):
-        if start.shape[-1:] != (n_states,):
-            raise ValueError(f"start: expected shape [..., {n_states}], got {shape_of(start)}")
-    elif isinstance(start, bool) or not isinstance(start, int) or not 0 <= start < n_states:
-        raise ValueError(f"start: expected a distribution or a state in 0..{n_states - 1}, got {start!r}")
+    if not isinstance(start, Tensor):
+        check_count("start", start, f"a distribution or a state in 0..{n_states - 1}", 0, n_states - 1)
+    elif start.shape[-1:] != (n_states,):
+        raise ValueError(f"start: expected shape [..., {n_states}], got {shape_of(start)}")
     for name, tensor in _tensors(mdp):
         if not tensor.is_floating_point() or tensor.dtype != transition.dtype:
             raise ValueError(f"{name}: expected the transition's floating dtype, got {tensor.dtype}")
@@ -126,15 +170,15 @@ def _check_numbers(mdp: TabularMDP) -> None:
     if not (math.isfinite(mdp.discount) and 0 <= mdp.discount <= 1):
         raise ValueError(f"discount: expected a number in [0, 1], got {mdp.discount}")
     for name, tensor in _tensors(mdp):
-        if not tensor.isfinite().all():
+        if holds(~tensor.isfinite().all()):
             raise ValueError(f"{name}: expected finite numbers, got {int((~tensor.isfinite()).sum())} that are not")
         if name == "reward":
             continue
-        if (tensor < 0).any():
+        if holds((tensor < 0).any()):
             raise ValueError(f"{name}: expected probabilities of at least 0, got {tensor.min().item():.3g}")
-        error = (tensor.sum(-1) - 1).abs().max().item()
-        if error > torch.finfo(tensor.dtype).eps ** 0.5:
-            raise ValueError(f"{name}: expected rows that sum to 1, got one that is off by {error:.3g}")
+        error = (tensor.sum(-1) - 1).abs().max()
+        if holds(error > torch.finfo(tensor.dtype).eps ** 0.5):
+            raise ValueError(f"{name}: expected rows that sum to 1, got one that is off by {error.item():.3g}")
 
 
 def _tensors(mdp: TabularMDP) -> list[tuple[str, Tensor]]:

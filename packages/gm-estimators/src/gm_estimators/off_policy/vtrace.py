@@ -5,7 +5,13 @@ from dataclasses import replace
 import torch
 
 from gm_estimators.estimator import Estimator, EstimatorError, require_advantages
-from gm_estimators.off_policy.trajectories import OffPolicyTrajectories, require_off_policy, step_log_ratio
+from gm_estimators.off_policy.trajectories import (
+    OffPolicyTrajectories,
+    finite,
+    possible_log_prob,
+    require_off_policy,
+    step_log_ratio,
+)
 from gm_estimators.returns import returns_to_go
 from gm_estimators.surrogates import Trajectories
 
@@ -22,7 +28,7 @@ def vtrace(estimator: Estimator, *, ratio_clip: float = 1.0, trace_clip: float =
 
     Raises:
         ValueError: if a bound is not positive, the estimator reads rewards as `dice` and `tmaml`, or the trajectories
-            come with a clip or self-normalisation, which are for cumulative ratios.
+            come with a clip or self-normalisation, which are for cumulative ratios, or a ratio is infinite or NaN.
     """
     require_advantages(estimator)
     if not (ratio_clip > 0 and trace_clip > 0):
@@ -51,13 +57,13 @@ def _with_advantages(
 ) -> Trajectories:
     """Discounts are spent, as in `weighted`: x_t = γᵗ (v_t − V(s_t)) = ρ̄_t γᵗ δ_t + c_t x_{t+1}."""
     ratio = step_log_ratio(trajectories).exp()
-    clipped = ratio.clamp(max=ratio_clip)
+    clipped, traced = (finite(ratio.clamp(max=bound)) for bound in (ratio_clip, trace_clip))
     discounted = trajectories.discount * trajectories.value
     difference = trajectories.discount[..., :-1] * trajectories.reward + discounted[..., 1:] - discounted[..., :-1]
-    excess = returns_to_go(clipped * difference, decay * ratio.clamp(max=trace_clip))
+    excess = returns_to_go(clipped * difference, decay * traced)
     after = torch.nn.functional.pad(excess[..., 1:], (0, 1))
     return Trajectories(
-        log_prob=trajectories.log_prob,
+        log_prob=possible_log_prob(trajectories),
         reward=trajectories.discount[..., :-1] * trajectories.reward,
         value=discounted,
         advantage=clipped * (difference + after),

@@ -10,19 +10,23 @@ from gm_estimators.surrogates.trajectories import (
     SignalCotangents,
     Surrogate,
     Trajectories,
+    copied,
     mean_surrogate,
 )
 
 
+@torch.enable_grad()
 def automatic_derivatives(surrogate: Surrogate, trajectories: Trajectories) -> LogProbDerivatives:
     """Automatic differentiation gives ∂f/∂ℓ and ∂²f/∂ℓ² of any surrogate f, ℓ being the log-probabilities.
+
+    The surrogate reads a copy, so that one that changes its input in place changes no one else's.
 
     Raises:
         ValueError: if it gives another shape than one number per trajectory, does not depend on the
             log-probabilities, or has a gradient that is not finite.
     """
     leaf = trajectories.log_prob.detach().requires_grad_()
-    mean = mean_surrogate(surrogate, replace(trajectories, log_prob=leaf))
+    mean = mean_surrogate(surrogate, copied(replace(trajectories, log_prob=leaf)))
     if not mean.requires_grad:
         raise ValueError("surrogate: expected a differentiable function of trajectories.log_prob, got a constant")
     total = mean.sum() * leaf.shape[-2]
@@ -36,6 +40,7 @@ def automatic_derivatives(surrogate: Surrogate, trajectories: Trajectories) -> L
     if not first.requires_grad:
         return LogProbDerivatives(first, torch.zeros_like(first), mixed=mixed)
 
+    @torch.enable_grad()
     def product(direction: Tensor) -> Tensor:
         (along,) = torch.autograd.grad(
             (first * direction).sum(), leaf, retain_graph=True, materialize_grads=True, allow_unused=True
@@ -45,12 +50,13 @@ def automatic_derivatives(surrogate: Surrogate, trajectories: Trajectories) -> L
     return LogProbDerivatives(first.detach(), None, product, mixed)
 
 
+@torch.enable_grad()
 def _automatic_mixed(surrogate: Surrogate, trajectories: Trajectories, direction: Tensor) -> SignalCotangents:
     """∂⟨w, d⟩/∂(rewards, values, advantages) has a graph of its own, so that others need not carry it."""
     leaf = trajectories.log_prob.detach().requires_grad_()
     names = ("reward", "value", "advantage")
     signals = {name: getattr(trajectories, name).detach().requires_grad_() for name in names}
-    total = mean_surrogate(surrogate, replace(trajectories, log_prob=leaf, **signals)).sum() * leaf.shape[-2]
+    total = mean_surrogate(surrogate, copied(replace(trajectories, log_prob=leaf, **signals))).sum() * leaf.shape[-2]
     (first,) = torch.autograd.grad(total, leaf, create_graph=True)
     if not first.requires_grad:
         return SignalCotangents()

@@ -1,17 +1,22 @@
 """What a surrogate reads, and what is known of its derivatives."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, fields, replace
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+TrajectoriesT = TypeVar("TrajectoriesT", bound="Trajectories")
+
 
 @dataclass(frozen=True)
 class Trajectories:
-    """What a surrogate may read of n trajectories of T steps.
+    """What a surrogate may read of n trajectories of T steps, trajectories first and time last.
+
+    Steps of discount zero, as those that pad a short episode, count nothing: what is NaN or infinite there is read as
+    zero, a constant. Time-major tensors are refused by their shapes, unless T = n and the value was made for n × T.
 
     Attributes:
         log_prob: log π_θ(a_t | s_t), differentiable in θ.
@@ -26,6 +31,49 @@ class Trajectories:
     value: Float[Tensor, "*batch trajectory time_plus_1"]
     advantage: Float[Tensor, "*batch trajectory time"]
     discount: Float[Tensor, "*any time_plus_1"]
+
+    def __post_init__(self) -> None:
+        _check_shapes(self)
+        uncounted = self.discount == 0
+        if possible(uncounted):
+            self._blank(uncounted)
+
+    def _blank(self, uncounted: Tensor) -> None:
+        """Reads as zero what is not finite where nothing counts."""
+        for name in ("log_prob", "reward", "value", "advantage"):
+            x = getattr(self, name)
+            object.__setattr__(self, name, blank(x, uncounted[..., : x.shape[-1]] & ~x.isfinite()))
+
+
+def blank(x: Tensor, where: Tensor) -> Tensor:
+    """Numbers become zero, a constant, there; a tensor without any stays the one that it is."""
+    return x.masked_fill(where, 0) if possible(where) else x
+
+
+def possible(condition: Tensor) -> bool:
+    """Whether it holds somewhere; taken to do so where looking keeps a GPU waiting, or `torch.vmap` forbids it."""
+    try:
+        return condition.device.type != "cpu" or bool(condition.any())
+    except RuntimeError:
+        return True
+
+
+def copied(trajectories: TrajectoriesT) -> TrajectoriesT:
+    """The same trajectories in tensors of their own, so that who changes them in place changes no one else's."""
+    tensors = {field.name: getattr(trajectories, field.name) for field in fields(trajectories)}
+    return replace(trajectories, **{name: x.clone() for name, x in tensors.items() if isinstance(x, Tensor)})
+
+
+def _check_shapes(read: Trajectories) -> None:
+    shape, steps = tuple(read.log_prob.shape), read.log_prob.shape[-1] + 1
+    expected = {"reward": shape, "value": (*shape[:-1], steps), "advantage": shape}
+    for name, wanted in expected.items():
+        if (came := tuple(getattr(read, name).shape)) != wanted:
+            raise ValueError(f"{name}: expected shape {wanted} beside log_prob's {shape}, time last, got {came}")
+    if read.discount.shape[-1:] != (steps,):
+        raise ValueError(
+            f"discount: expected {steps} time steps, one more than log_prob, got {tuple(read.discount.shape)}"
+        )
 
 
 @runtime_checkable

@@ -99,7 +99,13 @@ class TinyProblem:
             return self.outer(as_dict(theta))
 
         meta_gradient = estimators.meta_gradient(
-            weights, self.agent, inner=inner, outer=outer, inner_steps=inner_steps, inner_lr=self.tiny.inner_lr
+            weights,
+            self.agent,
+            inner=inner,
+            outer=outer,
+            inner_steps=inner_steps,
+            inner_lr=self.tiny.inner_lr,
+            allow_unused=True,
         )
         return as_dict(meta_gradient)
 
@@ -162,7 +168,7 @@ class TinyProblem:
         start = {key: t.unsqueeze(1).expand(-1, repeats, -1, -1).clone() for key, t in self.agent.items()}
         meta_gradient = estimators.meta_gradient(
             self.spread(repeats), start, inner=given if exact else sampled, hessian=sampled if exact else None,
-            outer=outer, inner_steps=inner_steps, inner_lr=self.tiny.inner_lr,
+            outer=outer, inner_steps=inner_steps, inner_lr=self.tiny.inner_lr, allow_unused=True,
         )  # fmt: skip
         return flat(as_dict(meta_gradient))
 

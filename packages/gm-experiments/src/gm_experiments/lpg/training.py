@@ -56,7 +56,13 @@ class MetaTraining:
             return self._outer(agent, self.tasks.sample(agent, s.outer_trajectories, self._rng), kept).mean()
 
         meta_gradient = estimators.meta_gradient(
-            self.weights, self.agent, inner=inner, outer=outer, inner_steps=s.window, inner_lr=s.inner_lr
+            self.weights,
+            self.agent,
+            inner=inner,
+            outer=outer,
+            inner_steps=s.window,
+            inner_lr=s.inner_lr,
+            allow_unused=True,
         )
         for name, gradient in as_dict(meta_gradient).items():
             self.weights[name].grad = -gradient
