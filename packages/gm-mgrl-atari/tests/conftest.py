@@ -1,3 +1,4 @@
+import functools
 import time
 from collections.abc import Callable
 
@@ -18,6 +19,13 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session")
 def network() -> Network:
     return TINY
+
+
+@pytest.fixture
+def small_network(monkeypatch):
+    """Trainers get a network of the Atari shape that is a thousandth of the paper's, where its size says nothing."""
+    small = functools.partial(Network, layers=((4, 8, 8), (4, 4, 3)), hidden=8, embedding=2)
+    monkeypatch.setattr("gm_mgrl_atari.trainer.Network", small)
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,14 @@ import csv
 import dataclasses
 import gc
 import math
+import re
 import time
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gm_mgrl_atari import NAMES, AtariGames, Learner, NotFiniteError, Trainer, Training
 
@@ -23,7 +26,7 @@ def same(first, second):
 
 
 @pytest.fixture
-def trainer(which_side):
+def trainer(which_side, small_network):
     def make(folder=None, *, seed=0, warn=print, **changes):
         training = dataclasses.replace(SMALL, **changes)
         return Trainer(training, [which_side(training.envs)], seed=seed, folder=folder, warn=warn)
@@ -75,7 +78,7 @@ def test_the_online_schedule_ends_on_the_last_update(trainer):
 
 
 def test_no_graph_is_kept(trainer):
-    """As many tensors after the seventh window as after the third, so that memory doesn't grow."""
+    """As many tensors after the sixth window as after the third, so that memory doesn't grow."""
 
     def tensors():
         gc.collect()
@@ -83,10 +86,11 @@ def test_no_graph_is_kept(trainer):
 
     meta = trainer(algorithm="mgrl-lvc")
     counts = []
-    for _ in range(6):
+    for window in range(6):
         meta.step()
-        counts.append(tensors())
-    assert counts[2] == counts[-1]
+        if window in (2, 5):  # counting takes longer than a step
+            counts.append(tensors())
+    assert counts[0] == counts[1]
     assert not any(value.requires_grad for value in meta.progress.point.optimiser.second.values())
     assert not meta.progress.logits.requires_grad
 
@@ -198,12 +202,58 @@ def test_checkpoints_by_the_clock_and_copies_for_good(trainer, tmp_path):
         ({"adam_eps": 1e-37}, "adam_eps: expected a finite number above 0, also in float32, got 1e-37"),
         ({"inner_lr": 1e39}, "inner_lr: expected a finite number above 0, also in float32, got 1e\\+39"),
         ({"meta_lr": 1e39}, "meta_lr: expected a finite number of at least 0, also in float32, got 1e\\+39"),
+        ({"envs": True}, "envs: expected an integer of at least 1, got True"),
         ({"estimator": "dice"}, "expected an estimator that uses advantages"),
     ],
 )
 def test_settings_that_make_no_sense(settings, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(SMALL, **settings).check()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("updates", 2.5, "updates: expected an integer of at least 1, got 2.5"),
+        ("schedule", "onlin", "schedule: expected one of discard, online, got 'onlin'"),
+        ("conditioned", 1, "conditioned: expected one of True, False, got 1"),
+        ("inner_lr", "x", "inner_lr: expected a finite number above 0, also in float32, got x"),
+        ("meta_lr", True, "meta_lr: expected a finite number of at least 0, also in float32, got True"),
+    ],
+)
+def test_settings_of_another_type(name, value, message):
+    """In tests every annotation is enforced; elsewhere `check` alone stands between a slip and another run."""
+    settings = dataclasses.replace(SMALL)
+    object.__setattr__(settings, name, value)
+    with pytest.raises(ValueError, match=message):
+        settings.check()
+
+
+@given(envs=st.integers(10**6, 10**30), steps=st.integers(1, 10**6), inner_steps=st.integers(1, 10**12))
+def test_memory_is_asked_for_before_it_is_taken(which_side, envs, steps, inner_steps):
+    """The games say how many they are, and have none of it."""
+    games = which_side(1)
+    games.envs = envs
+    settings = dataclasses.replace(SMALL, algorithm="mgrl", envs=envs, steps=steps, inner_steps=inner_steps)
+    needed = envs * (2e6 + 350_000 * steps * (inner_steps + 1)) / 1e9
+    with pytest.raises(
+        ValueError, match=r"envs: expected at most \d+ environments, which fit into the [\d.]+ GB"
+    ) as caught:
+        Trainer(settings, [games])
+    assert float(re.findall(r"which need ([\d.]+) GB", str(caught.value))[0]) == pytest.approx(needed, rel=1e-9, abs=0.06)
+
+
+@pytest.mark.parametrize("seed", [True, 2**64, -(2**63) - 1])
+def test_seeds_are_integers_of_64_bits(trainer, seed):
+    with pytest.raises(ValueError, match=f"seed: expected an integer from -9223372036854775808 to .*, got {seed}"):
+        trainer(seed=seed)
+
+
+def test_groups_of_two_games_are_refused(which_side):
+    first, second = which_side(1), which_side(1)
+    second.actions = 4
+    with pytest.raises(ValueError, match="groups: expected one game, got , 3 actions and , 4 actions"):
+        Trainer(SMALL, [first, second])
 
 
 def test_the_number_of_environments_must_be_the_settings(which_side):
