@@ -2,6 +2,7 @@ import functools
 import time
 from collections.abc import Callable
 
+import hypothesis
 import jaxtyping
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ F64 = torch.float64
 TINY = Network(actions=3, frames=2, size=6, layers=((3, 3, 2),), hidden=4, embedding=2)
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("any machine", deadline=None, max_examples=50)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

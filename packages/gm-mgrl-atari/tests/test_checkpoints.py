@@ -204,7 +204,7 @@ def good(trainer, tmp_path):
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_changed_in_a_file_is_seen(good, data):
     """A flipped bit, a cut, a byte more or less, or a part written over, anywhere: refused in a line."""
     whole, run = good
@@ -222,7 +222,7 @@ def test_whatever_is_changed_in_a_file_is_seen(good, data):
 @given(
     size=st.integers(10**6, 10**15), packed=st.sampled_from([zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 )
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_would_unpack_to_more_than_the_file_is_not_unpacked(good, size, packed):
     """An archive says how large its entries are; the checksum of this one is right."""
     _, run = good

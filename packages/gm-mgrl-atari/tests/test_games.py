@@ -12,7 +12,7 @@ import pytest
 import torch
 from ale_py import roms
 from gymnasium.wrappers import AtariPreprocessing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gm_mgrl_atari import PAPER_GAMES, AtariGames, Collector, Network, game_name, rom_name
@@ -156,7 +156,6 @@ def test_one_name_for_a_game():
     prefix=st.sampled_from(["", "ALE/"]),
     suffix=st.sampled_from(["", "-v5", "-v0", "NoFrameskip-v4", "Deterministic-v0"]),
 )
-@settings(deadline=None)
 def test_every_name_of_gymnasium_is_understood_or_refused(rom, prefix, suffix):
     """ALE ends the process at the games for several players, which are refused under any name."""
     name = prefix + "".join(word.capitalize() for word in rom.split("_")) + suffix
@@ -187,7 +186,6 @@ def test_a_missing_file_of_a_game_is_told(monkeypatch, tmp_path):
         st.integers(max_value=0), st.integers(10**7), st.booleans(), st.sampled_from([np.int64(-1), np.int8(0)])
     )
 )
-@settings(deadline=None)
 def test_numbers_of_environments_that_there_cannot_be(envs):
     with pytest.raises(
         ValueError,
@@ -197,7 +195,6 @@ def test_numbers_of_environments_that_there_cannot_be(envs):
 
 
 @given(seed=st.one_of(st.integers(max_value=-1), st.integers(2**31 - 1), st.booleans(), st.just(np.int64(2**40))))
-@settings(deadline=None)
 def test_seeds_that_ale_would_not_keep_are_refused(seed):
     """With two environments the last seed of the first is 2³¹ − 2."""
     with pytest.raises(ValueError, match="seed: expected an integer from 0 to 2147483646, got"):

@@ -240,7 +240,9 @@ def test_memory_is_asked_for_before_it_is_taken(which_side, envs, steps, inner_s
         ValueError, match=r"envs: expected at most \d+ environments, which fit into the [\d.]+ GB"
     ) as caught:
         Trainer(settings, [games])
-    assert float(re.findall(r"which need ([\d.]+) GB", str(caught.value))[0]) == pytest.approx(needed, rel=1e-9, abs=0.06)
+    assert float(re.findall(r"which need ([\d.]+) GB", str(caught.value))[0]) == pytest.approx(
+        needed, rel=1e-9, abs=0.06
+    )
 
 
 @pytest.mark.parametrize("seed", [True, 2**64, -(2**63) - 1])
