@@ -164,10 +164,13 @@ class Trainer:
         return self._kept[at]
 
     def run(
-        self, *, log_every: int = 100, checkpoint_seconds: float = 600.0, keep_at: Sequence[int] = (),
+        self, *, log_every: SupportsIndex = 100, checkpoint_seconds: float = 600.0, keep_at: Sequence[int] = (),
         on_row: Callable[[Row], None] = lambda _row: None,
     ) -> list[Row]:  # fmt: skip
         """To the end or any interruption but `NotFiniteError`, then a checkpoint; those at `keep_at` updates stay."""
+        log_every = integer("log_every", log_every)
+        if not checkpoint_seconds >= 0:  # NaN, too
+            raise ValueError(f"checkpoint_seconds: expected a number of at least 0, got {checkpoint_seconds}")
         self._write_log()
         self.lap.start()
         saved = clock = time.perf_counter()
