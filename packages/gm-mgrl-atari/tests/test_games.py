@@ -104,7 +104,7 @@ def test_true_returns_are_of_whole_games_unclipped():
 
 def test_a_game_without_lives_ends_once():
     """Tennis has none, so that a life of 0 says nothing."""
-    answers = play(AtariGames("Tennis", 2, seed=0, threads=1), 1900)
+    answers = play(AtariGames("Tennis", 1, seed=0, threads=1), 1650)
     lengths = [int(n) for answer in answers for n in answer.lengths]
     assert lengths
     assert sum(answer.terminated.sum() for answer in answers) >= len(lengths)
@@ -113,7 +113,7 @@ def test_a_game_without_lives_ends_once():
 
 
 def test_a_step_after_the_end_is_not_valid_and_pays_nothing():
-    answers = play(AtariGames("Breakout", 4, seed=0, threads=1), 500)
+    answers = play(AtariGames("Breakout", 2, seed=0, threads=1), 250)
     for before, answer in pairwise(answers):
         assert not (~answer.valid & ~(before.terminated | before.truncated)).any()
         assert not answer.reward[~answer.valid].any()
@@ -122,12 +122,12 @@ def test_a_step_after_the_end_is_not_valid_and_pays_nothing():
 
 
 def test_the_same_seed_and_any_number_of_threads_give_the_same_games():
-    first, second = (play(AtariGames("Alien", 4, seed=2, threads=threads), 40) for threads in (1, 2))
+    first, second = (play(AtariGames("Alien", 3, seed=2, threads=threads), 40) for threads in (1, 2))
     for one, other in zip(first, second, strict=True):
         assert np.array_equal(one.observation, other.observation)
         assert np.array_equal(one.reward, other.reward)
-    other = play(AtariGames("Alien", 4, seed=7, threads=1), 40)
-    assert not np.array_equal(first[-1].observation, other[-1].observation)
+    other = play(AtariGames("Alien", 1, seed=7, threads=1), 40)
+    assert not np.array_equal(first[-1].observation[:1], other[-1].observation)
 
 
 def test_names():
