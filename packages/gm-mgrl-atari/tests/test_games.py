@@ -1,5 +1,6 @@
 """Short real rollouts: preprocessing against Gymnasium's, true returns, lives and resets."""
 
+import functools
 import re
 import sys
 from itertools import pairwise
@@ -21,6 +22,7 @@ gymnasium.register_envs(ale_py)
 MULTIPLAYER = {"combat", "joust", "maze_craze", "warlords"}
 
 
+@functools.cache
 def area_weights(source, target):
     """The share of each source pixel in each target pixel: rows of overlaps that sum to one."""
     edges = np.arange(target + 1) * source / target
