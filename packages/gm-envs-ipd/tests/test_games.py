@@ -1,6 +1,7 @@
 import inspect
 import math
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -136,16 +137,46 @@ def test_payoffs_may_be_arrays_tensors_and_lists(payoffs):
 @pytest.mark.parametrize("horizon", [0, -1, -3, 1.5, True])
 def test_values_to_a_horizon_that_is_none_are_refused(horizon):
     unchecked = inspect.unwrap(strategy_values)  # beartype has its own words for 1.5
-    with pytest.raises(ValueError, match=f"horizon: expected a positive integer or None, got {horizon}"):
+    with pytest.raises(ValueError, match=f"horizon: expected an integer of at least 1, got {horizon}"):
         unchecked(IPD, "TFT", "ALLD", discount=0.9, horizon=horizon)
 
 
 def test_other_bad_input_is_refused():
     with pytest.raises(ValueError, match=r"payoffs: expected finite numbers, got .*nan"):
         MatrixGame("bad", (((math.nan, 0.0), (0.0, 0.0)),) * 2)
-    with pytest.raises(ValueError, match="cooperative: expected action 0 or 1, got 2"):
-        MatrixGame("bad", IPD.payoffs, cooperative=2)
+    with pytest.raises(ValueError, match="payoffs: expected finite numbers, got"):
+        MatrixGame("bad", (((10**400, 0.0), (0.0, 0.0)),) * 2)
+    for cooperative in (2, True):
+        with pytest.raises(ValueError, match=f"cooperative: expected an integer from 0 to 1, got {cooperative}"):
+            MatrixGame("bad", IPD.payoffs, cooperative=cooperative)
+    for sharpness in (-1.0, math.nan):
+        with pytest.raises(ValueError, match=f"sharpness: expected a number of at least 0, got {sharpness}"):
+            strategy_logits("TFT", IPD, sharpness)
     with pytest.raises(ValueError, match=re.escape("game: expected one of ipd, stag-hunt")):
         game("poker")
     with pytest.raises(ValueError, match="expected 0 ≤ γ ≤ 1, and γ < 1 for the infinite horizon, got 1"):
         strategy_values(IPD, "TFT", "TFT", discount=1.0)
+
+
+def test_numbers_that_become_infinite_are_refused():
+    large, huge = (MatrixGame("large", (((size, size), (size, size)),) * 2) for size in (1e39, 1e308))
+    assert large.tensor().max() == 1e39
+    with pytest.raises(ValueError, match=r"payoffs: expected numbers that are finite in torch.float32, got .*1e\+39"):
+        large.tensor(torch.float32)
+    with pytest.raises(ValueError, match=r"payoffs: expected numbers whose values are finite, got .*1e\+308"):
+        strategy_values(huge, "ALLC", "ALLC", discount=0.9)
+
+
+@pytest.mark.parametrize("short", [1e-3, 1e-9, 1e-12, 1e-15])
+@pytest.mark.parametrize("horizon", [1, 7, 40])
+def test_values_near_discount_1_are_those_of_rational_numbers(short, horizon):
+    """TFT and WSLS against ALLD: a path of one round and a cycle of one, or of two."""
+    discount = 1 - short
+    for first in ("TFT", "WSLS"):
+        outcomes, cycle = path(IPD, first, "ALLD")
+        while len(outcomes) < horizon:
+            outcomes = outcomes + cycle
+        rewards = [IPD.payoffs[0][outcome // 2][outcome % 2] for outcome in outcomes[:horizon]]
+        exact = sum(Fraction(discount) ** t * Fraction(reward) for t, reward in enumerate(rewards))
+        found, _ = strategy_values(IPD, first, "ALLD", discount=discount, horizon=np.int64(horizon))
+        assert found == pytest.approx(float(exact), rel=1e-13)

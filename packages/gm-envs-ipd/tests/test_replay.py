@@ -1,9 +1,12 @@
 import inspect
 import io
+import math
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from gm_envs_ipd import ReplayRing, draws, log_policy, log_probs, rollout
@@ -95,12 +98,68 @@ def test_bad_input_is_refused(ring):
         ring.add(outcome, params)
     with pytest.raises(ValueError, match=r"params: expected shape \(3, 2, 5\), got \(2, 5\)"):
         inspect.unwrap(ReplayRing.add)(ring, outcome, sample(0)[1][0])
-    with pytest.raises(ValueError, match=r"expected a ring that is not empty and max_age ≥ 0, got 0 and None"):
+    with pytest.raises(ValueError, match="expected a ring that is not empty, got an empty one"):
         ring.replay()
     ring.add(*sample(0))
-    with pytest.raises(ValueError, match="max_age ≥ 0, got 4 and -1"):
-        ring.replay(max_age=-1)
-    with pytest.raises(ValueError, match="capacity, horizon: expected at least 1, got 0 and 6"):
-        ReplayRing(0, (3,), 6)
-    with pytest.raises(ValueError, match=r"outcome: expected shape \(6, 3, 9\), got \(6, 3, 10\)"):
+    for age in (-1, True):
+        with pytest.raises(ValueError, match=f"max_age: expected an integer of at least 0, got {age}"):
+            ring.replay(max_age=age)
+    with pytest.raises(ValueError, match="max_age: expected an integer of at least 0, got nan"):
+        inspect.unwrap(ReplayRing.replay)(ring, max_age=math.nan)  # every age would be below it
+    with pytest.raises(ValueError, match="outcome: expected joint outcomes 0 to 3, got 4"):
+        ring.add(torch.full_like(outcome, 4), sample(0)[1])
+    for capacity, horizon in ((0, 6), (True, 6), (6, 0)):
+        with pytest.raises(ValueError, match=r"(capacity|horizon): expected an integer of at least 1, got "):
+            ReplayRing(capacity, (3,), horizon)
+    with pytest.raises(ValueError, match=r"outcome: expected torch.uint8 of shape \(6, 3, 9\), got .* of \(6, 3, 10\)"):
         ReplayRing(9, (3,), 6).load_state_dict(ring.state_dict())
+
+
+def test_actions_that_are_never_played_have_log_probability_minus_infinity(ring):
+    """Log-odds of ±∞: what was played has log-probability 0, and nothing is NaN."""
+    outcome, params = sample(0)
+    never = torch.where(params > 0, torch.inf, -torch.inf).to(F64)
+    outcome = rollout(never, draws(np.random.default_rng(0), (3,), 4, 6))
+    ring.add(outcome, never)
+    replayed = ring.replay()
+    assert (replayed.behaviour_log_prob() == 0).all()
+    assert not replayed.joint_table().isnan().any()
+    ring.add(3 - outcome, never)  # nobody did this
+    assert ring.replay().behaviour_log_prob().min() == -torch.inf
+
+
+def test_parameters_that_require_a_gradient_leave_none_in_the_ring(ring):
+    outcome, params = sample(0)
+    ring.add(outcome, params.requires_grad_())
+    assert not ring.replay().behaviour.requires_grad
+
+
+def test_integers_of_numpy_are_integers():
+    ring = ReplayRing(np.int64(4), (3,), np.int32(6))
+    ring.add(*sample(0))
+    assert ring.replay(max_age=np.int64(0)).age.tolist() == [0] * 4
+
+
+@pytest.fixture(scope="module")
+def rings() -> tuple[ReplayRing, ReplayRing]:
+    two = ReplayRing(10, (3,), 6), ReplayRing(10, (3,), 6)
+    for number, ring in enumerate(two):
+        for seed in range(2):
+            ring.add(*sample(seed + 7 * number))
+    return two
+
+
+@given(data=st.data())
+def test_a_state_that_no_ring_was_ever_in_is_refused_and_changes_nothing(rings, data):
+    ring, other = rings
+    state, before = ring.state_dict(), other.state_dict()
+    name = data.draw(st.sampled_from(sorted(state)))
+    if isinstance(state[name], torch.Tensor):
+        bad = {"outcome": [4, 255], "behaviour": [math.nan, 1e-300, math.inf], "born": [-1, 2, 2**62]}[name]
+        state[name].view(-1)[data.draw(st.integers(0, state[name].numel() - 1))] = data.draw(st.sampled_from(bad))
+        state[name] = data.draw(st.sampled_from([state[name], state[name][..., :1], "x", None]))
+    else:
+        state[name] = data.draw(st.sampled_from([-1, True, 1.5, "x", None, *([11] if name != "additions" else [])]))
+    with pytest.raises(ValueError, match=f"{name}: expected "):
+        inspect.unwrap(ReplayRing.load_state_dict)(other, state)
+    assert all(np.array_equal(value, before[key]) for key, value in other.state_dict().items())

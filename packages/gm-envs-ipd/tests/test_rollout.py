@@ -1,6 +1,10 @@
+import inspect
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from gm_envs_ipd import (
@@ -152,9 +156,29 @@ def test_log_probabilities_are_of_what_was_played():
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(ValueError, match="size, horizon: expected at least 1, got 0 and 3"):
-        draws(rng(), (), 0, 3)
+    for size, horizon in ((0, 3), (3, 0), (True, 3)):
+        with pytest.raises(ValueError, match=r"(size|horizon): expected an integer of at least 1, got "):
+            draws(rng(), (), size, horizon)
     with pytest.raises(ValueError, match=r"draws: expected batch axes \(3,\) as the parameters have, got \(2,\)"):
         rollout(torch.zeros(3, 2, 5), draws(rng(), (2,), 4, 5))
     with pytest.raises(ValueError, match="params: expected log-odds, got NaN"):
         rollout(torch.full((2, 5), torch.nan), draws(rng(), (), 4, 5))
+    with pytest.raises(ValueError, match=r"params: expected two players' five log-odds, got shape \(3, 5\)"):
+        inspect.unwrap(rollout)(torch.zeros(3, 5), draws(rng(), (), 4, 5))
+
+
+@given(number=st.sampled_from([torch.nan, -0.5, 1.0, torch.inf]), place=st.tuples(st.integers(0, 4), st.integers(0, 1)))
+def test_numbers_that_are_not_uniform_are_refused(number, place):
+    numbers = draws(rng(), (), 4, 5)
+    numbers.remainder[place] = number
+    with pytest.raises(ValueError, match=r"draws: expected leading bits of at least 0 and remainders in \[0, 1\), got"):
+        rollout(torch.zeros(2, 5), numbers)
+    with pytest.raises(ValueError, match="draws: expected leading bits"):
+        rollout(torch.zeros(2, 5), Draws(-1 - draws(rng(), (), 4, 5).key, numbers.remainder * 0))
+
+
+def test_parameters_that_require_a_gradient_and_sizes_of_numpy():
+    numbers = draws(rng(), (), np.int64(4), np.int32(5))
+    params = normal(2, 5)
+    plain = rollout(params, numbers)
+    assert torch.equal(plain, rollout(params.requires_grad_(), numbers))

@@ -76,7 +76,11 @@ def test_the_same_seed_gives_the_same_grid_and_rollouts_end_in_the_last_state():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"height": 0}, "height, width: expected at least 1, got 0 and 3"),
+        ({"height": 0}, "height: expected an integer of at least 1, got 0"),
+        ({"width": True}, "width: expected an integer of at least 1, got True"),
+        ({"objects": (np.nan, 1.0)}, r"objects, step_reward: expected finite rewards, got \(nan, 1.0\) and 0.0"),
+        ({"step_reward": np.inf}, "objects, step_reward: expected finite rewards, got .* and inf"),
+        ({"step_reward": 1e308, "objects": (1e308, 1.0)}, "objects, step_reward: expected finite rewards, got"),
         ({"terminal": (True,)}, "terminal: expected one for each of 2 objects, got 1"),
         ({"slip": 1.5}, "slip: expected a number from 0 to 1, got 1.5"),
         ({"walls": -0.1}, "walls: expected a number from 0 to 1, got -0.1"),

@@ -3,7 +3,10 @@ import warnings
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gm_envs_tabular import random_mdp
 from gm_envs_tabular.gym import TabularEnv
@@ -104,7 +107,12 @@ def test_transition_frequencies_lie_within_four_standard_errors_and_a_wrong_matr
         ),
         ((CYCLE, REWARD.T), {}, r"reward: expected finite numbers of shape \(3, 2\).*got shape \(2, 3\), 0 not finite"),
         ((CYCLE, REWARD + np.inf), {}, r"reward: expected finite numbers .* 6 not finite"),
-        ((CYCLE, REWARD), {"horizon": 0}, "horizon: expected at least 1 step, got 0"),
+        ((CYCLE, REWARD), {"horizon": 0}, "horizon: expected an integer of at least 1, got 0"),
+        (
+            (CYCLE, REWARD),
+            {"render_mode": "human"},
+            "render_mode: expected None, the only one that there is, got 'human'",
+        ),
         ((CYCLE, REWARD), {"start_state": 3}, "state: expected an integer from 0 to 2, got 3"),
     ],
 )
@@ -122,3 +130,44 @@ def test_bad_options_and_actions_are_named():
     env.reset()
     with pytest.raises(gymnasium.error.InvalidAction, match="action: expected an integer from 0 to 1, got 2"):
         env.step(2)
+
+
+@given(
+    value=st.one_of(
+        st.booleans(), st.floats(), st.integers(max_value=-1), st.integers(3), st.text(max_size=1), st.none()
+    )
+)
+def test_only_integers_are_states_actions_and_horizons(value):
+    env = TabularEnv(CYCLE, REWARD)
+    env.reset()
+    with pytest.raises(gymnasium.error.InvalidAction, match="action: expected an integer from 0 to 1, got "):
+        env.step(value)
+    with pytest.raises(ValueError, match="state: expected an integer from 0 to 2, got "):
+        env.reset(options={"state": value})
+    with pytest.raises(ValueError, match="state: expected an integer from 0 to 2, got "):
+        TabularEnv(CYCLE, REWARD, start_state=value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        with pytest.raises(ValueError, match="horizon: expected an integer of at least 1, got "):
+            TabularEnv(CYCLE, REWARD, horizon=value)
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, np.uint8, np.array, torch.tensor])
+def test_integers_of_every_kind_are_integers(kind):
+    env = TabularEnv(CYCLE, REWARD, start_state=kind(1), horizon=kind(2))
+    assert type(env.horizon) is type(env.start_state) is int
+    assert env.reset()[0] == 1
+    assert env.step(kind(0)) == (2, 2.0, False, False, {})
+    assert env.reset(options={"state": kind(2)})[0] == 2
+
+
+def test_there_is_one_render_mode_and_it_is_none():
+    env = gymnasium.make(ID, transition=CYCLE, reward=REWARD, render_mode=None)
+    assert env.metadata["render_modes"] == []
+    assert env.render_mode is None
+
+
+def test_tables_that_require_a_gradient_are_taken_as_they_are():
+    mdp = random_mdp(np.random.default_rng(1), states=4, actions=3)
+    env = TabularEnv(mdp.transition.requires_grad_(), mdp.reward.requires_grad_())
+    env.reset(seed=0)
+    assert env.step(2)[1] == mdp.reward[0, 2].item()

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gm_envs_tabular import random_mdp, sparse_dirichlet
+from gm_envs_tabular import grid_world, random_mdp, sparse_dirichlet
 
 CONCENTRATIONS = [1e-6, 0.001, 0.1, 1.0, 100.0]
 OUTCOMES = 4
@@ -24,7 +26,7 @@ def largest_z(samples: np.ndarray, mean: float) -> float:
 
 
 @pytest.mark.parametrize("outcomes", [1, 2, 20, 2000])
-@pytest.mark.parametrize("concentration", [5e-324, *CONCENTRATIONS])
+@pytest.mark.parametrize("concentration", [5e-324, *CONCENTRATIONS, 1e16, 1e300, 1e308])
 def test_rows_are_distributions_at_any_concentration_and_size(concentration, outcomes):
     p = rows(concentration, 50, outcomes)
     assert p.shape == (50, outcomes)
@@ -85,7 +87,22 @@ def test_a_bad_concentration_is_refused(concentration):
 
 
 def test_a_bad_size_is_refused():
-    with pytest.raises(ValueError, match=r"shape: expected sizes of at least 1, got \(0, 5, 0\)"):
-        random_mdp(np.random.default_rng(0), states=0)
+    for states in (0, -1, True):
+        with pytest.raises(ValueError, match=f"states: expected an integer of at least 1, got {states}"):
+            random_mdp(np.random.default_rng(0), states=states)
+    with pytest.raises(ValueError, match=r"shape: expected sizes of at least 1, got \(0, 5\)"):
+        sparse_dirichlet(np.random.default_rng(0), 1.0, (0, 5))
     with pytest.raises(ValueError, match=r"shape: expected sizes of at least 1, got \(\)"):
         sparse_dirichlet(np.random.default_rng(0), 1.0, ())
+
+
+@given(states=st.integers(10**6, 10**30), actions=st.integers(1, 10**9))
+def test_tables_that_no_memory_holds_are_refused_before_they_are_made(states, actions):
+    with pytest.raises(ValueError, match=r"states, actions: expected sizes that fit into the .* GB .* that need .* GB"):
+        random_mdp(np.random.default_rng(0), states=states, actions=actions)
+    with pytest.raises(ValueError, match=r"height, width: expected sizes that fit into the .* GB .* that need .* GB"):
+        grid_world(np.random.default_rng(0), height=states, width=actions)
+
+
+def test_integers_of_numpy_are_integers():
+    assert random_mdp(np.random.default_rng(0), states=np.int64(3), actions=np.int8(2)).reward.shape == (3, 2)

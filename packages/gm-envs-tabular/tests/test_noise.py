@@ -44,3 +44,14 @@ def test_a_smaller_size_is_a_part_of_a_larger_one(size):
 
 def test_time_comes_first_in_memory():
     assert noise(0, 1).uniform("inner", 0).movedim((-1, -2), (0, 1)).is_contiguous()
+
+
+@pytest.mark.parametrize(("name", "value"), [("size", 0), ("horizon", 0), ("states", -1), ("size", True)])
+def test_sizes_that_are_none_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name}: expected an integer of at least 1, got {value}"):
+        CommonNoise([generator(0)], (2,), **({"size": 8, "horizon": 5, "states": 3} | {name: value}))
+
+
+def test_noise_is_of_at_least_one_problem():
+    with pytest.raises(ValueError, match="generators: expected at least one problem's, got none"):
+        noise()

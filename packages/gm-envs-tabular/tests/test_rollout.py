@@ -3,6 +3,8 @@ import inspect
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from gm_envs_tabular import random_mdp, rollout, successors, uniforms
@@ -182,8 +184,8 @@ def test_what_does_not_fit_is_refused():
     good, numbers = successors(transition), torch.zeros(2, 5, 6, dtype=F64)
     with pytest.raises(ValueError, match=r"uniform: expected batch axes \[2\] as the policy has, got \[3\]"):
         inspect.unwrap(rollout)(policy, good, torch.zeros(3, 5, 6, dtype=F64))  # without the test's shape checks
-    for start in (4, -1):
-        with pytest.raises(ValueError, match=f"start: expected a state from 0 to 3, got {start}"):
+    for start in (4, -1, True):
+        with pytest.raises(ValueError, match=f"start: expected an integer from 0 to 3, got {start}"):
             rollout(policy, good, numbers, start)
     with pytest.raises(ValueError, match="policy: expected rows that sum to 1, got sums up to 2"):
         rollout(2 * policy, good, numbers)
@@ -197,3 +199,74 @@ def test_what_does_not_fit_is_refused():
         successors(wrong)
     with pytest.raises(ValueError, match=r"transition: expected non-negative rows .* smallest entry of nan"):
         successors(transition * float("nan"))
+    with pytest.raises(ValueError, match=r"transition: expected shape \[..., state, action, state\], got \(3, 2, 4\)"):
+        inspect.unwrap(successors)(torch.full((3, 2, 4), 0.25))
+    with pytest.raises(ValueError, match=r"policy: expected \(4, 3\) states and actions .*, got \(1, 3\)"):
+        inspect.unwrap(rollout)(policy[:, :1], good, numbers)
+
+
+@given(
+    entry=st.sampled_from([-1e-12, -0.5, -torch.inf, torch.nan]),
+    where=st.tuples(st.integers(0, 3), st.integers(0, 2)),
+)
+def test_a_row_that_is_no_distribution_is_refused(entry, where):
+    """Its sum may be 1: what the others have too much of hides a negative number."""
+    policy, transition = tables(4, 3)
+    state, action = where
+    policy[state, action], policy[state, (action + 1) % 3] = entry, 0.0
+    policy[state, (action + 2) % 3] = 1.0 - entry
+    with pytest.raises(ValueError, match=r"policy: expected (probabilities of at least 0|rows that sum to 1)"):
+        rollout(policy, successors(transition), torch.zeros(5, 6, dtype=F64))
+
+
+@given(
+    number=st.sampled_from([torch.nan, torch.inf, -torch.inf, -1e-300, 1.0, 7.0]),
+    n=st.integers(0, 4),
+    t=st.integers(0, 5),
+)
+def test_a_number_that_is_not_uniform_is_refused(number, n, t):
+    """NaN would be the first outcome in every step, 1 the last."""
+    policy, transition = tables(4, 3)
+    numbers = torch.zeros(5, 6, dtype=F64)
+    numbers[n, t] = number
+    with pytest.raises(ValueError, match=r"uniform: expected numbers in \[0, 1\), got some from"):
+        rollout(policy, successors(transition), numbers)
+
+
+def test_a_masked_action_is_never_played():
+    """Logits of −∞ are probabilities of 0, also where the number drawn is almost 1."""
+    logits = torch.tensor([0.0, -torch.inf, 0.0, -torch.inf], dtype=F64).expand(3, 4)
+    _, transition = tables(3, 4)
+    numbers = torch.linspace(0, ALMOST_ONE, 600, dtype=F64).reshape(100, 6)
+    played = rollout(logits.softmax(-1), successors(transition), numbers).action.unique()
+    assert played.tolist() == [0, 2]
+
+
+def test_probabilities_that_require_a_gradient_are_taken_as_they_are():
+    policy, transition = tables(2, 4, 3)
+    numbers = uniforms(np.random.default_rng(0), (2,), 5, 6)
+    plain = rollout(policy, successors(transition), numbers)
+    learnt = rollout(policy.requires_grad_(), successors(transition.requires_grad_()), numbers)
+    assert torch.equal(plain.state, learnt.state)
+    assert torch.equal(plain.action, learnt.action)
+
+
+@pytest.mark.parametrize(("size", "horizon"), [(0, 3), (3, 0), (-1, 3), (True, 3), (3, True)])
+def test_sizes_that_are_none_are_refused(size, horizon):
+    with pytest.raises(ValueError, match=r"(size|horizon): expected an integer of at least 1, got "):
+        uniforms(np.random.default_rng(0), (), size, horizon)
+
+
+def test_integers_of_numpy_are_integers():
+    policy, transition = tables(4, 3)
+    numbers = uniforms(np.random.default_rng(0), (), np.int64(5), np.int32(6))
+    assert numbers.shape == (5, 6)
+    found = rollout(policy, successors(transition), numbers, np.int64(2))
+    assert torch.equal(found.state, rollout(policy, successors(transition), numbers, 2).state)
+
+
+def test_there_is_no_rollout_of_no_steps():
+    policy, transition = tables(4, 3)
+    for shape in ((0, 3), (3, 0)):
+        with pytest.raises(ValueError, match="uniform: expected at least one trajectory of one step, got shape"):
+            rollout(policy, successors(transition), torch.zeros(shape, dtype=F64))

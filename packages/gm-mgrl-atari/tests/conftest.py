@@ -1,6 +1,8 @@
+import functools
 import time
 from collections.abc import Callable
 
+import hypothesis
 import jaxtyping
 import numpy as np
 import pytest
@@ -13,11 +15,20 @@ F64 = torch.float64
 TINY = Network(actions=3, frames=2, size=6, layers=((3, 3, 2),), hidden=4, embedding=2)
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("any machine", deadline=None, max_examples=50)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
 def network() -> Network:
     return TINY
+
+
+@pytest.fixture
+def small_network(monkeypatch):
+    """Trainers get a network of the Atari shape that is a thousandth of the paper's, where its size says nothing."""
+    small = functools.partial(Network, layers=((4, 8, 8), (4, 4, 3)), hidden=8, embedding=2)
+    monkeypatch.setattr("gm_mgrl_atari.trainer.Network", small)
 
 
 @pytest.fixture(scope="session")

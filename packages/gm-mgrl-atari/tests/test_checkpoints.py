@@ -1,18 +1,25 @@
 """What a run leaves on disk, and what it makes of what it finds there."""
 
 import dataclasses
+import hashlib
+import io
 import math
+import os
+import zipfile
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
-from gm_mgrl_atari import CheckpointError, NotFiniteError, Trainer, Training, checkpoints
+from gm_mgrl_atari import AtariGames, CheckpointError, NotFiniteError, Trainer, Training, checkpoints
 
 TINY = Training(algorithm="a2c", envs=1, steps=2, updates=4)
 
 
 @pytest.fixture
-def trainer(which_side, tmp_path):
+def trainer(which_side, tmp_path, small_network):
     def make(*, game="", seed=0, device="cpu", warn=print, **changes):
         training = dataclasses.replace(TINY, **changes)
         games = which_side(training.envs)
@@ -35,6 +42,11 @@ def set_bias(change):
 
 
 CHANGES = {
+    "shape": set_bias(lambda bias: torch.zeros(7)),
+    "nan": lambda record: record["adam"]["first"]["policy.bias"].fill_(math.nan),
+    "the format before": lambda record: record.update(format="gm-mgrl-atari 3"),
+    "unfolding rows": lambda record: record.update(rows=[unfolding()]),
+    "unfolding settings": lambda record: record["settings"].update(inner_lr=unfolding()),
     "settings": lambda record: record["settings"].update(inner_lr=1.0),
     "game": lambda record: record.update(game="Pong"),
     "seed": lambda record: record.update(seed=1),
@@ -56,34 +68,87 @@ CHANGES = {
 }
 
 
+def content(path):
+    return torch.load(path, weights_only=True)
+
+
+def put(path, record):
+    """Writes a record as the package does, with a right checksum."""
+    path.write_bytes(checkpoints.sealed(record))
+
+
+def sealed(data):
+    return data + checkpoints.SEAL + hashlib.sha256(data).hexdigest().encode()
+
+
+def compressed(data):
+    """The same entries, deflated, with a right checksum."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as plain, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for entry in plain.infolist():
+            archive.writestr(entry.filename, plain.read(entry))
+    return sealed(packed.getvalue())
+
+
+def unfolding():
+    """A hundred bytes of pickle whose text would be 2⁶⁰ numbers long."""
+    rows = [0]
+    for _ in range(60):
+        rows = [rows, rows]
+    return rows
+
+
 def spoil(how, path):
-    record = torch.load(path, weights_only=True)
+    data = path.read_bytes()
     if how == "truncated":
-        path.write_bytes(path.read_bytes()[:-1000])
+        path.write_bytes(data[:-1000])
     elif how == "empty":
         path.write_bytes(b"")
+    elif how == "flipped":
+        middle = len(data) // 2
+        path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+    elif how == "without checksum":
+        path.write_bytes(data.rpartition(checkpoints.SEAL)[0])
+    elif how == "compressed":
+        path.write_bytes(compressed(data))
+    elif how == "large":
+        with path.open("ab") as file:
+            file.truncate(2**40)  # a hole: it takes no room on the disk
+    elif how == "pipe":
+        path.unlink()
+        os.mkfifo(path)
+    elif how == "device":
+        path.unlink()
+        path.symlink_to("/dev/zero")
+    elif how == "renamed":
+        put(path, content(path) | {"updates": 2, "rows": []} | {"adam": content(path)["adam"] | {"step": 2}})
     elif how == "malicious":
-        torch.save(record | {"rows": Malicious()}, path)
+        put(path, content(path) | {"rows": Malicious()})
     elif how == "foreign":
-        torch.save({"state_dict": {}}, path)
-    elif how == "shape":
-        record["params"]["policy.bias"] = torch.zeros(7)
-        torch.save(record, path)
-    elif how == "nan":
-        record["adam"]["first"]["policy.bias"][0] = math.nan
-        torch.save(record, path)
+        put(path, {"state_dict": {}})
     else:
+        record = content(path)
         CHANGES[how](record)
-        torch.save(record, path)
+        put(path, record)
 
 
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("truncated", "expected a complete checkpoint, got RuntimeError"),
-        ("empty", "expected a complete checkpoint, got EOFError"),
+        ("truncated", "expected a complete checkpoint, got one that ends without a checksum"),
+        ("empty", "expected a complete checkpoint, got one that ends without a checksum"),
+        ("without checksum", "expected a complete checkpoint, got one that ends without a checksum"),
+        ("flipped", "expected a complete checkpoint, got one that is not what its checksum says"),
+        ("compressed", "expected a checkpoint that is not compressed, got one that unpacks to "),
+        ("large", "expected a checkpoint of at most "),
+        ("pipe", "expected a complete checkpoint, got no file"),
+        ("device", "expected a complete checkpoint, got no file"),
+        ("renamed", "updates: expected 4, as its name says, got 2"),
+        ("the format before", "expected format 'gm-mgrl-atari 4', got 'gm-mgrl-atari 3'"),
+        ("unfolding rows", "rows: expected numbers for updates, env_steps, "),
+        ("unfolding settings", "settings inner_lr: expected 0.0007, got [[[[[["),
         ("malicious", "expected tensors and numbers only, got"),
-        ("foreign", "expected format 'gm-mgrl-atari 3', got None"),
+        ("foreign", "expected format 'gm-mgrl-atari 4', got None"),
         ("shape", "params policy.bias: expected torch.float32 of shape (3,), got torch.float32 of shape (7,)"),
         ("nan", "adam first policy.bias: expected finite numbers, got NaN or infinity"),
         ("settings", "settings inner_lr: expected 0.0007, got 1.0"),
@@ -129,12 +194,101 @@ def test_a_bad_checkpoint_is_refused_and_the_one_before_used(trainer, tmp_path, 
     assert capsys.readouterr().out.count("must never") == 0
 
 
+@pytest.fixture
+def good(trainer, tmp_path):
+    """The bytes of a whole checkpoint, and the run that it is of."""
+    run = trainer()
+    run.step()
+    run.save()
+    return checkpoints.file_of(tmp_path, 1).read_bytes(), run
+
+
+@given(data=st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_changed_in_a_file_is_seen(good, data):
+    """A flipped bit, a cut, a byte more or less, or a part written over, anywhere: refused in a line."""
+    whole, run = good
+    at = data.draw(st.integers(0, len(whole) - 1), "at")
+    new = data.draw(st.one_of(st.integers(0, 7).map(lambda bit: bytes([whole[at] ^ 1 << bit])), st.binary(max_size=50)))
+    end = data.draw(st.sampled_from([at, at + 1, at + len(new), len(whole)]))
+    spoilt = whole[:at] + new + whole[end:]
+    path = checkpoints.file_of(run.folder, 1)
+    path.write_bytes(spoilt)
+    assume(spoilt != whole)
+    with pytest.raises(CheckpointError, match=r"\A.*expected a complete checkpoint, got one that.*\Z"):
+        checkpoints.load(path, run._form(), run._restored)
+
+
+@given(
+    size=st.integers(10**6, 10**15), packed=st.sampled_from([zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_would_unpack_to_more_than_the_file_is_not_unpacked(good, size, packed):
+    """An archive says how large its entries are; the checksum of this one is right."""
+    _, run = good
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", packed) as file:
+        file.writestr("archive/data.pkl", b"x" * 1000)
+        file.infolist()[0].file_size = size
+    path = checkpoints.file_of(run.folder, 1)
+    path.write_bytes(sealed(archive.getvalue()))
+    with pytest.raises(CheckpointError, match=f"not compressed, got one that unpacks to {size} bytes"):
+        checkpoints.load(path, run._form(), run._restored)
+
+
+def test_a_copy_of_other_updates_is_not_taken_for_them(trainer, tmp_path):
+    trainer().run(keep_at=(2, 3))
+    (tmp_path / "point-000000002.pt").write_bytes((tmp_path / "point-000000003.pt").read_bytes())
+    again = trainer()
+    assert again.kept(3).updates == 3
+    with pytest.raises(CheckpointError, match="updates: expected 2, as its name says, got 3"):
+        again.kept(2)
+
+
+def test_a_checkpoint_of_other_seeds_of_the_game_is_another_runs(tmp_path, small_network):
+    def run(seed):
+        training = dataclasses.replace(TINY, updates=1)
+        return Trainer(training, [AtariGames("Pong", 1, seed, threads=1)], folder=tmp_path, warn=lambda _: None)
+
+    run(3).save()
+    assert run(3).record()["game_seed"] == 3
+    with pytest.raises(CheckpointError, match="game_seed: expected 4, got 3"):
+        run(4)
+
+
+def test_what_is_not_a_checkpoint_of_ours_is_left_alone(trainer, tmp_path):
+    """Files of other names, and the targets of links, stay as they are; nothing waits for a pipe."""
+    others = ["notes.tmp", "checkpoint-best.pt", "checkpoint-000000009 (copy).pt"]
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    (tmp_path / "log.csv").symlink_to(outside)
+    trainer().run()
+    assert {(tmp_path / name).read_text() for name in (*others, "outside")} == {"mine"}
+    (tmp_path / "log.csv").unlink()
+    os.mkfifo(tmp_path / "log.csv")
+    trainer().run()
+    assert (tmp_path / "log.csv").read_text().startswith("updates,")
+
+
+def test_settings_from_numpy_go_on_like_others(trainer):
+    """A checkpoint can't hold NumPy's scalars, which the settings make plain ones."""
+    plain = Training()
+    for name, value in {"envs": np.int64(1), "inner_lr": np.float32(0.5), "conditioned": np.False_}.items():
+        object.__setattr__(plain, name, value)  # in tests every annotation is enforced
+    plain.__post_init__()
+    assert (plain.envs, plain.inner_lr, plain.conditioned) == (1, 0.5, False)
+    assert {type(value) for value in dataclasses.asdict(plain).values()} == {str, type(None), int, float, bool}
+    trainer(seed=np.int64(3)).run()
+    assert trainer(seed=3).progress.updates == 4
+
+
 def test_a_checkpoint_of_parameters_that_require_gradients_is_one_without(trainer, tmp_path):
     trainer().run()
     newest = tmp_path / "checkpoint-000000004.pt"
-    record = torch.load(newest, weights_only=True)
-    record["params"] = {name: torch.nn.Parameter(value) for name, value in record["params"].items()}
-    torch.save(record, newest)
+    record = content(newest)
+    put(newest, record | {"params": {name: torch.nn.Parameter(value) for name, value in record["params"].items()}})
     assert not any(value.requires_grad for value in trainer().progress.point.params.values())
 
 
@@ -180,8 +334,7 @@ def test_on_another_kind_of_device_the_random_stream_is_new(trainer, tmp_path):
     first.step()
     first.save()
     newest = tmp_path / "checkpoint-000000001.pt"
-    record = torch.load(newest, weights_only=True)
-    torch.save(record | {"device": "cuda", "generator": torch.zeros(16, dtype=torch.uint8)}, newest)
+    put(newest, content(newest) | {"device": "cuda", "generator": torch.zeros(16, dtype=torch.uint8)})
     second, third = trainer(), trainer()
     assert second.progress.updates == 1
     states = [one._generator.get_state() for one in (second, third)]
@@ -267,7 +420,7 @@ def test_an_update_that_gives_nan_names_the_parameters(trainer, tmp_path, algori
     first = trainer(algorithm=algorithm)
     object.__setattr__(first.training, "adam_eps", 1e-50)
     first.learner = first.training.learner(first.network)
-    with pytest.raises(NotFiniteError, match=r"got NaN or infinity in .*conv0.weight"):
+    with pytest.raises(NotFiniteError, match=r"got NaN or infinity in .*conv1.weight"):
         first.run(log_every=1)
     assert first.progress.updates == 0
     assert list(tmp_path.glob("*.pt")) == []

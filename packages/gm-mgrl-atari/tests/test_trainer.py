@@ -1,14 +1,17 @@
 import csv
 import dataclasses
+import functools
 import gc
 import math
-import time
+import re
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gm_mgrl_atari import NAMES, AtariGames, Learner, NotFiniteError, Trainer, Training
+from gm_mgrl_atari import NAMES, AtariGames, Laps, Learner, Network, NotFiniteError, Trainer, Training
 
 SMALL = Training(algorithm="a2c", envs=2, steps=3, updates=6)
 
@@ -23,7 +26,7 @@ def same(first, second):
 
 
 @pytest.fixture
-def trainer(which_side):
+def trainer(which_side, small_network):
     def make(folder=None, *, seed=0, warn=print, **changes):
         training = dataclasses.replace(SMALL, **changes)
         return Trainer(training, [which_side(training.envs)], seed=seed, folder=folder, warn=warn)
@@ -32,12 +35,13 @@ def trainer(which_side):
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "updates", "settings"),
-    [("a2c", 80, {}), ("mgrl-lvc", 84, {"schedule": "online", "inner_steps": 2})],
+    ("algorithm", "settings"), [("a2c", {}), ("mgrl-lvc", {"schedule": "online", "inner_steps": 2})]
 )
-def test_it_learns_a_task_of_pictures(which_side, algorithm, updates, settings):
-    """Chance pays 2.7 a game, the best policy 8."""
-    training = Training(algorithm=algorithm, envs=8, updates=updates, **settings)
+def test_it_learns_a_task_of_pictures(which_side, monkeypatch, algorithm, settings):
+    """Chance pays 2.7 a game, the best policy 8; a network of a tenth of the paper's learns it in seconds."""
+    network = functools.partial(Network, layers=((16, 8, 4), (16, 4, 2)), hidden=64)
+    monkeypatch.setattr("gm_mgrl_atari.trainer.Network", network)
+    training = Training(algorithm=algorithm, envs=8, updates=48, inner_lr=5e-3, **settings)
     rows = Trainer(training, [which_side(8)]).run(log_every=12)
     assert rows[0]["episode_return"] < 4
     assert rows[-1]["episode_return"] > 6
@@ -75,7 +79,7 @@ def test_the_online_schedule_ends_on_the_last_update(trainer):
 
 
 def test_no_graph_is_kept(trainer):
-    """As many tensors after the seventh window as after the third, so that memory doesn't grow."""
+    """As many tensors after the sixth window as after the third, so that memory doesn't grow."""
 
     def tensors():
         gc.collect()
@@ -83,10 +87,11 @@ def test_no_graph_is_kept(trainer):
 
     meta = trainer(algorithm="mgrl-lvc")
     counts = []
-    for _ in range(6):
+    for window in range(6):
         meta.step()
-        counts.append(tensors())
-    assert counts[2] == counts[-1]
+        if window in (2, 5):  # counting takes longer than a step
+            counts.append(tensors())
+    assert counts[0] == counts[1]
     assert not any(value.requires_grad for value in meta.progress.point.optimiser.second.values())
     assert not meta.progress.logits.requires_grad
 
@@ -106,14 +111,18 @@ def test_the_log(trainer, tmp_path):
 
 
 @pytest.mark.parametrize("algorithm", ["a2c", "mgrl-lvc"])
-def test_the_parts_of_the_time_are_the_whole(which_side, tmp_path, algorithm):
-    slow = Trainer(dataclasses.replace(SMALL, algorithm=algorithm), [which_side(2, delay=0.01)], folder=tmp_path)
-    start = time.perf_counter()
+def test_the_parts_of_the_time_are_the_whole(which_side, small_network, tmp_path, monkeypatch, algorithm):
+    """From the only start of the stopwatch to its last lap nothing is lost, however slow the machine is."""
+    started = []
+    start = Laps.start
+    monkeypatch.setattr(Laps, "start", lambda self: (start(self), started.append(self._last)))
+    slow = Trainer(dataclasses.replace(SMALL, algorithm=algorithm), [which_side(2, delay=0.002)], folder=tmp_path)
     slow.run(log_every=1)
     seconds = slow.lap.seconds
-    assert sum(seconds.values()) == pytest.approx(time.perf_counter() - start, rel=0.2)
+    (began,) = started
+    assert sum(seconds.values()) == pytest.approx(slow.lap._last - began, abs=1e-6)
     windows = 4 if algorithm == "mgrl-lvc" else 1
-    assert seconds["emulation"] > 0.01 * SMALL.steps * SMALL.updates * windows
+    assert seconds["emulation"] > 0.002 * SMALL.steps * SMALL.updates * windows
     assert (seconds["outer loss and meta-gradient"] > 0) == (algorithm == "mgrl-lvc")
     assert all(seconds[part] > 0 for part in set(seconds) - {"outer loss and meta-gradient"})
 
@@ -198,6 +207,7 @@ def test_checkpoints_by_the_clock_and_copies_for_good(trainer, tmp_path):
         ({"adam_eps": 1e-37}, "adam_eps: expected a finite number above 0, also in float32, got 1e-37"),
         ({"inner_lr": 1e39}, "inner_lr: expected a finite number above 0, also in float32, got 1e\\+39"),
         ({"meta_lr": 1e39}, "meta_lr: expected a finite number of at least 0, also in float32, got 1e\\+39"),
+        ({"envs": True}, "envs: expected an integer of at least 1, got True"),
         ({"estimator": "dice"}, "expected an estimator that uses advantages"),
     ],
 )
@@ -206,12 +216,67 @@ def test_settings_that_make_no_sense(settings, message):
         dataclasses.replace(SMALL, **settings).check()
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("updates", 2.5, "updates: expected an integer of at least 1, got 2.5"),
+        ("schedule", "onlin", "schedule: expected one of discard, online, got 'onlin'"),
+        ("conditioned", 1, "conditioned: expected one of True, False, got 1"),
+        ("inner_lr", "x", "inner_lr: expected a finite number above 0, also in float32, got x"),
+        ("meta_lr", True, "meta_lr: expected a finite number of at least 0, also in float32, got True"),
+    ],
+)
+def test_settings_of_another_type(name, value, message):
+    """In tests every annotation is enforced; elsewhere `check` alone stands between a slip and another run."""
+    settings = dataclasses.replace(SMALL)
+    object.__setattr__(settings, name, value)
+    with pytest.raises(ValueError, match=message):
+        settings.check()
+
+
+@given(envs=st.integers(10**6, 10**30), steps=st.integers(1, 10**6), inner_steps=st.integers(1, 10**12))
+def test_memory_is_asked_for_before_it_is_taken(which_side, envs, steps, inner_steps):
+    """The games say how many they are, and have none of it."""
+    games = which_side(1)
+    games.envs = envs
+    settings = dataclasses.replace(SMALL, algorithm="mgrl", envs=envs, steps=steps, inner_steps=inner_steps)
+    needed = envs * (2e6 + 350_000 * steps * (inner_steps + 1)) / 1e9
+    with pytest.raises(
+        ValueError, match=r"envs: expected at most \d+ environments, which fit into the [\d.]+ GB"
+    ) as caught:
+        Trainer(settings, [games])
+    assert float(re.findall(r"which need ([\d.]+) GB", str(caught.value))[0]) == pytest.approx(
+        needed, rel=1e-9, abs=0.06
+    )
+
+
+def test_the_log_and_checkpoints_are_of_whole_numbers_and_seconds(trainer):
+    for log_every in (0, True):
+        with pytest.raises(ValueError, match=f"log_every: expected an integer of at least 1, got {log_every}"):
+            trainer().run(log_every=log_every)
+    with pytest.raises(ValueError, match="checkpoint_seconds: expected a number of at least 0, got nan"):
+        trainer().run(checkpoint_seconds=math.nan)  # none would ever be written
+
+
+@pytest.mark.parametrize("seed", [True, 2**64, -(2**63) - 1])
+def test_seeds_are_integers_of_64_bits(trainer, seed):
+    with pytest.raises(ValueError, match=f"seed: expected an integer from -9223372036854775808 to .*, got {seed}"):
+        trainer(seed=seed)
+
+
+def test_groups_of_two_games_are_refused(which_side):
+    first, second = which_side(1), which_side(1)
+    second.actions = 4
+    with pytest.raises(ValueError, match="groups: expected one game, got , 3 actions and , 4 actions"):
+        Trainer(SMALL, [first, second])
+
+
 def test_the_number_of_environments_must_be_the_settings(which_side):
     with pytest.raises(ValueError, match="groups: expected 2 environments in all, got 3"):
         Trainer(SMALL, [which_side(3)])
 
 
-def test_a_short_run_on_a_game(tmp_path):
+def test_a_short_run_on_a_game(small_network):
     training = Training(envs=4, updates=3, estimator="loaded_dice")
     trainer = Trainer(training, [AtariGames("Asteroids", 2, 0, threads=1), AtariGames("Asteroids", 2, 2, threads=1)])
     rows = trainer.run(log_every=1)

@@ -8,11 +8,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from gm_envs_ipd.checks import integer
 
 Payoffs = tuple[tuple[float, ...], ...]
 """A table of 2×2 numbers, row by row."""
@@ -35,15 +37,14 @@ class MatrixGame:
     cooperative: int
 
     def __init__(
-        self, name: str, payoffs: Iterable[Any], actions: tuple[str, str] = ("0", "1"), cooperative: int = 1
+        self, name: str, payoffs: Iterable[Any], actions: tuple[str, str] = ("0", "1"), cooperative: SupportsIndex = 1
     ) -> None:
         tables: Any = _plain(payoffs)
         if _shape(tables) != (2, 2, 2):
             raise ValueError(f"payoffs: expected two tables of 2×2 numbers, got {payoffs!r}")
         if not all(math.isfinite(entry) for table in tables for row in table for entry in row):
             raise ValueError(f"payoffs: expected finite numbers, got {payoffs!r}")
-        if cooperative not in (0, 1):
-            raise ValueError(f"cooperative: expected action 0 or 1, got {cooperative!r}")
+        cooperative = integer("cooperative", cooperative, 0, 1)
         for field, value in (("name", name), ("payoffs", tables), ("actions", actions), ("cooperative", cooperative)):
             object.__setattr__(self, field, value)  # frozen
 
@@ -51,10 +52,13 @@ class MatrixGame:
         self, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
     ) -> Float[Tensor, "player=2 action_1=2 action_2=2"]:
         """The payoffs as a tensor indexed `[player, a¹, a²]`."""
-        return torch.tensor(self.payoffs, dtype=dtype, device=device)
+        payoffs = torch.tensor(self.payoffs, dtype=dtype, device=device)
+        if not bool(payoffs.isfinite().all()):
+            raise ValueError(f"payoffs: expected numbers that are finite in {dtype}, got {self.payoffs}")
+        return payoffs
 
 
-def game_from_payoffs(payoffs: Sequence[float], name: str = "custom", cooperative: int = 1) -> MatrixGame:
+def game_from_payoffs(payoffs: Sequence[float], name: str = "custom", cooperative: SupportsIndex = 1) -> MatrixGame:
     """A game from eight numbers, as a command line gives them: R¹ row by row, then R² row by row."""
     if len(payoffs) != 8:
         raise ValueError(f"payoffs: expected 8 numbers, R¹ and R² row by row, got {len(payoffs)}")
@@ -73,7 +77,12 @@ def _plain(nested: object) -> object:
     nested = nested.tolist() if hasattr(nested, "tolist") else nested
     if isinstance(nested, tuple | list):
         return tuple(_plain(item) for item in nested)
-    return float(nested) if isinstance(nested, Real) and not isinstance(nested, bool) else nested
+    if not isinstance(nested, Real) or isinstance(nested, bool):
+        return nested
+    try:
+        return float(nested)
+    except OverflowError:  # an integer beyond the floats
+        return math.inf
 
 
 def _shape(nested: object) -> tuple[int, ...]:

@@ -1,11 +1,12 @@
 """The iterated game as a PettingZoo environment; needs the extra `gm-envs-ipd[pettingzoo]`."""
 
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from gymnasium.spaces import Discrete
 from pettingzoo import ParallelEnv
 
+from gm_envs_ipd.checks import integer
 from gm_envs_ipd.games import GAMES, MatrixGame
 from gm_envs_ipd.views import START, STATES, SWAP
 
@@ -13,16 +14,18 @@ from gm_envs_ipd.views import START, STATES, SWAP
 class IteratedGameEnv(ParallelEnv):  # type: ignore[misc]
     """Two agents play a 2×2 game for a number of rounds; each observes its state, numbered as in `views.STATES`.
 
-    After `horizon` rounds both agents are truncated.
+    After `horizon` rounds both agents are truncated. There is nothing to show: the one render mode is None.
     """
 
     metadata = {"name": "iterated_matrix_game_v0", "render_modes": []}  # noqa: RUF012 - PettingZoo's own type
     render_mode = None
 
-    def __init__(self, game: MatrixGame = GAMES["ipd"], horizon: int = 100) -> None:
-        if isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1:
-            raise ValueError(f"horizon: expected a positive integer, got {horizon!r}")
-        self.game, self.horizon = game, horizon
+    def __init__(self, game: MatrixGame = GAMES["ipd"], horizon: SupportsIndex = 100, render_mode: None = None) -> None:
+        if not isinstance(game, MatrixGame):
+            raise ValueError(f"game: expected a MatrixGame, such as GAMES['ipd'], got {game!r}")
+        if render_mode is not None:
+            raise ValueError(f"render_mode: expected None, the only one that there is, got {render_mode!r}")
+        self.game, self.horizon = game, integer("horizon", horizon)
         self.possible_agents = ["player_1", "player_2"]
         self.agents: list[str] = []
         self._spaces = {agent: (Discrete(len(STATES)), Discrete(2)) for agent in self.possible_agents}
@@ -48,12 +51,9 @@ class IteratedGameEnv(ParallelEnv):  # type: ignore[misc]
 
     def step(self, actions: dict[str, Any]) -> tuple[dict[str, Any], ...]:
         """Plays a round, with the action 0 or 1 of each agent."""
-        for agent in self.agents:
-            if not self.action_space(agent).contains(actions.get(agent)):
-                raise ValueError(f"{agent}: expected action 0 or 1, got {actions.get(agent)!r}")
         if not self.agents:
             return {}, {}, {}, {}, {}
-        own, other = (int(actions[agent]) for agent in self.possible_agents)
+        own, other = (integer(f"action of {agent}", actions.get(agent), 0, 1) for agent in self.possible_agents)
         self._round += 1
         over = self._round == self.horizon
         agents = list(self.agents)

@@ -1,12 +1,13 @@
 """A ring of past trajectories with the behaviour policies' log-probabilities: plain tensors, ready to be saved."""
 
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import torch
 from jaxtyping import Float, Int, Integer, UInt8
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from gm_envs_ipd.checks import integer
 from gm_envs_ipd.views import actions, other_view, states
 
 
@@ -52,14 +53,13 @@ class ReplayRing:
 
     def __init__(
         self,
-        capacity: int,
+        capacity: SupportsIndex,
         batch: tuple[int, ...],
-        horizon: int,
+        horizon: SupportsIndex,
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
     ) -> None:
-        if capacity < 1 or horizon < 1:
-            raise ValueError(f"capacity, horizon: expected at least 1, got {capacity} and {horizon}")
+        capacity, horizon = integer("capacity", capacity), integer("horizon", horizon)
         # time and trajectory first, as rollouts are stored, so that adding copies whole rows
         self._outcome = torch.zeros(horizon, *batch, capacity, dtype=torch.uint8, device=device)
         self._behaviour = torch.zeros(*batch, capacity, 2, 5, 2, dtype=dtype, device=device)
@@ -89,8 +89,10 @@ class ReplayRing:
             raise ValueError(f"params: expected shape {(*batch, 2, 5)}, got {tuple(params.shape)}")
         if bool(params.isnan().any()):
             raise ValueError("params: expected log-odds, got NaN")
-        table = log_policy(params).to(self._behaviour).unsqueeze(-4)
+        table = log_policy(params.detach()).to(self._behaviour).unsqueeze(-4)
         rows = outcome.movedim(-1, 0)
+        if size and (most := int(rows.max())) > 3:
+            raise ValueError(f"outcome: expected joint outcomes 0 to 3, got {most}")
         done = 0
         while done < size:  # once, or twice where it wraps around
             first = (self._position + done) % self.capacity
@@ -104,14 +106,15 @@ class ReplayRing:
         self._position = (self._position + size) % self.capacity
         self._filled = min(self.capacity, self._filled + size)
 
-    def replay(self, max_age: int | None = None) -> Replayed:
+    def replay(self, max_age: SupportsIndex | None = None) -> Replayed:
         """The trajectories of an age up to `max_age`, in the order of their places: views, if none is left out."""
-        if not self._filled or (max_age is not None and max_age < 0):
-            raise ValueError(f"expected a ring that is not empty and max_age ≥ 0, got {self._filled} and {max_age}")
+        if not self._filled:
+            raise ValueError("expected a ring that is not empty, got an empty one")
+        most = None if max_age is None else integer("max_age", max_age, 0)
         age = self._additions - 1 - self._born[: self._filled]
         outcome, behaviour = self._outcome[..., : self._filled], self._behaviour[..., : self._filled, :, :, :]
-        if max_age is not None and bool((age > max_age).any()):
-            kept = (age <= max_age).nonzero().squeeze(-1)
+        if most is not None and bool((age > most).any()):
+            kept = (age <= most).nonzero().squeeze(-1)
             outcome, behaviour, age = outcome[..., kept], behaviour[..., kept, :, :, :], age[kept]
         return Replayed(outcome.movedim(0, -1), behaviour, age)
 
@@ -121,12 +124,25 @@ class ReplayRing:
         return {**tensors, "additions": self._additions, "position": self._position, "filled": self._filled}
 
     def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
-        """Takes over the state of a ring of the same size."""
+        """Takes over the state of a ring of the same size, all of it or, if it can be no ring's, nothing."""
+        if missing := self.state_dict().keys() - state.keys():
+            raise ValueError(f"state: expected {', '.join(sorted(missing))}, got none")
         for name in ("outcome", "behaviour", "born"):
             mine, saved = getattr(self, f"_{name}"), state[name]
-            if not isinstance(saved, Tensor) or saved.shape != mine.shape:
-                got = tuple(saved.shape) if isinstance(saved, Tensor) else type(saved).__name__
-                raise ValueError(f"{name}: expected shape {tuple(mine.shape)}, got {got}")
-            mine.copy_(saved)
-        for name in ("additions", "position", "filled"):
-            setattr(self, f"_{name}", int(state[name]))
+            if not isinstance(saved, Tensor) or (saved.shape, saved.dtype) != (mine.shape, mine.dtype):
+                got = f"{saved.dtype} of {tuple(saved.shape)}" if isinstance(saved, Tensor) else type(saved).__name__
+                raise ValueError(f"{name}: expected {mine.dtype} of shape {tuple(mine.shape)}, got {got}")
+        additions = integer("additions", state["additions"], 0)
+        position = integer("position", state["position"], 0, self.capacity - 1)
+        filled = integer("filled", state["filled"], 0, self.capacity)
+        for name, expected, least, most in (
+            ("outcome", "joint outcomes 0 to 3", 0, 3),
+            ("behaviour", "log-probabilities", -torch.inf, 0),
+            ("born", f"numbers of one of {additions} additions", 0, max(additions - 1, 0)),
+        ):
+            saved = torch.as_tensor(state[name])
+            if not bool(((saved >= least) & (saved <= most)).all()):  # NaN is neither
+                raise ValueError(f"{name}: expected {expected}, got others")
+        for name in ("outcome", "behaviour", "born"):
+            getattr(self, f"_{name}").copy_(torch.as_tensor(state[name]).detach())
+        self._additions, self._position, self._filled = additions, position, filled

@@ -11,13 +11,14 @@ bits: with a, b the last actions, x_ab the next one,
     x = x₀₀ ⊕ b (x₀₀ ⊕ x₀₁) ⊕ a (x₀₀ ⊕ b (x₀₀ ⊕ x₀₁) ⊕ x₁₀ ⊕ b (x₁₀ ⊕ x₁₁)).
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int16, UInt8
 from torch import Tensor
 
+from gm_envs_ipd.checks import integer
 from gm_envs_ipd.views import joint_view, other_view
 
 _LEVELS = 1 << 15
@@ -31,12 +32,11 @@ class Draws(NamedTuple):
 
 
 def draws(
-    rng: np.random.Generator, batch: tuple[int, ...], size: int, horizon: int, device: torch.device | str = "cpu"
-) -> Draws:
+    rng: np.random.Generator, batch: tuple[int, ...], size: SupportsIndex, horizon: SupportsIndex,
+    device: torch.device | str = "cpu",
+) -> Draws:  # fmt: skip
     """The random numbers of `rollout`, of `size` trajectories of `horizon` rounds; the same on every device."""
-    if size < 1 or horizon < 1:
-        raise ValueError(f"size, horizon: expected at least 1, got {size} and {horizon}")
-    shape = (horizon, 2, *batch, size)
+    shape = (integer("horizon", horizon), 2, *batch, integer("size", size))
     words = rng.integers(0, 1 << 64, size=-(-int(np.prod(shape)) // 4), dtype=np.uint64).view(np.int16)
     words &= _LEVELS - 1
     key = words[: int(np.prod(shape))].reshape(shape)
@@ -48,18 +48,23 @@ def rollout(params: Float[Tensor, "*batch 2 5"], numbers: Draws) -> UInt8[Tensor
 
         aⁱ_t ~ Bernoulli(1 − σ(θⁱ[sⁱ_t])),   s_0 = start,   s_{t+1} = (own, other) actions of round t
 
-    θ¹ and θ² are log-odds of action 0, each in the player's own states.
+    θ¹ and θ² are log-odds of action 0, each in the player's own states, ±∞ where an action is never played.
     """
     batch = tuple(params.shape[:-2])
+    if params.shape[-2:] != (2, 5):
+        raise ValueError(f"params: expected two players' five log-odds, got shape {tuple(params.shape)}")
     if tuple(numbers.key.shape[2:-1]) != batch:
         raise ValueError(
             f"draws: expected batch axes {batch} as the parameters have, got {tuple(numbers.key.shape[2:-1])}"
         )
     if bool(params.isnan().any()):
         raise ValueError("params: expected log-odds, got NaN")
+    least, most = numbers.remainder.aminmax()
+    if not bool((least >= 0) & (most < 1) & (numbers.key.amin() >= 0)):
+        raise ValueError("draws: expected leading bits of at least 0 and remainders in [0, 1), got others or NaN")
     # [state, player, *batch], states by player 2's action first, so that those for a = 0 and a = 1 lie together;
     # contiguous, since what is made from it inherits its strides
-    by_player_2 = other_view(joint_view(params.double().sigmoid()))
+    by_player_2 = other_view(joint_view(params.detach().double().sigmoid()))
     probability = by_player_2.movedim((-1, -2), (0, 1)).contiguous()
     # u ≥ p  ⟺  k + v ≥ 2¹⁵ p  ⟺  k > ⌈2¹⁵ p − v⌉ − 1
     bound = ((_LEVELS * probability - numbers.remainder.unsqueeze(1)).ceil() - 1).to(torch.int16).unsqueeze(-1)

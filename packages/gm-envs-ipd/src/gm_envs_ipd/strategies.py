@@ -1,12 +1,13 @@
 """Known memory-one strategies and the values of any two of them against each other, in closed form."""
 
 import math
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gm_envs_ipd.checks import integer
 from gm_envs_ipd.games import MatrixGame
 from gm_envs_ipd.views import START, SWAP
 
@@ -43,6 +44,8 @@ def strategy_logits(
 
     The game decides which action cooperates.
     """
+    if not sharpness >= 0:  # NaN, too
+        raise ValueError(f"sharpness: expected a number of at least 0, got {sharpness}")
     return torch.tensor(
         [sharpness if a == 0 else -sharpness for a in _choices(strategy, game.cooperative)], dtype=dtype
     )
@@ -63,7 +66,7 @@ def path(game: MatrixGame, first: Strategy, second: Strategy) -> tuple[list[int]
 
 
 def strategy_values(
-    game: MatrixGame, first: Strategy, second: Strategy, *, discount: float, horizon: int | None = None
+    game: MatrixGame, first: Strategy, second: Strategy, *, discount: float, horizon: SupportsIndex | None = None
 ) -> tuple[float, float]:
     """The discounted values of two strategies against each other: a path of k rounds, then a cycle of p for ever.
 
@@ -71,12 +74,13 @@ def strategy_values(
 
     Without a horizon T the game goes on for ever, with γ below one.
     """
-    if horizon is not None and (isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1):
-        raise ValueError(f"horizon: expected a positive integer or None, got {horizon!r}")
-    if not 0 <= discount <= 1 or (horizon is None and discount == 1):
+    rounds = None if horizon is None else integer("horizon", horizon)
+    if not 0 <= discount <= 1 or (rounds is None and discount == 1):
         raise ValueError(f"discount: expected 0 ≤ γ ≤ 1, and γ < 1 for the infinite horizon, got {discount}")
     before, cycle = path(game, first, second)
-    value_1, value_2 = (_path_value(before, cycle, sum(table, ()), discount, horizon) for table in game.payoffs)
+    value_1, value_2 = (_path_value(before, cycle, sum(table, ()), discount, rounds) for table in game.payoffs)
+    if not math.isfinite(value_1) or not math.isfinite(value_2):
+        raise ValueError(f"payoffs: expected numbers whose values are finite, got {game.payoffs}")
     return value_1, value_2
 
 
@@ -86,14 +90,17 @@ def _path_value(
     if horizon is not None:
         before, rest = before[:horizon], max(0, horizon - len(before))
         rounds, partial = divmod(rest, len(cycle))
-        repeats = (
-            float(rounds) if discount == 1 else (1 - discount ** (len(cycle) * rounds)) / (1 - discount ** len(cycle))
-        )
+        repeats = float(rounds) if discount == 1 else _lost(discount, len(cycle) * rounds) / _lost(discount, len(cycle))
         tail = discount ** (len(cycle) * rounds) * _discounted(cycle[:partial], reward, discount)
     else:
-        repeats, tail = 1 / (1 - discount ** len(cycle)), 0.0
+        repeats, tail = 1 / _lost(discount, len(cycle)), 0.0
     after = _discounted(cycle, reward, discount) * repeats + tail
     return _discounted(before, reward, discount) + discount ** len(before) * after
+
+
+def _lost(discount: float, rounds: int) -> float:
+    """1 − γⁿ without cancellation where γ is close to 1."""
+    return -math.expm1(rounds * math.log(discount)) if discount else float(rounds > 0)
 
 
 def _discounted(outcomes: list[int], reward: tuple[float, ...], discount: float) -> float:

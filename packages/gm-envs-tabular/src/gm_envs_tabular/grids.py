@@ -1,8 +1,11 @@
 """Small grid worlds as tabular MDPs."""
 
+from typing import SupportsIndex
+
 import numpy as np
 import torch
 
+from gm_envs_tabular.checks import integer, require_memory
 from gm_envs_tabular.mdps import MDP
 
 ACTIONS = 4
@@ -12,8 +15,8 @@ _MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))
 def grid_world(
     rng: np.random.Generator,
     *,
-    height: int = 4,
-    width: int = 4,
+    height: SupportsIndex = 4,
+    width: SupportsIndex = 4,
     objects: tuple[float, ...] = (1.0, -1.0),
     terminal: tuple[bool, ...] = (True, True),
     walls: float = 0.0,
@@ -42,9 +45,9 @@ def grid_world(
         An `MDP` of float64 tensors with height · width + 1 states: the start is 0, the last one absorbs and its reward
         is zero. Walls, and cells that only they could lead to, keep a state that is never visited.
     """
+    height, width = integer("height", height), integer("width", width)
     cells = height * width
-    if height < 1 or width < 1:
-        raise ValueError(f"height, width: expected at least 1, got {height} and {width}")
+    require_memory("height, width", 3 * ACTIONS * (cells + 1) ** 2)
     if len(terminal) != len(objects):
         raise ValueError(f"terminal: expected one for each of {len(objects)} objects, got {len(terminal)}")
     for name, value in (("walls", walls), ("slip", slip)):
@@ -72,7 +75,10 @@ def grid_world(
     transition = (1 - slip) * chosen + slip * chosen.mean(1, keepdims=True)
     worth = np.zeros(cells + 1)
     worth[1 : 1 + len(objects)] = objects
-    reward = step_reward + transition @ worth
+    with np.errstate(over="ignore", invalid="ignore"):  # told below
+        reward = step_reward + transition @ worth
+    if not np.isfinite(reward).all():
+        raise ValueError(f"objects, step_reward: expected finite rewards, got {objects} and {step_reward}")
     ends = 1 + np.flatnonzero(terminal)
     transition[..., end] += transition[..., ends].sum(-1)
     transition[..., ends] = 0

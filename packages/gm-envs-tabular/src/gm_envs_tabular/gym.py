@@ -1,11 +1,14 @@
 """A tabular MDP as a Gymnasium environment."""
 
-from typing import Any
+from typing import Any, SupportsIndex
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Discrete
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from gm_envs_tabular.checks import integer
 
 
 class TabularEnv(gymnasium.Env[np.int64, np.int64]):
@@ -21,25 +24,31 @@ class TabularEnv(gymnasium.Env[np.int64, np.int64]):
         reward: r(s, a), array or CPU tensor of shape `[state, action]`.
         start_state: the state after `reset()`.
         horizon: T, steps per episode.
+        render_mode: None, the only one: there is nothing to show.
     """
 
-    def __init__(self, transition: ArrayLike, reward: ArrayLike, start_state: int = 0, horizon: int = 20) -> None:
-        self._cdf = _row_cdf(np.asarray(transition, dtype=np.float64))
-        self._reward = np.asarray(reward, dtype=np.float64).copy()
+    metadata = {"render_modes": []}  # noqa: RUF012 - Gymnasium's own type
+
+    def __init__(
+        self, transition: ArrayLike | Tensor, reward: ArrayLike | Tensor, start_state: SupportsIndex = 0,
+        horizon: SupportsIndex = 20, render_mode: None = None,
+    ) -> None:  # fmt: skip
+        if render_mode is not None:
+            raise ValueError(f"render_mode: expected None, the only one that there is, got {render_mode!r}")
+        self._cdf = _row_cdf(_table(transition))
+        self._reward = _table(reward).copy()
         states, actions, _ = self._cdf.shape
         if self._reward.shape != (states, actions) or not np.isfinite(self._reward).all():
             raise ValueError(
                 f"reward: expected finite numbers of shape {(states, actions)} as the transitions have, "
                 f"got shape {self._reward.shape}, {np.count_nonzero(~np.isfinite(self._reward))} not finite"
             )
-        if horizon < 1:
-            raise ValueError(f"horizon: expected at least 1 step, got {horizon!r}")
         self.observation_space = Discrete(states)
         self.action_space = Discrete(actions)
-        self.start_state = self._checked_state(start_state)
-        self.horizon = horizon
+        self.start_state = integer("state", start_state, 0, states - 1)
+        self.horizon = integer("horizon", horizon)
         self._state = self.start_state
-        self._time = horizon  # no episode runs before the first reset
+        self._time = self.horizon  # no episode runs before the first reset
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -47,29 +56,29 @@ class TabularEnv(gymnasium.Env[np.int64, np.int64]):
         """Starts an episode, in state s instead of the start state with the options `{"state": s}`."""
         super().reset(seed=seed)
         chosen = dict(options or {})
-        self._state = self._checked_state(chosen.pop("state", self.start_state))
+        self._state = integer("state", chosen.pop("state", self.start_state), 0, self._cdf.shape[0] - 1)
         if chosen:
             raise ValueError(f"options: expected at most 'state', got {sorted(options or {})}")
         self._time = 0
         return np.int64(self._state), {}
 
-    def step(self, action: np.int64 | int) -> tuple[np.int64, float, bool, bool, dict[str, Any]]:
+    def step(self, action: SupportsIndex) -> tuple[np.int64, float, bool, bool, dict[str, Any]]:
         """Takes one action."""
         if self._time >= self.horizon:
             raise gymnasium.error.ResetNeeded("step: expected a running episode, got none; call reset() first")
-        if not self.action_space.contains(action):
-            last = self._cdf.shape[1] - 1
-            raise gymnasium.error.InvalidAction(f"action: expected an integer from 0 to {last}, got {action!r}")
-        reward = float(self._reward[self._state, action])
-        cdf = self._cdf[self._state, action]
+        try:
+            chosen = integer("action", action, 0, self._cdf.shape[1] - 1)
+        except ValueError as error:
+            raise gymnasium.error.InvalidAction(str(error)) from None
+        reward = float(self._reward[self._state, chosen])
+        cdf = self._cdf[self._state, chosen]
         self._state = int(np.searchsorted(cdf, self.np_random.random(), side="right"))
         self._time += 1
         return np.int64(self._state), reward, False, self._time == self.horizon, {}
 
-    def _checked_state(self, state: int) -> int:
-        if not self.observation_space.contains(state):
-            raise ValueError(f"state: expected an integer from 0 to {self._cdf.shape[0] - 1}, got {state!r}")
-        return int(state)
+
+def _table(given: ArrayLike | Tensor) -> NDArray[np.float64]:
+    return np.asarray(given.detach() if isinstance(given, Tensor) else given, dtype=np.float64)
 
 
 def _row_cdf(transition: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,12 +1,14 @@
 """Random tabular MDPs."""
 
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
+
+from gm_envs_tabular.checks import integer, require_memory
 
 
 class MDP(NamedTuple):
@@ -28,19 +30,24 @@ def sparse_dirichlet(rng: np.random.Generator, concentration: float, shape: tupl
         raise ValueError(f"concentration: expected a positive finite number, got {concentration!r}")
     if not shape or min(shape) < 1:
         raise ValueError(f"shape: expected sizes of at least 1, got {shape}")
+    concentration = min(concentration, 1e300)  # beyond it c log x overflows, and rows are uniform to the last digit
     scaled = concentration * np.log(rng.gamma(concentration + 1, size=shape)) + np.log1p(-rng.random(shape))  # c log x
     with np.errstate(over="ignore"):  # a quotient of −∞ is a probability of zero
         x = np.exp((scaled - scaled.max(axis=-1, keepdims=True)) / concentration)
     return np.asarray(x / x.sum(axis=-1, keepdims=True))
 
 
-def random_mdp(rng: np.random.Generator, *, states: int = 20, actions: int = 5, concentration: float = 0.001) -> MDP:
+def random_mdp(
+    rng: np.random.Generator, *, states: SupportsIndex = 20, actions: SupportsIndex = 5, concentration: float = 0.001
+) -> MDP:
     """A random MDP as in the paper's tabular experiments (Section 5.1, G.1.1): float64, on the CPU, without batch axes.
 
         p(· | s, a) ~ Dirichlet(c, …, c),   r(s, a) ~ U[0, 1]
 
     At the paper's concentration c = 0.001 most transitions are almost deterministic.
     """
+    states, actions = integer("states", states), integer("actions", actions)
+    require_memory("states, actions", 3 * states * actions * states)
     transition = sparse_dirichlet(rng, concentration, (states, actions, states))
     reward = rng.random((states, actions))
     return MDP(torch.from_numpy(transition), torch.from_numpy(reward))

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gm_envs_tabular.checks import integer
+
 
 @dataclass(frozen=True)
 class CommonNoise:
@@ -32,6 +34,12 @@ class CommonNoise:
     states: int
     device: torch.device | str = "cpu"
     _drawn: dict[tuple[str, int], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.generators:
+            raise ValueError("generators: expected at least one problem's, got none")
+        for name in ("size", "horizon", "states"):
+            object.__setattr__(self, name, integer(name, getattr(self, name)))
 
     def critic(self, role: str, step: int) -> Float[Tensor, "problem *batch state"]:
         """A standard normal number for each state, the error of a critic."""

@@ -8,12 +8,14 @@ over the outcomes that can occur at all. Because the numbers are an argument, tw
 common random numbers, and the first n of N trajectories are the same as n trajectories.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from gm_envs_tabular.checks import integer
 
 # below half of a uniform's resolution (2⁻⁵³) an outcome is never drawn, and its column is saved
 _NEVER = 2.0**-54
@@ -42,6 +44,8 @@ class Rollout(NamedTuple):
 
 def successors(transition: Float[Tensor, "*batch state action next_state"]) -> Successors:
     """The next states that a 53-bit uniform number can hit: what `rollout` needs of p(s′ | s, a)."""
+    if transition.ndim < 3 or transition.shape[-1] != transition.shape[-3] or 0 in transition.shape:
+        raise ValueError(f"transition: expected shape [..., state, action, state], got {tuple(transition.shape)}")
     sums = transition.sum(-1)
     if not bool((transition >= 0).all()) or not torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=1e-5):
         raise ValueError(
@@ -55,13 +59,15 @@ def successors(transition: Float[Tensor, "*batch state action next_state"]) -> S
 
 
 def uniforms(
-    rng: np.random.Generator, batch: tuple[int, ...], size: int, horizon: int, device: torch.device | str = "cpu"
-) -> Float[Tensor, "*batch trajectory time"]:
+    rng: np.random.Generator, batch: tuple[int, ...], size: SupportsIndex, horizon: SupportsIndex,
+    device: torch.device | str = "cpu",
+) -> Float[Tensor, "*batch trajectory time"]:  # fmt: skip
     """Uniform numbers for `rollout`, in [0, 1), the same on every device, stored time first as its loop reads them.
 
     They are drawn trajectory by trajectory: a larger `size` extends a smaller one.
     """
-    drawn = torch.from_numpy(rng.random((size, horizon, *batch))).to(device)
+    sizes = (integer("size", size), integer("horizon", horizon), *batch)
+    drawn = torch.from_numpy(rng.random(sizes)).to(device)
     return drawn.transpose(0, 1).contiguous().permute(*range(2, drawn.ndim), 1, 0)
 
 
@@ -69,27 +75,25 @@ def rollout(
     policy: Float[Tensor, "*batch state action"],
     next_states: Successors,
     uniform: Float[Tensor, "*batch trajectory time"],
-    start: int = 0,
+    start: SupportsIndex = 0,
 ) -> Rollout:
     """Trajectories of a policy.
 
         (a_t, s_{t+1}) ~ π(a | s_t) p(s′ | s_t, a),   s_0 = start,   t = 0 … T−1
 
     Args:
-        policy: π(a | s), rows sum to one.
+        policy: π(a | s), not negative, rows sum to one; trajectories carry no gradient to it.
         next_states: as from `successors`; its batch axes broadcast to the policy's.
         uniform: one number in [0, 1) for every step, as from `uniforms`.
         start: the first state s_0.
     """
     *batch, states, actions = policy.shape
-    *uniform_batch, size, horizon = uniform.shape
-    if list(uniform_batch) != batch:
-        raise ValueError(f"uniform: expected batch axes {batch} as the policy has, got {uniform_batch}")
-    if not 0 <= start < states:
-        raise ValueError(f"start: expected a state from 0 to {states - 1}, got {start}")
+    *_, size, horizon = uniform.shape
+    _require(policy, next_states, uniform)
+    start = integer("start", start, 0, states - 1)
     width = next_states.state.shape[-1]
     outcomes = actions * width
-    joint = (policy.unsqueeze(-1) * next_states.probability).reshape(*batch, states, outcomes)
+    joint = (policy.detach().unsqueeze(-1) * next_states.probability.detach()).reshape(*batch, states, outcomes)
     cdf = joint.cumsum(-1)
     total = cdf[..., -1:]
     if not bool((total - 1).abs().max() < 1e-5):
@@ -130,3 +134,19 @@ def rollout(
     chosen = action.index_select(0, (places[:horizon] & (row - 1)).reshape(-1)).reshape(horizon, -1)
     rows = (places >> levels).reshape(horizon + 1, size, problems).sub_(problem_row.reshape(-1).to(index))
     return Rollout(trajectory_axes(rows.reshape(horizon + 1, -1).to(torch.int64)), trajectory_axes(chosen))
+
+
+def _require(policy: Tensor, next_states: Successors, uniform: Tensor) -> None:
+    """Refuses what would give trajectories, but not those of a policy in these transitions."""
+    *batch, states, actions = policy.shape
+    if list(uniform.shape[:-2]) != batch:
+        raise ValueError(f"uniform: expected batch axes {batch} as the policy has, got {list(uniform.shape[:-2])}")
+    if 0 in uniform.shape:
+        raise ValueError(f"uniform: expected at least one trajectory of one step, got shape {tuple(uniform.shape)}")
+    least, most = uniform.movedim((-1, -2), (0, 1)).aminmax()  # in the order of memory
+    if not bool((least >= 0) & (most < 1)):
+        raise ValueError(f"uniform: expected numbers in [0, 1), got some from {least.item():.6g} to {most.item():.6g}")
+    if (there := tuple(next_states.state.shape[-3:-1])) != (states, actions):
+        raise ValueError(f"policy: expected {there} states and actions as the transitions have, got {states, actions}")
+    if bool((policy < 0).any()):
+        raise ValueError(f"policy: expected probabilities of at least 0, got {policy.min().item():.6g}")

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, SupportsIndex, runtime_checkable
 
 import ale_py
 import numpy as np
@@ -11,7 +11,10 @@ from ale_py.vector_env import AtariVectorEnv
 from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 
+from gm_mgrl_atari.checks import EMULATOR_BYTES, integer, require_memory
+
 PAPER_GAMES = ("Asteroids", "Qbert", "Tennis", "BeamRider", "Alien", "Assault", "DoubleDunk", "Seaquest")
+MOST_NOOPS = 10_000
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,25 @@ class Games(Protocol):
 
 
 def rom_name(game: str) -> str:
-    """ALE's name of a game: BeamRider, beam_rider and "Beam Rider" are all beam_rider."""
+    """ALE's name of a game: BeamRider, beam_rider, "Beam Rider" and ALE/BeamRider-v5 are all beam_rider.
+
+    Of Gymnasium's names, also as old as BeamRiderNoFrameskip-v4, the game is taken alone; its preprocessing is always
+    that of `AtariGames`. Raises `ValueError` for games that there aren't, and for those of more than one player, which
+    ALE can't run: it would end the process.
+    """
     known = set(roms.get_all_rom_ids())
-    asked = re.sub(r"[ _-]", "", game.lower())
-    listed = {name.replace("_", ""): name for name in known}.get(asked)
-    if listed is None:
+    named = re.fullmatch(r"(?:ALE/)?(.*?)(?:(?:NoFrameskip|Deterministic)?-v[0-9]+)?", str(game), re.IGNORECASE)
+    asked = re.sub(r"[ _-]", "", named[1].lower()) if named else ""
+    rom = {name.replace("_", ""): name for name in known}.get(asked)
+    if rom is None:
         raise ValueError(f"expected {', '.join(PAPER_GAMES)} or another of ALE's {len(known)} games, got {game!r}")
-    return listed
+    try:
+        path = roms.get_rom_path(rom)
+    except OSError as error:
+        raise ValueError(f"expected ALE's file of {game!r}, got {type(error).__name__}: {error}") from error
+    if path is None or ale_py.ALEInterface.isSupportedROM(str(path)) is None:
+        raise ValueError(f"expected a game for one player, such as {', '.join(PAPER_GAMES[:3])}, got {game!r}")
+    return rom
 
 
 def game_name(game: str) -> str:
@@ -74,11 +89,18 @@ class AtariGames:
 
     Up to 30 no-ops and a fire at the start, each action repeated for 4 frames, maximum of the last two, 84 × 84 grey,
     4 frames stacked, no sticky actions. For learning an episode ends with a life and a reward is its sign; the game
-    goes on until it is over, and its true return is reported then. Seeds count up from the first
-    environment's; 0 threads are as many as there are cores.
+    goes on until it is over, and its true return is reported then. Seeds count up from the first environment's, from 0
+    to 2³¹ − 1, since ALE draws its own instead of one below 0; 0 threads are as many as there are cores.
     """
 
-    def __init__(self, game: str, envs: int, seed: int, threads: int = 0, noops: int = 30) -> None:
+    def __init__(
+        self, game: str, envs: SupportsIndex, seed: SupportsIndex, threads: SupportsIndex = 0,
+        noops: SupportsIndex = 30,
+    ) -> None:  # fmt: skip
+        envs = integer("envs", envs)
+        require_memory(envs, EMULATOR_BYTES)
+        seed, threads = integer("seed", seed, 0, 2**31 - envs), integer("threads", threads, 0)
+        noops = integer("noops", noops, 0, MOST_NOOPS)
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self._env = AtariVectorEnv(
             rom_name(game),
@@ -91,7 +113,7 @@ class AtariGames:
             reward_clipping=False,
             max_num_frames_per_episode=108_000,
         )
-        self.game, self._seed = game_name(game), seed
+        self.game, self.seed = game_name(game), seed
         self.envs, self.actions = envs, len(self._env.ale.get_action_set())
         self._ended = np.zeros(envs, dtype=bool)
         self._frame = np.zeros(envs, dtype=np.int64)
@@ -101,7 +123,7 @@ class AtariGames:
     def reset(self) -> UInt8[ndarray, "env frames side side"]:
         """Starts every game anew, with the seeds of the beginning."""
         observation: ndarray
-        observation, info = self._env.reset(seed=self._seed)
+        observation, info = self._env.reset(seed=self.seed)
         self._frame = info["episode_frame_number"].astype(np.int64)
         self._ended[:], self._return[:], self._length[:] = False, 0, 0
         return observation

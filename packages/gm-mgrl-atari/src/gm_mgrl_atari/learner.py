@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 import torch
@@ -14,6 +14,7 @@ from gm_estimators import Estimator, EstimatorError, meta_gradient
 from gm_estimators.optimisers import AdamState, Update, adam, global_norm, linear_decay
 from gm_estimators.parameters import Params as AnyParams
 from gm_estimators.parameters import as_dict, detached, gradient
+from gm_mgrl_atari.checks import EMULATOR_BYTES, STEP_BYTES, integer
 from gm_mgrl_atari.network import Network, Params
 from gm_mgrl_atari.objectives import (
     Batch,
@@ -36,6 +37,7 @@ FLOAT32 = torch.finfo(torch.float32)
 LEAST = FLOAT32.tiny / 0.03
 """Adam multiplies ε by √(1 − 0.999ⁱ) ≥ 0.03: below this it is no float32 number any more, and a step is 0 / 0."""
 OUTER = fixed_coefficients()
+SCHEDULES = ("discard", "online")
 
 
 class NotFiniteError(ArithmeticError):
@@ -183,18 +185,28 @@ class Training:
     conditioned: bool = True
     """Whether the critic is told γ, in A2C as well."""
 
+    def __post_init__(self) -> None:
+        # NumPy's scalars as plain ones, which a checkpoint can hold
+        for given in fields(self):
+            if hasattr(value := getattr(self, given.name), "item"):
+                object.__setattr__(self, given.name, value.item())
+
+    def bytes_per_env(self) -> int:
+        """The memory that an environment takes: its emulator and its part of all batches of an update."""
+        batches = 1 if self.algorithm == "a2c" else self.inner_steps + 1
+        return EMULATOR_BYTES + STEP_BYTES * self.steps * batches
+
     def check(self) -> None:
         """Refuses settings that make no sense, with a `ValueError`."""
-        if self.algorithm not in ALGORITHMS:
-            raise ValueError(f"algorithm: expected one of {', '.join(ALGORITHMS)}, got {self.algorithm!r}")
+        for name, known in (("algorithm", tuple(ALGORITHMS)), ("schedule", SCHEDULES), ("conditioned", (True, False))):
+            if (got := getattr(self, name)) not in known or type(got) is not type(known[0]):
+                raise ValueError(f"{name}: expected one of {', '.join(map(str, known))}, got {got!r}")
         for name in ("inner_steps", "updates", "envs", "steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected an integer of at least 1, got {getattr(self, name)}")
+            integer(name, getattr(self, name))
         for name in ("inner_lr", "max_grad_norm", "adam_eps"):
-            if not LEAST <= getattr(self, name) <= FLOAT32.max:
-                got = getattr(self, name)
+            if not (_number(got := getattr(self, name)) and LEAST <= got <= FLOAT32.max):
                 raise ValueError(f"{name}: expected a finite number above 0, also in float32, got {got}")
-        if not 0 <= self.meta_lr <= FLOAT32.max:
+        if not (_number(self.meta_lr) and 0 <= self.meta_lr <= FLOAT32.max):
             raise ValueError(f"meta_lr: expected a finite number of at least 0, also in float32, got {self.meta_lr}")
         if self.estimator is not None:
             try:
@@ -226,3 +238,7 @@ def require_finite(values: dict[str, Tensor], gradients: Params | None = None, p
 
 def _named(parts: Terms) -> dict[str, Tensor]:
     return {f"{name} term": value.detach() for name, value in parts._asdict().items()}
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import SupportsIndex
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gm_mgrl_atari.checks import integer
 from gm_mgrl_atari.games import Games, Step
 from gm_mgrl_atari.learner import Laps, NotFiniteError
 from gm_mgrl_atari.network import Activations, Network, Params
@@ -21,11 +23,11 @@ class Collector:
     """
 
     def __init__(
-        self, groups: Sequence[Games], network: Network, steps: int, generator: torch.Generator,
+        self, groups: Sequence[Games], network: Network, steps: SupportsIndex, generator: torch.Generator,
         device: torch.device | str = "cpu", memory_format: torch.memory_format = torch.channels_last,
         lap: Laps | None = None, keep_activations: bool = True,
     ) -> None:  # fmt: skip
-        self._groups, self._network, self._steps = groups, network, steps
+        self._groups, self._network, self._steps = groups, network, integer("steps", steps)
         self._generator, self._device = generator, torch.device(device)
         self._lap = lap or Laps()
         self._keep_activations = keep_activations

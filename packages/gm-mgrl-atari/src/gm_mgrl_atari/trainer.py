@@ -2,12 +2,14 @@
 
 import csv
 import dataclasses
+import io
 import math
+import reprlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -15,7 +17,8 @@ from torch import Tensor
 
 from gm_estimators.optimisers import AdamState, adam, adam_state, constant
 from gm_mgrl_atari import checkpoints
-from gm_mgrl_atari.games import Games
+from gm_mgrl_atari.checks import integer, require_memory
+from gm_mgrl_atari.games import AtariGames, Games
 from gm_mgrl_atari.learner import Laps, NotFiniteError, Point, Training, require_finite
 from gm_mgrl_atari.network import Network, Params
 from gm_mgrl_atari.objectives import INITIAL_LOGITS, NAMES, Batch, Terms, coefficients
@@ -49,15 +52,22 @@ class Trainer:
     """
 
     def __init__(
-        self, training: Training, groups: Sequence[Games], *, seed: int = 0, device: torch.device | str = "cpu",
-        folder: Path | None = None, memory_format: torch.memory_format = torch.channels_last,
+        self, training: Training, groups: Sequence[Games], *, seed: SupportsIndex = 0,
+        device: torch.device | str = "cpu", folder: Path | None = None,
+        memory_format: torch.memory_format = torch.channels_last,
         warn: Callable[[str], None] = print, keep_activations: bool = True,
     ) -> None:  # fmt: skip
         training.check()
         if (envs := sum(group.envs for group in groups)) != training.envs:
             raise ValueError(f"groups: expected {training.envs} environments in all, got {envs}")
+        played = sorted({f"{getattr(group, 'game', '')}, {group.actions} actions" for group in groups})
+        if len(played) > 1:
+            raise ValueError(f"groups: expected one game, got {' and '.join(played)}")
+        require_memory(training.envs, training.bytes_per_env())
+        seed = integer("seed", seed, -(2**63), 2**64 - 1)
         self.training, self.folder, self._device, self._seed = training, folder, torch.device(device), seed
         self._game, self._warn = getattr(groups[0], "game", ""), warn
+        self._game_seed = groups[0].seed if isinstance(groups[0], AtariGames) else None
         self.network = Network(groups[0].actions, conditioned=training.conditioned)
         self.lap = Laps()
         self.learner = training.learner(self.network, self.lap)
@@ -83,9 +93,10 @@ class Trainer:
         assert isinstance(state, AdamState)
         return {
             "settings": dataclasses.asdict(self.training), "game": self._game, "seed": self._seed,
-            "params": now.point.params, "adam": dataclasses.asdict(state), "logits": now.logits,
-            "meta_adam": dataclasses.asdict(now.meta), "updates": now.updates, "emulated": now.emulated,
-            "device": self._device.type, "generator": self._generator.get_state(), "rows": list(now.rows),
+            "game_seed": self._game_seed, "params": now.point.params, "adam": dataclasses.asdict(state),
+            "logits": now.logits, "meta_adam": dataclasses.asdict(now.meta), "updates": now.updates,
+            "emulated": now.emulated, "device": self._device.type, "generator": self._generator.get_state(),
+            "rows": list(now.rows),
         }  # fmt: skip
 
     def _form(self) -> dict[str, Any]:
@@ -126,7 +137,8 @@ class Trainer:
         if self.folder is None:
             return
         record = self.record()
-        require_finite(dict(_tensors({name: record[name] for name in ("params", "adam", "logits", "meta_adam")})))
+        numbers = {name: record[name] for name in ("params", "adam", "logits", "meta_adam")}
+        require_finite(dict(checkpoints.tensors(numbers)))
         checkpoints.save(self.folder, record, updates, prefix=prefix)
 
     def _keep(self, at: int) -> None:
@@ -148,14 +160,17 @@ class Trainer:
             if self.folder is None:
                 raise checkpoints.CheckpointError(f"expected one of the updates kept, {sorted(self._kept)}, got {at}")
             path = checkpoints.file_of(self.folder, at, "point")
-            self._kept[at], _ = checkpoints.load(path, self._form(), self._restored)
+            self._kept[at], _ = checkpoints.load(path, self._form(), self._restored, self._kept_at_once - 1)
         return self._kept[at]
 
     def run(
-        self, *, log_every: int = 100, checkpoint_seconds: float = 600.0, keep_at: Sequence[int] = (),
+        self, *, log_every: SupportsIndex = 100, checkpoint_seconds: float = 600.0, keep_at: Sequence[int] = (),
         on_row: Callable[[Row], None] = lambda _row: None,
     ) -> list[Row]:  # fmt: skip
         """To the end or any interruption but `NotFiniteError`, then a checkpoint; those at `keep_at` updates stay."""
+        log_every = integer("log_every", log_every)
+        if not checkpoint_seconds >= 0:  # NaN, too
+            raise ValueError(f"checkpoint_seconds: expected a number of at least 0, got {checkpoint_seconds}")
         self._write_log()
         self.lap.start()
         saved = clock = time.perf_counter()
@@ -248,19 +263,16 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         rows = self.progress.rows if row is None else (row,)
         names = list(self.progress.rows[0]) if self.progress.rows else []
-        with (self.folder / "log.csv").open("w" if row is None else "a", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            if row is None or len(self.progress.rows) == 1:
-                table.writerows([names] if names else [])
-            table.writerows([list(r.values()) for r in rows])
-
-
-def _tensors(record: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    if isinstance(record, Tensor):
-        yield name, record
-    elif isinstance(record, dict):
-        for key, value in record.items():
-            yield from _tensors(value, f"{name} {key}".strip())
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        if row is None or len(self.progress.rows) == 1:
+            table.writerows([names] if names else [])
+        table.writerows([list(r.values()) for r in rows])
+        if row is None:
+            checkpoints.replace(self.folder / "log.csv", text.getvalue().encode())
+        else:
+            with (self.folder / "log.csv").open("a", newline="") as file:
+                file.write(text.getvalue())
 
 
 def _impossible(record: dict[str, Any], training: Training) -> str | None:
@@ -275,13 +287,13 @@ def _impossible(record: dict[str, Any], training: Training) -> str | None:
     ):
         if not holds:
             return f"{name}: expected {expected}, got {got}"
-    for name, second in _tensors({f"{key} second": record[key]["second"] for key in ("adam", "meta_adam")}):
+    for name, second in checkpoints.tensors({f"{key} second": record[key]["second"] for key in ("adam", "meta_adam")}):
         if bool((second < 0).any()):
             return f"{name}: expected numbers of at least 0 as second moments, got some below"
     before = 0
     for row in record["rows"]:
         if not isinstance(row, dict) or tuple(row) != COLUMNS or {*map(type, row.values())} - {int, float}:
-            return f"rows: expected numbers for {', '.join(COLUMNS)}, got {str(row)[:60]}"
+            return f"rows: expected numbers for {', '.join(COLUMNS)}, got {reprlib.repr(row)}"
         if not before < row["updates"] <= updates:
             return f"rows: expected growing numbers of updates up to {updates}, got {row['updates']} after {before}"
         before = row["updates"]
