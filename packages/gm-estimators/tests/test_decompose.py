@@ -41,7 +41,7 @@ def test_every_permutation_and_size_is_what_automatic_differentiation_gives(case
     for (name, permutation, size), estimate in found.items():
         sizes = Sizes.each(size) if isinstance(size, int) else size
         expected = toy.by_autograd(problem, load(name), permutation, sizes, **terms)
-        assert_close(estimate, expected, rtol=0, atol=1e-11, msg=f"{name} {permutation} {size}")
+        assert_close(estimate, expected, rtol=1e-11, atol=1e-11, msg=f"{name} {permutation} {size}")
     exact = toy.by_autograd(problem, load("ad"), "EEE", Sizes.each(1), **terms)
     assert_close(exact_meta_gradient(problem, **terms), exact, rtol=0, atol=1e-12)
 
@@ -76,14 +76,14 @@ def test_the_correction_is_that_of_every_inner_step(case, inner_steps, name):
         plain = decompose(problem, [replace(load(name), correction=0.0)], sizes=[size], **terms)
         for permutation in PERMUTATIONS:
             expected = toy.by_autograd(problem, load(name), permutation, size, **terms)
-            assert_close(found[name, permutation, size], expected, rtol=0, atol=1e-11, msg=permutation)
+            assert_close(found[name, permutation, size], expected, rtol=1e-11, atol=1e-11, msg=permutation)
             apart = (found[name, permutation, size] - plain[name, permutation, size]).abs().max()
             assert (apart > 1e-3) == (permutation[:2] == "SS")
 
 
 @pytest.mark.parametrize("kind", ["Toy", "Splitting"])
 @pytest.mark.parametrize(
-    ("blocks", "size"), [(2, 4), (3, Sizes(12, 6, 3)), (2, Sizes(2, 2, 4, shared=True))], ids=["each", "own", "shared"]
+    ("blocks", "size"), [(2, 4), (3, Sizes(12, 6, 3)), (2, Sizes(4, 4, 8, shared=True))], ids=["each", "own", "shared"]
 )
 def test_the_jackknife_takes_the_numbers_of_each_role_in_parts(kind, blocks, size):
     problem, sizes = getattr(toy, kind)("phi"), Sizes.each(size) if isinstance(size, int) else size
@@ -99,7 +99,7 @@ def test_the_jackknife_takes_the_numbers_of_each_role_in_parts(kind, blocks, siz
             numbers = [{role: by_role[role][i].parts[j] for role in ROLES} for j in range(len(parts))]
             values = [_of_part(problem, plain, permutation, each, sizes, terms) for each in numbers]
             expected = expected + weight * torch.stack(values).mean(0)
-        assert_close(estimate, expected, rtol=0, atol=1e-11, msg=permutation)
+        assert_close(estimate, expected, rtol=1e-11, atol=1e-11, msg=permutation)
 
 
 def _of_part(problem, estimator, permutation, numbers, sizes, terms):
