@@ -10,8 +10,8 @@ import torch
 from torch.testing import assert_close
 
 from gm_estimators import PERMUTATIONS, Sizes, decompose, exact_meta_gradient, load
-from gm_estimators.debias import Jackknife
-from gm_estimators.decomposition import ROLES, sampled_path
+from gm_estimators.debias import Jackknife, Levels
+from gm_estimators.decomposition import ROLES, ExactObjective, sampled_path
 
 F64 = torch.float64
 
@@ -109,6 +109,40 @@ def _of_part(problem, estimator, permutation, numbers, sizes, terms):
     shared = toy.Toy("phi")
     shared.numbers = lambda role, step: problem.numbers("inner" if role == "hessian" else role, step)
     return toy.by_autograd(shared, estimator, permutation, numbers, **terms)
+
+
+def test_a_level_takes_the_numbers_of_its_parts():
+    """Its first term has the smallest parts: what is drawn at θ⁰ is the whole sample all the same."""
+    problem, terms = toy.Toy("phi"), {"inner_steps": 2, **STEPS}
+    level = Levels(base=1).at(1)
+    estimator = replace(load("lvc"), name="level", debias=level)
+    found = decompose(problem, [estimator], permutations=["SSS", "ESE"], sizes=[2], **terms)
+    for permutation in ("SSS", "ESE"):
+        expected = 0
+        for weight, parts in level.terms(2):
+            values = [
+                toy.by_autograd(problem, load("lvc"), permutation, dict.fromkeys(ROLES, part), **terms)
+                for part in parts
+            ]
+            expected = expected + weight * torch.stack(values).mean(0)
+        assert_close(found["level", permutation, 2], expected, rtol=1e-11, atol=1e-11)
+    assert problem.draws[0] == (0, {"inner": 2, "hessian": 2})
+
+
+def test_an_exact_objective_is_what_is_known_of_its_policy():
+    matrix = torch.tensor([[2.0, 1.0], [0.5, -1.0]], dtype=F64)
+
+    class Known:
+        value, gradient = torch.tensor(2.0), torch.tensor([1.0, -1.0])
+
+        def hessian_vector_product(self, vector):
+            return vector @ matrix.T
+
+    found = ExactObjective(Known())
+    assert (found.value, found.gradient.tolist(), found.meta_gradient) == (2.0, [1.0, -1.0], None)
+    product, mixed = found.vjp(torch.eye(2, dtype=F64))
+    assert_close(product, matrix.T)
+    assert mixed is None
 
 
 def test_only_what_is_asked_for_is_drawn_and_once():
