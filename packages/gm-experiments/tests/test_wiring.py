@@ -68,13 +68,13 @@ class Reference:
             return False
         return True if self.tabular.critic == "all" and estimator.critic != "learnt" else estimator.critic
 
-    def sampled(self, role, estimator, size, phi, theta, step):
+    def sampled(self, role, estimator, rows, phi, theta, step):
         at = theta.detach()
         source = "inner" if role == "hessian" and self.tabular.samples == "shared" else role
         normal, uniform = self.numbers(source, step)
         shape = (*at.shape, self.tabular.states)
         found = envs.successors(self.mdp.transition.expand(shape))
-        state, action = envs.rollout(at.softmax(-1), found, uniform[..., :size, :])
+        state, action = envs.rollout(at.softmax(-1), found, uniform[..., rows, :])
         index = [axis[..., None, None] for axis in torch.meshgrid(*map(torch.arange, at.shape[:2]), indexing="ij")]
         detached = getattr(self.tabular, "intrinsic_critic", "") == "detached"
         judged = self.inside(role, phi.detach() if detached else phi)
@@ -93,13 +93,23 @@ class Reference:
         return mean_surrogate(estimator.surrogate, Trajectories(log_prob, reward, value, advantage, powers))
 
     def estimate(self, name, permutation, size):
-        estimator, steps = load(name), self.cell.inner_steps
+        estimator = load(name)
+        if estimator.debias is None:
+            return self.plain(estimator, permutation, slice(size))
+        total = 0
+        for weight, parts in estimator.debias.terms(size):
+            total = total + weight * torch.stack([self.plain(estimator, permutation, part) for part in parts]).mean(0)
+        return total
+
+    def plain(self, estimator, permutation, rows):
+        """The estimate from the trajectories of those numbers."""
+        steps = self.cell.inner_steps
 
         def objective(role, letter):
             def number(phi, theta, step):
                 if letter == "E":
                     return gm_exact.value(self.inside(role, phi), theta)
-                return self.sampled(role, estimator, size, phi, theta, step)
+                return self.sampled(role, estimator, rows, phi, theta, step)
 
             return number
 
@@ -137,6 +147,7 @@ MAML = {
     "shared": ({"samples": "shared"}, ("lvc",), ("SSS", "ESE"), (5,)),
     "all": ({"critic": "all", "critic_noise": 0.5}, ("dice", "lvc+learnt", "loaded_dice@0.5,0.3"), ("SSS",), (5,)),
     "none": ({"critic": "none"}, ("lvc",), ("SSS",), (5,)),
+    "jackknife": ({}, ("lvc+jackknife",), ("SSS",), (4,)),
 }
 
 
