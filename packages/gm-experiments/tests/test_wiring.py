@@ -25,6 +25,8 @@ from gm_experiments.lirpg.run import run_cell as lirpg_cell
 from gm_experiments.lirpg.settings import Lirpg
 from gm_experiments.maml.problem import exact_training
 from gm_experiments.maml.run import run_cell as maml_cell
+from gm_experiments.maml.settings import Settings as MamlSettings
+from gm_experiments.maml.settings import cells as maml_cells
 
 F64 = torch.float64
 ROLES = ("inner", "hessian", "outer")
@@ -203,3 +205,10 @@ def test_exact_training_ascends():
         return gm_exact.value(mdps.mdp, gm_exact.inner_path(mdps.mdp, params, inner_lr=0.8, inner_steps=2)[-1])
 
     assert (after(second) > after(first)).all()
+
+
+@pytest.mark.parametrize("mdps", [1, 5, 6, 12])
+def test_every_mdp_is_in_one_cell_for_each_k_and_alpha(mdps):
+    settings = MamlSettings(figure=("fig5",), mdps=mdps, inner_lrs=(1.0, 3.0), inner_steps=(1, 2))
+    found = [(cell.inner_steps, cell.inner_lr, mdp) for cell in maml_cells(settings) for mdp in cell.mdps]
+    assert sorted(found) == [(k, a, mdp) for k in (1, 2) for a in (1.0, 3.0) for mdp in range(mdps)]
