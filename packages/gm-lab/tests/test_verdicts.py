@@ -50,9 +50,9 @@ def test_what_could_not_be_told_is_not_counted_as_fulfilled():
 
 def test_units_are_in_ascending_order_each_with_the_mean_of_its_rows_and_nothing_else_counts():
     frame = pd.DataFrame({
-        "mdp": [3.0, 1.0, np.nan, 2.0, 1.0, 3.0, 2.0],
-        "kind": ["a", "a", "a", "a", "a", "b", "b"],
-        "error": [30.0, 10.0, 99.0, 20.0, 12.0, 5.0, 7.0],
+        "mdp": [3.0, 1.0, np.nan, 2.0, 1.0, 3.0, 2.0, np.nan],
+        "kind": ["a", "a", "a", "a", "a", "b", "b", "b"],
+        "error": [30.0, 10.0, 99.0, 20.0, 12.0, 5.0, 7.0, 99.0],
     })  # fmt: skip
     found = Units(frame, "mdp")
     assert dict(found("error", kind="a")) == {1.0: 11.0, 2.0: 20.0, 3.0: 30.0}
