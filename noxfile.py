@@ -13,6 +13,7 @@ IN_TWO = ("--numprocesses=2", "--dist=loadfile")
 WAITING = ("gm-experiments", "gm-lab")  # whose tests wait for processes of their own, as those of apps do
 PACKAGES = sorted(folder.parent.name for folder in Path("packages").glob("*/pyproject.toml"))
 LOCK = Path("requirements.lock")
+ALONE = ("-shellcheck=", "-pyflakes=")  # without the programs that some machines have for actionlint to call
 # --upgrade: what a clone without uv.lock resolves, whatever an older uv.lock here still prefers
 EXPORT = ["uv", "export", "--quiet", "--upgrade", "--format=requirements-txt", "--no-header", "--no-annotate"]
 EXPORT += ["--all-packages", "--all-groups", "--all-extras", "--no-emit-workspace"]
@@ -46,10 +47,11 @@ def pytest(session: nox.Session, folder: Path | str, *args: str) -> None:
 
 @nox.session(tags=["ci"])
 def lint(session: nox.Session) -> None:
-    """Ruff's rules and format, and whether requirements.lock has what the pyproject.toml files ask for, no more."""
+    """Ruff's rules and format, the workflow, and whether requirements.lock has what pyproject.toml files ask for."""
     sync(session, "--only-group", "lint")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("actionlint", *ALONE, *map(str, sorted(Path(".github/workflows").glob("*.yml"))))
     held = session.run(*HELD, external=True, silent=True, log=False) if LOCK.exists() else ""
     if not LOCK.exists() or pins(str(held)) != pins(LOCK.read_text()):
         session.error(f"{LOCK}: expected all that the pyproject.toml files ask for and no more: run `nox -s lock`")

@@ -77,8 +77,18 @@ def test_a_run_leaves_what_it_promises(app, tmp_path):
     assert {path.name for path in (run / "training").iterdir()} == {"Qbert-a2c-0", "Qbert-mgrl-0", "Qbert-mgrl-lvc-0"}
 
 
+PATIENT = """import runpy, sys
+from gm_lab.run import interruption
+interruption.GRACE_SECONDS = 3600.0
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs an app whose workers have all the time that they take for their checkpoints, however busy the machine is."""
+
+
 def started(run, *arguments):
-    command = [sys.executable, str(APP), "--run-dir", str(run), *SMALL, "--game", "Asteroids", *arguments]
+    program = [sys.executable, "-c", PATIENT, str(APP)]
+    command = [*program, "--run-dir", str(run), *SMALL, "--game", "Asteroids", *arguments]
     core = {max(os.sched_getaffinity(0))}
     return subprocess.Popen(
         command,

@@ -54,7 +54,7 @@ class Driver:
     def finished(self):
         return len(list((self.run / "cells").glob("[!.]*.json")))
 
-    def until(self, condition, seconds=40):
+    def until(self, condition, seconds=300):  # a guard, no measure: Ray is slow on a busy machine
         end = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, self.process.stderr.read()
@@ -63,7 +63,7 @@ class Driver:
 
     def end(self):
         """Exit status and the lines on stderr."""
-        error = self.process.communicate(timeout=90)[1]
+        error = self.process.communicate(timeout=300)[1]
         return self.process.returncode, error.splitlines()
 
 
@@ -128,15 +128,16 @@ def test_one_ctrl_c_finishes_what_is_in_flight(on_cluster, tmp_path):
     ("signals", "status"), [([signal.SIGTERM], 143), ([signal.SIGINT, signal.SIGINT], 130)], ids=["SIGTERM", "Ctrl-C"]
 )
 def test_sigterm_and_a_second_ctrl_c_stop_the_cells_which_write_checkpoints(on_cluster, tmp_path, signals, status):
-    driver = on_cluster(tmp_path / "run", "--cells", 3, "--seconds", 60, "--trace", tmp_path)
+    driver = on_cluster(tmp_path / "run", "--cells", 3, "--seconds", 3600, "--trace", tmp_path)
     begun, checkpoint = tmp_path / "begun", tmp_path / "checkpoint"
     driver.until(lambda: begun.exists() and len(begun.read_text().split()) == NODES)
-    start = time.monotonic()
-    for number in signals:
+    *before, last = signals
+    for number in before:
         driver.process.send_signal(number)
-        time.sleep(0.3)
+        heard = "ray_app: finishing the cells in flight; Ctrl-C again stops now\n"
+        assert heard in iter(driver.process.stderr.readline, "")
+    driver.process.send_signal(last)
     assert driver.end()[0] == status
-    assert time.monotonic() - start < 10
     assert sorted(checkpoint.read_text().split()) == ["0", "1", "2"]
 
 
@@ -254,9 +255,7 @@ def test_a_cluster_that_is_gone_is_named_and_the_run_goes_on_without_it(start, g
     )
     for number in head.stdout.split():
         os.kill(int(number), signal.SIGKILL)
-    begun = time.monotonic()
-    line = driver.process.stderr.readline()
-    assert time.monotonic() - begun < 20
+    line = driver.process.stderr.readline()  # long before Ray itself ends the program, which then says no such thing
     assert re.match(r"ray_app: warning: the cluster's first machine, .*, does not answer \(Connection refused\)", line)
     assert line.endswith("every finished cell is kept, the same --run-dir goes on\n")
     driver.process.kill()  # Ray does so after a minute

@@ -17,7 +17,6 @@ from gm_experiments.mgrl.settings import PAPER_GAMES
 from gm_experiments.reproduce import main, run
 from gm_experiments.reproduce.display import Display
 from gm_experiments.reproduce.settings import IPD, STAGES, TABULAR, Settings, Stage, arguments, stages
-from gm_lab.run import interruption
 
 APP = Path(__file__).parents[1] / "apps" / "reproduce.py"
 
@@ -108,26 +107,36 @@ TOY = Path(__file__).parents[1] / "packages" / "gm-lab" / "tests" / "toy.py"
 DRIVER = """import sys
 from gm_experiments.reproduce import main, settings
 from gm_lab.run import interruption
-settings.STAGES["ipd"] = (settings.Stage("toy", "toy", ("--workers", "2"), 1),)
-{extra}
+settings.STAGES["ipd"] = (settings.Stage("toy", "toy", ("--workers", "2"), 1, hours=24.0),)
+interruption.GRACE_SECONDS, interruption.HURRIED_GRACE_SECONDS = {graces}
 sys.exit(main())
 """
 
 
+HOURS = 3600.0
+"""A grace that no busy machine takes."""
+
+
 @pytest.fixture
 def begin(tmp_path):
-    """Starts reproduce with cells that take longer than a test may, and waits until two are being computed."""
+    """Starts reproduce with cells that do not end, and waits until two are being computed.
+
+    A cell that is told to stop says so, and writes its checkpoint when `let_go` says.
+    """
     started = []
 
-    def start(extra="", **variables):
-        (tmp_path / "driver.py").write_text(DRIVER.format(extra=extra))
+    def start(grace=HOURS, hurried_grace=HOURS, **variables):
+        (tmp_path / "driver.py").write_text(DRIVER.format(graces=(grace, hurried_grace)))
         # here, too, the workers are forked before any thread of ours starts
         app = TOY.read_text().replace('__name__ != "__main__" or ', "")
-        pause = 'time.sleep(float(os.environ.get("TOY_CHECKPOINT"'
+        pause = 'time.sleep(float(os.environ.get("TOY_CHECKPOINT", "0.5")))'
         assert pause in app
-        (tmp_path / "toy.py").write_text(app.replace(pause, f'Path(trace, "told").touch(); {pause}'))
+        told = """Path(trace, f"told {cell.mdp}").touch()
+            while not Path(trace, "go on").exists():
+                time.sleep(0.01)"""
+        (tmp_path / "toy.py").write_text(app.replace(pause, told))
         clean = {name: value for name, value in os.environ.items() if not name.startswith("TOY_")}
-        toy = {"TOY_SLEEP": "90", "TOY_TRACE": str(tmp_path)}
+        toy = {"TOY_SLEEP": "3600", "TOY_TRACE": str(tmp_path)}
         flags = ["--budget", "ipd", "--run-dir", str(tmp_path / "runs"), "--wandb", "disabled"]
         command = [sys.executable, str(tmp_path / "driver.py"), *flags]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=clean | toy | variables)
@@ -144,16 +153,33 @@ def begin(tmp_path):
         os.kill(pid, signal.SIGKILL)
 
 
+def told(folder):
+    return len(list(folder.glob("told *")))
+
+
+def let_go(folder):
+    (folder / "go on").touch()
+
+
 def checkpoints(folder):
     return len(list(folder.glob("checkpoint *")))
 
 
+def said(process, text):
+    """Reads what it says up to that."""
+    return any(text in line for line in iter(process.stderr.readline, ""))
+
+
 LAST = "reproduce: interrupted, every finished cell is kept; the same command goes on"
+KEEPING = "toy: stopping, what is in flight is kept as checkpoints; Ctrl-C again stops without them"
 
 
 def test_sigterm_reaches_the_app_as_such(begin, tmp_path):
-    process = begin(TOY_CHECKPOINT="2")
+    process = begin(HOURS, 0.0)
     process.send_signal(signal.SIGTERM)
+    wait_until(lambda: told(tmp_path) == 2)
+    assert process.poll() is None
+    let_go(tmp_path)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143
     assert checkpoints(tmp_path) == 2
@@ -164,12 +190,12 @@ def test_sigterm_reaches_the_app_as_such(begin, tmp_path):
 
 
 def test_the_first_ctrl_c_waits_for_the_cells_and_says_so_the_second_keeps_checkpoints(begin, tmp_path):
-    process = begin(TOY_CHECKPOINT="0")
+    process = begin(0.0, HOURS)
     process.send_signal(signal.SIGINT)
-    said = iter(process.stderr.readline, "")
-    assert "toy: finishing the cells in flight; Ctrl-C again stops now\n" in said  # reads up to there
+    assert said(process, "toy: finishing the cells in flight; Ctrl-C again stops now\n")
     assert process.poll() is None
-    assert checkpoints(tmp_path) == 0
+    assert told(tmp_path) == 0
+    let_go(tmp_path)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -180,19 +206,19 @@ def test_the_first_ctrl_c_waits_for_the_cells_and_says_so_the_second_keeps_check
 
 
 def test_the_first_ctrl_c_keeps_the_checkpoints_of_trainers(begin, tmp_path):
-    process = begin(TOY_CHECKPOINT="2", TOY_RESUMABLE="1")
+    process = begin(HOURS, 0.0, TOY_RESUMABLE="1")
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    assert said(process, KEEPING)
+    wait_until(lambda: told(tmp_path) == 2)
+    assert process.poll() is None
+    let_go(tmp_path)
+    process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "toy: stopping, what is in flight is kept as checkpoints; Ctrl-C again stops without them" in err
     assert checkpoints(tmp_path) == 2
 
 
-SHORT = "interruption.GRACE_SECONDS = 0.5"
-
-
 def test_an_app_that_does_not_listen_is_killed_when_its_time_is_up(begin, tmp_path):
-    process = begin(SHORT, TOY_STUBBORN="1")
+    process = begin(0.5, HOURS, TOY_STUBBORN="1")
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143
@@ -200,25 +226,26 @@ def test_an_app_that_does_not_listen_is_killed_when_its_time_is_up(begin, tmp_pa
     assert processes(tmp_path) == []
 
 
-def test_a_third_ctrl_c_does_not_wait(begin, tmp_path):
-    process = begin(TOY_STUBBORN="1", TOY_RESUMABLE="1")
-    start = time.monotonic()
-    for _ in range(3):
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
-    process.communicate(timeout=60)
+def test_ctrl_c_once_more_does_not_wait_for_checkpoints(begin, tmp_path):
+    process = begin(HOURS, HOURS, TOY_STUBBORN="1", TOY_RESUMABLE="1")
+    process.send_signal(signal.SIGINT)
+    assert said(process, KEEPING)
+
+    def ended():
+        process.send_signal(signal.SIGINT)  # it may not have heard the last one before it was done with the first
+        return process.poll() is not None
+
+    wait_until(ended)
     assert process.returncode == 130
-    assert time.monotonic() - start < interruption.GRACE_SECONDS
     wait_until(lambda: not processes(tmp_path))
 
 
-HOURS = 'settings.STAGES["ipd"] = (settings.Stage("toy", "toy", ("--workers", "2"), 1, hours=3 / 3600),)'
-
-
 def test_ctrl_c_leaves_an_app_whose_hours_are_over_the_time_for_its_checkpoints(begin, tmp_path):
-    process = begin(HOURS, TOY_CHECKPOINT="3", TOY_RESUMABLE="1")
-    wait_until((tmp_path / "told").exists)
+    process = begin(HOURS, 0.0, TOY_RESUMABLE="1")
+    process.send_signal(signal.SIGALRM)  # as its clock sends, when its hours are over
+    wait_until(lambda: told(tmp_path) == 2)
     process.send_signal(signal.SIGINT)
+    let_go(tmp_path)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert checkpoints(tmp_path) == 2
@@ -226,11 +253,22 @@ def test_ctrl_c_leaves_an_app_whose_hours_are_over_the_time_for_its_checkpoints(
 
 
 def test_hours_that_are_over_are_no_failure(begin, tmp_path):
-    process = begin(HOURS, TOY_CHECKPOINT="0.1", TOY_RESUMABLE="1")
+    process = begin(HOURS, 0.0, TOY_RESUMABLE="1")
+    let_go(tmp_path)
+    process.send_signal(signal.SIGALRM)
     process.communicate(timeout=60)
     assert process.returncode == 0
     assert checkpoints(tmp_path) == 2
     assert (tmp_path / "runs" / "report.html").exists()
+
+
+def test_a_stage_has_the_seconds_of_its_hours(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(gm_lab, "main", lambda _experiment, _flags, stop_after: asked.append(stop_after) or 0)
+    for hours in (None, 1.5):
+        stage = Stage("lirpg", "gm_experiments.lirpg", LIRPG, 1, TABULAR, hours=hours)
+        assert run.in_this_process(stage, Settings(run_dir=tmp_path)) == 0
+    assert asked == [None, 5400.0]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has died")

@@ -68,6 +68,25 @@ def test_the_ci_matrix_is_what_nox_lists():
     assert WORKFLOW["jobs"]["readme"]["steps"][-1]["run"] == ".ci/run"
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("", "", ""),
+        ("needs.matrix.outputs", "needs.matix.outputs", 'property "matix" is not defined'),
+        ("runs-on: ubuntu-latest", "runs-on: ubuntu-latst", 'label "ubuntu-latst" is unknown'),
+        ("needs: matrix", "needs: matrx", "matrx"),
+    ],
+)
+def test_actionlint_has_nothing_to_say_of_the_workflow_and_something_of_a_broken_one(tmp_path, right, wrong, message):
+    text = (ROOT / ".github/workflows/ci.yml").read_text()
+    assert right in text
+    (tmp_path / "ci.yml").write_text(text.replace(right, wrong, 1) if right else text)
+    program = Path(sys.executable).with_name("actionlint")
+    command = [str(program), "-shellcheck=", "-pyflakes=", str(tmp_path / "ci.yml")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, message in result.stdout) == (1 if message else 0, True), result.stdout
+
+
 def test_ci_pins_its_actions_by_major_version():
     uses = [step["uses"] for job in WORKFLOW["jobs"].values() for step in job["steps"] if "uses" in step]
     assert uses

@@ -12,6 +12,7 @@ from pathlib import Path
 import helper  # noqa: F401 - as an estimator of the user's is loaded while the settings are read
 
 import gm_lab
+from gm_lab.run import interruption
 
 
 @dataclass(frozen=True)
@@ -89,4 +90,6 @@ EXPERIMENT = gm_lab.Experiment(
 )
 
 if __name__ == "__main__":
+    # its cells have all the time that they take for their checkpoints, however busy the machine is
+    interruption.GRACE_SECONDS = interruption.HURRIED_GRACE_SECONDS = 3600.0
     sys.exit(gm_lab.main(EXPERIMENT))

@@ -51,7 +51,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment(**variables),
+            env=environment(**({"TOY_GRACE": 3600} | variables)),  # however busy the machine is
             start_new_session=True,
         )
 

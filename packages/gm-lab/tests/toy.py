@@ -51,6 +51,8 @@ def run_cell(cell, context):
         if trace:
             Path(trace, f"begun {cell.estimator} {cell.mdp}").touch()
         time.sleep(float(os.environ.get("TOY_SLEEP", "0")))
+        while cell.estimator == os.environ.get("TOY_HELD") and not Path(os.environ["TOY_UNTIL"]).exists():
+            time.sleep(0.01)
     except BaseException:
         # as a trainer writes its checkpoint, which takes a moment
         if trace:
