@@ -13,7 +13,7 @@ from typing import Any, Generic
 
 from gm_lab.experiment import CellT, Experiment
 from gm_lab.reporting import Report, reporter
-from gm_lab.run import provenance
+from gm_lab.run import provenance, resources
 from gm_lab.run.cells import cell_id
 from gm_lab.run.errors import BadInput, CellFailed, Interrupted
 from gm_lab.run.interruption import Interruption
@@ -113,6 +113,7 @@ def _run(
     # so that cells may keep checkpoints there, from wherever their workers were started
     settings = dataclasses.replace(settings, run_dir=path.absolute())
     with reporter(experiment, settings, path.absolute()) as report:
+        resources.require(experiment.need, settings, len(experiment.columns), say)
         cells = list(experiment.cells(settings))
         if not cells:
             raise BadInput("expected settings that leave at least one cell to compute, got none")

@@ -1,5 +1,6 @@
 """The flags, the figures and the cells of the frontier experiment."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from itertools import product
@@ -80,6 +81,32 @@ CURVES = tuple(
         ("frontier", "updates", METRICS[:4]), ("budgets", "sample_size", METRICS[:4]),
         ("training", "updates", METRICS[-1:]))
 )  # fmt: skip
+
+
+def need(settings: Settings) -> gm_lab.Need:
+    """What a run takes, about."""
+    return sum((_need_of(settings, figure) for figure in set(settings.figure)), gm_lab.Need())
+
+
+def _need_of(settings: Settings, figure: Figure) -> gm_lab.Need:
+    grid, choices = GRIDS[figure], vars(CHOICES[figure])
+    sizes, steps, rates = (
+        getattr(settings, name) or getattr(grid, name) for name in ("sample_sizes", "inner_steps", "inner_lrs")
+    )
+    kinds = len(settings.estimators or grid.estimators)
+    for name, values in choices.items():
+        kinds *= len(getattr(settings, name) or values)
+    measured, followed = (settings.updates + 1, 0) if figure == "training" else (1, sum(settings.points))
+    moments = 1 if figure == "training" else len(settings.points)
+    cells = math.ceil(settings.mdps / common.BLOCK) * len(steps) * len(rates) * len(sizes) * moments
+    rows = settings.mdps * len(steps) * len(rates) * len(sizes) * moments * kinds * measured
+    # a budget is divided among the roles and steps, whose samples are kept for one choice at a time
+    each = [common.block_need(settings, sum(sizes) / (2 * k + 1), max(sizes) / 2, k, kinds / 4) for k in steps]
+    exact = [common.block_need(replace(settings, repeats=1), 0, 0, k, 0) for k in steps]
+    per_step = measured * moments * sum(e.seconds for e in each) / len(steps)
+    per_step += followed * len(sizes) * sum(e.seconds for e in exact) / len(steps)
+    seconds = per_step * cells / (len(sizes) * moments)
+    return gm_lab.Need(cells, rows, max(e.memory for e in each), seconds)
 
 
 def cells(settings: Settings) -> list[Cell]:

@@ -6,12 +6,16 @@ from torch import Tensor
 
 import gm_lab
 from gm_estimators import EstimatorError
+from gm_experiments.common.checks import require_cpu, require_finite
 from gm_experiments.lola.learner import Learner
 from gm_experiments.lola.measurements import measurements_of
-from gm_experiments.lola.settings import COLUMNS, MEASURED, Cell, Game, require_cpu
+from gm_experiments.lola.settings import COLUMNS, MEASURED, POLICY, Cell, Game
 
 DIGITS = 8
 """Significant digits of results.csv."""
+FINITE = ("score", "score_1", "score_2", "error_sq", "truth_sq", *POLICY)
+"""Measurements that there always are; others are NaN where there is nothing to measure by."""
+SMALLER = ("--payoffs", "--inner-lr", "--outer-lr")
 
 
 def prepare(settings: gm_lab.RunSettings) -> gm_lab.Context:
@@ -37,12 +41,14 @@ def run_cell(cell: Cell, _context: gm_lab.Context) -> list[gm_lab.Row]:
     more = [measured[name].unsqueeze(-1) for name in cell.columns[len(COLUMNS) :]]
     table = torch.cat((torch.stack([measured[name] for name in MEASURED], -1), of_policies, *more), -1)
     rounded = significant(table).tolist()
-    return [
+    rows: list[gm_lab.Row] = [
         dict(zip(cell.columns, (figure, name, seed, update, *values), strict=True))
         for figure, name in cell.names
         for update, by_seed in enumerate(rounded, start=1)
         for seed, values in enumerate(by_seed)
     ]
+    require_finite(rows[: len(rows) // len(cell.names)], FINITE, *SMALLER)
+    return rows
 
 
 def cooperates(game: Game, action_0: Tensor) -> Tensor:

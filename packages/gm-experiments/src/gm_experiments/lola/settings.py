@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 import gm_lab
+from gm_experiments.common.checks import require_cpu
 
 if TYPE_CHECKING:
     import gm_envs_ipd
@@ -230,12 +231,6 @@ def blocks_of(game: Game, arm: Arm) -> int:
 
     debias = estimator_of(game, arm).debias
     return debias.blocks if isinstance(debias, Jackknife) else 1
-
-
-def require_cpu(settings: gm_lab.RunSettings) -> None:
-    """Raises `BadInput` for any other device."""
-    cpu = settings.device in ("auto", "cpu")
-    gm_lab.require(settings, "device", "auto or cpu, since this app computes on the CPU", cpu)
 
 
 def _check_numbers(settings: Settings) -> None:

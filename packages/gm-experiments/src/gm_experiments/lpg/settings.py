@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import gm_lab
+from gm_experiments.common.checks import require_cpu
 
 KEY = (
     "figure", "rule", "seed", "kind", "update", "task", "lr", "critic_lr", "gae_lambda",
@@ -163,6 +164,7 @@ class LpgCell:
 
 def cells(settings: Settings) -> list[LpgCell]:
     """Returns the longest cells first: rules to learn, rules to tune, then the study; `BadInput` for a bad flag."""
+    require_cpu(settings)
     require_flags(settings)
     lpg = Lpg(**{field.name: getattr(settings, field.name) for field in fields(Lpg)})
     held_out = settings.held_out, settings.held_out_side

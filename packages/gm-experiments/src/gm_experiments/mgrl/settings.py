@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 import gm_lab
+from gm_experiments.common.checks import require_device
 
 if TYPE_CHECKING:
     import gm_mgrl_atari as mgrl
@@ -101,6 +102,7 @@ class MgrlCell:
 
 def cells(settings: Settings) -> list[MgrlCell]:
     """Returns one cell per game, seed and algorithm; `BadInput` if the extra is missing or a flag is bad."""
+    require_device(settings)
     require_atari()
     require_flags(settings)
     algorithms = dict.fromkeys(settings.algorithms)

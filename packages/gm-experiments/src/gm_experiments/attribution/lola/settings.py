@@ -6,6 +6,7 @@ from typing import Literal
 import gm_lab
 from gm_experiments.attribution.sources import KEY as OF_SHARES
 from gm_experiments.attribution.sources import SOURCES, Source, check
+from gm_experiments.common.checks import require_cpu
 from gm_experiments.common.settings import BLOCK
 from gm_experiments.lola.settings import Game
 
@@ -71,6 +72,7 @@ class Cell:
 
 def cells(settings: Settings) -> list[Cell]:
     """Returns one cell for each block of runs and point; raises `BadInput` if a flag is out of range."""
+    require_cpu(settings)
     _check_numbers(settings)
     check(settings)
     _check_names(settings)
