@@ -13,8 +13,8 @@ ESTIMATORS = ("ad", "dice", "loaded_dice", "lvc")
 PERMUTATIONS = ("SSS", "SES", "ESS", "EES", "SSE", "SEE", "ESE")
 # few enough for the caches, enough to hide what a call costs
 BLOCK = 5
-TENSORS, ROUNDS = 12, 5e-7
-"""Numbers that are kept of each step of a trajectory, each of 8 bytes, and seconds that it takes."""
+TENSORS, SECONDS = 12, 1e-7
+"""About how many numbers are kept of each step of a trajectory, and how long each estimator takes to read it."""
 KEY = ("figure", "algorithm", "estimator", "permutation", "sample_size", "inner_steps", "inner_lr", "mdp")
 METRICS = ("accuracy", "correlation", "variance", "std_sum", "bias_sq")
 COLUMNS = (*KEY, *METRICS)
@@ -157,24 +157,23 @@ def need(settings: TabularSettings, figures: Iterable[Grid]) -> gm_lab.Need:
     grids = [replace(grid, **{k: v for k, v in overrides.items() if v is not None}) for grid in figures]
     points = {point for grid in grids for point in grid.points()}
     sizes = {size for grid in grids for size in grid.sample_sizes}
-    names = {name for grid in grids for name in grid.estimators}
+    kinds = len({name for grid in grids for name in grid.estimators})
+    inner, hessian, outer = (any(p[i : i + 1] == "S" for grid in grids for p in grid.permutations) for i in range(3))
     rows = sum(len(g.points()) * len(g.estimators) * len(g.permutations) * len(g.sample_sizes) for g in grids)
-    every = [block_need(settings, sum(sizes), max(sizes), steps, len(names)) for steps, _ in points]
+    every = [block_need(settings, k, k * (inner + hessian) + outer, max(sizes), sum(sizes) * kinds) for k, _ in points]
     blocks = math.ceil(settings.mdps / BLOCK)
-    seconds = blocks * sum(each.seconds for each in every)
-    memory = max((each.memory for each in every), default=0.0)
-    return gm_lab.Need(float(blocks * len(points)), float(settings.mdps * rows), memory, seconds)
+    memory, seconds = max(each.memory for each in every), blocks * sum(each.seconds for each in every)
+    return gm_lab.Need(blocks * len(points), settings.mdps * rows, memory, seconds)
 
 
-def block_need(settings: TabularSettings, drawn: float, most: float, inner_steps: int, estimators: int) -> gm_lab.Need:
-    """What one block of MDPs takes that draws so many trajectories for each role and step, and the largest sample.
+def block_need(settings: TabularSettings, inner_steps: int, streams: int, most: float, read: float) -> gm_lab.Need:
+    """What a block of MDPs takes: so many streams of random numbers, the largest sample of each, and all that are read.
 
-    The estimators read the same trajectories one after the other. An exact step costs a matrix of all pairs of states.
+    An exact step costs a matrix of all pairs of states.
     """
-    mdps, streams = min(BLOCK, settings.mdps), 2 * inner_steps + 1
-    batch = float(mdps * settings.repeats)
-    states, pairs = float(settings.states), float(settings.states * settings.actions)
-    sampled, exact = batch * settings.horizon * streams, batch * (inner_steps + 1)
+    mdps = min(BLOCK, settings.mdps)
+    batch, states, pairs = mdps * settings.repeats, settings.states, settings.states * settings.actions
+    sampled, exact = float(batch * settings.horizon * streams), float(batch * (inner_steps + 1))
     memory = 8 * (TENSORS * sampled * most + exact * (6 * states**2 + 10 * pairs) + 3 * mdps * states * pairs)
-    seconds = sampled * drawn * estimators * ROUNDS / 4 + exact * states**2 * (states + settings.actions) * 2e-9 + 0.05
-    return gm_lab.Need(1.0, 0.0, memory, seconds)
+    seconds = sampled * read * SECONDS + exact * states**2 * (states + settings.actions) * 2e-9 + 0.05
+    return gm_lab.Need(1, 0, memory, seconds)

@@ -89,24 +89,22 @@ def need(settings: Settings) -> gm_lab.Need:
 
 
 def _need_of(settings: Settings, figure: Figure) -> gm_lab.Need:
-    grid, choices = GRIDS[figure], vars(CHOICES[figure])
-    sizes, steps, rates = (
-        getattr(settings, name) or getattr(grid, name) for name in ("sample_sizes", "inner_steps", "inner_lrs")
-    )
+    grid, choices = GRIDS[figure], CHOICES[figure]
+    sizes, steps = settings.sample_sizes or grid.sample_sizes, settings.inner_steps or grid.inner_steps
     kinds = len(settings.estimators or grid.estimators)
-    for name, values in choices.items():
+    for name, values in vars(choices).items():
         kinds *= len(getattr(settings, name) or values)
-    measured, followed = (settings.updates + 1, 0) if figure == "training" else (1, sum(settings.points))
-    moments = 1 if figure == "training" else len(settings.points)
-    cells = math.ceil(settings.mdps / common.BLOCK) * len(steps) * len(rates) * len(sizes) * moments
-    rows = settings.mdps * len(steps) * len(rates) * len(sizes) * moments * kinds * measured
-    # a budget is divided among the roles and steps, whose samples are kept for one choice at a time
-    each = [common.block_need(settings, sum(sizes) / (2 * k + 1), max(sizes) / 2, k, kinds / 4) for k in steps]
-    exact = [common.block_need(replace(settings, repeats=1), 0, 0, k, 0) for k in steps]
-    per_step = measured * moments * sum(e.seconds for e in each) / len(steps)
-    per_step += followed * len(sizes) * sum(e.seconds for e in exact) / len(steps)
-    seconds = per_step * cells / (len(sizes) * moments)
-    return gm_lab.Need(cells, rows, max(e.memory for e in each), seconds)
+    trains, rates = figure == "training", len(settings.inner_lrs or grid.inner_lrs)
+    moments, measured = (1, settings.updates + 1) if trains else (len(settings.points), 1)
+    followed = 0 if trains else sum(settings.points)
+    places = math.ceil(settings.mdps / common.BLOCK) * rates
+    # all roles and steps divide a budget, and choices read their samples one after the other
+    each = [common.block_need(settings, k, 1, max(sizes), sum(sizes) * kinds / 4) for k in steps]
+    exact = [common.block_need(replace(settings, repeats=1), k, 0, 0, 0) for k in steps]
+    seconds = measured * moments * sum(e.seconds for e in each) + followed * len(sizes) * sum(e.seconds for e in exact)
+    rows = settings.mdps * rates * len(steps) * len(sizes) * moments * kinds * measured
+    cells = places * len(steps) * len(sizes) * moments
+    return gm_lab.Need(cells, rows, max(e.memory for e in each), places * seconds)
 
 
 def cells(settings: Settings) -> list[Cell]:

@@ -16,6 +16,9 @@ Figure = Literal["fig2a", "fig2b", "fig2c", "fig2d", "fig8", "debias"]
 LARGEST = 1e30
 """Of payoffs and learning rates: what is computed for every trajectory has single precision, up to 3e38."""
 
+BYTES, SECONDS = 8, 1e-8
+"""About what each round takes of the trajectories that an update reads."""
+
 
 @dataclass(frozen=True)
 class Game:
@@ -178,6 +181,24 @@ class Cell:
     columns: tuple[str, ...]
 
 
+def need(settings: Settings) -> gm_lab.Need:
+    """What a run takes, about: the trajectories of an update, and a row for each update and seed."""
+    figures = [f for f in ARMS if f in settings.figure or ("fig8" in settings.figure and f != "debias")]
+    named = [arm for f in figures for arm in ARMS[f] if settings.curves is None or arm.name in settings.curves]
+    arms = {replace(arm, name="") for arm in named}
+    every = [learner_need(settings, settings.seeds, _read(settings.replay_capacity, arm)) for arm in arms]
+    rows = float(settings.updates * settings.seeds)
+    memory = max((each.memory for each in every), default=0) + 8 * len(COLUMNS) * rows
+    seconds = settings.updates * sum(each.seconds for each in every)
+    return gm_lab.Need(len(arms), len(named) * rows, memory, seconds)
+
+
+def learner_need(game: "Settings | Game", seeds: int, read: int) -> gm_lab.Need:
+    """What an update takes of so many runs that read so many trajectories in a look-ahead."""
+    steps = float(seeds * game.horizon * (read * game.inner_steps + game.evaluation_size))
+    return gm_lab.Need(1, 0, BYTES * steps, SECONDS * steps)
+
+
 def cells(settings: Settings) -> list[Cell]:
     """Returns one cell for each different way to estimate; raises `BadInput` if a flag is out of range."""
     _check_numbers(settings)
@@ -203,8 +224,11 @@ def extra_columns(settings: Settings) -> tuple[str, ...]:
 
 def trajectories_read(cell: Cell) -> int:
     """Counts, about, the trajectories that an update reads."""
-    drawn = cell.curve.drawn()
-    return sum(cell.game.replay_capacity if cell.curve.replays(role) else size for role, size in drawn.items())
+    return _read(cell.game.replay_capacity, cell.curve)
+
+
+def _read(replay_capacity: int, arm: Arm) -> int:
+    return sum(replay_capacity if arm.replays(role) else size for role, size in arm.drawn().items())
 
 
 def estimator_of(game: Game, arm: Arm) -> "Estimator":

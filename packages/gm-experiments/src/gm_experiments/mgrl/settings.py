@@ -41,6 +41,9 @@ CURVES = (
     ),
 )  # fmt: skip
 
+EMULATOR, FRAMES, RATE, LOGGED = 1e6, 28_224.0, 2000.0, 500
+"""About the bytes of an emulator and of an observation, steps of a core in a second, and the rows of a run."""
+
 
 @dataclass(frozen=True)
 class Settings(gm_lab.RunSettings):
@@ -98,6 +101,20 @@ class MgrlCell:
     training: "mgrl.Training"
     points: tuple[int, ...]
     windows: int
+
+
+def need(settings: Settings) -> gm_lab.Need:
+    """What a run takes, about: emulators, and the activations of the batches of a window."""
+    envs = envs_of(settings)
+    batch = envs * settings.steps
+    updates = DEMO_UPDATES if settings.env_steps is None else settings.env_steps // max(1, batch)
+    runs = len(settings.games) * len(settings.algorithms) * settings.seeds
+    window = batch * (settings.inner_steps + 1)
+    batches = updates * (settings.inner_steps + 1 if settings.schedule == "discard" else 2)
+    studied = settings.gradient_windows * window if "gradient" in settings.figure else 0
+    memory = EMULATOR * envs + FRAMES * (2.0 * window + studied)
+    seconds = (batches * batch + 5.0 * len(settings.gradient_points) * studied) / RATE
+    return gm_lab.Need(runs, runs * float(min(updates, LOGGED)), memory, runs * seconds)
 
 
 def cells(settings: Settings) -> list[MgrlCell]:

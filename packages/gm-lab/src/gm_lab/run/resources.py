@@ -109,7 +109,8 @@ def _blamed(measure: Callable[[SettingsT], float], settings: SettingsT, expected
         value = getattr(settings, field.name)
         first = value[0] if isinstance(value, tuple) and value else value
         if isinstance(first, int | float) and value != field.default:
-            without[field.name] = measure(dataclasses.replace(settings, **{field.name: field.default}))
+            default: dict[str, Any] = {field.name: field.default}
+            without[field.name] = measure(dataclasses.replace(settings, **default))
     if not without:
         return expected
     name = min(without, key=without.__getitem__)

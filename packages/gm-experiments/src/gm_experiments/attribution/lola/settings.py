@@ -1,14 +1,15 @@
 """The flags and the cells of the attribution experiment in matrix games."""
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import gm_lab
 from gm_experiments.attribution.sources import KEY as OF_SHARES
-from gm_experiments.attribution.sources import SOURCES, Source, check
+from gm_experiments.attribution.sources import OF_PROBLEM, SOURCES, Source, check
 from gm_experiments.common.checks import require_cpu
 from gm_experiments.common.settings import BLOCK
-from gm_experiments.lola.settings import Game
+from gm_experiments.lola.settings import Game, learner_need
 
 KEY = (*OF_SHARES, "seed")
 
@@ -68,6 +69,19 @@ class Cell:
     sources: tuple[str, ...]
     clip_norm: float
     repeats: int
+
+
+def need(settings: Settings) -> gm_lab.Need:
+    """What a run takes, about: training up to each point, and every estimate once for each set of sources there."""
+    game = Game(**{f.name: getattr(settings, f.name) for f in fields(Game) if hasattr(settings, f.name)})
+    runs, kinds, moments = min(BLOCK, settings.seeds), len(settings.estimators), len(settings.points)
+    blocks, sets = math.ceil(settings.seeds / BLOCK), 2 ** len(OF_PROBLEM.intersection(settings.sources))
+    trains = [learner_need(game, runs, 3 * size) for size in settings.sample_sizes]
+    measures = [learner_need(game, runs * settings.repeats, 3 * size) for size in settings.sample_sizes]
+    seconds = sum(settings.points) * sum(e.seconds for e in trains) + moments * sets * sum(e.seconds for e in measures)
+    rows = settings.seeds * moments * kinds * len(settings.sample_sizes) * (len(settings.sources) + 1)
+    memory = max(each.memory for each in measures)
+    return gm_lab.Need(blocks * moments, rows, memory, blocks * kinds * seconds)
 
 
 def cells(settings: Settings) -> list[Cell]:
