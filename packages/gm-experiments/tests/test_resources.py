@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gm_lab
-from gm_experiments.common.checks import require_device
 from gm_lab.run import parse, resources
 from gm_lab.run.settings import flag_of
 
@@ -34,7 +33,6 @@ FLAGS = [
     for field in dataclasses.fields(experiment.settings)
     if takes_integers(get_type_hints(experiment.settings)[field.name]) and field.name not in HARMLESS
 ]
-BESIDE = {("maml", "theory"): ["--figure", "theory"], "updates": ["--figure", "training"]}
 
 
 @pytest.fixture
@@ -66,7 +64,7 @@ def test_every_flag_is_among_them():
 
 @pytest.mark.parametrize(("name", "field"), FLAGS)
 @given(digits=st.integers(17, 5000), first=st.integers(1, 9))
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_number_is_so_large_that_it_is_begun(refused, name, field, digits, first):
     """Of any size, beyond what Python writes out and beyond floats; the line begins with the flag."""
     beside = ["--figure", "training"] if (name, field) == ("frontier", "updates") else []
@@ -78,9 +76,17 @@ LARGE = {
     "the paper": [("maml", "--figure fig1 fig4 fig5 fig6 theory"), ("lirpg", ""), ("lola", ""), ("frontier", "")],
     "640 MDPs": [(name, "--mdps 640") for name in ("maml", "lirpg", "frontier", "attribution")],
     "320 seeds": [("lola", "--figure debias --seeds 320"), ("lola_attribution", "--seeds 320")],
-    "more samples": [("maml", "--sample-sizes 8192"), ("lola", "--horizon 1000"), ("attribution", "--sample-sizes 4096")],
+    "more samples": [
+        ("maml", "--sample-sizes 8192"),
+        ("lola", "--horizon 1000"),
+        ("attribution", "--sample-sizes 4096"),
+    ],
     "more states": [("maml", "--states 200"), ("lirpg", "--states 100 --actions 10")],
-    "longer": [("lpg", "--meta-updates 100000"), ("lpg", "--tasks 2048"), ("frontier", "--figure training --updates 5000")],
+    "longer": [
+        ("lpg", "--meta-updates 100000"),
+        ("lpg", "--tasks 2048"),
+        ("frontier", "--figure training --updates 5000"),
+    ],
     "Atari": [("mgrl", "--games Qbert Alien --env-steps 40_000_000 --seeds 60"), ("mgrl", "--envs 1024")],
 }
 
@@ -92,3 +98,15 @@ def test_a_large_run_that_fits_is_not_refused(kind, monkeypatch):
         experiment = EXPERIMENTS[name.replace("lola_attribution", "attribution.lola")]
         asked = parse(experiment.settings, experiment.name, ["--workers", "1", *line.split()])
         resources.require(experiment.need, asked, len(experiment.columns), lambda _line: None)
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize(
+    "device", ["meta", "mps", "xla", "cpu:0", "cuda:-1", "cuda:99999999999999999999", "", "nonsense"]
+)
+def test_devices_that_nothing_computes_on_are_refused_before_there_is_a_folder(run_app, tmp_path, name, device):
+    status, error = run_app(EXPERIMENTS[name], f"--device={device}")
+    assert status == 2
+    assert error.startswith(f"{EXPERIMENTS[name].name}: --device: expected ")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
