@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import gm_lab
-from gm_experiments.lpg import EXPERIMENT, claims, lifetimes, run
+from gm_experiments.lpg import EXPERIMENT, claims, lifetimes
+from gm_experiments.lpg import run as lpg_run
 from gm_experiments.lpg.problem import POLICY, new_agent
 from gm_experiments.lpg.settings import Lpg, LpgCell, Settings, Tuning, completed
 from gm_experiments.lpg.training import MetaTraining
@@ -172,7 +173,7 @@ def test_a_users_estimator_joins_study_and_training(app, plug_in, tmp_path):
         ("--side 1", "--side: expected an integer of at least 2, got 1"),
         ("--discount 1", "--discount: expected 0 ≤ γ < 1, got 1.0"),
         ("--trajectories 0", "--trajectories: expected an integer of at least 1, got 0"),
-        ("--inner-lrs 1 0", "--inner-lrs: expected numbers above 0, got (1.0, 0.0)"),
+        ("--inner-lrs 1 0", "--inner-lrs: expected numbers above 0 and up to 1e30, got (1.0, 0.0)"),
         ("--estimator corrected", "--estimator: expected one of ad,"),
         ("--estimators ad lvc+jackknife", "--estimators: expected an estimator without +jackknife, which only"),
         ("--estimators ad none", "--estimators: expected one of ad,"),
@@ -191,8 +192,8 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_with_the_same_rows(mo
     """Windows that have a checkpoint are not computed again, and one that is damaged costs time only."""
     lpg = small(meta_updates=7, lifetime=10, tasks=4)
     cell = LpgCell(0, "lpg", 0, lpg, (2, 3), Tuning((1.0,), (3.0,), (1.0,), (0.9,)), 2)
-    monkeypatch.setattr(run, "CHECKPOINT_WINDOWS", 3)
-    undisturbed = run.run_cell(cell, gm_lab.Context())
+    monkeypatch.setattr(lpg_run, "CHECKPOINT_WINDOWS", 3)
+    undisturbed = lpg_run.run_cell(cell, gm_lab.Context())
 
     class Killed(BaseException):
         """The end of the process."""
@@ -209,21 +210,21 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_with_the_same_rows(mo
     monkeypatch.setattr(MetaTraining, "step", counted)
     context = gm_lab.Context(tmp_path)
     with pytest.raises(Killed):
-        run.run_cell(cell, context)
+        lpg_run.run_cell(cell, context)
     (checkpoint,) = tmp_path.glob("training/*.pt")
     assert torch.load(checkpoint, weights_only=True)["windows"] == 3
-    assert same(run.run_cell(cell, context), undisturbed)
+    assert same(lpg_run.run_cell(cell, context), undisturbed)
     assert computed == [3, 4, 5, 6]
 
 
 def test_a_damaged_checkpoint_costs_time_only(tmp_path, capsys):
     lpg = small(meta_updates=2, lifetime=5, tasks=4)
     cell = LpgCell(0, "lpg", 0, lpg, (1, 2), Tuning((1.0,), (3.0,), (1.0,), (0.9,)), 1)
-    whole = run.meta_trained(cell, gm_lab.Context())
+    whole = lpg_run.meta_trained(cell, gm_lab.Context())
     checkpoint = tmp_path / "training" / f"rule-{gm_lab.cell_id(cell)}.pt"
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(whole.state()[:1000])
-    anew = run.meta_trained(cell, gm_lab.Context(tmp_path))
+    anew = lpg_run.meta_trained(cell, gm_lab.Context(tmp_path))
     assert f"{checkpoint.name} is damaged" in capsys.readouterr().err
     assert anew.scores == whole.scores
     assert all(torch.equal(anew.weights[name], weight) for name, weight in whole.weights.items())

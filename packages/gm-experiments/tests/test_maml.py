@@ -91,7 +91,7 @@ def test_narrowing_the_grid_changes_no_number(measure):
         ("--repeats 1", "--repeats: expected an integer of at least 2, got 1"),
         ("--horizon 0", "--horizon: expected an integer of at least 1, got 0"),
         ("--discount 1", "--discount: expected 0 ≤ γ < 1, got 1"),
-        ("--concentration 0", "--concentration: expected a positive number, got 0"),
+        ("--concentration 0", "--concentration: expected a positive number up to 1e300, got 0"),
         ("--critic-noise -1", "--critic-noise: expected a number of at least 0, got -1"),
         ("--device tpu9", "--device: expected cpu, or cuda where there is a GPU, got 'tpu9'"),
     ],

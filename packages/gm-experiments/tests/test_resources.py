@@ -101,9 +101,7 @@ def test_a_large_run_that_fits_is_not_refused(kind, monkeypatch):
 
 
 @pytest.mark.parametrize("name", MODULES)
-@pytest.mark.parametrize(
-    "device", ["meta", "mps", "xla", "cpu:0", "cuda:-1", "cuda:99999999999999999999", "", "nonsense"]
-)
+@pytest.mark.parametrize("device", ["meta", "mps", "xla", "cpu:0", "cuda:-1", "cuda:99999999999", "", "nonsense"])
 def test_devices_that_nothing_computes_on_are_refused_before_there_is_a_folder(run_app, tmp_path, name, device):
     status, error = run_app(EXPERIMENTS[name], f"--device={device}")
     assert status == 2

@@ -140,7 +140,7 @@ def cells(settings: TabularSettings, figures: Mapping[str, Grid], kind: type[Tab
     for name, least in (("mdps", 1), ("repeats", 2), ("states", 1), ("actions", 1), ("horizon", 1)):
         gm_lab.require(settings, name, f"an integer of at least {least}", getattr(settings, name) >= least)
     gm_lab.require(settings, "discount", "0 ≤ γ < 1", 0 <= settings.discount < 1)
-    gm_lab.require(settings, "concentration", "a positive number", settings.concentration > 0)
+    gm_lab.require(settings, "concentration", "a positive number up to 1e300", 0 < settings.concentration <= 1e300)
     gm_lab.require(settings, "critic_noise", "a number of at least 0", settings.critic_noise >= 0)
     overrides = {field.name: getattr(settings, field.name) for field in fields(Grid)}
     grids = {figure: grid.override(**overrides) for figure, grid in figures.items()}

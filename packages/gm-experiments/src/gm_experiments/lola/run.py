@@ -1,5 +1,8 @@
 """One way to estimate to its rows of results.csv."""
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,14 +32,8 @@ def run_cell(cell: Cell, _context: gm_lab.Context) -> list[gm_lab.Row]:
     """Returns one cell's rows of results.csv; `BadInput` if a user's estimator fails or a number is not finite."""
     # the same stream for every curve: what two have in common, they draw alike
     rng = np.random.Generator(np.random.SFC64(gm_lab.seed_of(cell.seed, "lola", cell.seeds)))
-    try:
-        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused
-            measured = measurements_of(cell.game, Learner(cell.game, cell.curve, cell.seeds, rng).updates())
-    except EstimatorError as error:
-        raise gm_lab.BadInput(str(error)) from error
-    except ValueError as error:
-        advice = "smaller payoffs or learning rates, or a --clip, keep numbers finite"
-        raise gm_lab.BadInput(f"{cell.names[0][1]}: {error} ({advice})") from error
+    with finite_or_refused(cell.names[0][1]):
+        measured = measurements_of(cell.game, Learner(cell.game, cell.curve, cell.seeds, rng).updates())
     of_policies = cooperates(cell.game, measured["action_0"])
     more = [measured[name].unsqueeze(-1) for name in cell.columns[len(COLUMNS) :]]
     table = torch.cat((torch.stack([measured[name] for name in MEASURED], -1), of_policies, *more), -1)
@@ -49,6 +46,19 @@ def run_cell(cell: Cell, _context: gm_lab.Context) -> list[gm_lab.Row]:
     ]
     require_finite(rows[: len(rows) // len(cell.names)], FINITE, *SMALLER)
     return rows
+
+
+@contextlib.contextmanager
+def finite_or_refused(what: str) -> Iterator[None]:
+    """Turns numbers that grow too large, and the fault of a user's estimator, into `BadInput`."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused
+            yield
+    except EstimatorError as error:
+        raise gm_lab.BadInput(str(error)) from error
+    except ValueError as error:
+        advice = "smaller payoffs or learning rates, or a --clip, keep numbers finite"
+        raise gm_lab.BadInput(f"{what}: {error} ({advice})") from error
 
 
 def cooperates(game: Game, action_0: Tensor) -> Tensor:

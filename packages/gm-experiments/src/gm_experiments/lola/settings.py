@@ -16,7 +16,7 @@ Figure = Literal["fig2a", "fig2b", "fig2c", "fig2d", "fig8", "debias"]
 LARGEST = 1e30
 """Of payoffs and learning rates: what is computed for every trajectory has single precision, up to 3e38."""
 
-BYTES, SECONDS = 8, 1e-8
+BYTES, SECONDS = 24, 2e-8
 """About what each round takes of the trajectories that an update reads."""
 
 
@@ -196,7 +196,7 @@ def need(settings: Settings) -> gm_lab.Need:
 def learner_need(game: "Settings | Game", seeds: int, read: int) -> gm_lab.Need:
     """What an update takes of so many runs that read so many trajectories in a look-ahead."""
     steps = float(seeds * game.horizon * (read * game.inner_steps + game.evaluation_size))
-    return gm_lab.Need(1, 0, BYTES * steps, SECONDS * steps)
+    return gm_lab.Need(1, 0, BYTES * steps, SECONDS * steps + 4e-3)
 
 
 def cells(settings: Settings) -> list[Cell]:

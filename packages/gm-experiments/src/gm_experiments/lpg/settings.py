@@ -115,6 +115,8 @@ class Settings(Lpg, gm_lab.RunSettings):
     """Of the study: independent estimates in each MDP."""
 
 
+LARGEST = 1e30
+"""Rules are learnt in single precision, up to 3e38."""
 RANGES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     (
         "horizon trajectories lifetime window hidden predictions tasks meta_updates outer_trajectories rules held_out "
@@ -123,13 +125,17 @@ RANGES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         lambda number: number >= 1,
     ),
     ("side held_out_side repeats", "an integer of at least 2", lambda number: number >= 2),
-    ("inner_lr meta_lr", "a number above 0", lambda number: number > 0),
+    ("inner_lr meta_lr", "a number above 0 and up to 1e30", lambda number: 0 < number <= LARGEST),
     (
         "prediction_weight policy_entropy prediction_entropy target_penalty critic_lr",
-        "a number of at least 0",
-        lambda number: number >= 0,
+        "a number from 0 to 1e30",
+        lambda number: 0 <= number <= LARGEST,
     ),
-    ("inner_lrs lr_scales critic_lrs", "numbers above 0", lambda numbers: min(numbers) > 0),
+    (
+        "inner_lrs lr_scales critic_lrs",
+        "numbers above 0 and up to 1e30",
+        lambda numbers: all(0 < number <= LARGEST for number in numbers),
+    ),
     ("sample_sizes inner_steps", "integers of at least 1", lambda numbers: min(numbers) >= 1),
     ("discount", "0 ≤ γ < 1", lambda number: 0 <= number < 1),
     ("gae_lambda", "0 ≤ λ ≤ 1", lambda number: 0 <= number <= 1),
@@ -187,8 +193,8 @@ def _gradient_need(s: Settings) -> gm_lab.Need:
     """Estimates of the study, each with the activations of all its steps."""
     each = float(s.mdps * s.repeats * max(s.sample_sizes))
     rows = 2.0 * len(s.estimators) * len(s.sample_sizes) * s.mdps * len(s.inner_steps)
-    seconds = 2.0 * s.mdps * s.repeats * sum(s.sample_sizes) * len(s.estimators) * sum(s.inner_steps) * 1e-6
-    return gm_lab.Need(len(s.inner_steps), rows, 8 * 200 * each * max(s.inner_steps), seconds)
+    seconds = 2.0 * s.mdps * s.repeats * sum(s.sample_sizes) * len(s.estimators) * sum(s.inner_steps) * 5e-6
+    return gm_lab.Need(len(s.inner_steps), rows, 8 * 300 * each * max(s.inner_steps), seconds)
 
 
 def cells(settings: Settings) -> list[LpgCell]:

@@ -9,7 +9,7 @@ from gm_experiments.attribution.sources import KEY as OF_SHARES
 from gm_experiments.attribution.sources import OF_PROBLEM, SOURCES, Source, check
 from gm_experiments.common.checks import require_cpu
 from gm_experiments.common.settings import BLOCK
-from gm_experiments.lola.settings import Game, learner_need
+from gm_experiments.lola.settings import LARGEST, Game, learner_need
 
 KEY = (*OF_SHARES, "seed")
 
@@ -78,9 +78,11 @@ def need(settings: Settings) -> gm_lab.Need:
     blocks, sets = math.ceil(settings.seeds / BLOCK), 2 ** len(OF_PROBLEM.intersection(settings.sources))
     trains = [learner_need(game, runs, 3 * size) for size in settings.sample_sizes]
     measures = [learner_need(game, runs * settings.repeats, 3 * size) for size in settings.sample_sizes]
-    seconds = sum(settings.points) * sum(e.seconds for e in trains) + moments * sets * sum(e.seconds for e in measures)
+    seconds = sum(settings.points) * sum(e.seconds for e in trains) + 5 * moments * sets * sum(
+        e.seconds for e in measures
+    )
     rows = settings.seeds * moments * kinds * len(settings.sample_sizes) * (len(settings.sources) + 1)
-    memory = max(each.memory for each in measures)
+    memory = 5 * max(each.memory for each in measures)  # the permutations keep their paths
     return gm_lab.Need(blocks * moments, rows, memory, blocks * kinds * seconds)
 
 
@@ -106,7 +108,7 @@ def _check_numbers(settings: Settings) -> None:
     for name, least in (("horizon", 1), ("inner_steps", 1), ("seeds", 1), ("repeats", 2)):
         gm_lab.require(settings, name, f"an integer of at least {least}", getattr(settings, name) >= least)
     for name in ("inner_lr", "outer_lr", "critic_lr"):
-        gm_lab.require(settings, name, "a positive number", getattr(settings, name) > 0)
+        gm_lab.require(settings, name, "a number above 0 and up to 1e30", 0 < getattr(settings, name) <= LARGEST)
     gm_lab.require(settings, "discount", "0 ≤ γ < 1", 0 <= settings.discount < 1)
     gm_lab.require(settings, "sample_sizes", "integers of at least 1", min(settings.sample_sizes) >= 1)
     for name in ("estimators", "sample_sizes"):
