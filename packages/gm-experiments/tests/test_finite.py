@@ -48,15 +48,17 @@ CASES = [
 
 
 @given(case=st.sampled_from(CASES), exponent=st.sampled_from([*range(-300, -20, 40), *range(20, 309, 12)]))
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_measurements_are_finite_or_refused(rows_of, case, exponent):
     name, line, field = case
     values = [f"1e{exponent}"] * (8 if field == "payoffs" else 1)
+    refusals = []
     try:
         frame = rows_of(EXPERIMENTS[name], *line.split(), flag_of(field), *values)
     except gm_lab.BadInput as error:
-        assert "expected" in str(error)
-        assert "\n" not in str(error)
+        refusals.append(str(error))
+    assert all("expected" in line and "\n" not in line for line in refusals)
+    if refusals:
         return
     numbers = frame.select_dtypes("number").drop(columns=[*COLUMNS], errors="ignore")
     assert not numbers.isin([math.inf, -math.inf]).any(axis=None)

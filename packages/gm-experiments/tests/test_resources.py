@@ -1,6 +1,7 @@
 """What a run takes is refused before it is taken, in every experiment, and what fits is not."""
 
 import dataclasses
+import re
 import types
 from importlib import import_module
 from typing import get_args, get_type_hints
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gm_lab
+from gm_experiments import reproduce
 from gm_lab.run import parse, resources
 from gm_lab.run.settings import flag_of
 
@@ -108,3 +110,29 @@ def test_devices_that_nothing_computes_on_are_refused_before_there_is_a_folder(r
     assert error.startswith(f"{EXPERIMENTS[name].name}: --device: expected ")
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("flag", ["--mdps", "--repeats", "--seeds", "--updates"])
+def test_reproduce_refuses_before_its_first_experiment_is_begun(flag, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert reproduce.main([flag, "1" + "0" * 17]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"reproduce: {flag}: expected a run ")
+    assert error.count("\n") == 1
+    assert reproduce.main(["--device", "meta"]) == 2
+    assert "reproduce: --device: expected cpu, or cuda" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_of_hours_says_so_before_it_begins(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(resources, "available", lambda: 512 * GIB)
+
+    def begins(_settings):
+        raise gm_lab.BadInput("it lists its cells")
+
+    experiment = dataclasses.replace(EXPERIMENTS["lola"], cells=begins)
+    assert gm_lab.main(experiment, ["--seeds", "320", "--updates", "5000", "--workers", "2"]) == 2
+    said, begun = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"lola_offpolicy: all of this run takes about [\d.]+ (hours|days) with 2 workers", said)
+    assert begun == "lola_offpolicy: it lists its cells"

@@ -185,7 +185,7 @@ def _learning_need(s: Settings) -> gm_lab.Need:
     lived *= s.trajectories * s.hidden * 1e-8 + s.side**4 * 4e-9
     trained = s.rules * s.meta_updates * (steps * 2e-8 + tables * s.horizon * 1e-9 + weights * 1e-9)
     rows = 4.0 * (s.rules + len(HAND_MADE)) * s.held_out * s.lifetime / 5
-    memory = 4 * 8 * steps + 16 * (tables + held_out) + 16 * weights + 8 * lives + 100.0 * s.meta_updates
+    memory = 4 * 8 * steps + 48 * (tables + held_out) + 16 * weights + 8 * lives + 100.0 * s.meta_updates
     return gm_lab.Need(s.rules + len(HAND_MADE), rows, memory, trained + lived)
 
 

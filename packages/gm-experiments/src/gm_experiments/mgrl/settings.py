@@ -41,7 +41,7 @@ CURVES = (
     ),
 )  # fmt: skip
 
-EMULATOR, FRAMES, RATE, LOGGED = 1e6, 28_224.0, 2000.0, 500
+EMULATOR, FRAMES, RATE, LOGGED = 1e6, 28_224.0, 800.0, 500
 """About the bytes of an emulator and of an observation, steps of a core in a second, and the rows of a run."""
 
 

@@ -1,8 +1,9 @@
 """Runs of the Atari experiment are drawn and judged together, whether they are finished or not."""
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "rows_of", "together"]
 
+LARGEST_CONFIG = 1_000_000
+TEXT = ("figure", "game", "algorithm", "variant")
+PAPER = ("estimator", "inner_steps", "schedule")
+"""Settings that verdicts read."""
 WHICH_RUNS = {"figure", "games", "algorithms", "seeds", "seed"}
 """Settings in which run directories that are drawn together may differ."""
 
@@ -27,19 +32,35 @@ def rows_of(run_dir: Path) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    live = [
-        completed({"figure": "returns", **_run_of(path.parent.name), **row})
-        for path in sorted(run_dir.glob("training/*/log.csv"))
-        for row in Tail(path).rows()
-    ]
+    logs = [path for path in sorted(run_dir.glob("training/*/log.csv")) if path.is_file()]
+    with _foreign(f"{run_dir}, whose logs are damaged"):
+        live = [
+            completed({"figure": "returns", **_run_of(path.parent.name), **row})
+            for path in logs
+            for row in Tail(path).rows()
+        ]
     finished = run_dir / "results.csv"
-    frames = [pd.read_csv(finished, keep_default_na=False, na_values=["nan"])] if finished.exists() else []
+    with _foreign(f"{run_dir}, whose results.csv is damaged"):
+        frames = [pd.read_csv(finished, keep_default_na=False, na_values=["nan"])] if finished.is_file() else []
     frames += [pd.DataFrame(live, columns=list(COLUMNS))] if live else []
     if not frames:
         raise gm_lab.BadInput(f"expected a run directory of mgrl_atari, got {run_dir}, which has no rows")
     if not {*KEY} <= {*frames[0].columns}:
         raise gm_lab.BadInput(f"expected a run directory of mgrl_atari, got {run_dir}, which another app has written")
-    return pd.concat(frames).drop_duplicates(list(KEY)).sort_values(list(KEY), ignore_index=True)
+    with _foreign(f"{run_dir}, whose numbers are text"):
+        frame = pd.concat(frames)
+        numbers = [column for column in COLUMNS if column in frame and column not in TEXT]
+        frame[numbers] = frame[numbers].apply(pd.to_numeric)
+        return frame.drop_duplicates(list(KEY)).sort_values(list(KEY), ignore_index=True)
+
+
+@contextlib.contextmanager
+def _foreign(what: str) -> Iterator[None]:
+    """Turns whatever reading a file of unknown origin ends in into `BadInput`."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise gm_lab.BadInput(f"expected a run directory of mgrl_atari, got {what}") from error
 
 
 def _run_of(folder: str) -> dict[str, str | int]:
@@ -53,13 +74,20 @@ def settings_of(run_dir: Path) -> dict[str, Any]:
     """Reads the settings in a run directory's config.yaml; raises `BadInput` if there are none."""
     import yaml
 
-    try:
-        config = yaml.safe_load((run_dir / "config.yaml").read_bytes())
-        if config["app"] != "mgrl_atari":
-            raise gm_lab.BadInput(f"expected a run directory of mgrl_atari, got {run_dir}, a run of {config['app']}")
-        return dict(config["settings"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
-        raise gm_lab.BadInput(f"expected a run directory of mgrl_atari, got {run_dir}") from None
+    file = run_dir / "config.yaml"
+    if not file.is_file() or file.stat().st_size > LARGEST_CONFIG:
+        raise gm_lab.BadInput(f"expected a run directory of mgrl_atari, got {run_dir}")
+    with _foreign(str(run_dir)):
+        try:
+            config = yaml.safe_load(file.read_bytes())
+        except yaml.YAMLError as error:
+            raise ValueError from error
+        app, settings = " ".join(str(config["app"]).split()), dict(config["settings"])
+        if app == "mgrl_atari" and {"seed", *PAPER} - {*settings}:
+            raise ValueError
+    if app != "mgrl_atari":
+        raise gm_lab.BadInput(f"expected a run directory of mgrl_atari, got {run_dir}, a run of {app}")
+    return settings
 
 
 def together(run_dirs: Sequence[Path]) -> "tuple[pd.DataFrame, dict[str, Any]]":
@@ -109,7 +137,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from gm_lab.analysis import as_table, save
 
         frame, settings = together([run_dir for given in asked.folders for run_dir in run_dirs_in(given)])
-        drawn = figures.figures(Settings(), frame)
+        with _foreign(f"{asked.folders[0]}, whose rows are not those of a run"):
+            drawn = figures.figures(Settings(), frame)
         make_folder(folder)
         Console().print(as_table(claims.verdicts(settings, frame)))
         for name, figure in drawn.items():

@@ -55,24 +55,29 @@ def require(
     measures: tuple[tuple[Callable[[SettingsT], float], float, str], ...] = (
         (lambda given: _kept(_of(need, given), columns), there, "its cells and results take"),
         (lambda given: _of(need, given).memory, ANYWHERE if elsewhere else there, "a cell takes"),
-        (lambda given: WORKER * _at_once(given, _of(need, given)), there, "its workers take"),
     )
     for measure, limit, what in measures:
         if (taken := measure(settings)) > limit:
-            expected = f"expected a run that fits into memory; {what} about {_size(taken)}, {_size(limit)} is available"
-            raise BadInput(_blamed(measure, settings, expected))
+            raise BadInput(_blamed(measure, settings, _expected(what, taken, limit)))
     seconds = partial(_duration, need)
     if (taken := seconds(settings)) > LONGEST:
         expected = f"expected a run of at most {_time(LONGEST)}; it takes about {_time(taken)}"
         raise BadInput(_blamed(seconds, settings, expected))
     found = _of(need, settings)
     at_once = _at_once(settings, found)
+    if settings.workers and WORKER * at_once > there:
+        expected = _expected("its workers take", WORKER * at_once, there)
+        raise BadInput(f"--workers: {expected}, got {_number(settings.workers)}")
     if not elsewhere and at_once > 1 and at_once * found.memory > there:
         together = f"{at_once:.0f} workers take about {_size(at_once * found.memory)} together"
         say(f"warning: {together}, {_size(there)} is available; fewer --workers take less")
     if taken > HOUR:
         cores = "one core" if settings.launcher == "ray" else f"{at_once:.0f} worker{'s' * (at_once > 1)}"
         say(f"all of this run takes about {_time(taken)} with {cores}")
+
+
+def _expected(what: str, taken: float, there: float) -> str:
+    return f"expected a run that fits into memory; {what} about {_size(taken)}, {_size(there)} is available"
 
 
 def available() -> float:

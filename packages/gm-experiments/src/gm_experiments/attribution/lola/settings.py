@@ -78,9 +78,8 @@ def need(settings: Settings) -> gm_lab.Need:
     blocks, sets = math.ceil(settings.seeds / BLOCK), 2 ** len(OF_PROBLEM.intersection(settings.sources))
     trains = [learner_need(game, runs, 3 * size) for size in settings.sample_sizes]
     measures = [learner_need(game, runs * settings.repeats, 3 * size) for size in settings.sample_sizes]
-    seconds = sum(settings.points) * sum(e.seconds for e in trains) + 5 * moments * sets * sum(
-        e.seconds for e in measures
-    )
+    seconds = sum(settings.points) * sum(each.seconds for each in trains)
+    seconds += 5 * moments * sets * sum(each.seconds for each in measures)
     rows = settings.seeds * moments * kinds * len(settings.sample_sizes) * (len(settings.sources) + 1)
     memory = 5 * max(each.memory for each in measures)  # the permutations keep their paths
     return gm_lab.Need(blocks * moments, rows, memory, blocks * kinds * seconds)
