@@ -72,6 +72,7 @@ def test_the_app_end_to_end(tmp_path):
         (["--replay-capacity", "64"], "--replay-capacity: expected at least 128 trajectories, got 64"),
         (["--clip", "0"], "--clip: expected a number above 0, got 0.0"),
         (["--max-age", "-1"], "--max-age: expected an integer of at least 0, got -1"),
+        (["--max-age", "1" + "0" * 30], "--max-age: expected an integer up to 10¹⁵, got 1000000"),
         (["--outer-lr", "0"], "--outer-lr: expected a number above 0 and up to 1e30, got 0.0"),
         (["--device", "tpu"], "--device: expected auto or cpu, since this app computes on the CPU, got tpu"),
     ],

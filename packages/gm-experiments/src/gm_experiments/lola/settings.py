@@ -272,6 +272,7 @@ def _check_numbers(settings: Settings) -> None:
     require_cpu(settings)
     gm_lab.require(settings, "clip", "a number above 0", settings.clip is None or settings.clip > 0)
     gm_lab.require(settings, "max_age", "an integer of at least 0", settings.max_age is None or settings.max_age >= 0)
+    gm_lab.require(settings, "max_age", "an integer up to 10¹⁵", (settings.max_age or 0) <= 10**15)
 
 
 def _check_names(settings: Settings, game: Game) -> None:
