@@ -113,8 +113,11 @@ def _run(
     # so that cells may keep checkpoints there, from wherever their workers were started
     settings = dataclasses.replace(settings, run_dir=path.absolute())
     with reporter(experiment, settings, path.absolute()) as report:
-        resources.require(experiment.need, settings, len(experiment.columns), say)
+        notes: list[str] = []
+        resources.require(experiment.need, settings, len(experiment.columns), notes.append)
         cells = list(experiment.cells(settings))
+        for note in notes:  # flags that are refused have nothing to be told about
+            say(note)
         if not cells:
             raise BadInput("expected settings that leave at least one cell to compute, got none")
         if twice := len(cells) - len({cell_id(cell) for cell in cells}):
