@@ -4,9 +4,11 @@ from collections.abc import Callable
 from importlib import import_module
 
 import jaxtyping
+import pandas as pd
 import pytest
 
 import gm_lab
+from gm_lab.run import parse
 
 WITH_SHAPES = ("gm_envs_ipd", "gm_envs_tabular", "gm_estimators", "gm_exact", "gm_experiments.lola")
 with jaxtyping.install_import_hook(WITH_SHAPES, "beartype.beartype"):
@@ -24,3 +26,17 @@ def run_app(capsys, tmp_path, monkeypatch) -> Callable[..., tuple[int, str]]:
         return status, capsys.readouterr().err
 
     return run
+
+
+@pytest.fixture
+def rows_of(tmp_path, monkeypatch) -> Callable[..., pd.DataFrame]:
+    """What an experiment measures for a command line, without a run directory, figures and verdicts around it."""
+    monkeypatch.chdir(tmp_path)
+
+    def measure(experiment: gm_lab.Experiment, *arguments: object) -> pd.DataFrame:
+        settings = parse(experiment.settings, experiment.name, [*map(str, arguments)])
+        context = experiment.prepare(settings)
+        rows = [row for cell in experiment.cells(settings) for row in experiment.run_cell(cell, context)]
+        return pd.DataFrame(rows, columns=[*experiment.columns, *experiment.extra_columns(settings)])
+
+    return measure

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from pandas.testing import assert_series_equal
 
 import gm_estimators
@@ -41,13 +42,17 @@ except SystemExit:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_device_that_was_asked_for_is_in_the_context_and_nowhere_else(tmp_path):
-    import torch
-
-    context = prepare(gm_lab.RunSettings(run_dir=tmp_path, device="meta"))
-    assert context == gm_lab.Context(tmp_path, "meta")
+def test_the_device_that_was_asked_for_is_in_the_context_and_nowhere_else(tmp_path, monkeypatch):
+    empty = torch.empty
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "empty", lambda *size, device="cpu": empty(*size))
+    context = prepare(gm_lab.RunSettings(run_dir=tmp_path, device="cuda:1"))
+    assert context == gm_lab.Context(tmp_path, "cuda:1")
     assert torch.zeros(1).device.type == "cpu"
     assert prepare(gm_lab.RunSettings()).device == "cpu"
+    with pytest.raises(gm_lab.BadInput, match="--device: expected cpu, or cuda where there is a GPU, got 'cuda:2'"):
+        prepare(gm_lab.RunSettings(device="cuda:2"))
 
 
 @pytest.fixture

@@ -1,11 +1,7 @@
-"""The LIRPG experiment end to end: files, options, refusals, kill and resume, the reference's figures, verdicts."""
+"""The LIRPG experiment end to end: files, options, refusals, the reference's figures, verdicts."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from functools import partial
 
 import numpy as np
@@ -25,8 +21,15 @@ def app(run_app):
     return partial(run_app, EXPERIMENT, *SMALL)
 
 
-def results(path):
-    return pd.read_csv(path / "results.csv").set_index(["estimator", "inner_steps", "sample_size", "mdp"]).sort_index()
+@pytest.fixture
+def measure(rows_of):
+    """The measurements by estimator, K, size and MDP."""
+
+    def results(*arguments):
+        frame = rows_of(EXPERIMENT, *SMALL, *arguments)
+        return frame.set_index(["estimator", "inner_steps", "sample_size", "mdp"]).sort_index()
+
+    return results
 
 
 def test_a_run_leaves_what_it_promises(app, tmp_path):
@@ -42,16 +45,11 @@ def test_a_run_leaves_what_it_promises(app, tmp_path):
     assert [verdict["id"] for verdict in verdicts] == [f"LIRPG-{i}" for i in range(1, 5)]
 
 
-def test_options_reach_the_estimates(app, tmp_path):
+def test_options_reach_the_estimates(measure):
     only = ["--figure", "fig1", "--estimators", "lvc", "dice", *NARROW]
-    app("--run-dir", "plain", *only)
-    for name, flags in {
-        "detached": ["--intrinsic-critic", "detached"],
-        "long": ["--gae-lambda", "1"],
-        "exact": ["--critic-noise", "0"],
-    }.items():
-        app("--run-dir", name, *flags, *only)
-        plain, other = (results(tmp_path / run)["accuracy"] for run in ("plain", name))
+    plain = measure(*only)["accuracy"]
+    for flags in (["--intrinsic-critic", "detached"], ["--gae-lambda", "1"], ["--critic-noise", "0"]):
+        other = measure(*flags, *only)["accuracy"]
         assert (plain["lvc"] - other["lvc"]).abs().max() > 1e-3
         assert (plain["dice"] - other["dice"]).abs().max() < 1e-12  # who has no critic does not see it
 
@@ -64,10 +62,8 @@ def plug_in(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
 
-def test_a_users_estimator_joins_the_experiment(app, plug_in, tmp_path):
-    status, _ = app("--run-dir", "run", "--figure", "fig1", "--estimators", "lvc", "my_estimators:right", *NARROW)
-    assert status == 0
-    frame = results(tmp_path / "run")
+def test_a_users_estimator_joins_the_experiment(measure, plug_in):
+    frame = measure("--figure", "fig1", "--estimators", "lvc", "my_estimators:right", *NARROW)
     pd.testing.assert_frame_equal(
         frame.loc["my_estimators:right", METRICS], frame.loc["lvc", METRICS], rtol=1e-9, atol=1e-12
     )
@@ -89,37 +85,20 @@ def test_bad_input_is_one_line_and_status_2(app, plug_in, arguments, message):
     assert error.splitlines()[-1].startswith(f"lirpg_tabular: {message}")
 
 
-def test_a_killed_run_ends_with_the_same_bytes(tmp_path):
-    def started(run_dir):
-        command = [sys.executable, "-m", "gm_experiments.lirpg", "--run-dir", str(run_dir), *SMALL, "--workers", "1"]
-        command += ["--figure", "fig1", "--sample-sizes", "64"]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-
-    run = tmp_path / "killed"
-    process = started(run)
-    while process.poll() is None and not list(run.glob("cells/*.json")):
-        time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert len(list(run.glob("cells/*.json"))) < 5
-    assert started(run).wait(120) == 0
-    assert started(tmp_path / "undisturbed").wait(120) == 0
-    assert (run / "results.csv").read_bytes() == (tmp_path / "undisturbed" / "results.csv").read_bytes()
-
-
-def test_the_accuracies_of_an_independent_implementation(app, tmp_path):
+def test_the_accuracies_of_an_independent_implementation(measure):
     """K = 2: LVC .99, AD .78; K = 5: LVC .97, AD .46, means over the 10 MDPs of the reference, at 256 trajectories.
 
     In one MDP of fourteen LVC at K = 5 falls below .8, down to negative values, so that its mean over 10 MDPs lies
-    anywhere between .73 and .97 (`docs/theory.md`); its median is what can be compared.
+    anywhere between .73 and .97 (`docs/theory.md`); its median over 20 is what can be compared, and says on which side
+    of AD's it is.
     """
-    app("--run-dir", "run", "--figure", "fig1", "--sample-sizes", "256", "--inner-steps", "2", "5", "--mdps", "20")
-    by_mdp = results(tmp_path / "run")["accuracy"].unstack("mdp").droplevel("sample_size")
+    found = measure("--figure", "fig1", "--sample-sizes", "256", "--inner-steps", "2", "5", "--mdps", "20")
+    by_mdp = found["accuracy"].unstack("mdp").droplevel("sample_size")
     error = by_mdp.std(axis=1) / by_mdp.shape[1] ** 0.5
     for (name, steps), reference in {("lvc", 2): 0.99, ("ad", 2): 0.78, ("ad", 5): 0.46}.items():
         assert abs(by_mdp.loc[name, steps].mean() - reference) < 0.03 + 2 * error[name, steps]
     assert abs(by_mdp.loc["lvc", 5].median() - 0.97) < 0.03
-    assert by_mdp.loc["lvc", 5].mean() < 0.97
+    assert (by_mdp.loc["lvc", 5] > by_mdp.loc["ad", 5]).mean() > 0.75
 
 
 def results_that_hold():

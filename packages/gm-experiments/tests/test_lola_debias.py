@@ -148,7 +148,7 @@ def test_the_app_compares_plain_and_debiased(run_app):
 
     before = Path("run/results.csv").read_bytes()
     next(Path("run/cells").iterdir()).unlink()
-    assert run_app(EXPERIMENT, *small.split())[0] == 0
+    assert run_app(replace(EXPERIMENT, figures=lambda *_: {}), *small.split())[0] == 0
     assert Path("run/results.csv").read_bytes() == before
 
 

@@ -1,6 +1,7 @@
 """The LOLA experiment end to end: flags, results, closing table and verdicts."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,14 +20,16 @@ from gm_experiments.lola.settings import ARMS
 F64 = torch.float64
 
 
-def run(tmp_path, *flags: str) -> int:
+def run(tmp_path, *flags: str, draw: bool = False) -> int:
+    """Runs the app, without drawing unless asked."""
+    experiment = EXPERIMENT if draw else replace(EXPERIMENT, figures=lambda *_: {})
     fixed = ("--run-dir", str(tmp_path / "run"), "--wandb", "disabled", "--workers", "1")
     tiny = ("--updates", "3", "--horizon", "6", "--seeds", "3", "--evaluation-size", "8", "--replay-capacity", "1024")
-    return gm_lab.main(EXPERIMENT, [*fixed, *tiny, *flags])
+    return gm_lab.main(experiment, [*fixed, *tiny, *flags])
 
 
 def test_the_app_end_to_end(tmp_path):
-    assert run(tmp_path) == 0
+    assert run(tmp_path, draw=True) == 0
     frame = pd.read_csv(tmp_path / "run" / "results.csv")
     assert tuple(frame.columns) == EXPERIMENT.columns
     names = {(f, c.name) for f, arms in ARMS.items() for c in arms if f != "debias"}
@@ -69,6 +72,7 @@ def test_the_app_end_to_end(tmp_path):
         (["--replay-capacity", "64"], "--replay-capacity: expected at least 128 trajectories, got 64"),
         (["--clip", "0"], "--clip: expected a number above 0, got 0.0"),
         (["--max-age", "-1"], "--max-age: expected an integer of at least 0, got -1"),
+        (["--max-age", "1" + "0" * 30], "--max-age: expected an integer up to 10¹⁵, got 1000000"),
         (["--outer-lr", "0"], "--outer-lr: expected a number above 0 and up to 1e30, got 0.0"),
         (["--device", "tpu"], "--device: expected auto or cpu, since this app computes on the CPU, got tpu"),
     ],

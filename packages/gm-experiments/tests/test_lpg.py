@@ -1,11 +1,7 @@
-"""LPG's lifetimes and meta-training, and the experiment end to end: files, refusals, kill and resume, verdicts."""
+"""LPG's lifetimes and meta-training, and the experiment end to end: files, refusals, a run that was cut, verdicts."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
 from functools import partial
 
@@ -14,9 +10,11 @@ import pandas as pd
 import pytest
 import torch
 
+import gm_lab
 from gm_experiments.lpg import EXPERIMENT, claims, lifetimes
+from gm_experiments.lpg import run as lpg_run
 from gm_experiments.lpg.problem import POLICY, new_agent
-from gm_experiments.lpg.settings import Lpg, Settings, Tuning, completed
+from gm_experiments.lpg.settings import Lpg, LpgCell, Settings, Tuning, completed
 from gm_experiments.lpg.training import MetaTraining
 
 TINY = "--meta-updates 4 --lifetime 10 --tasks 8 --side 3 --held-out 2 --held-out-side 4 --tuning-tasks 2 --hidden 4"
@@ -175,11 +173,11 @@ def test_a_users_estimator_joins_study_and_training(app, plug_in, tmp_path):
         ("--side 1", "--side: expected an integer of at least 2, got 1"),
         ("--discount 1", "--discount: expected 0 ≤ γ < 1, got 1.0"),
         ("--trajectories 0", "--trajectories: expected an integer of at least 1, got 0"),
-        ("--inner-lrs 1 0", "--inner-lrs: expected numbers above 0, got (1.0, 0.0)"),
+        ("--inner-lrs 1 0", "--inner-lrs: expected numbers above 0 and up to 1e30, got (1.0, 0.0)"),
         ("--estimator corrected", "--estimator: expected one of ad,"),
         ("--estimators ad lvc+jackknife", "--estimators: expected an estimator without +jackknife, which only"),
         ("--estimators ad none", "--estimators: expected one of ad,"),
-        ("--device cuda", "--device: expected auto or cpu, got 'cuda'"),
+        ("--device cuda", "--device: expected auto or cpu, since this app computes on the CPU, got cuda"),
         ("--figure gradient --estimators my_lpg:wrong", "estimator my_lpg:wrong: surrogate: expected one number"),
         ("--figure learning --estimator my_lpg:wrong", "estimator my_lpg:wrong: surrogate: expected one number"),
     ],
@@ -190,41 +188,51 @@ def test_bad_input_is_one_line_and_status_2(app, plug_in, arguments, message):
     assert error.splitlines()[-1].startswith(f"lpg_tabular: {message}")
 
 
-def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_with_the_same_bytes(tmp_path):
-    def started(run_dir):
-        command = [sys.executable, "-m", "gm_experiments.lpg", "--run-dir", str(run_dir), *SMALL, "--workers", "1"]
-        command += ["--figure", "learning", "--rules", "1", "--meta-updates", "100"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        return subprocess.Popen(command, **quiet, env=environment, start_new_session=True)
+def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_with_the_same_rows(monkeypatch, tmp_path):
+    """Windows that have a checkpoint are not computed again, and one that is damaged costs time only."""
+    lpg = small(meta_updates=7, lifetime=10, tasks=4)
+    cell = LpgCell(0, "lpg", 0, lpg, (2, 3), Tuning((1.0,), (3.0,), (1.0,), (0.9,)), 2)
+    monkeypatch.setattr(lpg_run, "CHECKPOINT_WINDOWS", 3)
+    undisturbed = lpg_run.run_cell(cell, gm_lab.Context())
 
-    run = tmp_path / "killed"
-    process = started(run)
-    while process.poll() is None and not list(run.glob("training/*.pt")):
-        time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not list(run.glob("cells/*.json"))
-    (checkpoint,) = run.glob("training/*.pt")
-    assert torch.load(checkpoint, weights_only=True)["windows"] < 100
-    assert started(run).wait(120) == 0
-    assert started(tmp_path / "undisturbed").wait(120) == 0
-    assert (run / "results.csv").read_bytes() == (tmp_path / "undisturbed" / "results.csv").read_bytes()
+    class Killed(BaseException):
+        """The end of the process."""
+
+    computed, step = [], MetaTraining.step
+
+    def counted(training):
+        if len(computed) == 5:
+            computed.clear()
+            raise Killed
+        computed.append(training.windows)
+        step(training)
+
+    monkeypatch.setattr(MetaTraining, "step", counted)
+    context = gm_lab.Context(tmp_path)
+    with pytest.raises(Killed):
+        lpg_run.run_cell(cell, context)
+    (checkpoint,) = tmp_path.glob("training/*.pt")
+    assert torch.load(checkpoint, weights_only=True)["windows"] == 3
+    assert same(lpg_run.run_cell(cell, context), undisturbed)
+    assert computed == [3, 4, 5, 6]
 
 
-def test_a_damaged_checkpoint_costs_time_only(app, tmp_path):
-    only = ["--run-dir", "run", "--figure", "learning", "--rules", "1", "--meta-updates", "25"]
-    assert app(*only)[0] == 0
-    results = tmp_path / "run" / "results.csv"
-    before = results.read_bytes()
-    (checkpoint,) = (tmp_path / "run").glob("training/*.pt")
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    for file in [results, *(tmp_path / "run").glob("cells/*.json")]:
-        file.unlink()
-    status, error = app(*only)
-    assert status == 0
-    assert f"{checkpoint.name} is damaged" in error
-    assert results.read_bytes() == before
+def test_a_damaged_checkpoint_costs_time_only(tmp_path, capsys):
+    lpg = small(meta_updates=2, lifetime=5, tasks=4)
+    cell = LpgCell(0, "lpg", 0, lpg, (1, 2), Tuning((1.0,), (3.0,), (1.0,), (0.9,)), 1)
+    whole = lpg_run.meta_trained(cell, gm_lab.Context())
+    checkpoint = tmp_path / "training" / f"rule-{gm_lab.cell_id(cell)}.pt"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(whole.state()[:1000])
+    anew = lpg_run.meta_trained(cell, gm_lab.Context(tmp_path))
+    assert f"{checkpoint.name} is damaged" in capsys.readouterr().err
+    assert anew.scores == whole.scores
+    assert all(torch.equal(anew.weights[name], weight) for name, weight in whole.weights.items())
+
+
+def same(rows, others):
+    """Whether tables have the same text, NaN included."""
+    return [*map(repr, rows)] == [*map(repr, others)]
 
 
 def results_that_hold():

@@ -10,12 +10,14 @@ import torch
 from torch.testing import assert_close
 
 import gm_exact
+import gm_lab
 from gm_estimators import decompose, load
 from gm_experiments.common.mdps import RandomMDPs
 from gm_experiments.common.settings import Cell, Tabular
-from gm_experiments.maml import EXPERIMENT
+from gm_experiments.maml import EXPERIMENT, Settings
 from gm_experiments.maml.problem import maml
 from gm_experiments.theory.claims import claims
+from gm_experiments.theory.figures import figures
 from gm_experiments.theory.run import Point, _injected, hessian_errors, sampled_path
 from gm_experiments.theory.settings import COLUMNS, GRIDS, ROUNDING
 from gm_lab.track.curves import curves_of
@@ -28,10 +30,21 @@ def app(run_app):
     return partial(run_app, EXPERIMENT, *SMALL)
 
 
-def test_a_run_leaves_what_it_promises(app, tmp_path):
-    status, error = app("--run-dir", "run", "--figure", "theory")
-    assert status == 0, error
-    run = tmp_path / "run"
+@pytest.fixture
+def measure(rows_of):
+    return partial(rows_of, EXPERIMENT, *SMALL)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The directory of a run of all studies."""
+    path = tmp_path_factory.mktemp("theory") / "run"
+    arguments = ["--workers", "1", *SMALL, "--run-dir", str(path), "--figure", "theory"]
+    assert gm_lab.main(EXPERIMENT, arguments) == 0
+    return path
+
+
+def test_a_run_leaves_what_it_promises(run):
     frame = pd.read_csv(run / "results.csv")
     assert set(frame["figure"]) == set(GRIDS)
     assert tuple(frame.columns[-len(COLUMNS) :]) == COLUMNS
@@ -51,19 +64,16 @@ def test_a_run_leaves_what_it_promises(app, tmp_path):
     assert [verdicts[f"THEORY-{i}"] for i in (2, 3, 4)] == ["holds"] * 3
 
 
-def test_it_goes_with_other_figures_and_changes_none_of_their_numbers(app, tmp_path):
+def test_it_goes_with_other_figures_and_changes_none_of_their_numbers(measure):
     narrow = ["--estimators", "lvc", "--sample-sizes", "4", "--inner-steps", "2", "--inner-lrs", "3"]
-    app("--run-dir", "alone", "--figure", "fig1", *narrow)
-    app("--run-dir", "both", "--figure", "fig1", "theory", *narrow)
-    alone, both = (pd.read_csv(tmp_path / name / "results.csv") for name in ("alone", "both"))
+    alone, both = (measure("--figure", *figures, *narrow) for figures in (["fig1"], ["fig1", "theory"]))
     shared = both[both["figure"] == "fig1"][alone.columns].reset_index(drop=True)
     pd.testing.assert_frame_equal(shared, alone, check_exact=True)
-    assert len(json.loads((tmp_path / "both" / "claims.json").read_text())) == 13 + 4
+    assert len(EXPERIMENT.claims(Settings(figure=("fig1", "theory")), both)) == 13 + 4
 
 
-def test_every_study_has_curves_with_both_bounds(app, tmp_path):
-    assert app("--run-dir", "run", "--figure", "theory")[0] == 0
-    frame = pd.read_csv(tmp_path / "run" / "results.csv")
+def test_every_study_has_curves_with_both_bounds(run):
+    frame = pd.read_csv(run / "results.csv")
     curves = list(curves_of(EXPERIMENT.curves, frame))
     assert len({curve.id for curve in curves}) == len(curves)
     chosen = ["theory_steps", "lvc", "SEE", "distance"]
@@ -79,10 +89,9 @@ def test_every_study_has_curves_with_both_bounds(app, tmp_path):
     assert points == len(frame)
 
 
-def test_other_figures_take_shared_samples_and_a_sampling_correction(app, tmp_path):
+def test_other_figures_take_shared_samples_and_a_sampling_correction(measure):
     small = ["--sample-sizes", "2", "--permutations", "SSE", "--estimators", "ad", "ad+correction"]
-    assert app("--run-dir", "run", "--figure", "fig4", "--samples", "shared", *small)[0] == 0
-    frame = pd.read_csv(tmp_path / "run" / "results.csv").set_index(["estimator", "mdp"])["variance"]
+    frame = measure("--figure", "fig4", "--samples", "shared", *small).set_index(["estimator", "mdp"])["variance"]
     assert (frame["ad+correction"] > frame["ad"]).all()
 
 
@@ -213,3 +222,20 @@ def test_a_claim_does_not_hold_at_nan(claim, where, column):
     frame = rows_that_hold()
     frame.loc[frame.eval(where), column] = np.nan
     assert verdicts(frame)[claim].holds is None
+
+
+@pytest.mark.parametrize("column", ["measured", "bound_local", "bound_global"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_decides_nothing(column, value):
+    """A measurement of infinity is above every bound, NaN above none and below none, and an infinite bound is none."""
+    frame = rows_that_hold()
+    frame.loc[frame["figure"].isin(["theory_split", "theory_steps"]), column] = value
+    found = verdicts(frame)
+    expected = False if (column, value) == ("measured", np.inf) else None
+    assert [found[f"THEORY-{i}"].holds for i in (2, 3, 4)] == [expected] * 3
+
+
+def test_bounds_without_end_are_left_out_of_the_figures():
+    frame = rows_that_hold().assign(bound_global=np.inf)
+    frame.loc[frame["figure"] == "theory_rate", "bound_local"] = np.inf
+    assert set(figures(frame)) == {"theory_composition", "theory_hessian", "theory_split"}

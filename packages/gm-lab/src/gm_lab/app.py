@@ -14,7 +14,7 @@ from typing import Any, Generic
 
 from gm_lab.experiment import CellT, Experiment
 from gm_lab.reporting import Report, reporter
-from gm_lab.run import output, provenance, quitting
+from gm_lab.run import output, provenance, quitting, resources
 from gm_lab.run.cells import cell_id
 from gm_lab.run.errors import BadInput, CellFailed, Interrupted
 from gm_lab.run.interruption import Interruption
@@ -121,7 +121,11 @@ def _run(
     settings = dataclasses.replace(settings, run_dir=path)
     left = quitting.refused(lambda: interruption.status is not None)
     with left, reporter(experiment, settings, path) as report:
+        notes: list[str] = []
+        resources.require(experiment.need, settings, len(experiment.columns), notes.append)
         cells = list(experiment.cells(settings))
+        for note in notes:  # flags that are refused have nothing to be told about
+            say(note)
         if not cells:
             raise BadInput("expected settings that leave at least one cell to compute, got none")
         if twice := len(cells) - len({cell_id(cell) for cell in cells}):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from gm_lab.run.cells import Row
 from gm_lab.run.context import Context
 from gm_lab.run.late import late
+from gm_lab.run.resources import NOTHING, Need
 from gm_lab.run.settings import RunSettings, SettingsT
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 CellT = TypeVar("CellT")
 OF_SETTINGS = {"Settings": "settings", "KEY": "key", "COLUMNS": "columns", "CURVES": "curves"} | {
-    name: name for name in ("cells", "extra_columns")
+    name: name for name in ("cells", "extra_columns", "need")
 }
 OF_ROOMS = {"run_cell": "run", "figures": "figures", "summary": "figures", "claims": "claims"}
 
@@ -27,6 +28,11 @@ OF_ROOMS = {"run_cell": "run", "figures": "figures", "summary": "figures", "clai
 def no_further_columns(_settings: RunSettings) -> tuple[str, ...]:
     """Says that results.csv has the same columns whatever the settings are."""
     return ()
+
+
+def nothing_known(_settings: RunSettings) -> Need:
+    """Refuses nothing."""
+    return NOTHING
 
 
 def on_the_cpu(settings: RunSettings) -> Context:
@@ -40,6 +46,9 @@ class Experiment(Generic[SettingsT, CellT]):
 
     `settings` is a frozen dataclass derived from `RunSettings`, whose attribute docstrings become the help. The columns
     `key` sort results.csv and, with the other settings, identify a row; `extra_columns` come after both.
+
+    `need` says what a run takes, before anything is: it is asked of settings that nobody has checked yet, with numbers
+    of any size, and imports nothing heavy.
 
     `cells` gives frozen dataclasses of plain values that differ from each other. `run_cell`, a module-level function or
     a `late` one, returns rows that depend on the cell alone. `prepare`, called once before the workers start and once
@@ -61,6 +70,7 @@ class Experiment(Generic[SettingsT, CellT]):
     summary: "Callable[[SettingsT, pd.DataFrame], pd.DataFrame]"
     extra_columns: Callable[[SettingsT], tuple[str, ...]] = no_further_columns
     prepare: Callable[[SettingsT], Context] = on_the_cpu
+    need: Callable[[SettingsT], Need] = nothing_known
     curves: "tuple[Curves, ...]" = ()
     resumable_cells: bool = False
 
@@ -68,8 +78,8 @@ class Experiment(Generic[SettingsT, CellT]):
     def of(cls, settings: ModuleType, name: str, **others: Any) -> "Experiment[Any, Any]":
         """Returns the experiment of a folder, from the names that its modules have by convention.
 
-        Its module `settings` has Settings, cells, KEY, COLUMNS and perhaps CURVES and extra_columns; imported late are
-        `run.run_cell`, `figures.figures`, `figures.summary` and `claims.claims`, unless `others` say otherwise.
+        Its module `settings` has Settings, cells, KEY, COLUMNS and perhaps CURVES, extra_columns, need; imported late
+        are `run.run_cell`, `figures.figures`, `figures.summary` and `claims.claims`, unless `others` say otherwise.
         """
         folder = settings.__name__.rpartition(".")[0]
         parts = {part: getattr(settings, its) for its, part in OF_SETTINGS.items() if hasattr(settings, its)}

@@ -1,10 +1,10 @@
 """The flags, the grid and the cells of the attribution experiment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gm_lab
 from gm_experiments.attribution.sources import KEY as OF_SHARES
-from gm_experiments.attribution.sources import METRICS, SOURCES, Source, check, curves
+from gm_experiments.attribution.sources import METRICS, OF_PROBLEM, SOURCES, Source, check, curves
 from gm_experiments.common import settings as common
 from gm_experiments.common.settings import Grid
 
@@ -38,6 +38,15 @@ class Cell(common.Cell):
     meta_lr: float = 1.0
     sources: tuple[str, ...] = SOURCES
     clip_norm: float = 1.0
+
+
+def need(settings: Settings) -> gm_lab.Need:
+    """What a run takes, about: every estimate once for each set of sources that says what is sampled."""
+    once = common.need(settings, [GRID])
+    exact = common.need(replace(settings, repeats=1, estimators=(), sample_sizes=(0,)), [GRID])
+    moments, sets = len(settings.points), 2 ** len(OF_PROBLEM.intersection(settings.sources))
+    seconds = moments * sets * once.seconds + sum(settings.points) * exact.seconds
+    return gm_lab.Need(moments * once.cells, moments * (len(settings.sources) + 1) * once.rows, once.memory, seconds)
 
 
 def cells(settings: Settings) -> list[Cell]:

@@ -76,5 +76,5 @@ def rows(
         for i, number in enumerate(numbers):
             values = {name: each[i] for name, each in of_units.items()}
             table.append({**place, "source": source, unit: number, **values})
-    require_finite(table, METRICS)
+    require_finite(table, METRICS, "learning rates")
     return table

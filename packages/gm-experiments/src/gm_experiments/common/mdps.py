@@ -15,9 +15,11 @@ import gm_envs_tabular as envs
 import gm_estimators as estimators
 import gm_exact
 import gm_lab
-from gm_experiments.common.checks import estimators_are_input
+from gm_experiments.common.checks import estimators_are_input, require_finite, require_policy
 from gm_experiments.common.problem import TabularProblem
 from gm_experiments.common.settings import PERMUTATIONS, Cell
+
+SMALLER = ("--inner-lrs", "--critic-noise")
 
 
 class RandomMDPs:
@@ -59,7 +61,8 @@ class RandomMDPs:
         return torch.zeros(self.shape, dtype=torch.float64, device=self.reward.device)
 
     def rollout(self, role: str, step: int, policy: Tensor, rows: slice | Tensor) -> envs.Rollout:
-        """The trajectories of one role at one step that have those numbers."""
+        """The trajectories of one role at one step that have those numbers; `BadInput` for a policy that has NaN."""
+        require_policy(policy, f"{role} step {step}", *SMALLER)
         return envs.rollout(policy, self._next_states, self._noise.uniform(role, step)[..., rows, :])
 
     def critic_error(self, role: str, step: int, value: Tensor) -> Tensor:
@@ -92,7 +95,7 @@ def measured(problem: TabularProblem, cell: Cell, algorithm: str) -> list[gm_lab
     metrics = estimators.metrics.summary(stacked, truth.expand(len(estimates), -1, -1))
     numbers = {name: dict(zip(estimates, values.tolist(), strict=True)) for name, values in metrics.items()}
     fixed: gm_lab.Row = dict.fromkeys(cell.unused, math.nan) | {"algorithm": algorithm} | cell.terms
-    return [
+    rows = [
         fixed
         | {"figure": figure, "estimator": name, "permutation": permutation, "sample_size": size, "mdp": mdp}
         | {metric: values[name, permutation, sizes[size]][i] for metric, values in numbers.items()}
@@ -100,3 +103,5 @@ def measured(problem: TabularProblem, cell: Cell, algorithm: str) -> list[gm_lab
         for name, permutation, size in product(grid.estimators, grid.permutations, grid.sample_sizes)
         for i, mdp in enumerate(cell.mdps)
     ]
+    require_finite(rows, ("variance", "std_sum", "bias_sq"), *SMALLER)
+    return rows

@@ -1,17 +1,20 @@
 """The settings and cells of the tabular experiments: random MDPs, and grids over them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import gm_lab
+from gm_experiments.common.checks import require_device
 
 # what gm_estimators names so, written out because settings import no torch; a test compares the two
 ESTIMATORS = ("ad", "dice", "loaded_dice", "lvc")
 PERMUTATIONS = ("SSS", "SES", "ESS", "EES", "SSE", "SEE", "ESE")
 # few enough for the caches, enough to hide what a call costs
 BLOCK = 5
+TENSORS, SECONDS = 12, 1e-7
+"""About how many numbers are kept of each step of a trajectory, and how long each estimator takes to read it."""
 KEY = ("figure", "algorithm", "estimator", "permutation", "sample_size", "inner_steps", "inner_lr", "mdp")
 METRICS = ("accuracy", "correlation", "variance", "std_sum", "bias_sq")
 COLUMNS = (*KEY, *METRICS)
@@ -133,10 +136,11 @@ class Cell:
 
 def cells(settings: TabularSettings, figures: Mapping[str, Grid], kind: type[Tabular] = Tabular) -> list[Cell]:
     """One cell, with the flags of `kind`, for each block of MDPs, K and α; raises `BadInput` if one is out of range."""
+    require_device(settings)
     for name, least in (("mdps", 1), ("repeats", 2), ("states", 1), ("actions", 1), ("horizon", 1)):
         gm_lab.require(settings, name, f"an integer of at least {least}", getattr(settings, name) >= least)
     gm_lab.require(settings, "discount", "0 ≤ γ < 1", 0 <= settings.discount < 1)
-    gm_lab.require(settings, "concentration", "a positive number", settings.concentration > 0)
+    gm_lab.require(settings, "concentration", "a positive number up to 1e300", 0 < settings.concentration <= 1e300)
     gm_lab.require(settings, "critic_noise", "a number of at least 0", settings.critic_noise >= 0)
     overrides = {field.name: getattr(settings, field.name) for field in fields(Grid)}
     grids = {figure: grid.override(**overrides) for figure, grid in figures.items()}
@@ -145,3 +149,31 @@ def cells(settings: TabularSettings, figures: Mapping[str, Grid], kind: type[Tab
     return [Cell(settings.seed, block, *point, tuple((f, g) for f, g in grids.items() if point in g.points()), tabular)
             for point in sorted({point for grid in grids.values() for point in grid.points()})
             for block in blocks]  # fmt: skip
+
+
+def need(settings: TabularSettings, figures: Iterable[Grid]) -> gm_lab.Need:
+    """What it takes to measure the grids of some figures: trajectories, and policies that are evaluated exactly."""
+    overrides = {field.name: getattr(settings, field.name) for field in fields(Grid)}
+    grids = [replace(grid, **{k: v for k, v in overrides.items() if v is not None}) for grid in figures]
+    points = {point for grid in grids for point in grid.points()}
+    sizes = {size for grid in grids for size in grid.sample_sizes}
+    kinds = len({name for grid in grids for name in grid.estimators})
+    inner, hessian, outer = (any(p[i : i + 1] == "S" for grid in grids for p in grid.permutations) for i in range(3))
+    rows = sum(len(g.points()) * len(g.estimators) * len(g.permutations) * len(g.sample_sizes) for g in grids)
+    every = [block_need(settings, k, k * (inner + hessian) + outer, max(sizes), sum(sizes) * kinds) for k, _ in points]
+    blocks = math.ceil(settings.mdps / BLOCK)
+    memory, seconds = max(each.memory for each in every), blocks * sum(each.seconds for each in every)
+    return gm_lab.Need(blocks * len(points), settings.mdps * rows, memory, seconds)
+
+
+def block_need(settings: TabularSettings, inner_steps: int, streams: int, most: float, read: float) -> gm_lab.Need:
+    """What a block of MDPs takes: so many streams of random numbers, the largest sample of each, and all that are read.
+
+    An exact step costs a matrix of all pairs of states.
+    """
+    mdps = min(BLOCK, settings.mdps)
+    batch, states, pairs = mdps * settings.repeats, settings.states, settings.states * settings.actions
+    sampled, exact = float(batch * settings.horizon * streams), float(batch * (inner_steps + 1))
+    memory = 8 * (TENSORS * sampled * most + exact * (6 * states**2 + 10 * pairs) + 3 * mdps * states * pairs)
+    seconds = sampled * read * SECONDS + exact * states**2 * (states + settings.actions) * 2e-9 + 0.05
+    return gm_lab.Need(1, 0, memory, seconds)

@@ -18,6 +18,7 @@ from gm_experiments.maml.problem import exact_training, maml
 
 Choice = tuple[str, float, str, str]
 """Estimator, λ, split, debias."""
+SMALLER = ("--inner-lrs", "--meta-lr", "--critic-noise")
 EXACT: Choice = ("exact", 1.0, "none", "none")
 
 
@@ -37,7 +38,9 @@ def _frontier(cell: Cell, mdps: RandomMDPs) -> list[gm_lab.Row]:
         measured = estimators.metrics.summary(estimate.flatten(2), truth)
         mse = estimators.metrics.mse(estimate.flatten(2), truth)
         rows += _rows(cell, choice, cell.updates, sizes, measured | {"mse": mse} | fixed)
-    require_finite(rows, ("bias_sq", "variance", "mse", "truth_sq", "value"))
+    require_finite(
+        rows, ("bias_sq", "variance", "mse", "truth_sq", "value"), "--inner-lrs", "--meta-lr", "--critic-noise"
+    )
     return rows
 
 
@@ -56,7 +59,7 @@ def _training(cell: Cell, mdps: RandomMDPs) -> list[gm_lab.Row]:
             ((choice, sizes, estimate),) = _estimates(one, mdps.fresh("update", update), params)
             rows += _rows(cell, choice, update, sizes, {"value": value})
             params = params + cell.meta_lr * estimate
-    require_finite(rows, ("value",))
+    require_finite(rows, ("value",), *SMALLER)
     return rows
 
 

@@ -1,5 +1,6 @@
 """The flags, the figures and the cells of the frontier experiment."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from itertools import product
@@ -80,6 +81,30 @@ CURVES = tuple(
         ("frontier", "updates", METRICS[:4]), ("budgets", "sample_size", METRICS[:4]),
         ("training", "updates", METRICS[-1:]))
 )  # fmt: skip
+
+
+def need(settings: Settings) -> gm_lab.Need:
+    """What a run takes, about."""
+    return sum((_need_of(settings, figure) for figure in set(settings.figure)), gm_lab.Need())
+
+
+def _need_of(settings: Settings, figure: Figure) -> gm_lab.Need:
+    grid, choices = GRIDS[figure], CHOICES[figure]
+    sizes, steps = settings.sample_sizes or grid.sample_sizes, settings.inner_steps or grid.inner_steps
+    kinds = len(settings.estimators or grid.estimators)
+    for name, values in vars(choices).items():
+        kinds *= len(getattr(settings, name) or values)
+    trains, rates = figure == "training", len(settings.inner_lrs or grid.inner_lrs)
+    moments, measured = (1, settings.updates + 1) if trains else (len(settings.points), 1)
+    followed = 0 if trains else sum(settings.points)
+    places = math.ceil(settings.mdps / common.BLOCK) * rates
+    # all roles and steps divide a budget, and choices read their samples one after the other
+    each = [common.block_need(settings, k, 1, max(sizes), sum(sizes) * kinds / 4) for k in steps]
+    exact = [common.block_need(replace(settings, repeats=1), k, 0, 0, 0) for k in steps]
+    seconds = measured * moments * sum(e.seconds for e in each) + followed * len(sizes) * sum(e.seconds for e in exact)
+    rows = settings.mdps * rates * len(steps) * len(sizes) * moments * kinds * measured
+    cells = places * len(steps) * len(sizes) * moments
+    return gm_lab.Need(cells, rows, max(e.memory for e in each), places * seconds)
 
 
 def cells(settings: Settings) -> list[Cell]:

@@ -34,6 +34,11 @@ class Settings(Lirpg, common.TabularSettings):
     """Figures to reproduce: fig1 shows the accuracy, fig7 the variance, over inner steps and sample sizes."""
 
 
+def need(settings: Settings) -> gm_lab.Need:
+    """What a run takes, about."""
+    return common.need(settings, [GRID for _ in settings.figure])
+
+
 def cells(settings: Settings) -> list[common.Cell]:
     """One cell for each block of MDPs, K and α."""
     gm_lab.require(settings, "gae_lambda", "0 ≤ λ ≤ 1", 0 <= settings.gae_lambda <= 1)

@@ -1,17 +1,24 @@
 """One way to estimate to its rows of results.csv."""
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
 
 import gm_lab
 from gm_estimators import EstimatorError
+from gm_experiments.common.checks import require_cpu, require_finite
 from gm_experiments.lola.learner import Learner
 from gm_experiments.lola.measurements import measurements_of
-from gm_experiments.lola.settings import COLUMNS, MEASURED, Cell, Game, require_cpu
+from gm_experiments.lola.settings import COLUMNS, MEASURED, POLICY, Cell, Game
 
 DIGITS = 8
 """Significant digits of results.csv."""
+FINITE = ("score", "score_1", "score_2", "error_sq", "truth_sq", *POLICY)
+"""Measurements that there always are; others are NaN where there is nothing to measure by."""
+SMALLER = ("--payoffs", "--inner-lr", "--outer-lr")
 
 
 def prepare(settings: gm_lab.RunSettings) -> gm_lab.Context:
@@ -25,24 +32,33 @@ def run_cell(cell: Cell, _context: gm_lab.Context) -> list[gm_lab.Row]:
     """Returns one cell's rows of results.csv; `BadInput` if a user's estimator fails or a number is not finite."""
     # the same stream for every curve: what two have in common, they draw alike
     rng = np.random.Generator(np.random.SFC64(gm_lab.seed_of(cell.seed, "lola", cell.seeds)))
-    try:
-        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused
-            measured = measurements_of(cell.game, Learner(cell.game, cell.curve, cell.seeds, rng).updates())
-    except EstimatorError as error:
-        raise gm_lab.BadInput(str(error)) from error
-    except ValueError as error:
-        advice = "smaller payoffs or learning rates, or a --clip, keep numbers finite"
-        raise gm_lab.BadInput(f"{cell.names[0][1]}: {error} ({advice})") from error
+    with finite_or_refused(cell.names[0][1]):
+        measured = measurements_of(cell.game, Learner(cell.game, cell.curve, cell.seeds, rng).updates())
     of_policies = cooperates(cell.game, measured["action_0"])
     more = [measured[name].unsqueeze(-1) for name in cell.columns[len(COLUMNS) :]]
     table = torch.cat((torch.stack([measured[name] for name in MEASURED], -1), of_policies, *more), -1)
     rounded = significant(table).tolist()
-    return [
+    rows: list[gm_lab.Row] = [
         dict(zip(cell.columns, (figure, name, seed, update, *values), strict=True))
         for figure, name in cell.names
         for update, by_seed in enumerate(rounded, start=1)
         for seed, values in enumerate(by_seed)
     ]
+    require_finite(rows[: len(rows) // len(cell.names)], FINITE, *SMALLER)
+    return rows
+
+
+@contextlib.contextmanager
+def finite_or_refused(what: str) -> Iterator[None]:
+    """Turns numbers that grow too large, and the fault of a user's estimator, into `BadInput`."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused
+            yield
+    except EstimatorError as error:
+        raise gm_lab.BadInput(str(error)) from error
+    except ValueError as error:
+        advice = "smaller payoffs or learning rates, or a --clip, keep numbers finite"
+        raise gm_lab.BadInput(f"{what}: {error} ({advice})") from error
 
 
 def cooperates(game: Game, action_0: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 import gm_lab
+from gm_experiments.common.checks import require_cpu
 
 if TYPE_CHECKING:
     import gm_envs_ipd
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 Figure = Literal["fig2a", "fig2b", "fig2c", "fig2d", "fig8", "debias"]
 LARGEST = 1e30
 """Of payoffs and learning rates: what is computed for every trajectory has single precision, up to 3e38."""
+
+BYTES, SECONDS = 24, 2e-8
+"""About what each round takes of the trajectories that an update reads."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,24 @@ class Cell:
     columns: tuple[str, ...]
 
 
+def need(settings: Settings) -> gm_lab.Need:
+    """What a run takes, about: the trajectories of an update, and a row for each update and seed."""
+    figures = [f for f in ARMS if f in settings.figure or ("fig8" in settings.figure and f != "debias")]
+    named = [arm for f in figures for arm in ARMS[f] if settings.curves is None or arm.name in settings.curves]
+    arms = {replace(arm, name="") for arm in named}
+    every = [learner_need(settings, settings.seeds, _read(settings.replay_capacity, arm)) for arm in arms]
+    rows = float(settings.updates * settings.seeds)
+    memory = max((each.memory for each in every), default=0) + 8 * len(COLUMNS) * rows
+    seconds = settings.updates * sum(each.seconds for each in every)
+    return gm_lab.Need(len(arms), len(named) * rows, memory, seconds)
+
+
+def learner_need(game: "Settings | Game", seeds: int, read: int) -> gm_lab.Need:
+    """What an update takes of so many runs that read so many trajectories in a look-ahead."""
+    steps = float(seeds * game.horizon * (read * game.inner_steps + game.evaluation_size))
+    return gm_lab.Need(1, 0, BYTES * steps, SECONDS * steps + 4e-3)
+
+
 def cells(settings: Settings) -> list[Cell]:
     """Returns one cell for each different way to estimate; raises `BadInput` if a flag is out of range."""
     _check_numbers(settings)
@@ -202,8 +224,11 @@ def extra_columns(settings: Settings) -> tuple[str, ...]:
 
 def trajectories_read(cell: Cell) -> int:
     """Counts, about, the trajectories that an update reads."""
-    drawn = cell.curve.drawn()
-    return sum(cell.game.replay_capacity if cell.curve.replays(role) else size for role, size in drawn.items())
+    return _read(cell.game.replay_capacity, cell.curve)
+
+
+def _read(replay_capacity: int, arm: Arm) -> int:
+    return sum(replay_capacity if arm.replays(role) else size for role, size in arm.drawn().items())
 
 
 def estimator_of(game: Game, arm: Arm) -> "Estimator":
@@ -232,12 +257,6 @@ def blocks_of(game: Game, arm: Arm) -> int:
     return debias.blocks if isinstance(debias, Jackknife) else 1
 
 
-def require_cpu(settings: gm_lab.RunSettings) -> None:
-    """Raises `BadInput` for any other device."""
-    cpu = settings.device in ("auto", "cpu")
-    gm_lab.require(settings, "device", "auto or cpu, since this app computes on the CPU", cpu)
-
-
 def _check_numbers(settings: Settings) -> None:
     for name in ("horizon", "updates", "inner_steps", "evaluation_size", "replay_capacity", "seeds"):
         gm_lab.require(settings, name, "an integer of at least 1", getattr(settings, name) >= 1)
@@ -253,6 +272,7 @@ def _check_numbers(settings: Settings) -> None:
     require_cpu(settings)
     gm_lab.require(settings, "clip", "a number above 0", settings.clip is None or settings.clip > 0)
     gm_lab.require(settings, "max_age", "an integer of at least 0", settings.max_age is None or settings.max_age >= 0)
+    gm_lab.require(settings, "max_age", "an integer up to 10¹⁵", (settings.max_age or 0) <= 10**15)
 
 
 def _check_names(settings: Settings, game: Game) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 import gm_envs_tabular as envs
 import gm_estimators as estimators
 import gm_exact
+from gm_experiments.common.checks import require_policy
 from gm_experiments.lpg.problem import POLICY, Agent, Experience, Inner, Weights, chosen_of, new_agent
 from gm_experiments.lpg.settings import Tuning
 
@@ -48,6 +49,7 @@ class Tasks:
     def sample(self, agent: Agent, trajectories: int, rng: np.random.Generator) -> Experience:
         """Draws trajectories of every agent."""
         policy = agent[POLICY].detach().to(F64).softmax(-1)
+        require_policy(policy, "the end of a step", "--inner-lr", "--inner-lrs")
         uniform = envs.uniforms(rng, (len(policy),), trajectories, self.horizon)
         state, action = envs.rollout(policy, self._next_states, uniform)
         place = (state[..., :-1] * ACTIONS + action).flatten(-2)

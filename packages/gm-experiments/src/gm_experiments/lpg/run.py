@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 import gm_lab
-from gm_experiments.common.checks import estimators_are_input
+from gm_experiments.common.checks import estimators_are_input, require_cpu, require_finite
 from gm_experiments.lpg import lifetimes, study
 from gm_experiments.lpg.settings import FOR_THE_MEAN, LEARNT, LpgCell, Settings, completed
 from gm_experiments.lpg.training import MetaTraining
@@ -16,13 +16,13 @@ from gm_lab.run import write_atomically
 EVERY = 5
 """Scores are kept after so many updates."""
 CHECKPOINT_WINDOWS = 25
+SMALLER = ("--inner-lrs", "--lr-scales", "--inner-lr")
 
 
 def prepare(settings: Settings) -> gm_lab.Context:
     """Gives each worker one thread, since the workers fill the cores, and refuses another device than the CPU."""
     torch.set_num_threads(1)
-    if settings.device not in ("auto", "cpu"):
-        raise gm_lab.BadInput(f"--device: expected auto or cpu, got {settings.device!r}")
+    require_cpu(settings)
     return gm_lab.Context(settings.run_dir)
 
 
@@ -36,6 +36,7 @@ def run_cell(cell: LpgCell, context: gm_lab.Context) -> list[gm_lab.Row]:
         else:
             assert cell.tuning is not None
             rows = tuned_rows(cell, list(lifetimes.hand_made_trials(cell.tuning, cell.part, cell.lpg.discount)))
+    require_finite(rows, ("score", "variance", "bias_sq"), *SMALLER)
     return [completed(row) for row in rows]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import gm_lab
+from gm_experiments.common.checks import require_cpu
 
 KEY = (
     "figure", "rule", "seed", "kind", "update", "task", "lr", "critic_lr", "gae_lambda",
@@ -114,6 +115,8 @@ class Settings(Lpg, gm_lab.RunSettings):
     """Of the study: independent estimates in each MDP."""
 
 
+LARGEST = 1e30
+"""Rules are learnt in single precision, up to 3e38."""
 RANGES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     (
         "horizon trajectories lifetime window hidden predictions tasks meta_updates outer_trajectories rules held_out "
@@ -122,13 +125,17 @@ RANGES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         lambda number: number >= 1,
     ),
     ("side held_out_side repeats", "an integer of at least 2", lambda number: number >= 2),
-    ("inner_lr meta_lr", "a number above 0", lambda number: number > 0),
+    ("inner_lr meta_lr", "a number above 0 and up to 1e30", lambda number: 0 < number <= LARGEST),
     (
         "prediction_weight policy_entropy prediction_entropy target_penalty critic_lr",
-        "a number of at least 0",
-        lambda number: number >= 0,
+        "a number from 0 to 1e30",
+        lambda number: 0 <= number <= LARGEST,
     ),
-    ("inner_lrs lr_scales critic_lrs", "numbers above 0", lambda numbers: min(numbers) > 0),
+    (
+        "inner_lrs lr_scales critic_lrs",
+        "numbers above 0 and up to 1e30",
+        lambda numbers: all(0 < number <= LARGEST for number in numbers),
+    ),
     ("sample_sizes inner_steps", "integers of at least 1", lambda numbers: min(numbers) >= 1),
     ("discount", "0 ≤ γ < 1", lambda number: 0 <= number < 1),
     ("gae_lambda", "0 ≤ λ ≤ 1", lambda number: 0 <= number <= 1),
@@ -161,8 +168,38 @@ class LpgCell:
     study: tuple[tuple[str, ...], tuple[int, ...], int, int] | None = None
 
 
+def need(settings: Settings) -> gm_lab.Need:
+    """What a run takes, about."""
+    parts = {"learning": _learning_need, "gradient": _gradient_need}
+    return sum((parts[figure](settings) for figure in set(settings.figure)), gm_lab.Need())
+
+
+def _learning_need(s: Settings) -> gm_lab.Need:
+    """Windows of meta-training, whose steps all have an LSTM's activations, then the lives of many agents."""
+    trials = len(s.lr_scales), len(s.inner_lrs) * (1 + len(s.critic_lrs) * len(s.gae_lambdas))
+    steps = float(s.tasks * s.horizon) * (s.window * s.trajectories * s.hidden + s.outer_trajectories)
+    tables, held_out = (n * float(side) ** 4 * 4 for n, side in ((s.tasks, s.side), (s.held_out, s.held_out_side)))
+    weights = 4.0 * s.hidden * (s.hidden + s.predictions)
+    lives = float(max(s.tuning_tasks, s.held_out) * s.lifetime)
+    lived = 4 * (s.rules * trials[0] + trials[1]) * lives * s.horizon
+    lived *= s.trajectories * s.hidden * 1e-8 + s.side**4 * 4e-9
+    trained = s.rules * s.meta_updates * (steps * 2e-8 + tables * s.horizon * 1e-9 + weights * 1e-9)
+    rows = 4.0 * (s.rules + len(HAND_MADE)) * s.held_out * s.lifetime / 5
+    memory = 4 * 8 * steps + 48 * (tables + held_out) + 16 * weights + 8 * lives + 100.0 * s.meta_updates
+    return gm_lab.Need(s.rules + len(HAND_MADE), rows, memory, trained + lived)
+
+
+def _gradient_need(s: Settings) -> gm_lab.Need:
+    """Estimates of the study, each with the activations of all its steps."""
+    each = float(s.mdps * s.repeats * max(s.sample_sizes))
+    rows = 2.0 * len(s.estimators) * len(s.sample_sizes) * s.mdps * len(s.inner_steps)
+    seconds = 2.0 * s.mdps * s.repeats * sum(s.sample_sizes) * len(s.estimators) * sum(s.inner_steps) * 5e-6
+    return gm_lab.Need(len(s.inner_steps), rows, 8 * 300 * each * max(s.inner_steps), seconds)
+
+
 def cells(settings: Settings) -> list[LpgCell]:
     """Returns the longest cells first: rules to learn, rules to tune, then the study; `BadInput` for a bad flag."""
+    require_cpu(settings)
     require_flags(settings)
     lpg = Lpg(**{field.name: getattr(settings, field.name) for field in fields(Lpg)})
     held_out = settings.held_out, settings.held_out_side

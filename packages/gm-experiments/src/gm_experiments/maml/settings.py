@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import gm_lab
 from gm_experiments.common import settings as common
 from gm_experiments.common.settings import Cell, Grid
 from gm_experiments.theory import settings as theory
@@ -32,12 +33,20 @@ class Settings(common.TabularSettings):
     theory sets Lemma 4.4 and Theorem 4.5 beside what they bound."""
 
 
+def need(settings: Settings) -> gm_lab.Need:
+    """What a run takes, about."""
+    needed = common.need(settings, _chosen(settings).values())
+    return needed + theory.need(settings) if "theory" in settings.figure else needed
+
+
 def cells(settings: Settings) -> list[Cell]:
     """One cell for each block of MDPs, K and α, whichever figures need it."""
-    chosen: dict[str, Grid] = {name: grid for name, grid in FIGURES.items() if name in settings.figure}
-    if "theory" in settings.figure:
-        chosen |= theory.GRIDS
-    return [replace(cell, unused=extra_columns(settings)) for cell in common.cells(settings, chosen)]
+    return [replace(cell, unused=extra_columns(settings)) for cell in common.cells(settings, _chosen(settings))]
+
+
+def _chosen(settings: Settings) -> dict[str, Grid]:
+    chosen = {name: grid for name, grid in FIGURES.items() if name in settings.figure}
+    return chosen | (theory.GRIDS if "theory" in settings.figure else {})
 
 
 def extra_columns(settings: Settings) -> tuple[str, ...]:

@@ -10,7 +10,18 @@ import torch
 
 import gm_lab
 import gm_mgrl_atari as mgrl
-from gm_experiments.mgrl.settings import INTERVALS, MEASURES, SECONDS, MgrlCell, Settings, cells, completed
+from gm_experiments.common.checks import device_of, require_finite
+from gm_experiments.mgrl.settings import (
+    INTERVALS,
+    MEASURES,
+    NAMES,
+    SECONDS,
+    TERMS,
+    MgrlCell,
+    Settings,
+    cells,
+    completed,
+)
 from gm_lab.run import usable_cores, worker_count
 from gm_mgrl_atari import study, throughput
 
@@ -29,19 +40,9 @@ class AtariContext(gm_lab.Context):
 
 def prepare(settings: Settings) -> AtariContext:
     """Gives each worker its share of the cores, or the GPU; raises `BadInput` if the device is not there or broken."""
-    device = "cpu" if settings.device == "auto" else settings.device
-    kind, _, index = device.partition(":")
-    there = torch.cuda.device_count() if kind == "cuda" and torch.cuda.is_available() else 0
-    if device != "cpu" and not (kind == "cuda" and (index or "0").isdigit() and int(index or 0) < there):
-        raise gm_lab.BadInput(f"--device: expected cpu, or cuda where there is a GPU, got {settings.device!r}")
-    if kind == "cuda":
-        # what is listed may be out of order or taken; the one worker is this process, or a task of Ray
-        try:
-            torch.empty(1, device=device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise gm_lab.BadInput(f"--device: expected a GPU that works as {device}, got: {reason}") from error
-        # float32 means float32: Adam's first steps make a third of the meta-gradient out of what TF32 rounds away
+    device = device_of(settings)
+    if device != "cpu":
+        # float32 means float32: Adam's first steps turn on what TF32 rounds away
         torch.backends.cudnn.allow_tf32 = False
     threads = threads_of(settings)
     torch.set_num_threads(threads)
@@ -73,6 +74,7 @@ def run_cell(cell: MgrlCell, context: AtariContext) -> list[gm_lab.Row]:
     parts = dict(zip(SECONDS, trainer.lap.seconds.values(), strict=True))
     rows.append({**common, "figure": "throughput", **rates, **mean_rate(log), **parts})
     rows += [common | row for point in cell.points for row in gradient_rows(cell, context, trainer, point)]
+    require_finite(rows, (*NAMES, *TERMS), "--inner-lr", "--meta-lr", unbounded=INTERVALS)
     return [completed(row) for row in rows]
 
 

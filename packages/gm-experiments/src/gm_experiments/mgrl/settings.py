@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 import gm_lab
+from gm_experiments.common.checks import require_device
 
 if TYPE_CHECKING:
     import gm_mgrl_atari as mgrl
@@ -39,6 +40,9 @@ CURVES = (
         figures=("returns",),
     ),
 )  # fmt: skip
+
+EMULATOR, FRAMES, RATE, LOGGED = 1e6, 28_224.0, 800.0, 500
+"""About the bytes of an emulator and of an observation, steps of a core in a second, and the rows of a run."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,23 @@ class MgrlCell:
     windows: int
 
 
+def need(settings: Settings) -> gm_lab.Need:
+    """What a run takes, about: emulators, and the activations of the batches of a window."""
+    envs = envs_of(settings)
+    batch = envs * settings.steps
+    updates = DEMO_UPDATES if settings.env_steps is None else settings.env_steps // max(1, batch)
+    runs = len(settings.games) * len(settings.algorithms) * settings.seeds
+    window = batch * (settings.inner_steps + 1)
+    batches = updates * (settings.inner_steps + 1 if settings.schedule == "discard" else 2)
+    studied = settings.gradient_windows * window if "gradient" in settings.figure else 0
+    memory = EMULATOR * envs + FRAMES * (2.0 * window + studied)
+    seconds = (batches * batch + 5.0 * len(settings.gradient_points) * studied) / RATE
+    return gm_lab.Need(runs, runs * float(min(updates, LOGGED)), memory, runs * seconds)
+
+
 def cells(settings: Settings) -> list[MgrlCell]:
     """Returns one cell per game, seed and algorithm; `BadInput` if the extra is missing or a flag is bad."""
+    require_device(settings)
     require_atari()
     require_flags(settings)
     algorithms = dict.fromkeys(settings.algorithms)

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "rows_of", "together"]
 
+LARGEST_CONFIG = 1_000_000
+TEXT = ("figure", "game", "algorithm", "variant")
+PAPER = ("estimator", "inner_steps", "schedule")
+"""Settings that verdicts read."""
 WHICH_RUNS = {"figure", "games", "algorithms", "seeds", "seed"}
 """Settings in which run directories that are drawn together may differ."""
 TEXTS = {"figure", "game", "algorithm", "variant"}

@@ -14,10 +14,22 @@ from pathlib import Path
 from types import FrameType
 
 import gm_lab
+from gm_experiments.common.checks import require_device
 from gm_experiments.reproduce.display import Display
 from gm_experiments.reproduce.settings import Settings, Stage, arguments, stages
 from gm_lab import report_command
-from gm_lab.run import BadInput, Interrupted, allowed_to, make_folder, output, parsed_line, receiving, shown_by
+from gm_lab.run import (
+    BadInput,
+    Interrupted,
+    allowed_to,
+    make_folder,
+    output,
+    parse,
+    parsed_line,
+    receiving,
+    resources,
+    shown_by,
+)
 
 NAME = "reproduce"
 EXPIRED = 124
@@ -31,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = parsed_line(Settings, NAME, argv)
         asked = stages(settings)
+        require_device(gm_lab.RunSettings(device=settings.device))
+        for stage in asked:
+            require_room(stage, settings)
         with receiving(_interrupted):
             failed = run_all(asked, settings)
             print(f"report: {written(asked, settings, argv)}")
@@ -41,6 +56,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Interrupted, KeyboardInterrupt) as error:
         output.say(f"{NAME}: interrupted, every finished cell is kept; the same command goes on")
         return error.status if isinstance(error, Interrupted) else 130
+
+
+def require_room(stage: Stage, settings: Settings) -> None:
+    """Refuses, before any is begun, an experiment that would take more than there is."""
+    experiment = import_module(stage.module).EXPERIMENT
+    given = parse(experiment.settings, experiment.name, arguments(stage, settings))
+
+    def say(line: str) -> None:
+        if stage.hours is None:  # else it is stopped in time
+            print(f"{NAME}: {stage.name}: {line}", file=sys.stderr)
+
+    resources.require(experiment.need, given, len(experiment.columns), say)
 
 
 def _interrupted(number: int, _frame: FrameType | None) -> None:

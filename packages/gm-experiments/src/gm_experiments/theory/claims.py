@@ -32,15 +32,19 @@ def _slopes(frame: "pd.DataFrame") -> Iterator[Comparison]:
 
 
 def _under(quantity: str, frame: "pd.DataFrame") -> Iterator[Comparison]:
-    """Whether a bound holds at every point, with local and with proved constants."""
+    """Whether a bound holds at every point, with local and with proved constants; unknown if one is not finite."""
+    import numpy as np
+
     frame = frame[frame["quantity"] == quantity]
     for (study, algorithm), points in frame.groupby(["figure", "algorithm"]):
         for kind in ("local", "global"):
             limit = points[f"bound_{kind}"] * (1 + 1e-9) + ROUNDING
-            under, over = int((points["measured"] <= limit).sum()), int((points["measured"] > limit).sum())
+            under = int((points["measured"] <= limit).sum())
             tight = points[f"tightness_{kind}"]
             detail = f"{under} of {len(points)} points, bound / measured at least {tight.min():.3g}"
-            holds = None if under + over < len(points) and not over else not over  # at NaN it neither holds nor fails
+            # what is under no bound at all, or cannot be told, says nothing
+            told = np.isfinite(limit).all() and np.isfinite(points["measured"]).all()
+            holds = under == len(points) if told or (points["measured"] > limit).any() else None
             yield Comparison(f"{study} {algorithm} {quantity}, {kind} constants", holds, detail)
 
 

@@ -25,7 +25,7 @@ def rows(frame: "pd.DataFrame") -> "pd.DataFrame":
 
 def figures(frame: "pd.DataFrame") -> "dict[str, Figure]":
     """Lemma 4.4, the Hessian's part of Theorem 4.5, and what bias and variance consist of."""
-    frame = rows(frame)
+    frame = rows(frame).replace([float("inf"), -float("inf")], float("nan"))  # a bound without end can't be drawn
     shown = set(frame["figure"])
     drawn = {}
     if composition := [study for study in AXES if study in shown]:

@@ -15,11 +15,11 @@ import gm_lab
 from gm_estimators.estimator import families
 from gm_estimators.metrics import Interval
 from gm_exact import Constants, Errors
-from gm_experiments.common.checks import estimators_are_input
-from gm_experiments.common.mdps import RandomMDPs
+from gm_experiments.common.checks import estimators_are_input, require_finite
+from gm_experiments.common.mdps import SMALLER, RandomMDPs
 from gm_experiments.common.problem import TabularProblem
 from gm_experiments.common.settings import METRICS, Cell, Grid
-from gm_experiments.theory.settings import GRIDS, HESSIAN_ERRORS, HESSIAN_NOISE, ROUNDING
+from gm_experiments.theory.settings import COLUMNS, GRIDS, HESSIAN_ERRORS, HESSIAN_NOISE, ROUNDING
 
 Labels = dict[str, Any]
 Measurement = tuple[Labels, Interval, list[Tensor]]
@@ -95,6 +95,8 @@ def rows(cell: Cell, mdps: RandomMDPs, problem: TabularProblem) -> list[gm_lab.R
             measure = {"theory_split": _split, "theory_hessian": _injected}.get(study, _composition)
             for labels, measured, bounds in measure(point, grid):
                 rows += _as_rows({"figure": study} | cell.terms | labels, cell.mdps, measured, bounds)
+    # a bound may be infinite, and an interval of two repeats is
+    require_finite(rows, ("measured",), *SMALLER, unbounded=COLUMNS)
     return rows
 
 

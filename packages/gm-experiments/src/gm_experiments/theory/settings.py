@@ -1,9 +1,10 @@
 """The studies of theory: what each varies, and the columns and curves that they add."""
 
+import math
 from dataclasses import replace
 
 import gm_lab
-from gm_experiments.common.settings import KEY, Grid
+from gm_experiments.common.settings import BLOCK, KEY, Grid, TabularSettings
 
 # two families of first-order gradients: LVC stands for AD and Loaded-DiCE, too
 COMPOSITION = Grid(("lvc", "dice"), ("SEE",), sample_sizes=(32,), inner_steps=(2,), inner_lrs=(3.0,))
@@ -35,3 +36,10 @@ CURVES = tuple(
     )
     for study, x in AXES.items()
 )  # fmt: skip
+
+
+def need(settings: TabularSettings) -> gm_lab.Need:
+    """What the errors of Hessians take, which have a column for each state and action, beside what all figures take."""
+    steps = sum(settings.inner_steps or GRIDS["theory_split"].inner_steps)
+    entries = min(BLOCK, settings.mdps) * settings.repeats * float(settings.states * settings.actions) ** 2
+    return gm_lab.Need(0.0, 0.0, 8 * 30 * entries, math.ceil(settings.mdps / BLOCK) * entries * steps * 1.5e-6)

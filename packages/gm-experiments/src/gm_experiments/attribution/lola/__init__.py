@@ -1,7 +1,7 @@
 """Where the error of a LOLA meta-gradient comes from, along training: each source's share of bias and variance."""
 
 import gm_lab
-from gm_experiments.attribution.lola.settings import KEY, Settings, cells
+from gm_experiments.attribution.lola.settings import KEY, Settings, cells, need
 from gm_experiments.attribution.sources import METRICS, curves
 
 __all__ = ["EXPERIMENT", "Settings"]
@@ -11,5 +11,5 @@ EXPERIMENT = gm_lab.Experiment(
     run_cell=gm_lab.late("gm_experiments.attribution.lola.run:run_cell"),
     figures=gm_lab.late("gm_experiments.attribution.figures:figures"), claims=lambda _settings, _frame: [],
     summary=gm_lab.late("gm_experiments.attribution.figures:summary"),
-    prepare=gm_lab.late("gm_experiments.lola.run:prepare"), curves=(curves("seed"),),
+    prepare=gm_lab.late("gm_experiments.lola.run:prepare"), need=need, curves=(curves("seed"),),
 )  # fmt: skip

@@ -7,6 +7,7 @@ from gm_experiments.attribution.lola.problem import estimates, trained
 from gm_experiments.attribution.lola.settings import Cell
 from gm_experiments.common.checks import estimators_are_input, require_truth
 from gm_experiments.lola.problem import exact_meta_gradients
+from gm_experiments.lola.run import finite_or_refused
 
 
 def run_cell(cell: Cell, _context: gm_lab.Context) -> list[gm_lab.Row]:
@@ -14,7 +15,7 @@ def run_cell(cell: Cell, _context: gm_lab.Context) -> list[gm_lab.Row]:
     rows: list[gm_lab.Row] = []
     for name in cell.estimators:
         for size in cell.sample_sizes:
-            with estimators_are_input():
+            with estimators_are_input(), finite_or_refused(f"{name}, {size} trajectories"):
                 learner, followed = trained(cell, name, size)
                 truth = exact_meta_gradients(learner.game, learner.policies)
                 require_truth(truth, "seed", cell.runs, cell.game.updates)

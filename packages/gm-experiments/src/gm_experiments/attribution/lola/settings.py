@@ -1,13 +1,15 @@
 """The flags and the cells of the attribution experiment in matrix games."""
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import gm_lab
 from gm_experiments.attribution.sources import KEY as OF_SHARES
-from gm_experiments.attribution.sources import SOURCES, Source, check
+from gm_experiments.attribution.sources import OF_PROBLEM, SOURCES, Source, check
+from gm_experiments.common.checks import require_cpu
 from gm_experiments.common.settings import BLOCK
-from gm_experiments.lola.settings import Game
+from gm_experiments.lola.settings import LARGEST, Game, learner_need
 
 KEY = (*OF_SHARES, "seed")
 
@@ -69,8 +71,23 @@ class Cell:
     repeats: int
 
 
+def need(settings: Settings) -> gm_lab.Need:
+    """What a run takes, about: training up to each point, and every estimate once for each set of sources there."""
+    game = Game(**{f.name: getattr(settings, f.name) for f in fields(Game) if hasattr(settings, f.name)})
+    runs, kinds, moments = min(BLOCK, settings.seeds), len(settings.estimators), len(settings.points)
+    blocks, sets = math.ceil(settings.seeds / BLOCK), 2 ** len(OF_PROBLEM.intersection(settings.sources))
+    trains = [learner_need(game, runs, 3 * size) for size in settings.sample_sizes]
+    measures = [learner_need(game, runs * settings.repeats, 3 * size) for size in settings.sample_sizes]
+    seconds = sum(settings.points) * sum(each.seconds for each in trains)
+    seconds += 5 * moments * sets * sum(each.seconds for each in measures)
+    rows = settings.seeds * moments * kinds * len(settings.sample_sizes) * (len(settings.sources) + 1)
+    memory = 5 * max(each.memory for each in measures)  # the permutations keep their paths
+    return gm_lab.Need(blocks * moments, rows, memory, blocks * kinds * seconds)
+
+
 def cells(settings: Settings) -> list[Cell]:
     """Returns one cell for each block of runs and point; raises `BadInput` if a flag is out of range."""
+    require_cpu(settings)
     _check_numbers(settings)
     check(settings)
     _check_names(settings)
@@ -90,7 +107,7 @@ def _check_numbers(settings: Settings) -> None:
     for name, least in (("horizon", 1), ("inner_steps", 1), ("seeds", 1), ("repeats", 2)):
         gm_lab.require(settings, name, f"an integer of at least {least}", getattr(settings, name) >= least)
     for name in ("inner_lr", "outer_lr", "critic_lr"):
-        gm_lab.require(settings, name, "a positive number", getattr(settings, name) > 0)
+        gm_lab.require(settings, name, "a number above 0 and up to 1e30", 0 < getattr(settings, name) <= LARGEST)
     gm_lab.require(settings, "discount", "0 ≤ γ < 1", 0 <= settings.discount < 1)
     gm_lab.require(settings, "sample_sizes", "integers of at least 1", min(settings.sample_sizes) >= 1)
     for name in ("estimators", "sample_sizes"):
