@@ -50,7 +50,7 @@ def rows_of(run_dir: Path) -> "pd.DataFrame":
         if not {*KEY, *NEEDED} <= {*frame.columns}:
             other = "which another app has written"
             raise gm_lab.BadInput(f"expected a run directory of mgrl_atari, got {run_dir}, {other}")
-        frame[["variant"]] = frame[["variant"]].fillna("")  # an empty text is none in a table
+        frame["variant"] = frame["variant"].astype(object).fillna("")  # an empty text is none in a table
         for column in frame.columns:
             if (column in TEXTS) == (frame[column].dtype.kind in "iuf") and frame[column].notna().any():
                 kind = "text" if column in TEXTS else "numbers"
