@@ -88,7 +88,7 @@ class Settings(gm_lab.RunSettings):
     gradient_windows: int = 24
     """Windows of K + 1 batches at each point."""
     checkpoint_minutes: float = 10.0
-    """Time between checkpoints; Ctrl-C or SIGTERM writes one, too, with any number of workers."""
+    """Time between checkpoints; Ctrl-C, SIGTERM or SIGHUP writes one, too, with any number of workers."""
 
 
 @dataclass(frozen=True)
