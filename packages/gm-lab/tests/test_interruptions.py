@@ -10,6 +10,8 @@ import time
 import pytest
 
 import gm_lab
+from gm_lab.run import Interrupted
+from gm_lab.run.interruption import Interruption
 
 ENDLESS = 3600
 """Seconds that a cell or a checkpoint takes for which nobody waits."""
@@ -157,6 +159,16 @@ def test_a_second_ctrl_c_does_not_wait_for_checkpoints(start, until, tmp_path):
     os.killpg(program.process.pid, signal.SIGINT)
     assert program.process.wait(timeout=SOON) == 130
     until(lambda: not program.members())
+
+
+def test_a_second_ctrl_c_in_the_middle_of_the_first_ends_the_run(monkeypatch):
+    """Who reads the line may press again before the handler that wrote it has returned."""
+    interruption, ended = Interruption("toy", waits=False), []
+    monkeypatch.setattr("gm_lab.run.interruption.exit_now", ended.append)
+    monkeypatch.setattr(interruption, "_say", lambda _text: interruption._receive(signal.SIGINT, None))
+    with pytest.raises(Interrupted), interruption.computing():
+        interruption._receive(signal.SIGINT, None)
+    assert ended == [130]
 
 
 def test_a_worker_that_ignores_sigterm_is_killed_when_the_grace_is_over(start, until, tmp_path):

@@ -138,14 +138,16 @@ class Interruption:
             self.expired, self.status = False, 128 + number
             return
         self.status = EXPIRED if self.expired else 128 + number
-        if number == signal.SIGINT and self._computing and not self.draining:
-            if self._waits:
-                self.draining = True
-                self._say("finishing the cells in flight; Ctrl-C again stops now")
-                return
-            self._say("stopping, what is in flight is kept as checkpoints; Ctrl-C again stops without them")
+        first = number == signal.SIGINT and self._computing and not self.draining
+        # before a word of it: who reads that may press again at once, and this is called anew in the middle of it
+        if first and self._waits:
+            self.draining = True
+            self._say("finishing the cells in flight; Ctrl-C again stops now")
+            return
         self._raised = True
         self._hurried = number == signal.SIGINT and self._waits
+        if first:
+            self._say("stopping, what is in flight is kept as checkpoints; Ctrl-C again stops without them")
         if not self._deferred:
             raise Interrupted(number)
         self._waiting = Interrupted(number)

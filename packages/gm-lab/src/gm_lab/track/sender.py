@@ -36,9 +36,9 @@ class Ledger:
     def __init__(self, path: Path, mode: str) -> None:
         self._path, self._lock = path, threading.Lock()
         self._all: dict[str, dict[str, dict[str, Any]]] = {}
-        with contextlib.suppress(OSError, ValueError, TypeError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             known = read_json(path)
-            self._all = {key: known[key] for key in known if isinstance(known[key], dict)}
+            self._all = {key: value for key, value in known.items() if isinstance(value, dict)}
         self._mine = self._all.setdefault(mode, {})
 
     def done(self, name: str) -> bool:
