@@ -7,6 +7,7 @@ taken away loses nothing. A step that fails says why and the next one begins.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -14,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,10 @@ import gm_envs_ipd
 import gm_envs_tabular
 import gm_estimators as estimators
 import gm_exact
+import gm_mgrl_atari as mgrl
 from gm_estimators.parameters import gradient
 from gm_estimators.surrogates import Trajectories, mean_surrogate
 from gm_mgrl_atari import AtariGames, Collector, Learner, Network, Point, Trainer, Training
-from gm_mgrl_atari import learner as learning
-from gm_mgrl_atari.objectives import INITIAL_LOGITS, coefficients, combined, fixed_coefficients, terms
 from gm_mgrl_atari.throughput import Still, emulator_rate, learner_rate
 
 Figures = dict[str, Any]
@@ -157,7 +156,7 @@ def learner(at: Machine) -> Figures:
                 dtype = torch.bfloat16 if "bfloat16" in kind else torch.float32
                 label = f"{name}, {envs} environments, {kind}"
                 try:
-                    with mock.patch.object(learning, "require_finite", autospec=True):
+                    with mock.patch("gm_mgrl_atari.learner.require_finite"):
                         rows[label] = at.per_second(wrapped(function(at.device, envs, dtype)))
                 except (RuntimeError, TypeError, ValueError) as error:
                     rows[label] = f"failed: {str(error).strip().splitlines()[0][:120]}"
@@ -210,13 +209,21 @@ def training(at: Machine, env_steps: int = 3_000_000, seconds: float = 60.0) -> 
         settings = Training(algorithm=algorithm, schedule="online", envs=envs, updates=env_steps // (5 * envs))
         trainer = Trainer(settings, [AtariGames("Qbert", envs, 0, os.cpu_count() or 1)], device=at.device)
         begin = time.perf_counter()
-        while time.perf_counter() - begin < (at.seconds if at.small else seconds):
-            trainer.step()
-        returns, _ = trainer._collector.finished()
-        last = returns[-100:]
-        rows[algorithm] = {"steps": trainer.progress.emulated, "seconds": time.perf_counter() - begin,
-                           "return": float(np.mean(last)) if last else None, "games": len(last)}  # fmt: skip
+        end = begin + (at.seconds if at.small else seconds)
+        log: list[dict[str, int | float]] = []
+        with contextlib.suppress(TimeoutError):
+            trainer.run(log_every=1 if at.small else 500, on_row=partial(until, end, log))
+        last = log[-1]
+        rows[algorithm] = {"steps": last["emulated_steps"], "seconds": time.perf_counter() - begin,
+                           "return": last["episode_return"], "episodes": last["episodes"]}  # fmt: skip
     return rows
+
+
+def until(end: float, log: list[dict[str, int | float]], row: dict[str, int | float]) -> None:
+    """Keeps a row of the log, and ends training once the time is up."""
+    log.append(row)
+    if time.perf_counter() > end:
+        raise TimeoutError
 
 
 def tabular(count: int, on: torch.device) -> gm_exact.TabularMDP:
@@ -296,9 +303,14 @@ def experience(
     there = {name: value.to(on, dtype) for name, value in params.items()}
     state = estimators.optimisers.adam_state(there)
     made = settings.learner(network)
-    outer = type(fixed_coefficients())(*(value.to(on, dtype) for value in fixed_coefficients()))
+    outer = type(mgrl.fixed_coefficients())(*(value.to(on, dtype) for value in mgrl.fixed_coefficients()))
     ours = Learner(network, made.estimator, made.rule, outer)
-    return ours, Point(there, state), [moved() for _ in range(4)], torch.tensor(INITIAL_LOGITS, device=on, dtype=dtype)
+    return (
+        ours,
+        Point(there, state),
+        [moved() for _ in range(4)],
+        torch.tensor(mgrl.INITIAL_LOGITS, device=on, dtype=dtype),
+    )
 
 
 def acting(on: torch.device, envs: int = 2, dtype: torch.dtype = torch.float32) -> Callable[[], torch.Tensor]:
@@ -316,12 +328,12 @@ def acting(on: torch.device, envs: int = 2, dtype: torch.dtype = torch.float32) 
 def a2c(on: torch.device, envs: int = 2, dtype: torch.dtype = torch.float32) -> Callable[[], torch.Tensor]:
     """The gradient of A2C's objective."""
     ours, point, batches, logits = experience(on, envs, dtype)
-    fixed = coefficients(logits)
+    fixed = mgrl.coefficients(logits)
 
     def work() -> torch.Tensor:
         leaves = {name: value.detach().requires_grad_() for name, value in point.params.items()}
-        parts = terms(ours.network, leaves, batches[0], fixed, ours.estimator)
-        return gradient(combined(parts, fixed), leaves)["conv0.weight"]
+        parts = mgrl.terms(ours.network, leaves, batches[0], fixed, ours.estimator)
+        return gradient(mgrl.combined(parts, fixed), leaves)["conv0.weight"]
 
     return work
 
@@ -399,7 +411,7 @@ def shown(value: object) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
-@contextmanager
+@contextlib.contextmanager
 def told(name: str) -> Iterator[None]:
     """Says what begins and how long it took."""
     begin = time.perf_counter()

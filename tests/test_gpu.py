@@ -18,7 +18,7 @@ def one_thread():
 
 def test_every_quick_step_of_the_gpu_benchmark_runs_on_the_cpu(tmp_path):
     """Where the device is the CPU, nothing differs from the CPU; each step has its heading on the page."""
-    steps = ["machine", "agreement", "exact", "atari"]
+    steps = ["machine", "agreement", "exact", "atari", "training"]
     flags = ["--device", "cpu", "--small", "--seconds", "0.001", "--out", str(tmp_path), "--steps", *steps]
     status = gpu.main(flags)
     figures = json.loads((tmp_path / "figures.json").read_text())
@@ -30,6 +30,7 @@ def test_every_quick_step_of_the_gpu_benchmark_runs_on_the_cpu(tmp_path):
     assert len(differences) == 13
     assert all(row["factor"] > 0 for name, row in figures["exact"].items() if name != "seconds")
     assert all(row["whole"] > 0 for name, row in figures["atari"].items() if name != "seconds")
+    assert all(row["steps"] > 0 for name, row in figures["training"].items() if name != "seconds")
     page = (tmp_path / "page.md").read_text()
     assert [line for line in page.splitlines() if line.startswith("## ")] == [f"## {step}" for step in steps]
 
