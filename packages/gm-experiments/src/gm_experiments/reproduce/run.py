@@ -38,7 +38,7 @@ COLUMNS = "200"  # of the tables in output that no terminal shows
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the experiments; exit status 0, 1 if one failed, 2 for bad input, 130 after Ctrl-C, 143 or 129 after a signal."""
+    """Runs the experiments; status 0, 1 if one failed, 2 for bad input, 130 after Ctrl-C, 143 or 129 after a signal."""
     output.open_streams()
     try:
         settings = parsed_line(Settings, NAME, argv)
