@@ -18,6 +18,7 @@ import gm_lab
 from gm_lab.reporting import Report
 from gm_lab.run import machine, provenance
 from gm_lab.run.live import LiveRows, Tail
+from gm_lab.run.quitting import place
 from gm_lab.run.store import RunDirectory, compute_cell, kinds_of_machine, opened
 
 
@@ -328,6 +329,18 @@ def test_a_module_that_ends_the_program_is_named(toy, capfd, tmp_path, monkeypat
     assert err.startswith("toy: expected modules that come to their end, got a")
     assert err.endswith(f" from {tmp_path / 'quits.py'}, line 2\n")
     assert os._exit.__module__ == "posix"
+
+
+def test_a_module_that_exits_is_named_where_wandb_has_hooked_exits(monkeypatch):
+    """A run that sends to W&B in this very process has its hook in the place of sys.exit."""
+    from wandb.sdk.lib.exit_hooks import ExitHooks
+
+    monkeypatch.setattr(sys, "exit", sys.exit)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    ExitHooks().hook()
+    with pytest.raises(SystemExit) as stop:
+        sys.exit(0)
+    assert place(stop.value).startswith(f"{__file__}, line ")
 
 
 def test_help_still_ends_with_status_0(toy):

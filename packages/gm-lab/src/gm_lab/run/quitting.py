@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator
 from gm_lab.run.errors import BadInput
 
 exit_now = os._exit
-NOT_THE_CULPRIT = (__file__, "_sitebuiltins.py>", "_sitebuiltins.py", "<frozen _sitebuiltins>")
+# ours, Python's exit(), and what W&B puts in the place of sys.exit
+NOT_THE_CULPRIT = (
+    __file__, "_sitebuiltins.py>", "_sitebuiltins.py", "<frozen _sitebuiltins>", "wandb/sdk/lib/exit_hooks.py",
+)  # fmt: skip
 
 
 @contextlib.contextmanager
