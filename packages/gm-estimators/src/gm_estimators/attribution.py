@@ -175,6 +175,8 @@ class AdamDistortion:
     truth: Tensor
 
     def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"count: expected at least 1, this update, got {self.count}")
         length = torch.linalg.vector_norm(self.truth, dim=-1)
         if not bool((length.isfinite() & (length > 0)).all()):
             raise ValueError(f"truth: expected finite vectors other than zero, got lengths {length.tolist()}")

@@ -23,6 +23,9 @@ def learnt_values(
     one does by O(1/n) with the mean over all trajectories. States, or groups of them, have numbers below `states`;
     those that no other trajectory visits have the value 0, and so has s_T: nothing is bootstrapped.
     """
+    expected = (*reward.shape[:-1], reward.shape[-1] + 1)
+    if tuple(state.shape) != expected:
+        raise ValueError(f"state: expected shape {expected}, one step more than reward, got {tuple(state.shape)}")
     visited = state[..., :-1]
     table = reward.new_zeros(*reward.shape[:-1], states)
     total = table.scatter_add(-1, visited, returns_to_go(reward, discount))

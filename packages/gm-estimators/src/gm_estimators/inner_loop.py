@@ -89,6 +89,8 @@ def batch_axes(name: str, objective: Tensor, params: Params, params_name: str) -
     Raises:
         ValueError: if one has not, so that batch elements share it and a sum would not separate them.
     """
+    if not isinstance(objective, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got a {type(objective).__name__}")
     shape = objective.shape
     if objective.numel() == 1:
         return 0

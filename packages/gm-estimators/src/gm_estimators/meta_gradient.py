@@ -59,11 +59,11 @@ def meta_gradient(
             inner_lr=inner_lr, hessian=hessian, update=update, state=state,
         )  # fmt: skip
         objective = outer(meta, theta)
+        batch_axes("outer", objective, meta, "meta_params")
         if not objective.requires_grad:
             raise ValueError(
                 "outer: expected an objective that depends on the parameters or meta-parameters, got a constant"
             )
-        batch_axes("outer", objective, meta, "meta_params")
         grads = torch.autograd.grad(objective.sum(), list(phi.values()), allow_unused=True) if phi else ()
     unused = [name for name, grad in zip(phi, grads, strict=True) if grad is None]
     if unused and not allow_unused:

@@ -1,7 +1,8 @@
 """How good an estimate of a gradient is: bias told apart from variance.
 
 Estimates x_1 … x_R of the same truth y are stacked along the axis before the last; the last axis holds the
-gradient's L entries.
+gradient's L entries. A truth has no axis of repeats. What is not of floating-point numbers is a TypeError,
+what does not fit a ValueError; half precision is read as float32.
 """
 
 from typing import NamedTuple
@@ -31,12 +32,15 @@ def accuracy(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "*shap
 
     Both are scaled first, so that squares of very small or large entries neither vanish nor overflow; y broadcasts.
     """
+    estimate, truth = _vectors("estimate", estimate), _vectors("truth", truth)
+    _require_entries(estimate, truth)
     estimate, truth = estimate / power_of_two_below(estimate), truth / power_of_two_below(truth)
     return (estimate * truth).sum(-1) / (estimate.square().sum(-1).sqrt() * truth.square().sum(-1).sqrt())
 
 
 def correlation(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "*shape2 size"]) -> Tensor:
     """Pearson's correlation over the gradient's entries is the accuracy of the centred vectors."""
+    estimate, truth = _vectors("estimate", estimate), _vectors("truth", truth)
     return accuracy(estimate - estimate.mean(-1, keepdim=True), truth - truth.mean(-1, keepdim=True))
 
 
@@ -46,6 +50,8 @@ def relative_bias(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "
     Linear in x: its mean over estimates estimates the same of E[x] without bias, even from one estimate of each truth.
     −1 is an estimate without any share of the truth, −2 one of the same length in the opposite direction. y broadcasts.
     """
+    estimate, truth = _vectors("estimate", estimate), _vectors("truth", truth)
+    _require_entries(estimate, truth)
     scale = power_of_two_below(truth)
     truth, error = truth / scale, (estimate - truth) / scale
     return (error * truth).sum(-1) / truth.square().sum(-1)
@@ -74,12 +80,14 @@ def bias_sq(
 
     A mean of R carries that much variance.
     """
+    estimates, truth = _repeats_of(estimates, truth)
     repeats = estimates.shape[-2]
     return (estimates.mean(-2) - truth).square().sum(-1) - variance(estimates) / repeats
 
 
 def mse(estimates: Float[Tensor, "*batch repeat size"], truth: Float[Tensor, "*batch size"]) -> Float[Tensor, "*batch"]:
     """The mean squared error E‖x − y‖² is the squared bias plus the variance."""
+    estimates, truth = _repeats_of(estimates, truth)
     return (estimates - truth.unsqueeze(-2)).square().sum(-1).mean(-1)
 
 
@@ -125,6 +133,7 @@ def bias_sq_interval(
 
 def mean_interval(values: Float[Tensor, "*batch repeat"], confidence: float = 0.95) -> Interval:
     """The mean over the last axis has a Student-t interval."""
+    values = _vectors("values", values)
     count = values.shape[-1]
     _require_repeats(count)
     mean = values.mean(-1)
@@ -136,6 +145,10 @@ def paired_difference(
     first: Float[Tensor, "*batch repeat"], second: Float[Tensor, "*batch repeat"], confidence: float = 0.95
 ) -> Interval:
     """The mean of first − second, paired along the last axis, has a Student-t interval."""
+    first, second = _vectors("first", first), _vectors("second", second)
+    if first.shape[-1] != second.shape[-1]:
+        came = f"{tuple(first.shape)} and {tuple(second.shape)}"
+        raise ValueError(f"first, second: expected pairs along the last axis, got shapes {came}")
     return mean_interval(first - second, confidence)
 
 
@@ -148,7 +161,7 @@ def student_t_quantile(probability: float, degrees: int) -> float:
     Raises:
         ValueError: if the probability is not in [0.5, 1), or ν < 1.
     """
-    if not 0.5 <= probability < 1 or degrees < 1:
+    if not 0.5 <= probability < 1 or degrees < 1 or degrees % 1:
         raise ValueError(f"expected 0.5 ≤ probability < 1 and degrees ≥ 1, got {probability} and {degrees}")
     odd = degrees % 2
     powers = torch.arange(odd, max(degrees - 1, odd), 2, dtype=torch.float64)
@@ -167,6 +180,7 @@ def student_t_quantile(probability: float, degrees: int) -> float:
 
 
 def _variances(estimates: Tensor) -> Tensor:
+    estimates = _vectors("estimates", estimates, 2)
     _require_repeats(estimates.shape[-2])
     return estimates.var(-2)
 
@@ -174,3 +188,27 @@ def _variances(estimates: Tensor) -> Tensor:
 def _require_repeats(repeats: int) -> None:
     if repeats < 2:
         raise ValueError(f"expected at least 2 repeats to estimate a variance, got {repeats}")
+
+
+def _vectors(name: str, x: Tensor, axes: int = 1) -> Tensor:
+    """Half precision as float32, whose sums of squares do not overflow from entries of 256 on."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        came = x.dtype if isinstance(x, Tensor) else f"a {type(x).__name__}"
+        raise TypeError(f"{name}: expected a tensor of floating-point numbers, got {came}")
+    if x.ndim < axes or 0 in x.shape[-axes:]:
+        raise ValueError(f"{name}: expected {axes} or more axes, the last not empty, got shape {tuple(x.shape)}")
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _repeats_of(estimates: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    estimates, truth = _vectors("estimates", estimates, 2), _vectors("truth", truth)
+    if truth.ndim >= estimates.ndim:
+        came = f"shape {tuple(truth.shape)} beside estimates of {tuple(estimates.shape)}"
+        raise ValueError(f"truth: expected no axis of repeats, got {came}")
+    _require_entries(estimates, truth)
+    return estimates, truth
+
+
+def _require_entries(estimate: Tensor, truth: Tensor) -> None:
+    if estimate.shape[-1] != truth.shape[-1]:
+        raise ValueError(f"truth: expected {estimate.shape[-1]} entries as the estimates have, got {truth.shape[-1]}")

@@ -1,5 +1,6 @@
 """Steps of optimisers as differentiable functions: gradient ascent, Adam, clipping, learning rates that decay."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -48,6 +49,8 @@ def adam_state(params: ParamsLike) -> AdamState:
 
 def linear_decay(initial: float, updates: int) -> Callable[[int], float]:
     """The learning rate falls to zero in N updates: α_i = α_0 max(0, 1 − i / N)."""
+    if not updates >= 1:
+        raise ValueError(f"updates: expected at least 1, got {updates}")
     return lambda step: initial * max(0.0, 1 - step / updates)
 
 
@@ -74,8 +77,12 @@ def _norm(x: Tensor, batch_axes: int) -> Tensor:
 
 
 def clip_coefficient(gradient: Tensors, max_norm: float, batch_axes: int = 0) -> Float[Tensor, "*batch"]:
-    """A gradient longer than c is shortened by min(1, c / ‖g‖), in a batch each element's by itself."""
-    return (max_norm / (global_norm(gradient, batch_axes) + 1e-6)).clamp(max=1)
+    """A gradient longer than c is shortened by min(1, c / ‖g‖), in a batch each element's by itself.
+
+    It is NaN where the norm overflows, not a step of zero.
+    """
+    norm = global_norm(gradient, batch_axes)
+    return (max_norm / (norm + 1e-6)).clamp(max=1).where(norm < math.inf, math.nan)
 
 
 @runtime_checkable
@@ -93,6 +100,10 @@ class _Clipping:
     max_norm: float | None
     detach: bool
     batch_axes: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_norm is not None and not self.max_norm > 0:
+            raise ValueError(f"max_norm: expected a positive number, got {self.max_norm}")
 
     def coefficients(self, gradient: Tensors) -> Tensors:
         """By name, of axes that broadcast."""
@@ -118,9 +129,17 @@ class _Ascent:
     def __call__(self, params: Tensors, gradient: Tensors, state: object) -> tuple[Tensors, object]:
         """θ′, and the state as it was."""
         if self.clipping.max_norm is None:
-            return {name: value + self.inner_lr * gradient[name] for name, value in params.items()}, state
-        by = self.clipping.coefficients(gradient)
-        return {name: value + self.inner_lr * by[name] * gradient[name] for name, value in params.items()}, state
+            stepped = {name: value + self.inner_lr * gradient[name] for name, value in params.items()}
+        else:
+            by = self.clipping.coefficients(gradient)
+            stepped = {name: value + self.inner_lr * by[name] * gradient[name] for name, value in params.items()}
+        for name, value in params.items():
+            if stepped[name].shape != value.shape:
+                shape, came = tuple(value.shape), tuple(stepped[name].shape)
+                raise ValueError(
+                    f"inner_lr: expected one that broadcasts to {name!r} of shape {shape}, got {came} by it"
+                )
+        return stepped, state
 
 
 def ascent(inner_lr: float | Tensor, *, max_norm: float | None = None, detach_clip: bool = True) -> BatchedUpdate:
@@ -186,6 +205,8 @@ class _Adam:
         """θ′ and the new moments."""
         if not isinstance(state, AdamState):
             raise TypeError(f"state: expected an AdamState, got {type(state).__name__}")
+        if half := [name for name, value in params.items() if value.dtype == torch.float16]:
+            raise TypeError(f"params: expected a type that holds g² and ε, got float16 in {half[0]!r}")
         if self.clipping.max_norm is not None:
             by = self.clipping.coefficients(gradient)
             gradient = {name: g * by[name] for name, g in gradient.items()}
@@ -215,5 +236,13 @@ def adam(
         θ ← θ + α_i (m / (1 − β₁ⁱ⁺¹)) / (√(v / (1 − β₂ⁱ⁺¹)) + ε)
 
     `learning_rate` is α_i by the number i of updates before this one; clipping is as in `ascent`.
+
+    Raises:
+        ValueError: if a β is not in [0, 1), or ε is not positive.
+        TypeError: if the learning rate is no function; at a step, if parameters are float16.
     """
+    if not callable(learning_rate):
+        raise TypeError(f"learning_rate: expected a function such as constant(0.1), got {learning_rate!r}")
+    if not all(0 <= beta < 1 for beta in betas) or not eps > 0:
+        raise ValueError(f"betas, eps: expected betas in [0, 1) and a positive eps, got {betas} and {eps}")
     return _Adam(learning_rate, _Clipping(max_norm, detach_clip), betas, eps)

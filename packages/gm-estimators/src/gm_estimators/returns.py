@@ -1,7 +1,8 @@
 """Discounted sums, λ-returns and advantages along the last axis, differentiable in rewards, values, γ and λ.
 
 `discount` is γ, or γ_t with a zero where an episode ends after step t. The results are stored time first, their other
-axes as those of the rewards.
+axes as those of the rewards. What is no tensor of floating-point numbers is a TypeError, what does not fit a
+ValueError.
 """
 
 import torch
@@ -13,6 +14,8 @@ __all__ = ["discounts", "gae", "gae_adjoint", "lambda_returns", "returns_to_go",
 
 def discounts(discount: float | Tensor, horizon: int) -> Float[Tensor, "*batch time"]:
     """The powers γᵗ, t = 0 … T−1, are float64 unless γ is a tensor of another type."""
+    if horizon < 0:
+        raise ValueError(f"horizon: expected at least 0, got {horizon}")
     steps = torch.arange(horizon, dtype=torch.float64)
     if isinstance(discount, Tensor):
         return discount[..., None] ** steps.to(discount)
@@ -28,19 +31,40 @@ def _backward_recursion(
     x: Float[Tensor, "*batch time"], decay: float | Tensor, last: float | Tensor = 0.0
 ) -> Float[Tensor, "*batch time"]:
     """y_t = x_t + decay_t y_{t+1} with y_T = last."""
+    _require_steps("reward", x)
+    if x.shape[-1] == 0:
+        return x
     order = sorted(range(x.ndim - 1), key=x.stride, reverse=True)  # as in memory, so that nothing is copied later
 
     def steps(z: Tensor) -> tuple[Tensor, ...]:
-        return z.expand(x.shape).permute(-1, *order).unbind(0)
+        return _spread("discount", z, x.shape).permute(-1, *order).unbind(0)
 
     decays = steps(decay) if isinstance(decay, Tensor) else None
     xs = steps(x)
-    y = last.permute(order) if isinstance(last, Tensor) else torch.full_like(xs[-1], last)
+    if isinstance(last, Tensor):
+        y = _spread("last_value", last, x.shape[:-1]).permute(order)
+    else:
+        y = torch.full_like(xs[-1], last)
     reversed_ys = []
     for t, x_t in reversed(list(enumerate(xs))):
         y = _plus_scaled(x_t, y, decay if decays is None else decays[t])
         reversed_ys.append(y)
     return torch.stack(reversed_ys[::-1]).permute(*(order.index(axis) + 1 for axis in range(x.ndim - 1)), 0)
+
+
+def _require_steps(name: str, x: Tensor) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        came = x.dtype if isinstance(x, Tensor) else f"a {type(x).__name__}"
+        raise TypeError(f"{name}: expected a tensor of floating-point numbers, got {came}")
+    if x.ndim == 0:
+        raise ValueError(f"{name}: expected an axis of time, the last one, got a number")
+
+
+def _spread(name: str, x: Tensor, shape: torch.Size) -> Tensor:
+    try:
+        return x.expand(shape)
+    except RuntimeError:
+        raise ValueError(f"{name}: expected a shape that broadcasts to {tuple(shape)}, got {tuple(x.shape)}") from None
 
 
 def _plus_scaled(x: Tensor, y: Tensor, scale: float | Tensor) -> Tensor:
@@ -70,6 +94,8 @@ def gae(
     Raises:
         ValueError: if there is not one more value than rewards.
     """
+    _require_steps("reward", reward)
+    _require_steps("value", value)
     if value.shape[-1] != reward.shape[-1] + 1:
         raise ValueError(
             f"value: expected {reward.shape[-1] + 1} time steps, one more than reward, got {value.shape[-1]}"
@@ -88,7 +114,7 @@ def gae_adjoint(
     e is an eligibility trace.
     """
     trace = _backward_recursion(cotangent.flip(-1), discount * gae_lambda).flip(-1)
-    zero = torch.zeros_like(trace[..., :1])
+    zero = trace.new_zeros(*trace.shape[:-1], 1)
     return trace, discount * torch.cat([zero, trace], dim=-1) - torch.cat([trace, zero], dim=-1)
 
 

@@ -202,4 +202,4 @@ def _adjoint_moments(k: Constants, e: Errors, inner_lr: Number, steps: int) -> t
 
 
 def _tensor(x: Number) -> Tensor:
-    return torch.as_tensor(x, dtype=torch.float64) if isinstance(x, (int, float)) else x
+    return x if isinstance(x, Tensor) else torch.as_tensor(x, dtype=torch.float64)

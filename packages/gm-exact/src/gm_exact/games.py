@@ -134,6 +134,7 @@ def lola_meta_gradient(
     that broadcasts against `[*batch, learner, 5]`; K = 0 gives each player's own policy gradient. The rest is as in
     `evaluate_game`.
     """
+    _check_tensors(payoffs, params)
     steps_ahead = check_count("inner_steps", inner_steps, "an integer of at least 0", least=0)
     # the game as each learner sees it, itself being player 0 and its opponent player 1
     views = torch.stack((payoffs, payoffs.flip(-3).mT), -4)
@@ -221,7 +222,20 @@ def _own_views(table: Tensor) -> Tensor:
     return torch.stack((table[..., 0, :], other_view(table[..., 1, :])), -2)
 
 
+def _check_tensors(payoffs: Tensor, params: Tensor) -> None:
+    for name, x, last in (("payoffs", payoffs, (2, 2, 2)), ("params", params, (2, 5))):
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            came = x.dtype if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            raise TypeError(f"{name}: expected a tensor of floating-point numbers, got {came}")
+        if tuple(x.shape[-len(last) :]) != last:
+            raise ValueError(f"{name}: expected shape [..., {str(last)[1:-1]}], got {tuple(x.shape)}")
+    if payoffs.dtype != params.dtype or payoffs.device != params.device:
+        pair = f"{params.dtype} on {params.device} beside {payoffs.dtype} on {payoffs.device}"
+        raise ValueError(f"params: expected the payoffs' type and device, got {pair}")
+
+
 def _check(payoffs: Tensor, params: Tensor, discount: float, horizon: Count | None) -> int | None:
+    _check_tensors(payoffs, params)
     steps = check_horizon(horizon)
     if not 0 <= discount <= 1 or (steps is None and discount == 1):
         raise ValueError(f"discount: expected 0 ≤ γ ≤ 1, and γ < 1 for the infinite horizon, got {discount}")
