@@ -30,6 +30,16 @@ def constant(trajectories):
 def nan(trajectories):
     return (trajectories.log_prob * float("nan")).sum(-1)
 
+class TextlessError(Exception):
+    def __str__(self):
+        raise ValueError("no text")
+
+def textless(trajectories):
+    raise TextlessError
+
+def long(trajectories):
+    raise RuntimeError("x" * 10**6)
+
 def no_tensor(trajectories):
     return None
 """
@@ -185,6 +195,8 @@ def test_what_cannot_be_found_is_refused(users, name, message):
     ("function", "message"),
     [
         ("raises", "RuntimeError: no such thing"),
+        ("textless", "TextlessError: TextlessError"),
+        ("long", f"RuntimeError: {'x' * 499}…"),
         ("shape", "surrogate: expected one number per trajectory, shape (2,), got shape (2, 3)"),
         ("no_tensor", "surrogate: expected one number per trajectory, shape (2,), got a NoneType"),
         ("constant", "surrogate: expected a differentiable function of trajectories.log_prob, got a constant"),

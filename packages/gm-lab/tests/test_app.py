@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -252,6 +253,30 @@ def test_read_only_folder(main, tmp_path, monkeypatch):
 def test_a_file_in_place_of_the_folder(main, tmp_path):
     (tmp_path / "run").touch()
     assert main() == (2, f"toy: cannot write {tmp_path / 'run'}: File exists\n")
+
+
+def test_a_file_in_place_of_the_folder_is_said_before_cells_are_made(main, toy, tmp_path, monkeypatch):
+    (tmp_path / "run").touch()
+    monkeypatch.setattr(toy, "EXPERIMENT", dataclasses.replace(toy.EXPERIMENT, cells=None))
+    assert main() == (2, f"toy: cannot write {tmp_path / 'run'}: File exists\n")
+
+
+def test_a_process_that_a_cell_leaves_behind_holds_no_run_up(main, toy, tmp_path, monkeypatch):
+    def run_cell(cell, context):
+        if (child := os.fork()) == 0:
+            time.sleep(30)
+            os._exit(0)
+        (tmp_path / f"{child}.left").touch()
+        return toy.run_cell(cell, context)
+
+    monkeypatch.setattr(toy, "EXPERIMENT", dataclasses.replace(toy.EXPERIMENT, run_cell=run_cell))
+    start = time.monotonic()
+    try:
+        assert main("--workers", "2")[0] == 0
+        assert time.monotonic() - start < 15  # it was 20 s for every worker
+    finally:
+        for left in tmp_path.glob("*.left"):
+            os.kill(int(left.stem), signal.SIGKILL)
 
 
 def test_an_error_in_a_figure_is_one_line(main, toy, tmp_path, monkeypatch):

@@ -274,6 +274,11 @@ def raises(error):
     return end
 
 
+class TextlessError(Exception):
+    def __str__(self):
+        raise ValueError("no text")
+
+
 ENDINGS = {
     "SIGTERM": (signals(signal.SIGTERM), 143, "interrupted, every finished cell is kept"),
     "SIGHUP": (signals(signal.SIGHUP), 129, "interrupted, every finished cell is kept"),
@@ -284,6 +289,7 @@ ENDINGS = {
     "sys.exit": (lambda: sys.exit(0), 1, "failed: SystemExit: 0"),
     "os._exit": (lambda: os._exit(0), 1, "failed: SystemExit: 0"),
     "KeyboardInterrupt": (raises(KeyboardInterrupt), 1, "failed: KeyboardInterrupt (traceback in "),
+    "an error without text": (raises(TextlessError()), 1, "failed: TextlessError (traceback in "),
     "BaseException": (raises(BaseException("odd")), 1, "failed: BaseException: odd"),
 }
 
@@ -296,6 +302,7 @@ ENDINGS = {
 @example("bad input", "local", {5})
 @example("KeyboardInterrupt", "local", set())
 @example("os._exit", "local", set())
+@example("an error without text", "local", set())
 def test_the_reason_that_ends_a_run_is_the_one_shown(toy, capfd, tmp_path, ending, launcher, damaged):
     """Whatever waits in the run directory."""
     end, status, reason = ENDINGS[ending]

@@ -241,6 +241,17 @@ def test_a_file_is_written_over_nothing_but_a_file(tmp_path, finished, capfd, ki
             read_results(out)
 
 
+@pytest.mark.parametrize("name", ["results.csv", "config.yaml"])
+def test_a_page_is_written_over_nothing_of_a_run(finished, capfd, name):
+    out = finished / name
+    before = out.read_bytes()
+    assert report([str(finished), "--out", str(out)]) == 2
+    assert capfd.readouterr().err.startswith(f"report: --out: expected a new file or a page to write over, got {out}")
+    assert out.read_bytes() == before
+    page = [str(finished), "--out", str(finished / "page.html")]
+    assert (report(page), report(page)) == (0, 0)
+
+
 def test_names_that_a_legend_would_hide_or_set_as_maths(toy, finished, tmp_path):
     frame = read_results(finished / "results.csv")
     names = ["_mine:f", "a$b$:f", "one $"]

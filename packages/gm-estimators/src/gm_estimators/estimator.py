@@ -79,9 +79,18 @@ class Estimator:
         try:
             return automatic_derivatives(self.surrogate, trajectories)
         except Exception as error:
-            detail = " ".join(str(error).split()) or type(error).__name__
+            detail = said_by(error) or type(error).__name__
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise EstimatorError(f"estimator {self.name}: {kind}{detail}") from error
+
+
+def said_by(error: Exception, length: int = 500) -> str:
+    """What an exception says, on one line of at most `length` characters; nothing if its own text can't be had."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        return ""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _by_name(*estimators: Estimator) -> dict[str, Estimator]:

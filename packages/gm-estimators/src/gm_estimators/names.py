@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from gm_estimators.debias import Jackknife
-from gm_estimators.estimator import CATALOGUE, FAMILY, Estimator, EstimatorError, require_advantages
+from gm_estimators.estimator import CATALOGUE, FAMILY, Estimator, EstimatorError, require_advantages, said_by
 from gm_estimators.surrogates import loaded_dice, loaded_dice_derivatives
 from gm_estimators.surrogates.trajectories import copied
 
@@ -90,8 +90,8 @@ def _own(name: str, module_name: str, function_name: str) -> Estimator:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise EstimatorError(f"cannot import {module_name!r} of {name!r}: {type(error).__name__}: {reason}") from error
+        reason = f"{type(error).__name__}: {said_by(error)}".removesuffix(": ")
+        raise EstimatorError(f"cannot import {module_name!r} of {name!r}: {reason}") from error
     function = getattr(module, function_name, None)
     if not callable(function):
         came = "nothing" if function is None else f"a {type(function).__name__}"

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import os
 import select
 import sys
@@ -23,7 +24,7 @@ from gm_lab.run.machine import kind_of_machine, working_directory
 from gm_lab.run.output import open_streams, quoted
 from gm_lab.run.progress import progress
 from gm_lab.run.settings import SettingsT, parse, plain, result_settings, worker_count
-from gm_lab.run.store import RunDirectory, compute_cell, default_run_dir, opened
+from gm_lab.run.store import RunDirectory, allowed_to, compute_cell, default_run_dir, opened
 from gm_lab.track.tracker import Tracker
 
 
@@ -118,6 +119,9 @@ def _run(
     folder = working_directory()
     # whatever a user's module makes the current folder, results go here, and checkpoints from any worker
     path = folder / (settings.run_dir or default_run_dir(experiment.name))
+    with allowed_to("write", path):  # said before anything is loaded
+        if path.exists() and not path.is_dir():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
     settings = dataclasses.replace(settings, run_dir=path)
     left = quitting.refused(lambda: interruption.status is not None)
     with left, reporter(experiment, settings, path) as report:

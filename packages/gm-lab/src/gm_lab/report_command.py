@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "" in (settings.entity, settings.project):
             raise BadInput("--entity, --project: expected the names of a W&B user or team and of a project, got ''")
         out = settings.out or default_out(settings.run_dirs)
+        if _is_something_else(out):
+            raise BadInput(f"--out: expected a new file or a page to write over, got {out}, which is something else")
         runs = write(settings.run_dirs, out, argv)
         print(f"report: {out}")
         if entity is not None and project is not None:
@@ -55,6 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadInput as error:
         output.say(f"{NAME}: {error}")
         return 2
+
+
+def _is_something_else(out: Path) -> bool:
+    """Whether a file is there, of a run for example, that is neither empty nor a page."""
+    try:
+        if out.is_symlink() or not out.is_file():
+            return False  # which `write_atomically` refuses
+        with out.open("rb") as file:
+            return file.read(15).lower() not in (b"", b"<!doctype html>")
+    except OSError:
+        return False
 
 
 def write(run_dirs: Sequence[Path], out: Path, argv: Sequence[str] | None = None) -> "list[Run]":

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import gm_estimators as estimators
+from gm_estimators.estimator import said_by
 
 Weights = dict[str, Tensor]
 Agent = dict[str, Tensor]
@@ -170,7 +171,7 @@ def surrogate_of(estimator: estimators.Estimator, log_prob: Tensor, advantage: T
         if not mean.requires_grad:
             raise ValueError("surrogate: expected a differentiable function of trajectories.log_prob, got a constant")
     except Exception as error:
-        detail = " ".join(str(error).split()) or type(error).__name__
+        detail = said_by(error) or type(error).__name__
         raise estimators.EstimatorError(f"estimator {estimator.name}: {detail}") from error
     return each[0]
 

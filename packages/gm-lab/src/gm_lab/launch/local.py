@@ -113,10 +113,14 @@ def _stop(pool: Sequence[_Worker], seconds: float) -> None:
         worker.connection.close()  # so that one whose cell ended just now does not wait for the next
     end = time.monotonic() + seconds
     for worker in pool:
-        worker.runner.join(max(0.0, end - time.monotonic()))
-        if isinstance(worker.runner, BaseProcess):
-            worker.runner.kill()
-            worker.runner.join()
+        if not isinstance(worker.runner, BaseProcess):
+            worker.runner.join(max(0.0, end - time.monotonic()))
+            continue
+        # join would wait, in vain, for a process that a user's function left behind, too
+        while worker.runner.is_alive() and time.monotonic() < end:
+            time.sleep(0.01)
+        worker.runner.kill()
+        worker.runner.join()
 
 
 def _distribute(

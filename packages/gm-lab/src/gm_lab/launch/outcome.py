@@ -1,5 +1,6 @@
 """What became of a cell that was computed somewhere else."""
 
+import contextlib
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -60,7 +61,10 @@ def attempt(
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and signalled():  # what a library made of ours
             raise
-        reason = f"{type(error).__name__}: {shorten(str(error), 200)}".removesuffix(": ")
+        said = ""
+        with contextlib.suppress(Exception):  # its own text may fail
+            said = shorten(str(error), 200)
+        reason = f"{type(error).__name__}: {said}".removesuffix(": ")
         failure = Failure(False, reason, traceback.format_exc())
     return Outcome(index, time.perf_counter() - start, failure, rows)
 
