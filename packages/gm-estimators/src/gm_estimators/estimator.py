@@ -23,7 +23,7 @@ from gm_estimators.surrogates import (
     tmaml_derivatives,
 )
 
-__all__ = ["CATALOGUE", "FAMILY", "Estimator", "EstimatorError", "families", "require_advantages"]
+__all__ = ["CATALOGUE", "FAMILY", "Estimator", "EstimatorError", "families", "require_advantages", "said_by"]
 
 
 class EstimatorError(ValueError):
