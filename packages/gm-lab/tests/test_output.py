@@ -214,7 +214,7 @@ def test_links_of_the_run_directory_itself_and_of_wandb_are_no_reason(finished, 
     shutil.copytree(finished, tmp_path / "run")
     logs = tmp_path / "run" / "wandb" / "offline-run-1" / "logs"
     logs.mkdir(parents=True)
-    (logs / "debug-core.log").symlink_to("/root/.cache/wandb/logs/core.log")
+    (logs / "debug-core.log").symlink_to(tmp_path / "cache" / "core.log")
     (tmp_path / "run" / "wandb" / "latest-run").symlink_to("offline-run-1")
     (tmp_path / "latest").symlink_to("run")
     output.refuse_links_out(tmp_path / "latest")
