@@ -5,23 +5,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
+from threads import one_thread  # noqa: F401
 
 import gm_envs_ipd
 from gm_experiments.lola import Arm, Game, Learner, measurements_of
 from reading import lola
 
 ARM = Arm("inner=128 outer=128", shared=True)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Both sides on one core: the plain loop could not use more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def seconds_per_update(seeds: int = 10, size: int = 128, updates: int = 10, **game: int) -> float:

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-import pytest
 import torch
+from threads import one_thread  # noqa: F401
 
 import gm_envs_tabular
 import gm_estimators
@@ -13,15 +13,6 @@ from gm_experiments.common import mdps as tabular
 from gm_experiments.common.settings import Cell, Grid, Tabular
 from reading import maml
 from reading.mdp import MDP
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Both sides on one core: the plain loop could not use more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def best_of(runs: int, work: Callable[[], object]) -> float:

@@ -9,8 +9,8 @@ import time
 from itertools import product
 from pathlib import Path
 
-import pytest
 import torch
+from threads import one_thread  # noqa: F401
 
 from gm_mgrl_atari import PARTS, AtariGames, Trainer, Training
 from gm_mgrl_atari.throughput import Still, emulator_rate, learner_rate
@@ -30,15 +30,6 @@ def seconds_per_update(trainer, least=0.0):
     while trainer.progress.updates == before or time.perf_counter() - start < least:
         trainer.step()
     return (time.perf_counter() - start) / (trainer.progress.updates - before)
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    """One thread: with two, a machine that others use too measures how they wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_what_a_meta_gradient_costs():

@@ -3,17 +3,7 @@
 import json
 
 import gpu
-import pytest
-import torch
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads that wait for each other on a busy machine would take most of the time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from threads import one_thread  # noqa: F401
 
 
 def test_every_quick_step_of_the_gpu_benchmark_runs_on_the_cpu(tmp_path):
