@@ -4,5 +4,5 @@ import jaxtyping
 with jaxtyping.install_import_hook("gm_envs_tabular", "beartype.beartype"):
     import gm_envs_tabular  # noqa: F401
 
-hypothesis.settings.register_profile("any machine", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("any machine", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("any machine")

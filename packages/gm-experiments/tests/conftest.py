@@ -3,12 +3,17 @@
 from collections.abc import Callable
 from importlib import import_module
 
+import hypothesis
 import jaxtyping
 import pandas as pd
 import pytest
 
 import gm_lab
 from gm_lab.run import parse
+
+# no deadline, which a busy machine would miss, and the same examples every time
+hypothesis.settings.register_profile("any machine", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("any machine")
 
 WITH_SHAPES = ("gm_envs_ipd", "gm_envs_tabular", "gm_estimators", "gm_exact", "gm_experiments.lola")
 with jaxtyping.install_import_hook(WITH_SHAPES, "beartype.beartype"):

@@ -6,9 +6,14 @@ import sys
 import time
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import gm_lab
+
+# no deadline, which a busy machine would miss, and the same examples every time
+hypothesis.settings.register_profile("any machine", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("any machine")
 
 TOY = Path(__file__).with_name("toy.py")
 
