@@ -108,10 +108,13 @@ def wheels(session: nox.Session) -> None:
     dist = folder / "dist"
     session.run("uv", "build", "--quiet", "--all-packages", "--wheel", "--clear", "--out-dir", str(dist), external=True)
 
+    # uv knows a wheel of a folder by its name alone, and that of an older commit has the same
+    built_anew = [f"--refresh-package={package}" for package in PACKAGES]
+
     def installed(package: str, *command: str) -> None:
         (wheel,) = dist.glob(f"{package.replace('-', '_')}-*.whl")
         alone = ("uv", "run", "--quiet", "--isolated", "--no-project", "--find-links", str(dist), "--with", str(wheel))
-        session.run(*alone, "python", *command, external=True)
+        session.run(*alone, *built_anew, "python", *command, external=True)
 
     for package in PACKAGES:
         module = package.replace("-", "_")
