@@ -194,7 +194,7 @@ def one_in_five(rng, units, count):
     return rare + 0.02 * rng.normal(size=(units, count))
 
 
-def wrong_claims(drawn, reach, times=300, units=160, count=4):
+def wrong_claims(drawn, reach, times=200, units=160, count=4):
     """How many claims have a wrong decision: all means are at a bound, so that any decision is one."""
     rng, metric, wrong = np.random.default_rng(1), Metric("accuracy", DELTA, reach), 0
     for _ in range(times):
@@ -203,7 +203,7 @@ def wrong_claims(drawn, reach, times=300, units=160, count=4):
     return wrong
 
 
-AT_MOST = 300 * 0.05 + 3 * math.sqrt(300 * 0.05 * 0.95)
+AT_MOST = 200 * 0.05 + 3 * math.sqrt(200 * 0.05 * 0.95)
 
 
 @pytest.fixture
