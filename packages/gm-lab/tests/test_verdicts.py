@@ -13,9 +13,7 @@ from gm_lab.analysis import (
     alike,
     check,
     decided,
-    forest,
     mean_interval,
-    more_often,
     paired_difference,
     together,
     within,
@@ -91,14 +89,6 @@ def test_what_an_undecided_claim_would_need():
     assert found.units == 40
     assert f"about {found.needed:,.0f} MDPs would decide it" in found.measured
     assert not decided("X-2", "words", [check("a", holds=None, detail="no data")]).is_open
-
-
-def test_a_forest_shows_every_comparison_that_was_measured():
-    zero = numbers(0.0) * 0
-    some = [above("a > b", numbers(0.3), zero, PLAIN), more_often("c", zero + 1, zero, Metric("share", 0.1, 0.0))]
-    (axes,) = forest(decided("X-1", "words", [*some, check("equal", holds=True, detail="")])).axes
-    assert [text.get_text() for text in axes.get_yticklabels()] == ["a > b", "c"]
-    assert "X-1: supported" in [axes.get_title(), axes.get_title(loc="left")]
 
 
 @pytest.mark.parametrize(
