@@ -437,3 +437,16 @@ def run_with(claim):
     """A run with one claim."""
     claims = [claim | {"budget": "", "forest": forest_of(claim["comparisons"])}]
     return Run(Path("x"), "toy", "1", {}, True, 1, 1, claims, None, [], [], {})
+
+
+def test_verdicts_as_a_markdown_table_with_those_of_other_runs_beside_them(finished, toy, tmp_path, capsys):
+    grown = tmp_path / "grown"
+    flags = ["--run-dir", str(grown), "--workers", "1", "--wandb", "disabled", "--mdps", "10", "--until-decided"]
+    assert gm_lab.main(toy.EXPERIMENT, flags) == 0
+    capsys.readouterr()
+    assert gm_lab.report_command.main(["--table", str(grown), str(finished)]) == 0
+    head, _, line = capsys.readouterr().out.splitlines()
+    assert head == "| claim | verdict | measured | at the paper's budget: 4 MDPs |"
+    (claim,) = json.loads((grown / "claims.json").read_text())
+    assert line.startswith(f"| TOY-1: lvc > ad | **{claim['verdict']}** | {claim['measured']} | undecided: about ")
+    assert not (grown / "report.html").exists()

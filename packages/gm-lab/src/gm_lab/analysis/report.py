@@ -229,6 +229,28 @@ def rendered(runs: Sequence[Run], command: str) -> str:
     return environment.from_string(source).render(named)
 
 
+def verdict_table(runs: Sequence[Run]) -> str:
+    """The verdicts of some runs as a Markdown table: those of the first with what was measured, beside them the others.
+
+    A claim that is undecided elsewhere comes with how many units would do, where its words say so.
+    """
+    first, *others = runs
+    beside = [{claim["id"]: claim for claim in run.claims} for run in others]
+    budgets = [next((claim["budget"] for claim in run.claims), "") for run in others]
+    lines = [["claim", "verdict", "measured", *(budget or "another run" for budget in budgets)]]
+    for claim in first.claims:
+        words = [_briefly(verdicts[claim["id"]]) if claim["id"] in verdicts else "" for verdicts in beside]
+        lines.append([f"{claim['id']}: {claim['claim']}", f"**{claim['verdict']}**", claim["measured"], *words])
+    rows = [f"| {' | '.join(text.replace('|', chr(92) + '|') for text in line)} |" for line in lines]
+    return "\n".join([rows[0], "|---" * len(lines[0]) + "|", *rows[1:]]) + "\n"
+
+
+def _briefly(claim: dict[str, Any]) -> str:
+    verdict: str = claim["verdict"]
+    needed = re.search(r"about [\d,]+ \w+ would decide it", claim["measured"])
+    return verdict + (f": {needed[0]}" if needed and verdict == "undecided" else "")
+
+
 def titles(runs: Sequence[Run]) -> list[str]:
     """What to call each run: the app's name, and the folder's if there are several of that app."""
     times = Counter(run.app for run in runs)
