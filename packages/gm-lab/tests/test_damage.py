@@ -9,6 +9,7 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -35,8 +36,8 @@ FEW = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped
 def quick(monkeypatch):
     """Nothing here is about power cuts, or pictures."""
     monkeypatch.setattr(os, "fsync", lambda _number: None)
-    report = contextlib.nullcontext(lambda: Report("", [], 0))
-    monkeypatch.setattr("gm_lab.app.reporter", lambda *_: report)
+    nothing = SimpleNamespace(report=lambda: Report("", [], 0))
+    monkeypatch.setattr("gm_lab.app.reporter", lambda *_: contextlib.nullcontext(nothing))
 
 
 def run_cell(cell, _context):

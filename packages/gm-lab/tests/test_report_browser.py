@@ -123,7 +123,7 @@ def page(toy, tmp_path_factory):
 def test_the_report_shows_every_figure_asks_for_nothing_and_fits(browser, page, screen):
     seen = browser.look(page.as_uri(), screen)
     assert seen["requests"] == [page.as_uri()]
-    assert (seen["pictures"], seen["broken"]) == (2, 0)
+    assert (seen["pictures"], seen["broken"]) == (4, 0)  # two figures, and two claims' comparisons
     assert seen["overflow"] == 0
     assert abs(seen["width"] - SCREENS[screen][0]) <= 20  # a scroll bar's width
 
@@ -135,5 +135,5 @@ def test_a_page_with_every_fault_is_found_out(browser, page, tmp_path, screen):
     bad.write_text(page.read_text().replace("</body>", faults + "</body>"))
     seen = browser.look(bad.as_uri(), screen)
     assert seen["requests"] == [bad.as_uri(), (tmp_path / "missing.png").as_uri()]
-    assert (seen["pictures"], seen["broken"]) == (4, 2)
+    assert (seen["pictures"], seen["broken"]) == (6, 2)
     assert seen["overflow"] > 0

@@ -59,7 +59,8 @@ def launched(
     if workers == 1:
         yield checked(cells, _serial(work, cells, context, interruption))
         return
-    serve = partial(_serve, work)
+    known = [cells[index] for index in range(len(cells))]
+    serve = partial(_serve, work, known)
     how: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     pool: list[_Worker] = []
     gc.freeze()  # what exists now is never collected in a worker, so its pages stay shared
@@ -90,11 +91,12 @@ def _serial(work: Work, cells: Supply, context: Context, interruption: Interrupt
         positions = cells.grown()
 
 
-def _serve(work: Work, connection: Any, context: Context) -> None:
+def _serve(work: Work, known: Sequence[Any], connection: Any, context: Context) -> None:
+    """Computes what it is told to: one of the cells that it was started with, or another that is sent."""
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             index, cell = connection.recv()
-            connection.send(attempt(work, index, cell, context))
+            connection.send(attempt(work, index, known[index] if cell is None else cell, context))
 
 
 def _process(serve: Callable[[Any, Context], None], connection: Any, setup: Callable[[], Context], driver: int) -> None:
@@ -134,7 +136,8 @@ def _distribute(
     cells: Supply, pool: Sequence[_Worker], interruption: Interruption, warn: Callable[[str], None]
 ) -> Iterator[Outcome]:
     """Hands out the cells; one whose worker is killed gets a second try on another worker."""
-    waiting = deque(range(len(cells)))
+    known = len(cells)
+    waiting = deque(range(known))
     killed: set[int] = set()
     alive = list(pool)
     ahead = 1
@@ -144,7 +147,9 @@ def _distribute(
             while waiting and len(worker.assigned) < most:
                 worker.assigned.append(waiting.popleft())
                 with contextlib.suppress(ConnectionError):  # its end is noticed below
-                    worker.connection.send((worker.assigned[-1], cells[worker.assigned[-1]]))
+                    index = worker.assigned[-1]
+                    # what a worker was started with need not be fit to be sent
+                    worker.connection.send((index, None if index < known else cells[index]))
         if not any(worker.assigned for worker in alive):
             if interruption.draining or not (further := cells.grown()):
                 return
