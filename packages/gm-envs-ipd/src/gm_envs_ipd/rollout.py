@@ -11,6 +11,7 @@ bits: with a, b the last actions, x_ab the next one,
     x = x₀₀ ⊕ b (x₀₀ ⊕ x₀₁) ⊕ a (x₀₀ ⊕ b (x₀₀ ⊕ x₀₁) ⊕ x₁₀ ⊕ b (x₁₀ ⊕ x₁₁)).
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
@@ -32,15 +33,38 @@ class Draws(NamedTuple):
 
 
 def draws(
-    rng: np.random.Generator, batch: tuple[int, ...], size: SupportsIndex, horizon: SupportsIndex,
-    device: torch.device | str = "cpu",
+    rng: np.random.Generator | Sequence[np.random.Generator], batch: tuple[int, ...], size: SupportsIndex,
+    horizon: SupportsIndex, device: torch.device | str = "cpu",
 ) -> Draws:  # fmt: skip
-    """The random numbers of `rollout`, of `size` trajectories of `horizon` rounds; the same on every device."""
-    shape = (integer("horizon", horizon), 2, *batch, integer("size", size))
-    words = rng.integers(0, 1 << 64, size=-(-int(np.prod(shape)) // 4), dtype=np.uint64).view(np.int16)
+    """The random numbers of `rollout`, of `size` trajectories of `horizon` rounds; the same on every device.
+
+    Of several generators each has an element of the first batch axis, whose numbers no other element then changes.
+    """
+    rounds, size = integer("horizon", horizon), integer("size", size)
+    if isinstance(rng, np.random.Generator):
+        key, remainder = _numbers(rng, (rounds, 2, *batch), size)
+    else:
+        key, remainder = _stacked(rng, (rounds, 2), batch, size)
+    return Draws(torch.from_numpy(key).to(device), torch.from_numpy(remainder).to(device))
+
+
+def _stacked(
+    generators: Sequence[np.random.Generator], first: tuple[int, int], batch: tuple[int, ...], size: int
+) -> tuple[Any, Any]:
+    if batch[:1] != (len(generators),):
+        raise ValueError(f"rng: expected a generator for each element of the batch {batch}, got {len(generators)}")
+    key, remainder = np.empty((*first, *batch, size), np.int16), np.empty((*first, *batch))
+    for element, rng in enumerate(generators):
+        key[:, :, element], remainder[:, :, element] = _numbers(rng, (*first, *batch[1:]), size)
+    return key, remainder
+
+
+def _numbers(rng: np.random.Generator, shape: tuple[int, ...], size: int) -> tuple[Any, Any]:
+    """Leading bits `[*shape, size]` and remainders `shape`."""
+    count = int(np.prod((*shape, size)))
+    words = rng.integers(0, 1 << 64, size=-(-count // 4), dtype=np.uint64).view(np.int16)
     words &= _LEVELS - 1
-    key = words[: int(np.prod(shape))].reshape(shape)
-    return Draws(torch.from_numpy(key).to(device), torch.from_numpy(rng.random(shape[:-1])).to(device))
+    return words[:count].reshape(*shape, size), rng.random(shape)
 
 
 def rollout(params: Float[Tensor, "*batch 2 5"], numbers: Draws) -> UInt8[Tensor, "*batch trajectory time"]:

@@ -13,7 +13,7 @@ from gm_estimators import Sizes, decompose
 from gm_estimators.decomposition import Objective, Path
 from gm_estimators.off_policy import effective_sample_size
 from gm_estimators.returns import returns_to_go
-from gm_experiments.lola.arena import Arena, JointTrajectories, Start
+from gm_experiments.lola.arena import Arena, JointTrajectories, Rng, Start
 from gm_experiments.lola.problem import LookAhead, SampledObjective, Silenced, exact_meta_gradients, signals
 from gm_experiments.lola.settings import Arm, Game, estimator_of
 
@@ -65,9 +65,7 @@ class Update:
 class Learner:
     """Two players who learn by meta-gradients, all seeds at once."""
 
-    def __init__(
-        self, game: Game, curve: Arm, seeds: int, rng: np.random.Generator, dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, game: Game, curve: Arm, seeds: int, rng: Rng, dtype: torch.dtype = torch.float32) -> None:
         self.game, self.curve, self._dtype = game, curve, dtype
         self.estimator = estimator_of(game, curve)
         self.policies: Float[Tensor, "seed player=2 5"] = torch.zeros(seeds, 2, 5, dtype=F64)

@@ -16,6 +16,8 @@ Figure = Literal["fig2a", "fig2b", "fig2c", "fig2d", "fig8", "debias"]
 LARGEST = 1e30
 """Of payoffs and learning rates: what is computed for every trajectory has single precision, up to 3e38."""
 
+BLOCK = 10
+"""Seeds that are computed together."""
 BYTES, SECONDS = 24, 2e-8
 """About what each round takes of the trajectories that an update reads."""
 
@@ -163,7 +165,7 @@ class Settings(Game, gm_lab.RunSettings):
     curves: tuple[str, ...] | None = None
     """Only these curves of the figures, e.g. "inner=128 outer=128"."""
     seeds: int = 10
-    """Independent runs; the intervals are over these."""
+    """Independent runs; the intervals are over these. More seeds leave the rows of the first ones as they are."""
     inner_baseline: Literal["all", "replay"] = "all"
     """Whether the arms of Figure 2d that don't replay have the baseline too; replay: only those that do, as in the
     paper's code."""
@@ -171,14 +173,22 @@ class Settings(Game, gm_lab.RunSettings):
 
 @dataclass(frozen=True)
 class Cell:
-    """One way to estimate, for all seeds, under all the names that the figures have for it."""
+    """One way to estimate, for a block of seeds, under all the names that the figures have for it."""
 
     seed: int
-    seeds: int
+    seeds: tuple[int, ...]
     curve: Arm
     names: tuple[tuple[str, str], ...]
     game: Game
     columns: tuple[str, ...]
+
+    def block(self) -> range:
+        """Returns the seeds to compute: a whole block, since what an update makes of a seed varies with their number.
+
+        The difference is one of rounding, in the last digit of a sigmoid, but training makes it a large one.
+        """
+        first = self.seeds[0] // BLOCK * BLOCK
+        return range(first, first + BLOCK)
 
 
 def need(settings: Settings) -> gm_lab.Need:
@@ -186,11 +196,11 @@ def need(settings: Settings) -> gm_lab.Need:
     figures = [f for f in ARMS if f in settings.figure or ("fig8" in settings.figure and f != "debias")]
     named = [arm for f in figures for arm in ARMS[f] if settings.curves is None or arm.name in settings.curves]
     arms = {replace(arm, name="") for arm in named}
-    every = [learner_need(settings, settings.seeds, _read(settings.replay_capacity, arm)) for arm in arms]
-    rows = float(settings.updates * settings.seeds)
-    memory = max((each.memory for each in every), default=0) + 8 * len(COLUMNS) * rows
-    seconds = settings.updates * sum(each.seconds for each in every)
-    return gm_lab.Need(len(arms), len(named) * rows, memory, seconds)
+    every = [learner_need(settings, BLOCK, _read(settings.replay_capacity, arm)) for arm in arms]
+    blocks = float(-(-settings.seeds // BLOCK))
+    memory = max((each.memory for each in every), default=0) + 8.0 * len(COLUMNS) * settings.updates * BLOCK
+    seconds = settings.updates * blocks * sum(each.seconds for each in every)
+    return gm_lab.Need(blocks * len(arms), float(len(named) * settings.updates * settings.seeds), memory, seconds)
 
 
 def learner_need(game: "Settings | Game", seeds: int, read: int) -> gm_lab.Need:
@@ -200,14 +210,17 @@ def learner_need(game: "Settings | Game", seeds: int, read: int) -> gm_lab.Need:
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """Returns one cell for each different way to estimate; raises `BadInput` if a flag is out of range."""
+    """Returns a cell for each way to estimate and block of seeds; raises `BadInput` if a flag is out of range."""
     _check_numbers(settings)
     game = game_of(settings)
     _check_names(settings, game)
     names = _names(settings)
     _check_sizes(game, names)
     columns = (*COLUMNS, *extra_columns(settings))
-    every = [Cell(settings.seed, settings.seeds, arm, tuple(named), game, columns) for arm, named in names.items()]
+    blocks = [tuple(range(first, min(first + BLOCK, settings.seeds))) for first in range(0, settings.seeds, BLOCK)]
+    every = [
+        Cell(settings.seed, block, arm, tuple(named), game, columns) for arm, named in names.items() for block in blocks
+    ]
     # the longest first, so that no worker is left with one at the end
     return sorted(every, key=trajectories_read, reverse=True)
 
