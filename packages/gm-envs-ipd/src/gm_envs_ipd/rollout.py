@@ -11,6 +11,7 @@ bits: with a, b the last actions, x_ab the next one,
     x = x₀₀ ⊕ b (x₀₀ ⊕ x₀₁) ⊕ a (x₀₀ ⊕ b (x₀₀ ⊕ x₀₁) ⊕ x₁₀ ⊕ b (x₁₀ ⊕ x₁₁)).
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, SupportsIndex
 
@@ -40,31 +41,25 @@ def draws(
 
     Of several generators each has an element of the first batch axis, whose numbers no other element then changes.
     """
-    rounds, size = integer("horizon", horizon), integer("size", size)
+    shape, size = (integer("horizon", horizon), 2, *batch), integer("size", size)
     if isinstance(rng, np.random.Generator):
-        key, remainder = _numbers(rng, (rounds, 2, *batch), size)
-    else:
-        key, remainder = _stacked(rng, (rounds, 2), batch, size)
+        words = _words(rng, (*shape, size))
+        words &= _LEVELS - 1
+        return Draws(torch.from_numpy(words).to(device), torch.from_numpy(rng.random(shape)).to(device))
+    if batch[:1] != (len(rng),):
+        raise ValueError(f"rng: expected a generator for each element of the batch {batch}, got {len(rng)}")
+    key, remainder = np.empty((*shape, size), np.int16), np.empty(shape)
+    for element, own in enumerate(rng):
+        np.bitwise_and(_words(own, (*shape[:2], *batch[1:], size)), _LEVELS - 1, out=key[:, :, element])
+        remainder[:, :, element] = own.random((*shape[:2], *batch[1:]))
     return Draws(torch.from_numpy(key).to(device), torch.from_numpy(remainder).to(device))
 
 
-def _stacked(
-    generators: Sequence[np.random.Generator], first: tuple[int, int], batch: tuple[int, ...], size: int
-) -> tuple[Any, Any]:
-    if batch[:1] != (len(generators),):
-        raise ValueError(f"rng: expected a generator for each element of the batch {batch}, got {len(generators)}")
-    key, remainder = np.empty((*first, *batch, size), np.int16), np.empty((*first, *batch))
-    for element, rng in enumerate(generators):
-        key[:, :, element], remainder[:, :, element] = _numbers(rng, (*first, *batch[1:]), size)
-    return key, remainder
-
-
-def _numbers(rng: np.random.Generator, shape: tuple[int, ...], size: int) -> tuple[Any, Any]:
-    """Leading bits `[*shape, size]` and remainders `shape`."""
-    count = int(np.prod((*shape, size)))
-    words = rng.integers(0, 1 << 64, size=-(-count // 4), dtype=np.uint64).view(np.int16)
-    words &= _LEVELS - 1
-    return words[:count].reshape(*shape, size), rng.random(shape)
+def _words(rng: np.random.Generator, shape: tuple[int, ...]) -> Int16[np.ndarray, "..."]:
+    """16 random bits for each entry, four entries from each 64-bit word."""
+    count = math.prod(shape)
+    words = rng.integers(0, 1 << 64, size=-(-count // 4), dtype=np.uint64)
+    return words.view(np.int16)[:count].reshape(shape)
 
 
 def rollout(params: Float[Tensor, "*batch 2 5"], numbers: Draws) -> UInt8[Tensor, "*batch trajectory time"]:
