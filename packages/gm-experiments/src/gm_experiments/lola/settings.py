@@ -1,7 +1,8 @@
 """What is played, how it is learnt and estimated, and the cells that the figures ask for."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import gm_lab
@@ -147,8 +148,11 @@ MEASURED = (
     "score", "score_1", "score_2", "accuracy", "accuracy_outer_exact", "correlation", "correlation_outer_exact",
     "error_sq", "truth_sq", "effective_size", "bias", "bias_outer_exact",
 )  # fmt: skip
-COLUMNS = (*KEY, *MEASURED, *POLICY)
-CURVES = (gm_lab.Curves(by=("figure", "curve", "seed"), x="update", y=MEASURED),)
+SOURCES = ("hessian_error_sq", "composition_error_sq")
+"""What the sampled Hessian, and the sampled step alone, add to the error where the outer gradient is exact."""
+COLUMNS = (*KEY, *MEASURED, *POLICY, *SOURCES)
+CURVES = (gm_lab.Curves(by=("figure", "curve", "seed"), x="update", y=(*MEASURED, *SOURCES)),)
+UNIT, BUDGET = "seeds", ("seeds", "updates")
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,11 @@ class Settings(Game, gm_lab.RunSettings):
     curves: tuple[str, ...] | None = None
     """Only these curves of the figures, e.g. "inner=128 outer=128"."""
     seeds: int = 10
-    """Independent runs; the intervals are over these. More seeds leave the rows of the first ones as they are."""
+    """Independent runs; the intervals are over these. More of them go on from what --run-dir has."""
+    until_decided: bool = False
+    """Draws more seeds, 20, 40, 80 and so on, for the claims that are undecided."""
+    most_seeds: int = 320
+    """With --until-decided: at most so many seeds."""
     inner_baseline: Literal["all", "replay"] = "all"
     """Whether the arms of Figure 2d that don't replay have the baseline too; replay: only those that do, as in the
     paper's code."""
@@ -216,11 +224,21 @@ def cells(settings: Settings) -> list[Cell]:
     _check_names(settings, game)
     names = _names(settings)
     _check_sizes(game, names)
-    columns = (*COLUMNS, *extra_columns(settings))
-    blocks = [tuple(range(first, min(first + BLOCK, settings.seeds))) for first in range(0, settings.seeds, BLOCK)]
-    every = [
-        Cell(settings.seed, block, arm, tuple(named), game, columns) for arm, named in names.items() for block in blocks
-    ]
+    return _in_blocks(settings, names, range(settings.seeds))
+
+
+def further_cells(settings: Settings, seeds: range, needs: frozenset[str]) -> list[Cell]:
+    """Returns the cells of more seeds, for claims that need more of some curves."""
+    named = {arm: [of for of in names if of[1] in needs] for arm, names in _names(settings).items()}
+    return _in_blocks(settings, {arm: names for arm, names in named.items() if names}, seeds)
+
+
+def _in_blocks(settings: Settings, names: Mapping[Arm, Iterable[tuple[str, str]]], seeds: range) -> list[Cell]:
+    """A cell for each way to estimate and block of seeds; blocks begin at multiples of `BLOCK`."""
+    game, columns = game_of(settings), (*COLUMNS, *extra_columns(settings))
+    cuts = sorted({seeds.start, seeds.stop, *(cut for cut in seeds if cut % BLOCK == 0)})
+    blocks = [tuple(range(*cut)) for cut in pairwise(cuts)]
+    every = [Cell(settings.seed, b, arm, tuple(named), game, columns) for arm, named in names.items() for b in blocks]
     # the longest first, so that no worker is left with one at the end
     return sorted(every, key=trajectories_read, reverse=True)
 
@@ -271,7 +289,7 @@ def blocks_of(game: Game, arm: Arm) -> int:
 
 
 def _check_numbers(settings: Settings) -> None:
-    for name in ("horizon", "updates", "inner_steps", "evaluation_size", "replay_capacity", "seeds"):
+    for name in ("horizon", "updates", "inner_steps", "evaluation_size", "replay_capacity", "seeds", "most_seeds"):
         gm_lab.require(settings, name, "an integer of at least 1", getattr(settings, name) >= 1)
     for name in ("inner_lr", "outer_lr", "critic_lr"):
         gm_lab.require(settings, name, "a number above 0 and up to 1e30", 0 < getattr(settings, name) <= LARGEST)
