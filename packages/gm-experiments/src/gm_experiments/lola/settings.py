@@ -229,8 +229,8 @@ def cells(settings: Settings) -> list[Cell]:
 
 def further_cells(settings: Settings, seeds: range, needs: frozenset[str]) -> list[Cell]:
     """Returns the cells of more seeds, for claims that need more of some curves."""
-    named = {arm: [of for of in names if of[1] in needs] for arm, names in _names(settings).items()}
-    return _in_blocks(settings, {arm: names for arm, names in named.items() if names}, seeds)
+    named = _names(settings)
+    return _in_blocks(settings, {arm: of for arm, of in named.items() if needs.intersection(dict(of).values())}, seeds)
 
 
 def _in_blocks(settings: Settings, names: Mapping[Arm, Iterable[tuple[str, str]]], seeds: range) -> list[Cell]:
