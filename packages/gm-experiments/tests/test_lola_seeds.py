@@ -1,11 +1,13 @@
 """Seeds of the LOLA experiment nest: a run with more of them extends one with fewer."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
 from gm_experiments.lola import EXPERIMENT, Settings, run
 from gm_experiments.lola.learner import Learner
-from gm_experiments.lola.settings import BLOCK, Cell, cells
+from gm_experiments.lola.settings import BLOCK, Cell, cells, further_cells
 
 TINY = ["--updates", "6", "--horizon", "9", "--evaluation-size", "4", "--replay-capacity", "1024"]
 ONE = ("--figure", "fig2a", "--curves", "inner=128 outer=128")
@@ -60,3 +62,29 @@ def test_whole_blocks_are_the_same_cells_whatever_the_number_of_seeds(seeds):
     need = EXPERIMENT.need(Settings(seeds=seeds))
     assert need.cells == len(few)
     assert need.rows == sum(len(cell.names) * len(cell.seeds) for cell in few) * Settings().updates
+
+
+def test_further_seeds_are_computed_for_the_curves_that_are_needed():
+    needs = frozenset({"comp=128 hessian=128", "inner=1024 outer=128"})
+    few, many = cells(Settings(seeds=BLOCK + 3)), cells(Settings(seeds=2 * BLOCK))
+    further = further_cells(Settings(seeds=BLOCK + 3), range(BLOCK + 3, 2 * BLOCK), needs)
+    assert {cell.seeds for cell in further} == {tuple(range(BLOCK + 3, 2 * BLOCK))}
+    assert [curve in needs for cell in further for _, curve in cell.names].count(True) == 3
+    assert {cell.curve for cell in further} <= {cell.curve for cell in few}
+    assert len(further) == len(needs)
+    whole = further_cells(Settings(), range(BLOCK, 2 * BLOCK), needs)
+    assert set(whole) < set(many)
+
+
+def test_a_run_goes_on_with_more_seeds_until_its_claims_are_decided(run_app):
+    tiny = ("--horizon", 5, "--evaluation-size", 4, "--updates", 50, "--figure", "fig2a", "--run-dir", "run")
+    few = ("--curves", "inner=128 outer=128", "inner=exact outer=exact", "--wandb", "disabled")
+    quick = replace(EXPERIMENT, figures=lambda *_: {})
+    status, error = run_app(quick, *tiny, *few, "--until-decided", "--most-seeds", 2 * BLOCK)
+    assert status == 0
+    assert "20 seeds: " in error
+    frame = pd.read_csv("run/results.csv")
+    assert set(frame[frame["curve"] == few[1]]["seed"]) == set(range(2 * BLOCK))
+    assert run_app(quick, *tiny, *few, "--run-dir", "plain", "--seeds", 2 * BLOCK)[0] == 0
+    plain = pd.read_csv("plain/results.csv")
+    pd.testing.assert_frame_equal(*(of[of["curve"] == few[1]].reset_index(drop=True) for of in (frame, plain)))

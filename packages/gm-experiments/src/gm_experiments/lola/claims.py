@@ -216,7 +216,7 @@ CLAIMS: tuple[Claim[Means], ...] = (
     ),
     Claim(
         "LOLA-11",
-        "replay lowers the bias of composition",
+        "replay lowers the error of composition",
         tuple(partial(less_error, "composition_error_sq", replayed, ON) for replayed in (OFF, OFF_ON)),
     ),
     Claim(
