@@ -15,12 +15,15 @@ from reading import lola
 ARM = Arm("inner=128 outer=128", shared=True)
 
 
-def seconds_per_update(seeds: int = 10, size: int = 128, updates: int = 10, **game: int) -> float:
+def seconds_per_update(
+    seeds: int = 10, size: int = 128, updates: int = 10, *, streams: bool = True, **game: int
+) -> float:
     """Processor time of an update: rollouts, both meta-gradients, Adam, critics, the exact metric, the score."""
     arm = replace(ARM, inner=size, hessian=size, outer=size)
     settings = Game(updates=updates, evaluation_size=size, **game)
+    of_seeds = [np.random.Generator(np.random.SFC64(seed)) for seed in range(seeds)]
     begin = time.process_time()
-    learner = Learner(settings, arm, seeds, np.random.Generator(np.random.SFC64(0)))
+    learner = Learner(settings, arm, seeds, of_seeds if streams else of_seeds[0])
     assert len(measurements_of(settings, learner.updates())["score"]) == updates
     return (time.process_time() - begin) / updates
 
@@ -51,6 +54,15 @@ def test_the_batched_path_is_100_times_faster_than_the_plain_loop():
     print(f"  batched       {fast:9.4f} s")
     print(f"  ratio         {slow / fast:9.0f}")
     assert slow / fast >= 100
+
+
+def test_a_stream_for_each_seed_costs_a_tenth_of_an_update_at_most():
+    """Ten seeds, each with a generator of its own, beside one generator for all."""
+    seconds_per_update(updates=3)
+    pairs = [(seconds_per_update(streams=True), seconds_per_update(streams=False)) for _ in range(15)]
+    each, one = (min(column) for column in zip(*pairs, strict=True))
+    print(f"\na generator for each seed {each * 1e3:.2f} ms per update, one for all {one * 1e3:.2f} ms")
+    assert each < 1.1 * one
 
 
 def test_how_the_cost_grows():

@@ -46,7 +46,7 @@ def test_the_results_are_those_of_the_single_apps_and_a_second_call_computes_not
         assert (tmp_path / "all" / name / "results.csv").read_bytes() == (path / "results.csv").read_bytes()
     lines = out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["lirpg", "lola", "report"]
-    assert lines[1].endswith(f"of 6 claims hold, {tmp_path / 'all' / 'lola'}")
+    assert lines[1].endswith(f"of 14 claims supported, {tmp_path / 'all' / 'lola'}")
     page = (tmp_path / "all" / "report.html").read_text()
     assert all(name in page for name in ("lirpg_tabular", "lola_offpolicy", "LIRPG-1", "LOLA-6"))
     assert "reproduce 1/2 lirpg: 0%" in err

@@ -121,6 +121,21 @@ def test_batch_elements_share_no_numbers_and_results_depend_on_the_numbers_alone
     assert torch.equal(found, rollout(params.float(), numbers))
 
 
+@pytest.mark.parametrize("batch", [(3,), (3, 2)])
+def test_of_several_generators_each_has_an_element_whatever_the_others(batch):
+    several = draws([rng(1), rng(2), rng(3)], batch, 5, 7)
+    one_for_all = draws(rng(1), batch, 5, 7)
+    for element, seed in enumerate((1, 2, 3)):
+        alone = draws(rng(seed), batch[1:], 5, 7)
+        for of_all, own in zip(several, alone, strict=True):
+            assert torch.equal(of_all[:, :, element], own)
+        assert not torch.equal(one_for_all.key[:, :, element], alone.key)  # the control
+    assert several.key.is_contiguous()
+    assert several.remainder.is_contiguous()
+    with pytest.raises(ValueError, match=r"rng: expected a generator for each element of the batch \(3,.*\), got 2"):
+        draws([rng(1), rng(2)], batch, 5, 7)
+
+
 @pytest.mark.parametrize(("size", "horizon"), [(1, 1), (1, 7), (3, 1)])
 def test_smallest_sizes(size, horizon):
     assert rollout(torch.zeros(2, 5), draws(rng(), (), size, horizon)).shape == (size, horizon)

@@ -314,3 +314,22 @@ def test_the_bias_of_each_update_is_along_the_truth():
     rows = measurements_of(SMALL, [Update(at, estimates, at, torch.ones(3, 4, dtype=torch.int32))])
     assert_close(rows["bias"], torch.full((1, 3), (-0.3 + 0.5) / 2, dtype=F64))
     assert_close(rows["bias_outer_exact"], torch.full((1, 3), -2.0, dtype=F64))
+
+
+def test_the_error_of_an_estimate_is_told_apart_by_its_sources():
+    draw = torch.Generator().manual_seed(0)
+    at, composition, hessian = (torch.randn(3, 2, 5, generator=draw, dtype=F64) for _ in range(3))
+    truth = exact_meta_gradients(SMALL, at)
+    estimates = Estimates(truth, truth + composition + hessian, truth + composition)
+    rows = measurements_of(SMALL, [Update(at, estimates, at, torch.ones(3, 4, dtype=torch.int32))])
+    assert_close(rows["composition_error_sq"], composition.square().sum(-1).mean(-1).unsqueeze(0))
+    assert_close(rows["hessian_error_sq"], hessian.square().sum(-1).mean(-1).unsqueeze(0))
+
+
+@pytest.mark.parametrize("inner", [4, None])
+@pytest.mark.parametrize("hessian", [5, None])
+def test_what_is_exact_has_no_error(inner, hessian):
+    rows = measured(replace(SMALL, updates=3), Arm("", inner, hessian, 3))
+    for name, sampled in (("composition_error_sq", inner), ("hessian_error_sq", hessian)):
+        assert ((rows[name] > 1e-6) == (sampled is not None)).all()
+        assert ((rows[name] > 1e-6) | (rows[name] < 1e-20)).all()

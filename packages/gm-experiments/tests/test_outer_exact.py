@@ -1,4 +1,4 @@
-"""What a LOLA learner has beside its estimate: the one with an exact outer gradient, and its critics' returns."""
+"""What a LOLA learner has beside its estimate: those with more of it exact, and its critics' returns."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from gm_experiments.lola.learner import Learner
 from gm_experiments.lola.settings import Arm, Game
 
 
-def test_outer_exact_is_the_permutation_sse_on_the_same_trajectories():
+def test_what_is_exact_beside_the_estimate_is_so_on_the_same_trajectories():
     game = Game(horizon=5, evaluation_size=2)
     mine, other = (Learner(game, Arm("", inner=4, hessian=5, outer=3), 2, np.random.default_rng(0)) for _ in range(2))
     for learner in (mine, other):
@@ -19,10 +19,13 @@ def test_outer_exact_is_the_permutation_sse_on_the_same_trajectories():
     start = other.start()
     terms = {"inner_steps": game.inner_steps, "inner_lr": game.inner_lr}
     size = other.sizes(start)
-    expected = decompose(other.look_ahead(start), [other.estimator], permutations=["SSE"], sizes=[size], **terms)
+    expected = decompose(other.look_ahead(start), [other.estimator], permutations=["SSE", "SEE"], sizes=[size], **terms)
     assert found.outer_exact is not None
+    assert found.sampled_step is not None
     assert_close(found.outer_exact, expected[other.estimator.name, "SSE", size], rtol=1e-5, atol=1e-7)
+    assert_close(found.sampled_step, expected[other.estimator.name, "SEE", size], rtol=1e-5, atol=1e-7)
     assert (found.outer_exact - found.gradient).abs().max() > 1e-3
+    assert (found.outer_exact - found.sampled_step).abs().max() > 1e-3
 
 
 def test_a_critic_is_told_its_own_players_returns():

@@ -11,6 +11,8 @@ bits: with a, b the last actions, x_ab the next one,
     x = x₀₀ ⊕ b (x₀₀ ⊕ x₀₁) ⊕ a (x₀₀ ⊕ b (x₀₀ ⊕ x₀₁) ⊕ x₁₀ ⊕ b (x₁₀ ⊕ x₁₁)).
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
@@ -32,15 +34,32 @@ class Draws(NamedTuple):
 
 
 def draws(
-    rng: np.random.Generator, batch: tuple[int, ...], size: SupportsIndex, horizon: SupportsIndex,
-    device: torch.device | str = "cpu",
+    rng: np.random.Generator | Sequence[np.random.Generator], batch: tuple[int, ...], size: SupportsIndex,
+    horizon: SupportsIndex, device: torch.device | str = "cpu",
 ) -> Draws:  # fmt: skip
-    """The random numbers of `rollout`, of `size` trajectories of `horizon` rounds; the same on every device."""
-    shape = (integer("horizon", horizon), 2, *batch, integer("size", size))
-    words = rng.integers(0, 1 << 64, size=-(-int(np.prod(shape)) // 4), dtype=np.uint64).view(np.int16)
-    words &= _LEVELS - 1
-    key = words[: int(np.prod(shape))].reshape(shape)
-    return Draws(torch.from_numpy(key).to(device), torch.from_numpy(rng.random(shape[:-1])).to(device))
+    """The random numbers of `rollout`, of `size` trajectories of `horizon` rounds; the same on every device.
+
+    Of several generators each has an element of the first batch axis, whose numbers no other element then changes.
+    """
+    shape, size = (integer("horizon", horizon), 2, *batch), integer("size", size)
+    if isinstance(rng, np.random.Generator):
+        words = _words(rng, (*shape, size))
+        words &= _LEVELS - 1
+        return Draws(torch.from_numpy(words).to(device), torch.from_numpy(rng.random(shape)).to(device))
+    if batch[:1] != (len(rng),):
+        raise ValueError(f"rng: expected a generator for each element of the batch {batch}, got {len(rng)}")
+    key, remainder = np.empty((*shape, size), np.int16), np.empty(shape)
+    for element, own in enumerate(rng):
+        np.bitwise_and(_words(own, (*shape[:2], *batch[1:], size)), _LEVELS - 1, out=key[:, :, element])
+        remainder[:, :, element] = own.random((*shape[:2], *batch[1:]))
+    return Draws(torch.from_numpy(key).to(device), torch.from_numpy(remainder).to(device))
+
+
+def _words(rng: np.random.Generator, shape: tuple[int, ...]) -> Int16[np.ndarray, "..."]:
+    """16 random bits for each entry, four entries from each 64-bit word."""
+    count = math.prod(shape)
+    words = rng.integers(0, 1 << 64, size=-(-count // 4), dtype=np.uint64)
+    return words.view(np.int16)[:count].reshape(shape)
 
 
 def rollout(params: Float[Tensor, "*batch 2 5"], numbers: Draws) -> UInt8[Tensor, "*batch trajectory time"]:

@@ -13,6 +13,9 @@ import gm_envs_ipd as envs
 from gm_estimators.decomposition import Role, Rows
 from gm_experiments.lola.settings import Arm, Game
 
+Rng = np.random.Generator | Sequence[np.random.Generator]
+"""One stream of random numbers for all seeds, or one for each."""
+
 
 @dataclass(frozen=True, eq=False)
 class JointTrajectories:
@@ -56,9 +59,7 @@ class Player(Protocol):
 class Arena:
     """Plays as an arm asks, and keeps trajectories for the roles that replay, at first of the policies given."""
 
-    def __init__(
-        self, game: Game, arm: Arm, policies: Float[Tensor, "seed player=2 5"], rng: np.random.Generator
-    ) -> None:
+    def __init__(self, game: Game, arm: Arm, policies: Float[Tensor, "seed player=2 5"], rng: Rng) -> None:
         self._game, self._arm, self._sizes, self._rng = game, arm, arm.drawn(), rng
         self._of_the_end: envs.Draws | None = None
         self._ring: envs.ReplayRing | None = None

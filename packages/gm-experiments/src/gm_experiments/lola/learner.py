@@ -13,7 +13,7 @@ from gm_estimators import Sizes, decompose
 from gm_estimators.decomposition import Objective, Path
 from gm_estimators.off_policy import effective_sample_size
 from gm_estimators.returns import returns_to_go
-from gm_experiments.lola.arena import Arena, JointTrajectories, Start
+from gm_experiments.lola.arena import Arena, JointTrajectories, Rng, Start
 from gm_experiments.lola.problem import LookAhead, SampledObjective, Silenced, exact_meta_gradients, signals
 from gm_experiments.lola.settings import Arm, Game, estimator_of
 
@@ -42,12 +42,14 @@ class TableAdam:
 class Estimates(NamedTuple):
     """What was estimated at the present policies.
 
-    `outer_exact`, with an exact outer gradient, is `None` if I and II are exact, too; `effective_size`, of the weights,
-    if nothing is replayed; and `outer` if there are no outer trajectories.
+    `outer_exact`, with an exact outer gradient, is `None` if I and II are exact, too; `sampled_step`, with an exact
+    Hessian besides, if I is; `effective_size`, of the weights, if nothing is replayed; and `outer` if there are no
+    outer trajectories.
     """
 
     gradient: Float[Tensor, "seed learner=2 5"]
     outer_exact: Float[Tensor, "seed learner=2 5"] | None = None
+    sampled_step: Float[Tensor, "seed learner=2 5"] | None = None
     effective_size: Float[Tensor, "seed"] | None = None
     outer: SampledObjective | None = None
 
@@ -65,9 +67,7 @@ class Update:
 class Learner:
     """Two players who learn by meta-gradients, all seeds at once."""
 
-    def __init__(
-        self, game: Game, curve: Arm, seeds: int, rng: np.random.Generator, dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, game: Game, curve: Arm, seeds: int, rng: Rng, dtype: torch.dtype = torch.float32) -> None:
         self.game, self.curve, self._dtype = game, curve, dtype
         self.estimator = estimator_of(game, curve)
         self.policies: Float[Tensor, "seed player=2 5"] = torch.zeros(seeds, 2, 5, dtype=F64)
@@ -112,8 +112,8 @@ class Learner:
     def estimate(self, start: Start) -> Estimates:
         """Estimates the meta-gradient at the present policies; raises `ValueError` if it is not finite."""
         permutation = self.curve.permutation()
-        outer_exact = permutation[:2] + "E"
-        wanted = sorted({permutation, outer_exact} - {"EEE"})
+        outer_exact, sampled_step = permutation[:2] + "E", permutation[:1] + "EE"
+        wanted = sorted({permutation, outer_exact, sampled_step} - {"EEE"})
         if not wanted:
             truth = exact_meta_gradients(self.game, self.policies)
             return Estimates(truth, truth)
@@ -128,7 +128,8 @@ class Learner:
             raise ValueError("expected a finite meta-gradient, got infinity or NaN")
         path = estimates.paths[name, permutation[0], size]
         outer = path.outer if isinstance(path.outer, SampledObjective) else None
-        return Estimates(gradient, estimates.get((name, outer_exact, size)), _effective_size(path), outer)
+        parts = estimates.get((name, outer_exact, size)), estimates.get((name, sampled_step, size))
+        return Estimates(gradient, parts[0], parts[1], _effective_size(path), outer)
 
     def _critics_gradient(self, outer: SampledObjective) -> Float[Tensor, "seed player=2 5"]:
         """The way of each critic towards the mean reward or return of every state in the outer trajectories."""

@@ -34,6 +34,7 @@ def _of_some(game: Game, updates: Sequence[Update]) -> dict[str, Tensor]:
     truth = exact_meta_gradients(game, torch.stack([update.before for update in updates]))
     estimate = torch.stack([update.estimates.gradient for update in updates])
     outer_exact = _stacked([update.estimates.outer_exact for update in updates], truth)
+    sampled_step = _stacked([update.estimates.sampled_step for update in updates], truth)
     counts = torch.stack([update.counts for update in updates])
     share = counts.to(truth) / counts.sum(-1, keepdim=True)
     score = share @ game.matrix_game().tensor().flatten(-2).T
@@ -44,6 +45,8 @@ def _of_some(game: Game, updates: Sequence[Update]) -> dict[str, Tensor]:
         "accuracy_outer_exact": accuracy(outer_exact, truth).mean(-1),
         "correlation_outer_exact": correlation(outer_exact, truth).mean(-1),
         "error_sq": (estimate - truth).square().sum(-1).mean(-1),
+        "hessian_error_sq": (outer_exact - sampled_step).square().sum(-1).mean(-1),
+        "composition_error_sq": (sampled_step - truth).square().sum(-1).mean(-1),
         "truth_sq": truth.square().sum(-1).mean(-1),
         "effective_size": _stacked([update.estimates.effective_size for update in updates], nothing),
         "bias": relative_bias(estimate, truth).mean(-1),

@@ -12,11 +12,11 @@ from gm_estimators import EstimatorError
 from gm_experiments.common.checks import require_cpu, require_finite
 from gm_experiments.lola.learner import Learner
 from gm_experiments.lola.measurements import measurements_of
-from gm_experiments.lola.settings import COLUMNS, MEASURED, POLICY, Cell, Game
+from gm_experiments.lola.settings import KEY, MEASURED, POLICY, SOURCES, Cell, Game
 
 DIGITS = 8
 """Significant digits of results.csv."""
-FINITE = ("score", "score_1", "score_2", "error_sq", "truth_sq", *POLICY)
+FINITE = ("score", "score_1", "score_2", "error_sq", "truth_sq", *POLICY, *SOURCES)
 """Measurements that there always are; others are NaN where there is nothing to measure by."""
 SMALLER = ("--payoffs", "--inner-lr", "--outer-lr")
 
@@ -30,19 +30,21 @@ def prepare(settings: gm_lab.RunSettings) -> gm_lab.Context:
 
 def run_cell(cell: Cell, _context: gm_lab.Context) -> list[gm_lab.Row]:
     """Returns one cell's rows of results.csv; `BadInput` if a user's estimator fails or a number is not finite."""
-    # the same stream for every curve: what two have in common, they draw alike
-    rng = np.random.Generator(np.random.SFC64(gm_lab.seed_of(cell.seed, "lola", cell.seeds)))
+    block = cell.block()
+    # a seed's stream is the same for every curve: what two have in common, they draw alike
+    streams = [np.random.Generator(np.random.SFC64(gm_lab.seed_of(cell.seed, "lola", seed))) for seed in block]
     with finite_or_refused(cell.names[0][1]):
-        measured = measurements_of(cell.game, Learner(cell.game, cell.curve, cell.seeds, rng).updates())
+        measured = measurements_of(cell.game, Learner(cell.game, cell.curve, len(block), streams).updates())
     of_policies = cooperates(cell.game, measured["action_0"])
-    more = [measured[name].unsqueeze(-1) for name in cell.columns[len(COLUMNS) :]]
+    more = [measured[name].unsqueeze(-1) for name in cell.columns[len((*KEY, *MEASURED, *POLICY)) :]]
     table = torch.cat((torch.stack([measured[name] for name in MEASURED], -1), of_policies, *more), -1)
-    rounded = significant(table).tolist()
+    wanted = [block.index(seed) for seed in cell.seeds]
+    rounded = significant(table)[:, wanted].tolist()
     rows: list[gm_lab.Row] = [
         dict(zip(cell.columns, (figure, name, seed, update, *values), strict=True))
         for figure, name in cell.names
         for update, by_seed in enumerate(rounded, start=1)
-        for seed, values in enumerate(by_seed)
+        for seed, values in zip(cell.seeds, by_seed, strict=True)
     ]
     require_finite(rows[: len(rows) // len(cell.names)], FINITE, *SMALLER)
     return rows

@@ -1,7 +1,8 @@
 """What is played, how it is learnt and estimated, and the cells that the figures ask for."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import gm_lab
@@ -16,6 +17,8 @@ Figure = Literal["fig2a", "fig2b", "fig2c", "fig2d", "fig8", "debias"]
 LARGEST = 1e30
 """Of payoffs and learning rates: what is computed for every trajectory has single precision, up to 3e38."""
 
+BLOCK = 10
+"""Seeds that are computed together."""
 BYTES, SECONDS = 24, 2e-8
 """About what each round takes of the trajectories that an update reads."""
 
@@ -145,8 +148,11 @@ MEASURED = (
     "score", "score_1", "score_2", "accuracy", "accuracy_outer_exact", "correlation", "correlation_outer_exact",
     "error_sq", "truth_sq", "effective_size", "bias", "bias_outer_exact",
 )  # fmt: skip
-COLUMNS = (*KEY, *MEASURED, *POLICY)
-CURVES = (gm_lab.Curves(by=("figure", "curve", "seed"), x="update", y=MEASURED),)
+SOURCES = ("hessian_error_sq", "composition_error_sq")
+"""What the sampled Hessian, and the sampled step alone, add to the error where the outer gradient is exact."""
+COLUMNS = (*KEY, *MEASURED, *POLICY, *SOURCES)
+CURVES = (gm_lab.Curves(by=("figure", "curve", "seed"), x="update", y=(*MEASURED, *SOURCES)),)
+UNIT, BUDGET = "seeds", ("seeds", "updates")
 
 
 @dataclass(frozen=True)
@@ -163,7 +169,11 @@ class Settings(Game, gm_lab.RunSettings):
     curves: tuple[str, ...] | None = None
     """Only these curves of the figures, e.g. "inner=128 outer=128"."""
     seeds: int = 10
-    """Independent runs; the intervals are over these."""
+    """Independent runs; the intervals are over these. More of them go on from what --run-dir has."""
+    until_decided: bool = False
+    """Draws more seeds, 20, 40, 80 and so on, for the claims that are undecided."""
+    most_seeds: int = 320
+    """With --until-decided: at most so many seeds."""
     inner_baseline: Literal["all", "replay"] = "all"
     """Whether the arms of Figure 2d that don't replay have the baseline too; replay: only those that do, as in the
     paper's code."""
@@ -171,14 +181,22 @@ class Settings(Game, gm_lab.RunSettings):
 
 @dataclass(frozen=True)
 class Cell:
-    """One way to estimate, for all seeds, under all the names that the figures have for it."""
+    """One way to estimate, for a block of seeds, under all the names that the figures have for it."""
 
     seed: int
-    seeds: int
+    seeds: tuple[int, ...]
     curve: Arm
     names: tuple[tuple[str, str], ...]
     game: Game
     columns: tuple[str, ...]
+
+    def block(self) -> range:
+        """Returns the seeds to compute: a whole block, since what an update makes of a seed varies with their number.
+
+        The difference is one of rounding, in the last digit of a sigmoid, but training makes it a large one.
+        """
+        first = self.seeds[0] // BLOCK * BLOCK
+        return range(first, first + BLOCK)
 
 
 def need(settings: Settings) -> gm_lab.Need:
@@ -186,11 +204,11 @@ def need(settings: Settings) -> gm_lab.Need:
     figures = [f for f in ARMS if f in settings.figure or ("fig8" in settings.figure and f != "debias")]
     named = [arm for f in figures for arm in ARMS[f] if settings.curves is None or arm.name in settings.curves]
     arms = {replace(arm, name="") for arm in named}
-    every = [learner_need(settings, settings.seeds, _read(settings.replay_capacity, arm)) for arm in arms]
-    rows = float(settings.updates * settings.seeds)
-    memory = max((each.memory for each in every), default=0) + 8 * len(COLUMNS) * rows
-    seconds = settings.updates * sum(each.seconds for each in every)
-    return gm_lab.Need(len(arms), len(named) * rows, memory, seconds)
+    every = [learner_need(settings, BLOCK, _read(settings.replay_capacity, arm)) for arm in arms]
+    blocks = float(-(-settings.seeds // BLOCK))
+    memory = max((each.memory for each in every), default=0) + 8.0 * len(COLUMNS) * settings.updates * BLOCK
+    seconds = settings.updates * blocks * sum(each.seconds for each in every)
+    return gm_lab.Need(blocks * len(arms), float(len(named) * settings.updates * settings.seeds), memory, seconds)
 
 
 def learner_need(game: "Settings | Game", seeds: int, read: int) -> gm_lab.Need:
@@ -200,14 +218,27 @@ def learner_need(game: "Settings | Game", seeds: int, read: int) -> gm_lab.Need:
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """Returns one cell for each different way to estimate; raises `BadInput` if a flag is out of range."""
+    """Returns a cell for each way to estimate and block of seeds; raises `BadInput` if a flag is out of range."""
     _check_numbers(settings)
     game = game_of(settings)
     _check_names(settings, game)
     names = _names(settings)
     _check_sizes(game, names)
-    columns = (*COLUMNS, *extra_columns(settings))
-    every = [Cell(settings.seed, settings.seeds, arm, tuple(named), game, columns) for arm, named in names.items()]
+    return _in_blocks(settings, names, range(settings.seeds))
+
+
+def further_cells(settings: Settings, seeds: range, needs: frozenset[str]) -> list[Cell]:
+    """Returns the cells of more seeds, for claims that need more of some curves."""
+    named = _names(settings)
+    return _in_blocks(settings, {arm: of for arm, of in named.items() if needs.intersection(dict(of).values())}, seeds)
+
+
+def _in_blocks(settings: Settings, names: Mapping[Arm, Iterable[tuple[str, str]]], seeds: range) -> list[Cell]:
+    """A cell for each way to estimate and block of seeds; blocks begin at multiples of `BLOCK`."""
+    game, columns = game_of(settings), (*COLUMNS, *extra_columns(settings))
+    cuts = sorted({seeds.start, seeds.stop, *(cut for cut in seeds if cut % BLOCK == 0)})
+    blocks = [tuple(range(*cut)) for cut in pairwise(cuts)]
+    every = [Cell(settings.seed, b, arm, tuple(named), game, columns) for arm, named in names.items() for b in blocks]
     # the longest first, so that no worker is left with one at the end
     return sorted(every, key=trajectories_read, reverse=True)
 
@@ -258,7 +289,7 @@ def blocks_of(game: Game, arm: Arm) -> int:
 
 
 def _check_numbers(settings: Settings) -> None:
-    for name in ("horizon", "updates", "inner_steps", "evaluation_size", "replay_capacity", "seeds"):
+    for name in ("horizon", "updates", "inner_steps", "evaluation_size", "replay_capacity", "seeds", "most_seeds"):
         gm_lab.require(settings, name, "an integer of at least 1", getattr(settings, name) >= 1)
     for name in ("inner_lr", "outer_lr", "critic_lr"):
         gm_lab.require(settings, name, "a number above 0 and up to 1e30", 0 < getattr(settings, name) <= LARGEST)
