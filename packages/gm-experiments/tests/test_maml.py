@@ -10,7 +10,10 @@ import pandas as pd
 import pytest
 
 import gm_estimators
+import gm_exact
 import gm_lab
+from gm_experiments.common.mdps import RandomMDPs
+from gm_experiments.common.settings import Cell, Grid, Tabular
 from gm_experiments.maml import EXPERIMENT, Settings
 from gm_experiments.maml.claims import claims
 
@@ -36,7 +39,7 @@ def test_a_run_leaves_what_it_promises(app, tmp_path):
     frame = pd.read_csv(run / "results.csv")
     assert list(frame.columns) == [
         *("figure", "algorithm", "estimator", "permutation", "sample_size", "inner_steps", "inner_lr", "mdp"),
-        *("accuracy", "correlation", "variance", "std_sum", "bias_sq"),
+        *("accuracy", "correlation", "variance", "std_sum", "bias_sq", "truth_sq"),
     ]
     sizes, mdps, estimators = 2, 2, 2
     expected = {"fig1": 3, "fig4": 7, "fig5": 7 * 7, "fig6": 7 * 6}
@@ -69,6 +72,16 @@ def test_narrowing_the_grid_changes_no_number(measure):
     pd.testing.assert_frame_equal(
         same.sort_values(key, ignore_index=True), narrow.sort_values(key, ignore_index=True), check_exact=True
     )
+
+
+def test_the_squared_length_of_the_truth_stands_beside_what_is_measured(measure):
+    frame = measure("--figure", "fig6", "--estimators", "lvc", "--sample-sizes", "2", "--inner-steps", "1", "3")
+    for steps in (1, 3):
+        mdps = RandomMDPs(Cell(0, tuple(range(6)), steps, 10.0, (("", Grid()),), Tabular(repeats=1)), "cpu")
+        truth = gm_exact.maml_meta_gradient(mdps.mdp, mdps.zeros(), inner_steps=steps, inner_lr=10.0)
+        expected = dict(enumerate(truth.flatten(1).square().sum(1).tolist()))
+        for _, row in frame[frame["inner_steps"] == steps].iterrows():
+            assert row["truth_sq"] == pytest.approx(expected[row["mdp"]], rel=1e-9)
 
 
 @pytest.mark.parametrize(

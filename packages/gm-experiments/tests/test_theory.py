@@ -1,6 +1,7 @@
 """The MAML experiment with `--figure theory` end to end, and that what it sets beside each other is what it says."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -18,7 +19,7 @@ from gm_experiments.maml import EXPERIMENT, Settings
 from gm_experiments.maml.problem import maml
 from gm_experiments.theory.claims import claims
 from gm_experiments.theory.figures import figures
-from gm_experiments.theory.run import Point, _injected, hessian_errors, sampled_path
+from gm_experiments.theory.run import Point, _composition, _injected, hessian_errors, sampled_path
 from gm_experiments.theory.settings import COLUMNS, GRIDS, ROUNDING
 from gm_lab.track.curves import curves_of
 
@@ -146,7 +147,7 @@ def test_the_hessian_errors_are_those_of_the_repeats(point):
 def test_the_injected_error_is_the_only_one(point):
     """The mean estimate is the exact meta-gradient with H + δI for H, because the noise has no mean."""
     grid = GRIDS["theory_hessian"]
-    for labels, measured, (local, _) in _injected(point, grid):
+    for labels, measured, (local, _, _) in _injected(point, grid):
         if labels["algorithm"] == "maml" and labels["quantity"] == "bias":
             adjoint = gm_exact.gradient(point.mdps.mdp, point.exact_path[-1])
             for theta in reversed(point.exact_path[:-1]):
@@ -156,6 +157,16 @@ def test_the_injected_error_is_the_only_one(point):
             expected = (adjoint - truth).flatten(1).norm(dim=-1)
             assert_close(measured.value, expected, rtol=0.05, atol=0)
             assert (expected <= local).all()
+
+
+def test_one_bound_takes_its_constants_from_other_samples(point):
+    """It is the local bound of the same point drawn anew, of the same size, and not made of the samples measured."""
+    grid = replace(GRIDS["theory_size"], estimators=("lvc",), sample_sizes=(8,))
+    ((_, measured, (local, _, other)),) = _composition(point, grid)
+    ((_, elsewhere, (there, _, _)),) = _composition(point.drawn_anew(), grid)
+    assert_close(other, there, rtol=0, atol=0)
+    assert (other != local).all()
+    assert (measured.value != elsewhere.value).all()
 
 
 def rows_that_hold():

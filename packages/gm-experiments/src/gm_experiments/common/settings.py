@@ -17,7 +17,9 @@ TENSORS, SECONDS = 12, 1e-7
 """About how many numbers are kept of each step of a trajectory, and how long each estimator takes to read it."""
 KEY = ("figure", "algorithm", "estimator", "permutation", "sample_size", "inner_steps", "inner_lr", "mdp")
 METRICS = ("accuracy", "correlation", "variance", "std_sum", "bias_sq")
-COLUMNS = (*KEY, *METRICS)
+MEASURED = (*METRICS, "truth_sq")
+"""The last is ‖∇φJ‖² of the exact meta-gradient, by which squared biases of different K and α compare."""
+COLUMNS = (*KEY, *MEASURED)
 
 
 def curves(x: str, *figures: str) -> gm_lab.Curves:
