@@ -116,7 +116,7 @@ def noise_under_its_bound(studies: Studies) -> Iterator[Comparison]:
 
 
 def checked(quantity: str, chosen: Sequence[str], studies: Studies) -> Iterator[Comparison]:
-    """At every point it is under the bound of its own samples, as arithmetic has it, and not surely above the proved."""
+    """At every point: under the bound of its own samples, as arithmetic has it, and not surely above the proved one."""
     for study in chosen:
         for algorithm, points in studies(study, quantity=quantity).groupby("algorithm"):
             for kind, column in (("local", "measured"), ("global", "measured_low")):
