@@ -10,6 +10,7 @@ from gm_experiments.common.settings import Grid
 Figure = Literal["fig1", "fig7"]
 GRID = Grid(("lvc", "ad"), ("ESE",), sample_sizes=(16, 32, 64, 128, 256), inner_steps=(1, 2, 3, 4, 5))
 KEY, COLUMNS, CURVES = common.KEY, common.COLUMNS, (common.curves("inner_steps"),)
+UNIT, BUDGET = common.UNIT, common.BUDGET
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Lirpg(common.Tabular):
 
 
 @dataclass(frozen=True)
-class Settings(Lirpg, common.TabularSettings):
+class Settings(common.UntilDecided, Lirpg, common.TabularSettings):
     """How biased is the meta-gradient of a learned intrinsic reward (LIRPG), and does more than one step do it harm?
 
     Without a flag: Figures 1(c,d) and 7 of the paper at its full budget. Inner and outer gradient are exact, Jacobian
@@ -43,3 +44,8 @@ def cells(settings: Settings) -> list[common.Cell]:
     """One cell for each block of MDPs, K and α."""
     gm_lab.require(settings, "gae_lambda", "0 ≤ λ ≤ 1", 0 <= settings.gae_lambda <= 1)
     return common.cells(settings, dict.fromkeys(settings.figure, GRID), Lirpg)
+
+
+def further_cells(settings: Settings, mdps: range, needs: frozenset[common.Need]) -> list[common.Cell]:
+    """The cells of more MDPs, for claims that need more of some points."""
+    return common.further_cells(settings, dict.fromkeys(settings.figure, GRID), mdps, needs, Lirpg)

@@ -132,7 +132,8 @@ def gaps_shrink(figures: Figures) -> Iterator[Comparison]:
 
 def _gap(permutation: str, point: Point, figures: Figures) -> "pd.Series[float]":
     first, second = (_values(("lvc", p), point, "accuracy", figures) for p in (permutation, "SSE"))
-    return first - second
+    both = first.index.intersection(second.index)  # one may have been drawn further, for another claim
+    return first.loc[both] - second.loc[both]
 
 
 def only_an_exact_hessian_gets_there(figures: Figures) -> Iterator[Comparison]:
