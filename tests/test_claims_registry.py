@@ -2,6 +2,7 @@
 
 import ast
 import pkgutil
+import re
 import tomllib
 from pathlib import Path
 
@@ -58,7 +59,7 @@ class TestGroup:
 
 @pytest.mark.parametrize("experiment", TABLES)
 def test_the_claims_of_a_table_have_entries_and_none_is_left(experiment):
-    entries = [name for name in REGISTRY["claims"] if name.partition("-")[0] == experiment]
+    entries = [name for name in REGISTRY["claims"] if re.fullmatch(rf"{experiment}-\d+", name)]
     assert entries == [claim.id for claim in TABLES[experiment]]
     assert entries == [f"{experiment}-{i}" for i in range(1, len(entries) + 1)]
 
