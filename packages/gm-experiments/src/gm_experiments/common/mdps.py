@@ -91,6 +91,7 @@ def measured(problem: TabularProblem, cell: Cell, algorithm: str) -> list[gm_lab
             **cell.terms,
         )
     truth = estimators.exact_meta_gradient(problem, **cell.terms)[:, 0].flatten(1)
+    squares = truth.square().sum(-1).tolist()
     stacked = torch.stack([estimate.flatten(2) for estimate in estimates.values()])
     metrics = estimators.metrics.summary(stacked, truth.expand(len(estimates), -1, -1))
     numbers = {name: dict(zip(estimates, values.tolist(), strict=True)) for name, values in metrics.items()}
@@ -99,9 +100,10 @@ def measured(problem: TabularProblem, cell: Cell, algorithm: str) -> list[gm_lab
         fixed
         | {"figure": figure, "estimator": name, "permutation": permutation, "sample_size": size, "mdp": mdp}
         | {metric: values[name, permutation, sizes[size]][i] for metric, values in numbers.items()}
+        | {"truth_sq": squares[i]}
         for figure, grid in grids.items()
         for name, permutation, size in product(grid.estimators, grid.permutations, grid.sample_sizes)
         for i, mdp in enumerate(cell.mdps)
     ]
-    require_finite(rows, ("variance", "std_sum", "bias_sq"), *SMALLER)
+    require_finite(rows, ("variance", "std_sum", "bias_sq", "truth_sq"), *SMALLER)
     return rows

@@ -98,6 +98,12 @@ class TabularProblem:
         self.mdp, self.params, self.numbers, self.horizon = mdp, params, numbers, horizon
         self.gae_lambda, self._critic_for = gae_lambda, critic_for
 
+    def with_numbers(self, numbers: Numbers) -> "TabularProblem":
+        """The same problem on other random numbers."""
+        other = copy.copy(self)
+        other.numbers = numbers
+        return other
+
     def at(self, params: Tensor) -> "TabularPoint":
         """Returns what there is at θ."""
         return TabularPoint(self, params)

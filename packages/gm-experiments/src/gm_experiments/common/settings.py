@@ -19,7 +19,9 @@ TENSORS, SECONDS = 12, 1e-7
 KEY = ("figure", "algorithm", "estimator", "permutation", "sample_size", "inner_steps", "inner_lr", "mdp")
 UNIT, BUDGET = "mdps", ("mdps", "repeats")
 METRICS = ("accuracy", "correlation", "variance", "std_sum", "bias_sq")
-COLUMNS = (*KEY, *METRICS)
+MEASURED = (*METRICS, "truth_sq")
+"""The last is ‖∇φJ‖² of the exact meta-gradient, by which squared biases of different K and α compare."""
+COLUMNS = (*KEY, *MEASURED)
 Need = tuple[str, str, str, tuple[tuple[str, float], ...]]
 """What a claim needs: figure, estimator, permutation, and values of some of sample_size, inner_steps, inner_lr."""
 

@@ -18,12 +18,13 @@ from gm_exact import Constants, Errors
 from gm_experiments.common.checks import estimators_are_input, require_finite
 from gm_experiments.common.mdps import SMALLER, RandomMDPs
 from gm_experiments.common.problem import TabularProblem
-from gm_experiments.common.settings import METRICS, Cell, Grid
-from gm_experiments.theory.settings import COLUMNS, GRIDS, HESSIAN_ERRORS, HESSIAN_NOISE, ROUNDING
+from gm_experiments.common.settings import MEASURED, Cell, Grid
+from gm_experiments.theory.settings import BOUNDS, COLUMNS, GRIDS, HESSIAN_ERRORS, HESSIAN_NOISE, ROUNDING
 
 Labels = dict[str, Any]
 Measurement = tuple[Labels, Interval, list[Tensor]]
-"""What was measured, its value, its local and its global bound, each per MDP."""
+"""What was measured, its value, and its bounds as `BOUNDS` names them, each per MDP."""
+Known = tuple[Constants, Errors]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Point:
         """The point with its path."""
         path = gm_exact.inner_path(mdps.mdp, problem.params[:, :1], inner_lr=inner_lr, inner_steps=inner_steps)
         return cls(mdps, problem, inner_steps, inner_lr, path)
+
+    def drawn_anew(self) -> "Point":
+        """The same point with random numbers of its own: where constants come from that know nothing of the samples."""
+        mdps = self.mdps.fresh("constants")
+        return replace(self, mdps=mdps, problem=self.problem.with_numbers(mdps))
 
     @property
     def terms(self) -> dict[str, Any]:
@@ -101,14 +107,16 @@ def rows(cell: Cell, mdps: RandomMDPs, problem: TabularProblem) -> list[gm_lab.R
 
 
 def _composition(point: Point, grid: Grid) -> Iterator[Measurement]:
-    """E‖θ̂ᴷ − θᴷ‖ beside Lemma 4.4, which is a theorem about these very samples: c₂ and σ are theirs."""
-    worldwide = _global_constants(point).c2
+    """E‖θ̂ᴷ − θᴷ‖ beside Lemma 4.4: with c₂ and σ of these samples a theorem about them, with those of others a test."""
+    worldwide, anew = _global_constants(point).c2, point.drawn_anew()
     for name in grid.estimators:
         for size in grid.sample_sizes:
             path, inner_std = sampled_path(point, name, size)
             distance = estimators.metrics.mean_interval(length(path[-1] - point.exact_path[-1]))
-            local = gm_exact.local_c2(point.mdps.mdp, point.exact_path, path)
-            limits = [gm_exact.eq6_compositional_bias(c2, inner_std, **point.terms) for c2 in (local, worldwide)]
+            other_path, other_std = sampled_path(anew, name, size)
+            local, other = (gm_exact.local_c2(point.mdps.mdp, point.exact_path, x) for x in (path, other_path))
+            known = ((local, inner_std), (worldwide, inner_std), (other, other_std))
+            limits = [gm_exact.eq6_compositional_bias(c2, std, **point.terms) for c2, std in known]
             labels = _labels("distance", estimator=name, permutation="SEE", sample_size=size)
             yield labels, distance, limits
 
@@ -121,14 +129,15 @@ def _split(point: Point, grid: Grid) -> Iterator[Measurement]:
     estimates = estimators.decompose(
         point.problem, chosen, permutations=permutations, sizes=grid.sample_sizes, **point.terms
     )
-    known = _known(point, chosen)
+    known, known_elsewhere = _known(point, chosen), _known(point.drawn_anew(), chosen)
     for (name, permutation, size), estimate in estimates.items():
         assert isinstance(size, int)  # as it was given
         labels = {"estimator": name, "permutation": permutation, "sample_size": size}
-        yield from _theorem(point, labels, estimate.flatten(2), truth, *known(name, permutation, size))
+        which = (name, permutation, size)
+        yield from _theorem(point, labels, estimate.flatten(2), truth, known(*which), known_elsewhere(*which))
 
 
-def _known(point: Point, chosen: list[estimators.Estimator]) -> Callable[[str, str, int], tuple[Constants, Errors]]:
+def _known(point: Point, chosen: list[estimators.Estimator]) -> Callable[[str, str, int], Known]:
     """(estimator, permutation, size) ↦ the constants along the path taken, and the errors of what is sampled there."""
     mdp, exact_path = point.mdps.mdp, point.exact_path
     leaders = {e.name: group[0].name for group in families(chosen) for e in group}
@@ -141,7 +150,7 @@ def _known(point: Point, chosen: list[estimators.Estimator]) -> Callable[[str, s
 
     on_exact_path = functools.cache(functools.partial(hessian_errors, point, path=exact_path))
 
-    def known(name: str, permutation: str, size: int) -> tuple[Constants, Errors]:
+    def known(name: str, permutation: str, size: int) -> Known:
         constants, errors, path = exact_constants, Errors(), exact_path
         if permutation[0] == "S":
             path, inner_std, constants = sampled(leaders[name], size)
@@ -162,11 +171,7 @@ def _injected(point: Point, _grid: Grid) -> Iterator[Measurement]:
     """Everything exact but the Hessian H + δI + 0.3 diag(N(0, 1)): MAML, and LIRPG at φ = 0, of degree K − 1 in δ."""
     mdp, theta = point.mdps.mdp, point.exact_path[0]
     phi = torch.zeros_like(theta)
-    drawn = [HESSIAN_NOISE * point.mdps.normal("injected", step) for step in range(point.inner_steps)]
-    # no mean over the repeats, so that δ is the error of the mean, not only on average
-    noise = [x - x.mean(1, keepdim=True) for x in drawn]
-    # the spectral norm of a diagonal matrix is its largest entry
-    std = torch.stack([x.flatten(2).abs().amax(-1).square().mean(-1).sqrt() for x in noise]).amax(0)
+    (noise, std), (_, other_std) = _noise(point), _noise(point.drawn_anew())
     adjoint, meta = _with_injected(point, noise)
     maml = gm_exact.maml_meta_gradient(mdp, theta, **point.terms)
     lirpg = gm_exact.lirpg_meta_gradient(mdp, theta, phi, **point.terms)
@@ -174,8 +179,17 @@ def _injected(point: Point, _grid: Grid) -> Iterator[Measurement]:
         local = gm_exact.local_constants(mdp, point.exact_path, intrinsic_reward=intrinsic)
         for value, each in zip(HESSIAN_ERRORS, estimates, strict=True):
             labels = {"algorithm": algorithm, "estimator": "exact", "permutation": "ESE", "hessian_error": value}
-            errors = Errors(hessian_bias=value, hessian_std=std)
-            yield from _theorem(point, labels, each.flatten(2), truth[:, 0].flatten(1), local, errors, intrinsic)
+            known, elsewhere = ((local, Errors(hessian_bias=value, hessian_std=x)) for x in (std, other_std))
+            yield from _theorem(point, labels, each.flatten(2), truth[:, 0].flatten(1), known, elsewhere, intrinsic)
+
+
+def _noise(point: Point) -> tuple[list[Tensor], Tensor]:
+    """0.3 diag(N(0, 1)) of each step as a table, and the largest root mean square of its norm."""
+    drawn = [HESSIAN_NOISE * point.mdps.normal("injected", step) for step in range(point.inner_steps)]
+    # no mean over the repeats, so that δ is the error of the mean, not only on average
+    noise = [x - x.mean(1, keepdim=True) for x in drawn]
+    # the spectral norm of a diagonal matrix is its largest entry
+    return noise, torch.stack([x.flatten(2).abs().amax(-1).square().mean(-1).sqrt() for x in noise]).amax(0)
 
 
 def _with_injected(point: Point, noise: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -193,18 +207,18 @@ def _with_injected(point: Point, noise: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _theorem(
-    point: Point, labels: Labels, estimates: Tensor, truth: Tensor, local: Constants, errors: Errors,
+    point: Point, labels: Labels, estimates: Tensor, truth: Tensor, known: Known, elsewhere: Known,
     intrinsic: Tensor | None = None,
 ) -> Iterator[Measurement]:  # fmt: skip
-    """Bias and variance beside Eqs. 44 and 57, with local and global constants."""
-    worldwide = _global_constants(point, intrinsic)
+    """Bias and variance beside Eqs. 44 and 57, with the constants that are known here, everywhere and elsewhere."""
+    constants = (known, (_global_constants(point, intrinsic), known[1]), elsewhere)
     bias = Interval(*(x.clamp(min=0).sqrt() for x in estimators.metrics.bias_sq_interval(estimates, truth)))
     repeats = estimates.shape[-2]
     squares = (estimates - estimates.mean(-2, keepdim=True)).square().sum(-1) * repeats / (repeats - 1)
     variance = estimators.metrics.mean_interval(squares)
     bounds = (("bias", bias, gm_exact.eq44_bias), ("variance", variance, gm_exact.eq57_variance))
     for quantity, measured, bound in bounds:
-        limits = [bound(k, errors, meta_is_params=intrinsic is None, **point.terms) for k in (local, worldwide)]
+        limits = [bound(*each, meta_is_params=intrinsic is None, **point.terms) for each in constants]
         yield _labels(quantity, **labels), measured, limits
 
 
@@ -218,16 +232,15 @@ def _labels(quantity: str, **labels: Any) -> Labels:
 
 
 def _as_rows(labels: Labels, mdps: tuple[int, ...], measured: Interval, bounds: list[Tensor]) -> list[gm_lab.Row]:
-    value, low, high, local, worldwide = (x.expand(len(mdps)).tolist() for x in (*measured, *bounds))
-    unused = dict.fromkeys(METRICS, math.nan)
-    return [
-        unused
-        | labels
-        | {"mdp": mdp, "measured": value[i], "measured_low": low[i], "measured_high": high[i]}
-        | {"bound_local": local[i], "tightness_local": _ratio(local[i], value[i])}
-        | {"bound_global": worldwide[i], "tightness_global": _ratio(worldwide[i], value[i])}
-        for i, mdp in enumerate(mdps)
-    ]
+    value, low, high, *limits = (x.expand(len(mdps)).tolist() for x in (*measured, *bounds))
+    unused = dict.fromkeys(MEASURED, math.nan)
+    rows: list[gm_lab.Row] = []
+    for i, mdp in enumerate(mdps):
+        row = unused | labels | {"mdp": mdp, "measured": value[i], "measured_low": low[i], "measured_high": high[i]}
+        for kind, limit in zip(BOUNDS, limits, strict=True):
+            row |= {f"bound_{kind}": limit[i], f"tightness_{kind}": _ratio(limit[i], value[i])}
+        rows.append(row)
+    return rows
 
 
 def _ratio(bound: float, measured: float) -> float:

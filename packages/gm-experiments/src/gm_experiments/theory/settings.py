@@ -20,10 +20,12 @@ HESSIAN_ERRORS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 HESSIAN_NOISE = 0.3
 ROUNDING = 1e-12
 """What is smaller is as good as zero."""
+BOUNDS = ("local", "global", "other")
+"""Constants of the same samples, with which bounds hold by arithmetic; proved ones; those of other samples."""
 COLUMNS = (
     *("quantity", "hessian_error", "measured", "measured_low", "measured_high"),
-    *("bound_local", "bound_global", "tightness_local", "tightness_global"),
-)
+    *(f"bound_{kind}" for kind in BOUNDS), *(f"tightness_{kind}" for kind in BOUNDS),
+)  # fmt: skip
 """What results.csv has for these studies behind the columns of all tabular apps; empty for other figures."""
 AXES = {
     "theory_size": "sample_size", "theory_steps": "inner_steps", "theory_rate": "inner_lr",
@@ -42,4 +44,5 @@ def need(settings: TabularSettings) -> gm_lab.Need:
     """What the errors of Hessians take, which have a column for each state and action, beside what all figures take."""
     steps = sum(settings.inner_steps or GRIDS["theory_split"].inner_steps)
     entries = min(BLOCK, settings.mdps) * settings.repeats * float(settings.states * settings.actions) ** 2
-    return gm_lab.Need(0.0, 0.0, 8 * 30 * entries, math.ceil(settings.mdps / BLOCK) * entries * steps * 1.5e-6)
+    # twice: of the samples, and of others
+    return gm_lab.Need(0.0, 0.0, 8 * 30 * entries, math.ceil(settings.mdps / BLOCK) * entries * steps * 2 * 1.5e-6)

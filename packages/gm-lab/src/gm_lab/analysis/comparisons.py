@@ -128,8 +128,9 @@ def within(label: str, value: float, limit: float, detail: str) -> Comparison:
 
 
 def log_ratio(first: "pd.Series[float]", second: "pd.Series[float]") -> "pd.Series[float]":
-    """log(first / second), unit by unit; infinite or NaN, without a warning, where there is no such number."""
-    ratio = first / second
+    """log(first / second) of the units that both have; infinite or NaN, without a warning, where it does not exist."""
+    both = first.index.intersection(second.index)
+    ratio = first.loc[both] / second.loc[both]
     with np.errstate(all="ignore"):
         logarithms = np.log(ratio.to_numpy(dtype=np.float64))
     return type(ratio)(logarithms, index=ratio.index)
