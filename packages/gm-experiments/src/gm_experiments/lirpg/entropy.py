@@ -22,7 +22,7 @@ from torch import Tensor
 import gm_estimators as estimators
 import gm_exact
 import gm_lab
-from gm_estimators.decomposition import Objective, Role
+from gm_estimators.decomposition import Role
 from gm_estimators.metrics import accuracy, relative_bias
 from gm_experiments.common.checks import require_finite
 from gm_experiments.common.mdps import RandomMDPs
@@ -67,7 +67,7 @@ class ExpectedProblem(LirpgProblem):
         super().__init__(*problem)
         self._expected = PRODUCTS[estimator], trajectory_horizon
 
-    def exact(self, role: Role, evaluation: gm_exact.PolicyEvaluation) -> Objective:
+    def exact(self, role: Role, evaluation: gm_exact.PolicyEvaluation) -> RewardObjective:
         """Returns the objective of a role: outside the exact one."""
         if role == "outer":
             return super().exact(role, evaluation)

@@ -16,6 +16,8 @@ FIGURES: dict[str, Grid] = {
 EXTRA = ("entropy", "expected_accuracy", "expected_bias")
 """What results.csv has for entropy behind the columns of all tabular apps: of the exact path, and of infinitely many
 trajectories; empty for other figures, other permutations and estimators whose expectation is no formula here."""
+LOW = 0.9
+"""An accuracy below this is called low."""
 KEY, COLUMNS = common.KEY, common.COLUMNS
 _CURVES = common.curves("inner_steps", "fig1", "fig7")
 CURVES = (_CURVES, replace(_CURVES, y=(*_CURVES.y, *EXTRA), figures=("entropy",)))
