@@ -98,8 +98,8 @@ def figures(settings, frame):
 
 def claims(settings, frame):
     at = {name: gm_lab.per_unit(frame, "accuracy", "mdp", estimator=name, size=8) for name in ("lvc", "ad")}
-    holds = gm_lab.greater(at["lvc"], at["ad"])
-    return [gm_lab.Verdict("TOY-1", "lvc > ad", holds, f"{len(at['lvc'])} problems")]
+    compared = gm_lab.above("lvc > ad", at["lvc"], at["ad"], gm_lab.Metric("accuracy", 0.05, 0.0))
+    return [gm_lab.decided("TOY-1", "lvc > ad", [compared])]
 
 
 def summary(settings, frame):

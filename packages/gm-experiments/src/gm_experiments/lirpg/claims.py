@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
-from gm_experiments.common.claims import Claim, Evidence
+from gm_experiments.common.claims import ACCURACY, VARIANCE, Claim, Evidence
 from gm_experiments.common.labels import ESTIMATORS
 from gm_experiments.lirpg.settings import GRID, LOW, Settings
 from gm_lab import analysis
-from gm_lab.analysis import Comparison, above, at_least, at_most, within
+from gm_lab.analysis import Comparison, above, at_least, at_most, check, log_ratio, ratio_above, within
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,7 @@ def equal_at_one_step(at: Evidence) -> Iterator[Comparison]:
         label = f"{metric} at {size}"
         first, second = (at(name, "ESE", size, 1, metric=metric) for name in ("lvc", "ad"))
         if len(first) == 0 or len(second) == 0:
-            yield Comparison(label, None, "no data")
+            yield check(label, None, "no data")
             continue
         # an MDP that one of them lacks, or where one is NaN, makes it NaN
         gap = float((first - second).abs().max(skipna=False) / first.abs().max())
@@ -36,30 +36,31 @@ def accurate_with_samples_and_few_steps(at: Evidence) -> Iterator[Comparison]:
     for name in ("lvc", "ad"):
         for step in GRID.inner_steps:
             label = f"{ESTIMATORS[name]} at K = {step}: {most} > {least} trajectories"
-            yield above(label, at(name, "ESE", most, step), at(name, "ESE", least, step))
+            yield above(label, at(name, "ESE", most, step), at(name, "ESE", least, step), ACCURACY)
         for fewer, more in pairwise(GRID.inner_steps):
             label = f"{ESTIMATORS[name]} at {most} trajectories: K = {fewer} > {more}"
-            yield above(label, at(name, "ESE", most, fewer), at(name, "ESE", most, more))
+            yield above(label, at(name, "ESE", most, fewer), at(name, "ESE", most, more), ACCURACY)
 
 
 def lvc_stays_accurate(at: Evidence) -> Iterator[Comparison]:
     """After five steps LVC is above .9 and AD below .7."""
-    yield at_least("LVC at 256 > .9", at("lvc", "ESE", 256, 5), 0.9)
-    yield at_most("AD at 256 < .7", at("ad", "ESE", 256, 5), 0.7)
+    yield at_least("LVC at 256 > .9", at("lvc", "ESE", 256, 5), 0.9, ACCURACY)
+    yield at_most("AD at 256 < .7", at("ad", "ESE", 256, 5), 0.7, ACCURACY)
 
 
 def ad_varies_more(at: Evidence) -> Iterator[Comparison]:
     """The logarithm of AD's variance over LVC's, MDP by MDP, is positive and grows with K."""
-    import numpy as np
 
-    def ratio(size: int, step: int) -> "pd.Series[float]":
-        ad, lvc = (at(name, "ESE", size, step, metric="variance") for name in ("ad", "lvc"))
-        return (ad / lvc).map(np.log)
+    def variances(size: int, step: int) -> "list[pd.Series[float]]":
+        return [at(name, "ESE", size, step, metric="variance") for name in ("ad", "lvc")]
 
     for k, n in product(GRID.inner_steps[1:], GRID.sample_sizes):
-        yield above(f"log AD / LVC at K = {k}, {n} > 0", ratio(n, k), 0 * ratio(n, k))
+        ad, lvc = variances(n, k)
+        yield ratio_above(f"variance of AD > LVC at K = {k}, {n}", ad, lvc, VARIANCE)
     for n in GRID.sample_sizes:
-        yield above(f"log AD / LVC at {n}: K = 5 > 2", ratio(n, 5), ratio(n, 2))
+        (late_ad, late_lvc), (early_ad, early_lvc) = (variances(n, k) for k in (5, 2))
+        late, early = log_ratio(late_ad, late_lvc), log_ratio(early_ad, early_lvc)
+        yield above(f"log ratio of variances, AD / LVC, at {n}: K = 5 > 2", late, early, VARIANCE)
 
 
 def follows_entropy(at: Evidence) -> Iterator[Comparison]:

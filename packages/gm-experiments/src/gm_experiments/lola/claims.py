@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gm_experiments.common.claims import Claim
+from gm_experiments.common.claims import ACCURACY, REWARD, Claim
 from gm_experiments.lola.figures import LAST, last_updates
 from gm_experiments.lola.settings import Game, Settings, game_of
 from gm_lab import analysis
@@ -43,23 +43,23 @@ def _by_curve(frame: "pd.DataFrame", measure: str) -> "dict[str, pd.Series[float
 
 def better(high: str, low: str, means: Means) -> Iterator[analysis.Comparison]:
     """The score of one curve is above another's."""
-    yield analysis.above(f"{high} > {low}", means.score(high), means.score(low))
+    yield analysis.above(f"{high} > {low}", means.score(high), means.score(low), REWARD)
 
 
 def fails(curve: str, means: Means) -> Iterator[analysis.Comparison]:
     """The score of a curve is below −1.5."""
-    yield analysis.at_most(f"{curve}: score < −1.5", means.score(curve), -1.5)
+    yield analysis.at_most(f"{curve}: score < −1.5", means.score(curve), -1.5, REWARD)
 
 
 def far_more_accurate(means: Means) -> Iterator[analysis.Comparison]:
     """An exact inner gradient adds .2 to the accuracy that 1024 trajectories have."""
     gain = means.accuracy(EXACT) - means.accuracy(MANY)
-    yield analysis.at_least("accuracy with exact outer: exact − 1024 > .2", gain, 0.2)
+    yield analysis.at_least("accuracy with exact outer: exact − 1024 > .2", gain, 0.2, ACCURACY)
 
 
 def gains_little(means: Means) -> Iterator[analysis.Comparison]:
     """An exact inner gradient adds less to the score of 1024 trajectories than these do to that of 128."""
-    yield analysis.above("score: 1024 − 128 > exact − 1024", means.gain(MANY, FEW), means.gain(EXACT, MANY))
+    yield analysis.above("score: 1024 − 128 > exact − 1024", means.gain(MANY, FEW), means.gain(EXACT, MANY), REWARD)
 
 
 FEW, MANY, EXACT = (f"inner={size} outer=128" for size in ("128", "1024", "exact"))

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from gm_experiments.common.claims import Claim
+from gm_experiments.common.claims import BIAS, SCORE, Claim
 from gm_experiments.lpg.figures import EQUAL, KINDS
 from gm_experiments.lpg.settings import FOR_THE_MEAN, HAND_MADE, LEARNT, Settings
-from gm_lab.analysis import Comparison, Units, Verdict, above, within
+from gm_lab.analysis import Comparison, Units, Verdict, above, check, within
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,7 @@ def beats(suffix: str, means: Measured) -> Iterator[Comparison]:
     for rule in HAND_MADE:
         for where, label in (({}, "all tasks"), *(({"kind": kind}, label) for kind, label in KINDS.items())):
             ours, theirs = (scores("score", rule=name + suffix, **where) for name in (LEARNT, rule))
-            yield above(f"{label}, against {rule.replace('_', ' ')}", ours, theirs)
+            yield above(f"{label}, against {rule.replace('_', ' ')}", ours, theirs, SCORE)
 
 
 def unbiased(steps: float, means: Measured) -> Iterator[Comparison]:
@@ -46,7 +46,7 @@ def unbiased(steps: float, means: Measured) -> Iterator[Comparison]:
     biases = biases_of(steps, means)
     label = f"K = {steps:.0f}"
     if any(len(bias) == 0 for bias in biases):
-        yield Comparison(label, None, "no data")
+        yield check(label, None, "no data")
         return
     first, second = biases
     known = (first + second).notna().all()  # each for the same MDPs, and none NaN
@@ -58,7 +58,8 @@ def less_biased(means: Measured) -> Iterator[Comparison]:
     """AD has more bias than LVC at every K > 1."""
     for steps in means.steps:
         if steps > 1:
-            yield above(f"K = {steps:.0f}: squared bias / ‖g‖², AD − LVC > 0", *biases_of(steps, means))
+            ad, lvc = biases_of(steps, means)
+            yield above(f"K = {steps:.0f}: squared bias / ‖g‖² of AD > LVC", ad, lvc, BIAS)
 
 
 def biases_of(steps: float, means: Measured) -> "list[pd.Series[float]]":

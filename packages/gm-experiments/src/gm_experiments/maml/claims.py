@@ -5,12 +5,12 @@ from functools import partial
 from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
-from gm_experiments.common.claims import Claim, Evidence
+from gm_experiments.common.claims import ACCURACY, VARIANCE, Claim, Evidence, Figures
 from gm_experiments.common.labels import ESTIMATORS
 from gm_experiments.maml.settings import POWERS, Settings
 from gm_experiments.theory import claims as theory
 from gm_lab import analysis
-from gm_lab.analysis import Comparison, above, alike, at_least, at_most
+from gm_lab.analysis import Comparison, Metric, above, alike, at_least, at_most, ratio_above
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,10 +21,14 @@ ACTOR_CRITIC = ("lvc", "loaded_dice", "ad")
 VARIED = {"fig6": ("inner_steps", "K"), "fig5": ("inner_lr", "α")}
 """The figures whose ends are compared, with what they vary."""
 
-Figures = dict[str, Evidence]
+SOURCES = {
+    "fig1": (("fig1", "fig4"), ("sample_size",)),
+    "fig4": (("fig4",), ("sample_size",)),
+    **{figure: ((figure,), (axis,)) for figure, (axis, _) in VARIED.items()},
+}
 """What is measured over sample sizes in fig4, and with K = 1 in fig1, too; over K in fig6, over α in fig5."""
-Relation = Callable[[str, "pd.Series[float]", "pd.Series[float]"], Comparison]
-SIGNS: dict[Relation, str] = {above: ">", alike: "≈"}
+Relation = Callable[[str, "pd.Series[float]", "pd.Series[float]", Metric], Comparison]
+SIGNS: dict[Relation, str] = {above: ">", alike: "≈", ratio_above: ">"}
 
 
 def ordered(
@@ -36,7 +40,7 @@ def ordered(
         for pair in pairwise(chain):
             first, second = (figures[of](estimator, permutation, size, metric=metric) for permutation in pair)
             label = f"{ESTIMATORS[estimator]} {pair[0]} {SIGNS[relation]} {pair[1]} at {size}"
-            yield relation(label, first, second)
+            yield relation(label, first, second, VARIANCE if relation is ratio_above else ACCURACY)
 
 
 equal = partial(ordered, relation=alike)
@@ -48,28 +52,29 @@ def better(
     """One estimator is above another in the same permutations, at every size."""
     for permutation, size in product(permutations, sizes):
         first, second = (figures["fig4"](name, permutation, size) for name in (high, low))
-        yield above(f"{ESTIMATORS[high]} > {ESTIMATORS[low]} in {permutation} at {size}", first, second)
+        yield above(f"{ESTIMATORS[high]} > {ESTIMATORS[low]} in {permutation} at {size}", first, second, ACCURACY)
 
 
 def gaps_shrink(figures: Figures) -> Iterator[Comparison]:
     """The difference of SSE and another permutation of LVC is larger at the smallest size than at the largest."""
     for high in ("SEE", "ESE"):
         small, large = (figures["fig1"]("lvc", high, size) - figures["fig1"]("lvc", "SSE", size) for size in (4, 256))
-        yield above(f"gap {high} − SSE at 4 > at 256", small, large)
+        yield above(f"gap {high} − SSE at 4 > at 256", small, large, ACCURACY)
 
 
 def only_an_exact_hessian_gets_there(figures: Figures) -> Iterator[Comparison]:
     """The accuracy of AD approaches 1 with an exact Hessian, and stays below .85 with a sampled one."""
-    yield at_least("AD SEE at 256 > .97", figures["fig1"]("ad", "SEE", 256), 0.97)
-    yield at_most("AD ESE at 256 < .85", figures["fig1"]("ad", "ESE", 256), 0.85)
+    yield at_least("AD SEE at 256 > .97", figures["fig1"]("ad", "SEE", 256), 0.97, ACCURACY)
+    yield at_most("AD ESE at 256 < .85", figures["fig1"]("ad", "ESE", 256), 0.85, ACCURACY)
 
 
 def less_variance_alone(figures: Figures) -> Iterator[Comparison]:
     """With everything sampled LVC is as accurate as Loaded-DiCE and varies less."""
     for size in (16, 32, *MANY):
         lvc, loaded = (partial(figures["fig4"], name, "SSS", size) for name in ("lvc", "loaded_dice"))
-        yield alike(f"accuracy at {size}", lvc(), loaded())
-        yield above(f"variance of Loaded-DiCE > LVC at {size}", loaded(metric="variance"), lvc(metric="variance"))
+        yield alike(f"accuracy at {size}", lvc(), loaded(), ACCURACY)
+        of_loaded, of_lvc = (some(metric="variance") for some in (loaded, lvc))
+        yield ratio_above(f"variance of Loaded-DiCE > LVC at {size}", of_loaded, of_lvc, VARIANCE)
 
 
 def _ends(figures: Figures) -> Iterator[tuple[Evidence, str, float, float]]:
@@ -84,7 +89,7 @@ def loses_accuracy(figures: Figures) -> Iterator[Comparison]:
     for evidence, unit, small, large in _ends(figures):
         for name, label in ESTIMATORS.items():
             first, second = (evidence(name, "SSE", point) for point in (small, large))
-            yield above(f"{label} SSE at {unit} = {small:g} > at {large:g}", first, second)
+            yield above(f"{label} SSE at {unit} = {small:g} > at {large:g}", first, second, ACCURACY)
 
 
 def only_ad_suffers_from_its_hessian(figures: Figures) -> Iterator[Comparison]:
@@ -93,7 +98,7 @@ def only_ad_suffers_from_its_hessian(figures: Figures) -> Iterator[Comparison]:
         for (first, second), name in product((("SEE", "ESE"), ("SES", "ESS")), ("lvc", "loaded_dice", "ad")):
             relation = above if name == "ad" else alike
             label = f"{ESTIMATORS[name]} {first} {SIGNS[relation]} {second} at {unit} = {large:g}"
-            yield relation(label, evidence(name, first, large), evidence(name, second, large))
+            yield relation(label, evidence(name, first, large), evidence(name, second, large), ACCURACY)
 
 
 CLAIMS: tuple[Claim[Figures], ...] = (
@@ -122,7 +127,7 @@ CLAIMS: tuple[Claim[Figures], ...] = (
         (only_ad_suffers_from_its_hessian,)),
     Claim("MAML-13",
         "correcting the composition raises variance; only for LVC and AD with an exact outer gradient it lowers it",
-        tuple(partial(ordered, name, pair, POWERS, metric="variance") for name, pair in (
+        tuple(partial(ordered, name, pair, POWERS, metric="variance", relation=ratio_above) for name, pair in (
             *product(ESTIMATORS, (("EES", "SES"), ("ESS", "SSS"))),
             *product(("dice", "loaded_dice"), (("ESE", "SSE"),)), *product(("lvc", "ad"), (("SSE", "ESE"),))))),
 )  # fmt: skip
@@ -130,10 +135,6 @@ CLAIMS: tuple[Claim[Figures], ...] = (
 
 def claims(settings: Settings, frame: "pd.DataFrame") -> list[analysis.Verdict]:
     """The verdicts on what the chosen figures are about: MAML-1 to MAML-13, and those of theory."""
-    figures = {
-        "fig1": Evidence(frame, ("fig1", "fig4"), ("sample_size",)),
-        "fig4": Evidence(frame, ("fig4",), ("sample_size",)),
-        **{figure: Evidence(frame, (figure,), (axis,)) for figure, (axis, _) in VARIED.items()},
-    }
+    figures = Figures(frame, SOURCES)
     verdicts = [] if settings.figure == ("theory",) else [claim.verdict(figures) for claim in CLAIMS]
     return verdicts + (theory.claims(frame) if "theory" in settings.figure else [])

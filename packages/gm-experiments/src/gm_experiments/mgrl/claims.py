@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from gm_experiments.common.claims import Claim
 from gm_experiments.mgrl.settings import NAMES, PAPER_GAMES, Settings
 from gm_experiments.mgrl.tables import final_rows, games_of
-from gm_lab.analysis import Comparison, Interval, Units, Verdict, paired_difference
+from gm_lab.analysis import Comparison, Interval, Units, Verdict, check, paired_difference
+from gm_lab.analysis.comparisons import Outcome
 from gm_mgrl_atari import rom_name
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ def not_worse(runs: Runs) -> Iterator[Comparison]:
     for name in PAPER_GAMES:
         difference = runs.difference(played.get(rom_name(name), name), "episode_return")
         if difference is None:
-            yield Comparison(name, None, "no data")
+            yield check(name, None, "no data")
         else:
-            yield Comparison(name, difference.high >= 0, f"difference {difference}")
+            yield check(name, difference.high >= 0, f"difference {difference}")
 
 
 def ends_apart(runs: Runs) -> Iterator[Comparison]:
@@ -60,17 +61,17 @@ def ends_apart(runs: Runs) -> Iterator[Comparison]:
         differences = {name: interval for name in NAMES if (interval := runs.difference(game, name))}
         apart = any(interval.low > 0 or interval.high < 0 for interval in differences.values())
         detail = ", ".join(f"{name} {interval}" for name, interval in differences.items()) or "no data"
-        yield Comparison(f"{game}: some coefficient ends apart", apart if differences else None, detail)
+        yield check(f"{game}: some coefficient ends apart", apart if differences else None, detail)
 
 
 def differ_beyond_one_step(distances: Distances) -> Iterator[Comparison]:
     """LVC's meta-gradient is AD's for K = 1 and another for K > 1."""
     one, several = distances
     if not one or not several:
-        yield Comparison("relative distance of LVC to AD", None, "no data")
+        yield check("relative distance of LVC to AD", None, "no data")
         return
-    yield Comparison("relative distance of LVC to AD for K=1", max(one) < ROUNDING, f"{max(one):.2g}")
-    yield Comparison("and for K>1", min(several) > ROUNDING, f"{min(several):.2g}")
+    yield check("relative distance of LVC to AD for K=1", max(one) < ROUNDING, f"{max(one):.2g}")
+    yield check("and for K>1", min(several) > ROUNDING, f"{min(several):.2g}")
 
 
 RETURNS = Claim("MGRL-1", "3-step MGRL with LVC ≥ 3-step MGRL in almost all of the paper's eight games", (not_worse,))
@@ -98,15 +99,16 @@ def verdicts(settings: Mapping[str, object], frame: "pd.DataFrame") -> list[Verd
 def _of_other_settings(claim: Claim[Runs], other: Mapping[str, object]) -> Verdict:
     got = ", ".join(f"{name} {value}" for name, value in other.items())
     needed = ", ".join(f"{name} {PAPER[name]}" for name in other)
-    return Verdict(claim.id, claim.words, None, f"needs {needed}, as in the paper; this is with {got}")
+    return Verdict(claim.id, claim.words, "not measured", f"needs {needed}, as in the paper; this is with {got}")
 
 
 def _in_almost_all(claim: Claim[Runs], games: list[Comparison]) -> Verdict:
     """The claim needs all games and allows for one that fails."""
-    told = sum(game.holds is not None for game in games)
+    told = sum(game.settled != "not measured" for game in games)
     if told < len(games):
         needed = f"{ENOUGH_SEEDS} seeds of 40M steps of both algorithms in all eight games"
-        return Verdict(claim.id, claim.words, None, f"{told} of 8 games have enough data; needs {needed}")
-    holds = sum(game.holds is True for game in games)
+        return Verdict(claim.id, claim.words, "not measured", f"{told} of 8 games have enough data; needs {needed}")
+    fine = sum(game.settled == "supported" for game in games)
     numbers = "; ".join(f"{game.label} {game.detail}" for game in games)
-    return Verdict(claim.id, claim.words, holds >= MOST_GAMES, f"not worse in {holds} of 8 games. {numbers}")
+    outcome: Outcome = "supported" if fine >= MOST_GAMES else "contradicted"
+    return Verdict(claim.id, claim.words, outcome, f"not worse in {fine} of 8 games. {numbers}")

@@ -151,8 +151,8 @@ def outcome(stage: Stage, settings: Settings, status: int, seconds: float) -> st
     if status:
         return f"{stage.name}: failed: {last_line(words_of(stage, settings)) or f'exit status {status}'}"
     claims = json.loads((folder / "claims.json").read_bytes()) if (folder / "claims.json").exists() else []
-    held = sum(claim["verdict"] == "holds" for claim in claims)
-    return f"{stage.name}: {seconds:.0f} s, {held} of {len(claims)} claims hold, {folder}"
+    held = sum(claim["verdict"] == "supported" for claim in claims)
+    return f"{stage.name}: {seconds:.0f} s, {held} of {len(claims)} claims supported, {folder}"
 
 
 def written(asked: Sequence[Stage], settings: Settings, argv: Sequence[str] | None) -> Path:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gm_experiments.common.claims import Claim
+from gm_experiments.common.claims import EXPONENT, Claim
 from gm_experiments.common.labels import estimator
 from gm_experiments.theory.figures import rows
 from gm_experiments.theory.settings import ROUNDING
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def _slopes(frame: "pd.DataFrame") -> Iterator[Comparison]:
     import numpy as np
+    import pandas as pd
 
     frame = frame[frame["figure"] == "theory_size"]
     for name in frame["estimator"].unique():
@@ -27,8 +28,8 @@ def _slopes(frame: "pd.DataFrame") -> Iterator[Comparison]:
             continue
         sizes = np.log(table.columns.to_numpy(dtype=float))
         slopes = np.polyfit(sizes, np.log(table.to_numpy()).T, 1)[0]
-        interval = analysis.mean_interval(slopes)
-        yield analysis.judged(f"slope with {estimator(name)}", interval, abs(interval.mean + 0.5) <= 0.1)
+        by_mdp = pd.Series(slopes, index=table.index)
+        yield analysis.near(f"slope with {estimator(name)}", by_mdp, -0.5, EXPONENT)
 
 
 def _under(quantity: str, frame: "pd.DataFrame") -> Iterator[Comparison]:
@@ -45,26 +46,28 @@ def _under(quantity: str, frame: "pd.DataFrame") -> Iterator[Comparison]:
             # what is under no bound at all, or cannot be told, says nothing
             told = np.isfinite(limit).all() and np.isfinite(points["measured"]).all()
             holds = under == len(points) if told or (points["measured"] > limit).any() else None
-            yield Comparison(f"{study} {algorithm} {quantity}, {kind} constants", holds, detail)
+            yield analysis.check(f"{study} {algorithm} {quantity}, {kind} constants", holds, detail)
 
 
 def _degrees(frame: "pd.DataFrame") -> Iterator[Comparison]:
     """The exponent of the bias in δ between the two largest errors: it approaches the degree from below."""
     import numpy as np
+    import pandas as pd
 
     chosen = frame[(frame["figure"] == "theory_hessian") & (frame["quantity"] == "bias")]
     for key, points in chosen.groupby(["algorithm", "inner_steps"]):
         algorithm, steps = str(key[0]), int(points["inner_steps"].iloc[0])
         degree = steps - (algorithm == "lirpg")
         table = points.pivot_table(index="mdp", columns="hessian_error", values="measured", dropna=False)
-        label = f"{algorithm} K = {steps}: exponent at most {degree} and above {degree - 1}"
+        label = f"{algorithm} K = {steps}: exponent"
         if degree == 0:
             largest = float(table.to_numpy().max())
             yield analysis.within(f"{algorithm} K = {steps}: no bias", largest, ROUNDING, f"at most {largest:.1e}")
         elif table.shape[1] > 1:
             errors, biases = np.log(table.columns.to_numpy(dtype=float)), np.log(table.to_numpy())
-            interval = analysis.mean_interval((biases[:, -1] - biases[:, -2]) / (errors[-1] - errors[-2]))
-            yield analysis.judged(label, interval, degree - 1 < interval.mean <= degree + 0.01)
+            exponent = pd.Series((biases[:, -1] - biases[:, -2]) / (errors[-1] - errors[-2]), index=table.index)
+            yield analysis.at_most(f"{label}: at most {degree}", exponent, degree + 0.01, EXPONENT)
+            yield analysis.at_least(f"{label}: above {degree - 1}", exponent, degree - 1, EXPONENT)
 
 
 CLAIMS: "tuple[Claim[pd.DataFrame], ...]" = (

@@ -1,27 +1,31 @@
 """What is made of results.csv: statistics, claims and their verdicts, figures, tables and reports."""
 
-from gm_lab.analysis import claims, figures, report, statistics, tables, units
-from gm_lab.analysis.claims import (
+from gm_lab.analysis import claims, comparisons, decisions, figures, report, statistics, tables, units
+from gm_lab.analysis.claims import Verdict, as_table, decided, forest, together
+from gm_lab.analysis.comparisons import (
     Comparison,
-    Verdict,
+    Metric,
     above,
     alike,
-    as_table,
     at_least,
     at_most,
-    decided,
-    every,
-    judged,
+    check,
+    log_ratio,
+    more_often,
+    near,
+    ratio_above,
     within,
 )
+from gm_lab.analysis.decisions import Judged, judge, looks, next_look
 from gm_lab.analysis.figures import COLOURS, MARKERS, Style, lines, panels, save, shared_legend, style_of, styles
-from gm_lab.analysis.statistics import Interval, greater, mean_interval, paired_difference, similar
+from gm_lab.analysis.statistics import Interval, mean_interval, paired_difference
 from gm_lab.analysis.tables import headline, read_results, summary_table
 from gm_lab.analysis.units import Units, per_unit
 
 __all__ = [
-    "COLOURS", "MARKERS", "Comparison", "Interval", "Style", "Units", "Verdict", "above", "alike", "as_table",
-    "at_least", "at_most", "claims", "decided", "every", "figures", "greater", "headline", "judged", "lines",
-    "mean_interval", "paired_difference", "panels", "per_unit", "read_results", "report", "save",
-    "shared_legend", "similar", "statistics", "style_of", "styles", "summary_table", "tables", "units", "within",
+    "COLOURS", "MARKERS", "Comparison", "Interval", "Judged", "Metric", "Style", "Units", "Verdict", "above", "alike",
+    "as_table", "at_least", "at_most", "check", "claims", "comparisons", "decided", "decisions", "figures", "forest",
+    "headline", "judge", "lines", "log_ratio", "looks", "mean_interval", "more_often", "near", "next_look",
+    "paired_difference", "panels", "per_unit", "ratio_above", "read_results", "report", "save", "shared_legend",
+    "statistics", "style_of", "styles", "summary_table", "tables", "together", "units", "within",
 ]  # fmt: skip

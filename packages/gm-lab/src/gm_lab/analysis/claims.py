@@ -1,125 +1,199 @@
-"""Claims: what each compares, the verdict on it, and the verdicts for the terminal and for claims.json."""
+"""Claims: the verdict on what each compares, for the terminal, for claims.json and as a picture."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from gm_lab.analysis.statistics import Interval, greater, mean_interval, paired_difference, similar
+from gm_lab.analysis.comparisons import Comparison, Outcome
+from gm_lab.analysis.decisions import ERROR, Judged, judge
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from matplotlib.figure import Figure
     from rich.table import Table
 
-VERDICTS = {True: "holds", False: "does not hold", None: "not enough data"}
-SHADES = {True: "green", False: "red", None: "yellow"}
-NO_DATA = "no data"
-MARKS = {True: "yes", False: "no", None: "not measured"}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What is compared, in words; whether it holds, None if the results lack one side; and the numbers."""
-
-    label: str
-    holds: bool | None
-    detail: str
+SHADES: dict[str, str] = {"supported": "green", "contradicted": "red", "undecided": "yellow", "not measured": "dim"}
+COLOURS: dict[str, str] = {
+    "supported": "#116329", "contradicted": "#b3261e", "undecided": "#7a4d00", "not measured": "#57606a",
+}  # fmt: skip
+"""Of the words on white paper; the report has others in the dark."""
+OPENNESS: tuple[Outcome, ...] = ("contradicted", "undecided", "not measured", "supported")
+"""Which comparisons are quoted first."""
+PLURALS = {"mdp": "MDPs", "seed": "seeds", "rule": "rules", "task": "tasks"}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was measured about one claim; `holds` is None if there is not enough data to tell."""
+    """What was found about one claim, in words and, if comparisons decided it, with each of them.
+
+    `needs` is what has to be measured in more units as long as the claim is undecided, in the experiment's own terms.
+    """
 
     id: str
     claim: str
-    holds: bool | None
+    verdict: Outcome
     measured: str
+    comparisons: tuple[Judged, ...] = ()
+    needs: frozenset[Any] = field(default=frozenset(), compare=False)
 
     @property
-    def verdict(self) -> str:
-        """The outcome in words."""
-        return VERDICTS[self.holds]
+    def counts(self) -> dict[str, int]:
+        """How many comparisons have each outcome."""
+        return dict(Counter[str](item.outcome for item in self.comparisons))
+
+    @property
+    def units(self) -> int:
+        """How many units there were at the last look that was taken."""
+        return max((item.interval.count for item in self.comparisons if item.interval), default=0)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more units would decide it, sooner or later."""
+        return self.verdict == "undecided" and any(item.outcome == "undecided" for item in self.comparisons)
+
+    @property
+    def needed(self) -> float | None:
+        """With how many units it would be decided if the means stay what they are; `None` if it is, or nobody knows."""
+        waiting = [item for item in self.comparisons if item.outcome == "undecided"]
+        if not self.is_open or any(item.needed is None for item in waiting):
+            return None
+        expected = [(float(item.needed or 0), against(item)) for item in waiting]
+        refuted = [units for units, contradicts in expected if contradicts]
+        return min(refuted) if refuted else max(units for units, _ in expected)
 
 
-def above(label: str, first: "pd.Series[float]", second: "pd.Series[float]") -> Comparison:
-    """Whether first > second: their paired 95% interval is clear of zero."""
-    if _missing(first, second):
-        return Comparison(label, None, NO_DATA)
-    return Comparison(label, greater(first, second), f"difference {paired_difference(first, second)}")
-
-
-def alike(label: str, first: "pd.Series[float]", second: "pd.Series[float]") -> Comparison:
-    """Whether first ≈ second: their two 95% intervals overlap."""
-    if _missing(first, second):
-        return Comparison(label, None, NO_DATA)
-    return Comparison(label, similar(first, second), f"{mean_interval(first)} and {mean_interval(second)}")
-
-
-def at_least(label: str, values: "pd.Series[float]", bound: float) -> Comparison:
-    """Whether the mean is above a bound; None if a value is NaN."""
-    return _bounded(label, values, lambda mean: mean > bound)
-
-
-def at_most(label: str, values: "pd.Series[float]", bound: float) -> Comparison:
-    """Whether the mean is below a bound; None if a value is NaN."""
-    return _bounded(label, values, lambda mean: mean < bound)
-
-
-def within(label: str, value: float, limit: float, detail: str) -> Comparison:
-    """Whether a number is at most a limit; NaN is neither below nor above it."""
-    return Comparison(label, None if value != value else bool(value <= limit), detail)
-
-
-def _bounded(label: str, values: "pd.Series[float]", holds: Callable[[float], bool]) -> Comparison:
-    if len(values) == 0:
-        return Comparison(label, None, NO_DATA)
-    interval = mean_interval(values)
-    return judged(label, interval, holds(interval.mean))
-
-
-def judged(label: str, interval: Interval, holds: bool) -> Comparison:
-    """What was decided by an interval; nothing can be by one of NaN, which is above and below nothing."""
-    return Comparison(label, None if interval.unknown else bool(holds), str(interval))
-
-
-def _missing(first: "pd.Series[float]", second: "pd.Series[float]") -> bool:
-    return len(first) == 0 or not first.index.equals(second.index)
-
-
-def every(outcomes: Iterable[bool | None]) -> bool | None:
-    """Whether all hold: False if one doesn't, else None if one can't be told or there is none, else True."""
-    seen = list(outcomes)
-    if any(outcome is False for outcome in seen):
-        return False
-    return True if seen and all(seen) else None
+def against(judged: Judged) -> bool:
+    """Whether more units would contradict a comparison that is undecided, if the mean stays what it is."""
+    interval = judged.interval
+    assert interval is not None
+    point = type(interval)(interval.mean, interval.mean, interval.mean, interval.count)
+    return math.isfinite(judged.needed or 0) and judged.comparison.outcome(point) == "contradicted"
 
 
 def decided(claim_id: str, claim: str, comparisons: Sequence[Comparison], examples: int = 2) -> Verdict:
-    """Returns the verdict on a claim that holds if all its comparisons do; it quotes some, those that fail first."""
-    measured = "none of it was measured"
-    if any(item.detail != NO_DATA for item in comparisons):
-        fulfilled = sum(item.holds is True for item in comparisons)
-        quoted = sorted(comparisons, key=lambda item: (item.holds is not False, item.holds is not None))[:examples]
-        numbers = "; ".join(f"{item.label}: {MARKS[item.holds]}, {item.detail}" for item in quoted)
-        measured = f"{fulfilled} of {len(comparisons)} comparisons hold. {numbers}"
-    return Verdict(claim_id, claim, every(item.holds for item in comparisons), measured)
+    """Returns the verdict on a claim: supported if all its comparisons are, contradicted if one is.
+
+    All are judged together, with an error of at most 5% for any wrong decision: see `gm_lab.analysis.decisions`. The
+    words quote some comparisons, those that contradict it first.
+    """
+    judged = judge(comparisons)
+    found = Verdict(claim_id, claim, together([item.outcome for item in judged]), "", tuple(judged))
+    return Verdict(claim_id, claim, found.verdict, in_words(found, examples), found.comparisons)
+
+
+def together(outcomes: Collection[Outcome]) -> Outcome:
+    """The verdict on a claim from the outcomes of its comparisons."""
+    if "contradicted" in outcomes:
+        return "contradicted"
+    if set(outcomes) <= {"not measured"}:
+        return "not measured"
+    return "supported" if set(outcomes) == {"supported"} else "undecided"
+
+
+def in_words(verdict: Verdict, examples: int) -> str:
+    """The counts, how many units would do if it is undecided, and some of the comparisons with their intervals."""
+    if verdict.verdict == "not measured":
+        return "none of it was measured"
+    counted = ", ".join(f"{verdict.counts.get(name, 0)} {name}" for name in ("supported", "contradicted", "undecided"))
+    parts = [counted + (f", {count} not measured" if (count := verdict.counts.get("not measured")) else "")]
+    if verdict.is_open:
+        parts.append(wanted(verdict))
+    quoted = sorted(verdict.comparisons, key=lambda item: OPENNESS.index(item.outcome))[:examples]
+    return "; ".join([*parts, *map(sentence, quoted)])
+
+
+def wanted(verdict: Verdict) -> str:
+    """How many units would decide a claim that is open."""
+    units = verdict.needed
+    if units is None or math.isinf(units):
+        return "no number of units would decide it if the means stay what they are"
+    return f"about {units:,.0f} {unit_of(verdict.comparisons)} would decide it"
+
+
+def unit_of(comparisons: Sequence[Judged]) -> str:
+    """What the units of some comparisons are called."""
+    names = (item.comparison.values.index.name for item in comparisons if item.comparison.values is not None)
+    return PLURALS.get(str(next(names, "")), "units")
+
+
+def sentence(judged: Judged) -> str:
+    """A comparison with its outcome, its interval and the number of units."""
+    item, interval = judged.comparison, judged.interval
+    if interval is None:
+        return f"{item.label}: {judged.outcome}{f', {item.detail}' if item.detail else ''}"
+    numbers = f"{item.metric.name} {item.shown(interval)}".strip()
+    return f"{item.label}: {judged.outcome}, {numbers} with {interval.count} {unit_of([judged])}"
+
+
+def as_record(judged: Judged) -> dict[str, Any]:
+    """A comparison as claims.json has it: numbers with six digits, `null` for what is not there or infinite."""
+    item = judged.comparison
+    shown = item.shown(judged.interval) if judged.interval else None
+    record: dict[str, Any] = {"label": item.label, "relation": item.relation, "outcome": judged.outcome}
+    if item.relation == "check":
+        return record | {"detail": item.detail}
+    region = item.region()
+    return record | {
+        "metric": item.metric.name,
+        "delta": None if region is None else _digits(item.metric.delta),
+        "reach": _digits(item.metric.reach),
+        "bound": None if region is not None and item.offset == 0 else _digits(item.offset),
+        "mean": shown and _digits(shown.mean),
+        "low": shown and _digits(shown.low),
+        "high": shown and _digits(shown.high),
+        "units": shown and shown.count,
+        "look": judged.look,
+        "needed": None if judged.needed is None else _digits(judged.needed),
+    }
+
+
+def _digits(number: float) -> float | None:
+    return float(f"{number:.6g}") if math.isfinite(number) else None
 
 
 def as_json(verdicts: Sequence[Verdict]) -> str:
-    """The text of claims.json: a list of objects with id, claim, verdict and measured."""
+    """The text of claims.json: a list of objects with the verdict in words and numbers, and every comparison."""
     records = [
-        {"id": item.id, "claim": item.claim, "verdict": item.verdict, "measured": item.measured} for item in verdicts
+        {"id": item.id, "claim": item.claim, "verdict": item.verdict, "measured": item.measured, "error": ERROR}
+        | {"units": item.units, "needed": None if item.needed is None else _digits(item.needed)}
+        | {"counts": item.counts, "comparisons": [as_record(judged) for judged in item.comparisons]}
+        for item in verdicts
     ]
     return json.dumps(records, indent=2, ensure_ascii=False) + "\n"
 
 
-def as_table(verdicts: Sequence[Verdict]) -> "Table":
-    """The verdicts as a table for the terminal."""
+def as_table(verdicts: Sequence[Verdict], budget: str = "") -> "Table":
+    """The verdicts as a table for the terminal, under a line on the budget that they were found with."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("claim", "in words", "verdict", "measured", title="Claims", title_justify="left")
+    table = Table("claim", "in words", "verdict", "measured", title_justify="left")
+    table.title = Text("\n".join(filter(None, ["Claims", budget])))
     for item in verdicts:
-        verdict = Text(item.verdict, style=SHADES[item.holds])
+        verdict = Text(item.verdict, style=SHADES[item.verdict])
         table.add_row(Text(item.id, no_wrap=True), Text(item.claim), verdict, Text(item.measured))
     return table
+
+
+def forest(verdict: Verdict, width: float = 7.2) -> "Figure":
+    """Draws every comparison of a claim: its interval beside the band of differences that don't matter."""
+    from gm_lab.analysis.figures import panels
+
+    measured = [item for item in verdict.comparisons if item.interval is not None]
+    figure = panels([f"{verdict.id}: {verdict.verdict}"], width=width, height=max(1.6, 0.9 + 0.2 * len(measured)))
+    (axes,) = figure.axes
+    for row, item in enumerate(measured):
+        assert item.interval is not None
+        shown, colour = item.comparison.shown(item.interval), COLOURS[item.outcome]
+        low, high = item.comparison.region() or (item.comparison.offset, item.comparison.offset)
+        axes.fill_betweenx([row - 0.5, row + 0.5], low, high, color="#d8dee4", linewidth=0.8)
+        axes.plot([shown.low, shown.high], [row, row], color=colour, linewidth=1.8)
+        axes.plot([shown.mean], [row], color=colour, marker="o", markersize=4)
+    axes.set_yticks(range(len(measured)), [item.comparison.label for item in measured], fontsize=8)
+    axes.set_ylim(len(measured) - 0.5, -0.5)
+    axes.axvline(0, color="black", linewidth=0.8)
+    names = dict.fromkeys(item.comparison.metric.name for item in measured)
+    axes.set_xlabel(f"{', '.join(names)}; grey: smaller than what matters")
+    return figure

@@ -28,7 +28,7 @@ SVG_BYTES = 1_000_000
 # one wider than this, as drawn, is not shrunk to a phone's width but scrolled
 WIDE_POINTS = 552.0
 MOST_SECONDS = 1e12  # a file may say anything
-MARKS = {"holds": "✓", "does not hold": "✗", "not enough data": "?"}
+MARKS = {"supported": "✓", "contradicted": "✗", "undecided": "?", "not measured": "–"}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Student-t intervals, paired differences, and what ">" and "≈" mean in a claim."""
+"""Student-t intervals of means and of paired differences, each with an error of its own."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,10 +20,6 @@ class Interval:
     def unknown(self) -> bool:
         """Whether its mean or an end is NaN, with which no comparison holds."""
         return any(np.isnan((self.mean, self.low, self.high)))
-
-    def overlaps(self, other: "Interval") -> bool:
-        """Whether the two intervals have a point in common."""
-        return self.low <= other.high and other.low <= self.high
 
     def __str__(self) -> str:
         return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
@@ -58,21 +54,3 @@ def paired_difference(first: ArrayLike, second: ArrayLike, confidence: float = 0
 def _units(values: ArrayLike) -> list[Any] | None:
     index = getattr(values, "index", None)
     return None if index is None or callable(index) else list(index)
-
-
-def greater(first: ArrayLike, second: ArrayLike) -> bool | None:
-    """Whether first > second: the paired 95% interval lies above zero. None with fewer than two units or with NaN."""
-    if np.size(first) == np.size(second) == 0:
-        return None
-    difference = paired_difference(first, second)
-    return None if difference.count < 2 or difference.unknown else difference.low > 0
-
-
-def similar(first: ArrayLike, second: ArrayLike) -> bool | None:
-    """Whether first ≈ second: the two 95% intervals overlap. None with fewer than two units or with NaN."""
-    if not np.size(first) or not np.size(second):
-        return None
-    left, right = mean_interval(first), mean_interval(second)
-    if min(left.count, right.count) < 2 or left.unknown or right.unknown:
-        return None
-    return left.overlaps(right)
