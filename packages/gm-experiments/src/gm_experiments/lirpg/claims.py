@@ -4,17 +4,31 @@ from collections.abc import Iterator
 from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
-from gm_experiments.common.claims import ACCURACY, VARIANCE, Claim, Evidence
+from gm_experiments.common.claims import ACCURACY, SHARE, VARIANCE, Claim, Evidence
 from gm_experiments.common.labels import ESTIMATORS
 from gm_experiments.lirpg.settings import GRID, LOW, Settings
 from gm_lab import analysis
-from gm_lab.analysis import Comparison, above, at_least, at_most, check, log_ratio, ratio_above, within
+from gm_lab.analysis import (
+    Comparison,
+    Metric,
+    above,
+    at_least,
+    at_most,
+    check,
+    log_ratio,
+    more_often,
+    ratio_above,
+    within,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ROUNDING = 1e-12
 """Largest relative difference of what is equal by algebra."""
+RANKS = Metric("rank correlation", delta=0.1, reach=3.0)
+HALVES = Metric("share of all MDPs", delta=SHARE.delta / 2, reach=0.0)
+"""Of the MDPs in one half, it is twice as much."""
 
 
 def equal_at_one_step(at: Evidence) -> Iterator[Comparison]:
@@ -70,12 +84,14 @@ def follows_entropy(at: Evidence) -> Iterator[Comparison]:
     """
     entropy, accuracy = (at("lvc", "ESE", 256, 5, metric=metric) for metric in ("entropy", "expected_accuracy"))
     order, quality = ((x.rank(na_option="keep") - 0.5) / max(len(x), 1) - 0.5 for x in (entropy, accuracy))
-    product = 12 * order * quality
-    yield above("rank correlation at K = 5 > 0", product, 0 * product)
+    agreement = 12 * order * quality
+    yield above("rank correlation at K = 5 > 0", agreement, 0 * agreement, RANKS)
     low = (accuracy < LOW).where(accuracy.notna()).astype(float)
     below, beyond = (low.where(half, 0.0) for half in (order < 0, order >= 0))
     counts = f"{below.sum():g} and {beyond.sum():g} of {len(low)} MDPs"
-    yield above(f"below {LOW}: below the median of entropy > above it ({counts})", below, beyond)
+    yield more_often(
+        f"below {LOW} more often below the median of entropy than above it ({counts})", below, beyond, HALVES
+    )
 
 
 CLAIMS: tuple[Claim[Evidence], ...] = (
