@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+import gm_lab
 from gm_estimators import Trajectories, decompose, exact_meta_gradient
 from gm_estimators.estimator import CATALOGUE
 from gm_estimators.returns import discounts, gae
@@ -20,6 +21,7 @@ from gm_experiments.lirpg.claims import claims
 from gm_experiments.lirpg.entropy import PRODUCTS, ExpectedObjective, ExpectedProblem, mean_entropy
 from gm_experiments.lirpg.figures import by_entropy, figures, summary
 from gm_experiments.lirpg.problem import LirpgProblem
+from gm_experiments.lirpg.run import run_cell
 
 F64 = torch.float64
 HORIZON, GAMMA, LAMBDA, REPEATS = 3, 0.8, 0.9, 100
@@ -148,6 +150,20 @@ def test_an_mdp_has_its_rows_however_many_there_are(measure):
     pd.testing.assert_frame_equal(one, more[more["mdp"] == 0].reset_index(drop=True))
 
 
+def test_more_mdps_for_an_open_claim_are_those_of_a_larger_run(measure):
+    """The claim asks for LVC's expectation at 256 trajectories and K = 5 alone."""
+    (verdict,) = claims(ENTROPY, results(0.0))
+    chosen = Settings(figure=("entropy",), mdps=2, repeats=2, states=4, actions=2, horizon=6)
+    (cell,) = settings.further_cells(chosen, range(2, 4), verdict.needs)
+    assert (cell.mdps, cell.inner_steps) == ((2, 3), 5)
+    found = pd.DataFrame(run_cell(cell, gm_lab.Context()))
+    flags = ["--mdps", "4", "--repeats", "2", "--inner-steps", "5", "--estimators", "lvc"]
+    whole = measure("--figure", "entropy", *flags)
+    pd.testing.assert_frame_equal(
+        found[whole.columns], whole[whole["mdp"] > 1].reset_index(drop=True), check_exact=False, rtol=1e-9
+    )
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -222,6 +238,8 @@ def test_the_table_has_a_tenth_of_the_mdps_in_each_row():
     assert (table["LVC: least"] <= table["LVC: median"]).all()
     assert set(table["Loaded-DiCE: median"]) == {1.0}
     assert len(by_entropy(results(0.1).query("mdp < 3"))) == 3  # fewer MDPs than groups
+    some = by_entropy(results(0.1).query("estimator == 'lvc' or mdp < 100"))
+    pd.testing.assert_frame_equal(some, by_entropy(results(0.1).query("mdp < 100")))
 
 
 def test_the_picture_says_how_often_accuracy_is_low():

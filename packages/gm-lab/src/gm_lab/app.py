@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, Generic
 
 from gm_lab.experiment import CellT, Experiment
-from gm_lab.reporting import Report, reporter
+from gm_lab.growth import Growth, need_of
+from gm_lab.launch.supply import Supply
+from gm_lab.reporting import Reporter, reporter
 from gm_lab.run import output, provenance, quitting, resources
 from gm_lab.run.cells import cell_id
 from gm_lab.run.errors import BadInput, CellFailed, Interrupted
@@ -106,8 +108,9 @@ class _Session(Generic[SettingsT, CellT]):
     store: RunDirectory
     config: dict[str, Any]
     tracker: Tracker
-    report: Callable[[], Report]
+    reporter: Reporter
     interruption: Interruption
+    say: Callable[[str], None]
     warn: Callable[[str], None]
 
 
@@ -124,9 +127,9 @@ def _run(
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
     settings = dataclasses.replace(settings, run_dir=path)
     left = quitting.refused(lambda: interruption.status is not None)
-    with left, reporter(experiment, settings, path) as report:
+    with left, reporter(experiment, settings, path) as reports:
         notes: list[str] = []
-        resources.require(experiment.need, settings, len(experiment.columns), notes.append)
+        resources.require(need_of(experiment), settings, len(experiment.columns), notes.append)
         cells = list(experiment.cells(settings))
         for note in notes:  # flags that are refused have nothing to be told about
             say(note)
@@ -145,7 +148,8 @@ def _run(
             resolved(experiment.run_cell)  # loads what the cells are computed with
             return provenance.versions()
 
-        with opened(path, experiment.name, result_settings(settings), columns, key, versions) as (store, config):
+        kept = opened(path, experiment.name, result_settings(settings), columns, key, versions, experiment.growing)
+        with kept as (store, config):
             stores.append(store)
 
             def warn(text: str) -> None:
@@ -153,7 +157,7 @@ def _run(
                 say(f"warning: {text}")
 
             tracker = Tracker(settings.wandb, path, experiment.name, config["run_id"], warn, experiment.curves)
-            parts: Any = (settings, cells, store, config, tracker, report, interruption, warn)
+            parts: Any = (settings, cells, store, config, tracker, reports, interruption, say, warn)
             _live(_Session(experiment, argv, folder, *parts))
 
 
@@ -176,9 +180,13 @@ def _compute(session: _Session[SettingsT, CellT]) -> None:
     store, cells = session.store, session.cells
     found = store.found(cells)
     pending = store.unfinished(found, session.warn)
+    growth = _growth(session)
+    if growth and not pending:
+        pending = _more(session, growth)
     done = len(cells) - len(pending)
     store.log(f"{len(pending)} of {len(cells)} cells to compute")
-    with session.interruption.computing(), _launched(session, pending) as finished:
+    supply = Supply(pending, partial(_more, session, growth)) if growth else Supply(pending)
+    with session.interruption.computing(), _launched(session, supply) as finished:
         # the workers are forked and compute: from here on threads may start, and there is time for the rest
         _begin(session)
         if pending and session.settings.launcher != "ray":
@@ -186,9 +194,38 @@ def _compute(session: _Session[SettingsT, CellT]) -> None:
         name = session.experiment.name
         with progress(name, done, len(cells)) as advance, provenance.timed(store.path, len(cells)) as count:
             for step, seconds in enumerate(finished, start=done + 1):
-                advance()
+                advance(len(cells))
                 count()
                 session.tracker.progress(step, seconds)
+                if growth:
+                    growth.took(seconds)
+
+
+def _growth(session: _Session[SettingsT, CellT]) -> Growth | None:
+    """What decides how a run goes on that was asked to until its claims are decided; `None` for any other."""
+    if not getattr(session.settings, "until_decided", False):
+        return None
+
+    def say(text: str) -> None:
+        session.store.log(text)
+        session.say(text)
+
+    return Growth(session.experiment, session.settings, session.reporter.open_claims, say)
+
+
+def _more(session: _Session[SettingsT, CellT], growth: Growth) -> list[CellT]:
+    """The cells of the next look that are not finished yet, perhaps of one after it; none if no look is to come."""
+    store, cells = session.store, session.cells
+    while True:
+        if (found := store.collect(cells)).lacking:
+            raise CellFailed(store.lost(found))
+        further = growth.cells()
+        if not further:
+            return []
+        cells += further
+        if pending := store.unfinished(store.found(further), session.warn):
+            store.log(f"{len(pending)} more cells to compute")
+            return pending
 
 
 def _begin(session: _Session[SettingsT, CellT]) -> None:
@@ -227,10 +264,10 @@ def _again_in(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _launched(session: _Session[SettingsT, CellT], pending: list[CellT]) -> Iterator[Iterator[float]]:
+def _launched(session: _Session[SettingsT, CellT], pending: Supply) -> Iterator[Iterator[float]]:
     settings, store, interruption, warn = session.settings, session.store, session.interruption, session.warn
     setup = partial(session.experiment.prepare, settings)
-    if settings.launcher == "ray" and pending:
+    if settings.launcher == "ray" and len(pending):
         from gm_lab.launch import ray
 
         job = ray.Job(session.experiment.run_cell, store.columns, setup)
@@ -252,7 +289,7 @@ def _report(session: _Session[SettingsT, CellT]) -> None:
     if found.lacking:
         raise CellFailed(store.lost(found))
     _warn_of_mixture(session, found.kinds)
-    report = session.report()
+    report = session.reporter.report()
     provenance.record(store.path, event="done", cells=len(session.cells), rows=report.rows)
     print(report.tables, end="")
     print(f"results: {store.path / 'results.csv'}")

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from gm_lab.track.curves import Curves
 
 CellT = TypeVar("CellT")
-OF_SETTINGS = {"Settings": "settings", "KEY": "key", "COLUMNS": "columns", "CURVES": "curves"} | {
-    name: name for name in ("cells", "extra_columns", "need")
+OF_SETTINGS = {
+    **{name: name.lower() for name in ("Settings", "KEY", "COLUMNS", "CURVES", "UNIT", "BUDGET")},
+    **{name: name for name in ("cells", "extra_columns", "further_cells", "need")},
 }
 OF_ROOMS = {"run_cell": "run", "figures": "figures", "summary": "figures", "claims": "claims"}
 
@@ -33,6 +34,11 @@ def no_further_columns(_settings: RunSettings) -> tuple[str, ...]:
 def nothing_known(_settings: RunSettings) -> Need:
     """Refuses nothing."""
     return NOTHING
+
+
+def no_further_cells(_settings: RunSettings, _units: range, _needs: frozenset[Any]) -> Sequence[Any]:
+    """Has nothing to measure in more units."""
+    return ()
 
 
 def on_the_cpu(settings: RunSettings) -> Context:
@@ -54,6 +60,11 @@ class Experiment(Generic[SettingsT, CellT]):
     a `late` one, returns rows that depend on the cell alone. `prepare`, called once before the workers start and once
     in each worker process, may set up a numerical library. All three may raise `BadInput`.
 
+    `unit` is the setting that says how many independent units there are, such as MDPs or seeds, each with random
+    streams of its own: a run with more of them goes on from one with fewer. Where the settings have `until_decided` and
+    `most_<unit>`, too, `further_cells` gives the cells of more units, for what claims that are undecided need: all that
+    their verdicts name. `budget` names the settings whose defaults are the paper's budget.
+
     The numbers of `summary`, the small table printed last, are the run's headline metrics in W&B, where each curve is a
     run, too; without `curves` there is one run. With `resumable_cells`, `run_cell` catches `Interrupted` to write a
     checkpoint and later goes on from there: the first Ctrl-C, like SIGTERM, then stops the cells in flight.
@@ -71,14 +82,23 @@ class Experiment(Generic[SettingsT, CellT]):
     extra_columns: Callable[[SettingsT], tuple[str, ...]] = no_further_columns
     prepare: Callable[[SettingsT], Context] = on_the_cpu
     need: Callable[[SettingsT], Need] = nothing_known
+    unit: str = ""
+    budget: tuple[str, ...] = ()
+    further_cells: Callable[[SettingsT, range, frozenset[Any]], Sequence[CellT]] = no_further_cells
     curves: "tuple[Curves, ...]" = ()
     resumable_cells: bool = False
+
+    @property
+    def growing(self) -> frozenset[str]:
+        """Settings that may be larger when a run is resumed."""
+        return frozenset((self.unit, "until_decided", f"most_{self.unit}")) if self.unit else frozenset()
 
     @classmethod
     def of(cls, settings: ModuleType, name: str, **others: Any) -> "Experiment[Any, Any]":
         """Returns the experiment of a folder, from the names that its modules have by convention.
 
-        Its module `settings` has Settings, cells, KEY, COLUMNS and perhaps CURVES, extra_columns, need; imported late
+        Its module `settings` has Settings, cells, KEY, COLUMNS and perhaps CURVES, UNIT, BUDGET, extra_columns,
+        further_cells, need; imported late
         are `run.run_cell`, `figures.figures`, `figures.summary` and `claims.claims`, unless `others` say otherwise.
         """
         folder = settings.__name__.rpartition(".")[0]

@@ -5,12 +5,13 @@ import io
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from gm_lab.experiment import CellT, Experiment
+from gm_lab.growth import Open, budget
 from gm_lab.run.interruption import become_worker
 from gm_lab.run.late import resolved
 from gm_lab.run.output import encoded
@@ -50,53 +51,88 @@ def reported(experiment: Experiment[SettingsT, CellT], settings: SettingsT, path
         with figures.saving(drawn, path / "figures", settings.svg, apart) as images:
             verdicts = experiment.claims(settings, frame)
             summary = experiment.summary(settings, frame)
-    write_atomically(path / "claims.json", encoded(claims.as_json(verdicts)))
+    circumstances, of_paper = budget(experiment, settings)
+    write_atomically(path / "claims.json", encoded(claims.as_json(verdicts, circumstances)))
     write_atomically(path / "summary.csv", encoded(summary.to_csv(index=False)))
     console = Console()
     with console.capture() as shown:
         console.print(tables.summary_table(summary))
         if verdicts:
-            console.print(claims.as_table(verdicts))
+            console.print(claims.as_table(verdicts, circumstances, of_paper))
     return Report(said.getvalue() + shown.get(), [image.name for image in images], len(frame))
 
 
+def opened(experiment: Experiment[SettingsT, CellT], settings: SettingsT, path: Path) -> Open:
+    """The claims of the run at `path` that more units would decide, out of its results.csv."""
+    from gm_lab.analysis import tables
+
+    with contextlib.redirect_stdout(_Said(terminal=False)):
+        verdicts = experiment.claims(settings, tables.read_results(path / "results.csv"))
+    waiting = [verdict for verdict in verdicts if verdict.is_open]
+    needs = frozenset(need for verdict in waiting for need in verdict.needs)
+    settled = sum(verdict.verdict in ("supported", "contradicted") for verdict in verdicts)
+    return Open([verdict.id for verdict in waiting], needs, settled, len(verdicts))
+
+
+class Reporter:
+    """Makes something of results.csv, in a process that has imported what it takes, or here if there is none."""
+
+    def __init__(
+        self, experiment: Experiment[SettingsT, CellT], settings: SettingsT, path: Path, process: Any = None
+    ) -> None:
+        self._asked: dict[str, Any] = {
+            "report": lambda: reported(experiment, settings, path), "open": lambda: opened(experiment, settings, path),
+        }  # fmt: skip
+        self._process = process
+
+    def report(self) -> Report:
+        """Writes figures, verdicts and the small table."""
+        made: Report = self._answer("report")
+        return made
+
+    def open_claims(self) -> Open:
+        """Finds the claims that more units would decide."""
+        found: Open = self._answer("open")
+        return found
+
+    def serve(self) -> None:
+        """Answers what is asked until nobody asks any more."""
+        while True:
+            self._process.send(self._asked[self._process.recv()]())
+
+    def _answer(self, what: Literal["report", "open"]) -> Any:
+        if self._process is not None:
+            with contextlib.suppress(EOFError, OSError):
+                self._process.send(what)
+                return self._process.recv()
+        return self._asked[what]()  # which says what goes wrong
+
+
 @contextlib.contextmanager
-def reporter(
-    experiment: Experiment[SettingsT, CellT], settings: SettingsT, path: Path
-) -> Iterator[Callable[[], Report]]:
-    """Starts a process that imports, for a second or two, what reports need; yields a function that has it report."""
+def reporter(experiment: Experiment[SettingsT, CellT], settings: SettingsT, path: Path) -> Iterator[Reporter]:
+    """Starts a process that imports, for a second or two, what reports need; yields what asks it for them."""
     if sys.platform != "linux" or "ray" in sys.modules:
-        yield lambda: reported(experiment, settings, path)
+        yield Reporter(experiment, settings, path)
         return
     fork: Any = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe()
-    process = fork.Process(target=_wait_and_report, args=(theirs, experiment, settings, path, os.getpid()))
+    there = Reporter(experiment, settings, path, theirs)
+    process = fork.Process(target=_serve, args=(there, experiment, os.getpid()))
     process.start()
     theirs.close()
-
-    def report() -> Report:
-        made = None
-        with contextlib.suppress(EOFError, OSError):
-            ours.send(None)
-            made = ours.recv()
-        return made or reported(experiment, settings, path)  # which says what goes wrong
-
     try:
-        yield report
+        yield Reporter(experiment, settings, path, ours)
     finally:
         process.kill()
         process.join()
         ours.close()
 
 
-def _wait_and_report(
-    connection: Any, experiment: Experiment[SettingsT, CellT], settings: SettingsT, path: Path, driver: int
-) -> None:
+def _serve(reporter: Reporter, experiment: Experiment[SettingsT, CellT], driver: int) -> None:
     become_worker(driver)
     with contextlib.suppress(Exception):
         for module in ("pandas", "matplotlib.figure", "matplotlib.backends.backend_agg", "scipy.special", "rich.table"):
             import_module(module)
         for function in (experiment.figures, experiment.claims, experiment.summary):
             resolved(function)
-        connection.recv()
-        connection.send(reported(experiment, settings, path))
+        reporter.serve()

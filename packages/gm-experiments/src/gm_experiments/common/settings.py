@@ -1,8 +1,9 @@
 """The settings and cells of the tabular experiments: random MDPs, and grids over them."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import gm_lab
@@ -16,8 +17,11 @@ BLOCK = 5
 TENSORS, SECONDS = 12, 1e-7
 """About how many numbers are kept of each step of a trajectory, and how long each estimator takes to read it."""
 KEY = ("figure", "algorithm", "estimator", "permutation", "sample_size", "inner_steps", "inner_lr", "mdp")
+UNIT, BUDGET = "mdps", ("mdps", "repeats")
 METRICS = ("accuracy", "correlation", "variance", "std_sum", "bias_sq")
 COLUMNS = (*KEY, *METRICS)
+Need = tuple[str, str, str, tuple[tuple[str, float], ...]]
+"""What a claim needs: figure, estimator, permutation, and values of some of sample_size, inner_steps, inner_lr."""
 
 
 def curves(x: str, *figures: str) -> gm_lab.Curves:
@@ -112,7 +116,17 @@ class TabularSettings(Tabular, gm_lab.RunSettings):
     inner_lrs: tuple[float, ...] | None = None
     """Instead of the figure's: α, the size of an inner step."""
     mdps: int = 10
-    """Random MDPs; the intervals are over these."""
+    """Random MDPs; the intervals are over these. More of them go on from what --run-dir has."""
+
+
+@dataclass(frozen=True)
+class UntilDecided:
+    """Flags of the tabular apps that judge claims of the paper."""
+
+    until_decided: bool = False
+    """Draws more MDPs, 20, 40, 80 and so on, for the claims that are undecided."""
+    most_mdps: int = 640
+    """With --until-decided: at most so many MDPs."""
 
 
 @dataclass(frozen=True)
@@ -142,12 +156,56 @@ def cells(settings: TabularSettings, figures: Mapping[str, Grid], kind: type[Tab
     gm_lab.require(settings, "discount", "0 ≤ γ < 1", 0 <= settings.discount < 1)
     gm_lab.require(settings, "concentration", "a positive number up to 1e300", 0 < settings.concentration <= 1e300)
     gm_lab.require(settings, "critic_noise", "a number of at least 0", settings.critic_noise >= 0)
+    most = getattr(settings, "most_mdps", 1)
+    gm_lab.require(settings, "most_mdps", "an integer of at least 1", most >= 1)
+    grids = _grids(settings, figures)
+    points = sorted({point for grid in grids.values() for point in grid.points()})
+    return _in_blocks(settings, [(point, grids) for point in points], range(settings.mdps), kind)
+
+
+def further_cells(
+    settings: TabularSettings, figures: Mapping[str, Grid], mdps: range, needs: Iterable[Need], kind: type[Tabular]
+) -> list[Cell]:
+    """The cells of more MDPs, with what some needs ask of the figures at each K and α."""
+    grids, wanted = _grids(settings, figures), list(needs)
+    points = sorted({point for grid in grids.values() for point in grid.points()})
+    narrowed = [(point, _narrowed(grids, point, wanted)) for point in points]
+    return _in_blocks(settings, [(point, some) for point, some in narrowed if some], mdps, kind)
+
+
+def _grids(settings: TabularSettings, figures: Mapping[str, Grid]) -> dict[str, Grid]:
     overrides = {field.name: getattr(settings, field.name) for field in fields(Grid)}
-    grids = {figure: grid.override(**overrides) for figure, grid in figures.items()}
+    return {figure: grid.override(**overrides) for figure, grid in figures.items()}
+
+
+def _narrowed(grids: Mapping[str, Grid], point: tuple[int, float], needs: Sequence[Need]) -> dict[str, Grid]:
+    """What is needed of each figure at one K and α: the smallest grid that has all of it."""
+    here: dict[str, Grid] = {}
+    at = {"inner_steps": point[0], "inner_lr": point[1]}
+    for figure, grid in grids.items():
+        asked = [(name, permutation, dict(where)) for of, name, permutation, where in needs if of == figure]
+        asked = [item for item in asked if all(item[2].get(axis, value) == value for axis, value in at.items())]
+        sizes = {item[2].get("sample_size", size) for item in asked for size in grid.sample_sizes}
+        chosen: dict[str, Any] = {
+            "estimators": tuple(x for x in grid.estimators if any(item[0] == x for item in asked)),
+            "permutations": tuple(x for x in grid.permutations if any(item[1] == x for item in asked)),
+            "sample_sizes": tuple(x for x in grid.sample_sizes if x in sizes),
+        }
+        if point in grid.points() and all(chosen.values()):
+            here[figure] = replace(grid, inner_steps=point[:1], inner_lrs=point[1:], **chosen)
+    return here
+
+
+def _in_blocks(
+    settings: TabularSettings, grids: Sequence[tuple[tuple[int, float], Mapping[str, Grid]]], mdps: range,
+    kind: type[Tabular],
+) -> list[Cell]:  # fmt: skip
+    """A cell for each K and α with its grids, and each block of MDPs; blocks begin at multiples of `BLOCK`."""
     tabular = kind(**{field.name: getattr(settings, field.name) for field in fields(kind)})
-    blocks = [tuple(range(first, min(first + BLOCK, settings.mdps))) for first in range(0, settings.mdps, BLOCK)]
-    return [Cell(settings.seed, block, *point, tuple((f, g) for f, g in grids.items() if point in g.points()), tabular)
-            for point in sorted({point for grid in grids.values() for point in grid.points()})
+    cuts = sorted({mdps.start, mdps.stop, *(cut for cut in mdps if cut % BLOCK == 0)})
+    blocks = [tuple(range(*cut)) for cut in pairwise(cuts)]
+    return [Cell(settings.seed, block, *point, tuple((f, g) for f, g in some.items() if point in g.points()), tabular)
+            for point, some in grids
             for block in blocks]  # fmt: skip
 
 

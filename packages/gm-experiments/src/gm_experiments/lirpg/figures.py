@@ -114,7 +114,9 @@ def by_entropy(rows: "pd.DataFrame") -> "pd.DataFrame":
     import pandas as pd
 
     table = pd.DataFrame()
-    for name, chosen in rows.groupby("estimator"):
+    # a claim that is open may have asked for more MDPs of one estimator alone
+    shared = rows.groupby("mdp")["estimator"].transform("nunique") == rows["estimator"].nunique()
+    for name, chosen in rows[shared].groupby("estimator"):
         place = (chosen["entropy"].rank(method="first") - 1) * TENTHS // len(chosen) + 1
         groups, label = chosen.groupby(place.astype(int)), estimator(str(name))
         table["entropy"] = groups["entropy"].mean()

@@ -21,6 +21,7 @@ LOW = 0.9
 KEY, COLUMNS = common.KEY, common.COLUMNS
 _CURVES = common.curves("inner_steps", "fig1", "fig7")
 CURVES = (_CURVES, replace(_CURVES, y=(*_CURVES.y, *EXTRA), figures=("entropy",)))
+UNIT, BUDGET = common.UNIT, common.BUDGET
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Lirpg(common.Tabular):
 
 
 @dataclass(frozen=True)
-class Settings(Lirpg, common.TabularSettings):
+class Settings(common.UntilDecided, Lirpg, common.TabularSettings):
     """How biased is the meta-gradient of a learned intrinsic reward (LIRPG), and does more than one step do it harm?
 
     Without a flag: Figures 1(c,d) and 7 of the paper at its full budget. Inner and outer gradient are exact, Jacobian
@@ -56,8 +57,20 @@ def cells(settings: Settings) -> list[common.Cell]:
     gm_lab.require(settings, "gae_lambda", "0 ≤ λ ≤ 1", 0 <= settings.gae_lambda <= 1)
     if "entropy" in settings.figure:
         _require_expectation(settings)
-    chosen = common.cells(settings, {name: FIGURES[name] for name in settings.figure}, Lirpg)
-    return [replace(cell, unused=extra_columns(settings)) for cell in chosen]
+    return _with_columns(settings, common.cells(settings, _chosen(settings), Lirpg))
+
+
+def further_cells(settings: Settings, mdps: range, needs: frozenset[common.Need]) -> list[common.Cell]:
+    """The cells of more MDPs, for claims that need more of some points."""
+    return _with_columns(settings, common.further_cells(settings, _chosen(settings), mdps, needs, Lirpg))
+
+
+def _chosen(settings: Settings) -> dict[str, Grid]:
+    return {name: FIGURES[name] for name in settings.figure}
+
+
+def _with_columns(settings: Settings, cells: list[common.Cell]) -> list[common.Cell]:
+    return [replace(cell, unused=extra_columns(settings)) for cell in cells]
 
 
 def _require_expectation(settings: Settings) -> None:

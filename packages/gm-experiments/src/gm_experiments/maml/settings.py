@@ -16,13 +16,13 @@ FIGURES: dict[str, Grid] = {
     "fig5": Grid(inner_lrs=(1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0)),
     "fig6": Grid(inner_steps=(1, 2, 3, 4, 5, 6)),
 }
-KEY, COLUMNS = common.KEY, common.COLUMNS
+KEY, COLUMNS, UNIT, BUDGET = common.KEY, common.COLUMNS, common.UNIT, common.BUDGET
 AXES = {"sample_size": ("fig1", "fig4"), "inner_lr": ("fig5",), "inner_steps": ("fig6",)}
 CURVES = (*(common.curves(axis, *figures) for axis, figures in AXES.items()), *theory.CURVES)
 
 
 @dataclass(frozen=True)
-class Settings(common.TabularSettings):
+class Settings(common.UntilDecided, common.TabularSettings):
     """How biased is the MAML-RL meta-gradient, where does the bias come from, and which estimator fixes it?
 
     Without a flag: Figures 1(a,b) and 4 of the paper at its full budget, the exact meta-gradient beside every estimate.
@@ -42,6 +42,12 @@ def need(settings: Settings) -> gm_lab.Need:
 def cells(settings: Settings) -> list[Cell]:
     """One cell for each block of MDPs, K and α, whichever figures need it."""
     return [replace(cell, unused=extra_columns(settings)) for cell in common.cells(settings, _chosen(settings))]
+
+
+def further_cells(settings: Settings, mdps: range, needs: frozenset[common.Need]) -> list[Cell]:
+    """The cells of more MDPs, for claims that need more of some points."""
+    more = common.further_cells(settings, _chosen(settings), mdps, needs, common.Tabular)
+    return [replace(cell, unused=extra_columns(settings)) for cell in more]
 
 
 def _chosen(settings: Settings) -> dict[str, Grid]:

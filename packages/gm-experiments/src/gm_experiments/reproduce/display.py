@@ -52,7 +52,7 @@ class Display:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
-    def following(self, index: int, _label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
+    def following(self, index: int, _label: str, done: int, total: int) -> Iterator[Callable[[int], None]]:
         """Shows a stage's progress, by time if it has hours, else by cells: call what it yields after each."""
         stage, begun, over, finished = self._stages[index], time.monotonic(), threading.Event(), done
 
@@ -64,9 +64,9 @@ class Display:
             while not over.wait(TICK_SECONDS):
                 show()
 
-        def advance() -> None:
-            nonlocal finished
-            finished += 1
+        def advance(of: int) -> None:
+            nonlocal finished, total
+            finished, total = finished + 1, of
 
         thread = threading.Thread(target=tick, daemon=True)
         thread.start()

@@ -153,10 +153,11 @@ def _digits(number: float) -> float | None:
     return float(f"{number:.6g}") if math.isfinite(number) else None
 
 
-def as_json(verdicts: Sequence[Verdict]) -> str:
+def as_json(verdicts: Sequence[Verdict], budget: str = "") -> str:
     """The text of claims.json: a list of objects with the verdict in words and numbers, and every comparison."""
     records = [
-        {"id": item.id, "claim": item.claim, "verdict": item.verdict, "measured": item.measured, "error": ERROR}
+        {"id": item.id, "claim": item.claim, "verdict": item.verdict, "measured": item.measured}
+        | {"budget": budget, "error": ERROR}
         | {"units": item.units, "needed": None if item.needed is None else _digits(item.needed)}
         | {"counts": item.counts, "comparisons": [as_record(judged) for judged in item.comparisons]}
         for item in verdicts
@@ -164,15 +165,16 @@ def as_json(verdicts: Sequence[Verdict]) -> str:
     return json.dumps(records, indent=2, ensure_ascii=False) + "\n"
 
 
-def as_table(verdicts: Sequence[Verdict], budget: str = "") -> "Table":
-    """The verdicts as a table for the terminal, under a line on the budget that they were found with."""
+def as_table(verdicts: Sequence[Verdict], budget: str = "", of_paper: bool = False) -> "Table":
+    """The verdicts as a table for the terminal, under a line on the budget, perhaps the paper's, that gave them."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("claim", "in words", "verdict", "measured", title_justify="left")
-    table.title = Text("\n".join(filter(None, ["Claims", budget])))
+    title = Text(" ".join(filter(None, ["Claims", budget])))
+    table = Table("claim", "in words", "verdict", "measured", title=title, title_justify="left")
     for item in verdicts:
-        verdict = Text(item.verdict, style=SHADES[item.verdict])
+        words = item.verdict + " at the paper's budget" * (of_paper and item.verdict == "undecided")
+        verdict = Text(words, style=SHADES[item.verdict])
         table.add_row(Text(item.id, no_wrap=True), Text(item.claim), verdict, Text(item.measured))
     return table
 

@@ -242,7 +242,5 @@ def _wider(look: int, units: int, before: int, together: int) -> float:
     from scipy.special import stdtrit
 
     then = len(looks(units))
-    late, now = (
-        stdtrit(count - 1, 1 - spent(k) / (2 * together)) for count, k in ((units, then), (before, look))
-    )
+    late, now = (stdtrit(count - 1, 1 - spent(k) / (2 * together)) for count, k in ((units, then), (before, look)))
     return float(late / now)

@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any
 
 from gm_lab.launch.outcome import QUICK_SECONDS, Outcome, Work, attempt, checked
+from gm_lab.launch.supply import Supply
 from gm_lab.run.cells import describe_cell
 from gm_lab.run.context import Context
 from gm_lab.run.errors import CellFailed, Interrupted
@@ -34,34 +35,36 @@ class _Worker:
     """A worker, the way to talk to it, and the cells that it was handed, the first of them in work."""
 
     runner: BaseProcess | threading.Thread
-    connection: "Connection[int, Outcome]"
+    connection: "Connection[tuple[int, Any], Outcome]"
     assigned: deque[int] = field(default_factory=deque)
 
 
 @contextlib.contextmanager
 def launched(
-    work: Work, cells: Sequence[Any], workers: int, setup: Callable[[], Context], interruption: Interruption,
+    work: Work, cells: Supply, workers: int, setup: Callable[[], Context], interruption: Interruption,
     warn: Callable[[str], None], threads: bool = False,
 ) -> Iterator[Iterator[float]]:  # fmt: skip
     """Starts the workers; it yields an iterator over the seconds each cell took, in the order in which they finish.
+
+    The workers stay for the cells that the supply has more of. No worker is started if it has none to begin with.
 
     Processes are forked on entry (spawned where there is no safe fork): start threads inside the block only. One worker
     runs in this thread. `work` computes and saves a cell; `setup` gives the context, here and once in each process. The
     iterator raises `BadInput` if a cell does, and `CellFailed` if one raises anything else or kills its worker twice.
     """
-    if not cells:
+    if not len(cells):
         yield iter(())
         return
     context = setup()
     if workers == 1:
         yield checked(cells, _serial(work, cells, context, interruption))
         return
-    serve = partial(_serve, work, cells)
+    serve = partial(_serve, work)
     how: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     pool: list[_Worker] = []
     gc.freeze()  # what exists now is never collected in a worker, so its pages stay shared
     try:
-        for _ in range(min(workers, len(cells))):
+        for _ in range(workers if cells.may_grow else min(workers, len(cells))):
             ours, theirs = how.Pipe()
             if threads:
                 runner = threading.Thread(target=serve, args=(theirs, context), daemon=True)
@@ -77,17 +80,21 @@ def launched(
         gc.unfreeze()
 
 
-def _serial(work: Work, cells: Sequence[Any], context: Context, interruption: Interruption) -> Iterator[Outcome]:
-    for index in range(len(cells)):
-        if interruption.draining:
-            return
-        yield attempt(work, cells, index, context, lambda: interruption.status is not None)
+def _serial(work: Work, cells: Supply, context: Context, interruption: Interruption) -> Iterator[Outcome]:
+    positions = range(len(cells))
+    while positions:
+        for index in positions:
+            if interruption.draining:
+                return
+            yield attempt(work, index, cells[index], context, lambda: interruption.status is not None)
+        positions = cells.grown()
 
 
-def _serve(work: Work, cells: Sequence[Any], connection: Any, context: Context) -> None:
+def _serve(work: Work, connection: Any, context: Context) -> None:
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
-            connection.send(attempt(work, cells, connection.recv(), context))
+            index, cell = connection.recv()
+            connection.send(attempt(work, index, cell, context))
 
 
 def _process(serve: Callable[[Any, Context], None], connection: Any, setup: Callable[[], Context], driver: int) -> None:
@@ -124,7 +131,7 @@ def _stop(pool: Sequence[_Worker], seconds: float) -> None:
 
 
 def _distribute(
-    cells: Sequence[Any], pool: Sequence[_Worker], interruption: Interruption, warn: Callable[[str], None]
+    cells: Supply, pool: Sequence[_Worker], interruption: Interruption, warn: Callable[[str], None]
 ) -> Iterator[Outcome]:
     """Hands out the cells; one whose worker is killed gets a second try on another worker."""
     waiting = deque(range(len(cells)))
@@ -137,9 +144,12 @@ def _distribute(
             while waiting and len(worker.assigned) < most:
                 worker.assigned.append(waiting.popleft())
                 with contextlib.suppress(ConnectionError):  # its end is noticed below
-                    worker.connection.send(worker.assigned[-1])
+                    worker.connection.send((worker.assigned[-1], cells[worker.assigned[-1]]))
         if not any(worker.assigned for worker in alive):
-            return
+            if interruption.draining or not (further := cells.grown()):
+                return
+            waiting.extend(further)
+            continue
         ready = wait([worker.connection for worker in alive])
         for worker in [worker for worker in alive if worker.connection in ready]:
             try:
@@ -163,9 +173,7 @@ def _ending(code: int) -> str:
     return f"was killed (signal {-code})"
 
 
-def _lost(
-    worker: _Worker, cells: Sequence[Any], killed: set[int], others: bool, warn: Callable[[str], None]
-) -> list[int]:
+def _lost(worker: _Worker, cells: Supply, killed: set[int], others: bool, warn: Callable[[str], None]) -> list[int]:
     """The cells that a killed worker leaves to others, unless the first of them has killed one before."""
     assert isinstance(worker.runner, BaseProcess)
     worker.runner.join()

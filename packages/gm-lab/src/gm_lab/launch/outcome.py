@@ -3,10 +3,11 @@
 import contextlib
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from gm_lab.launch.supply import Supply
 from gm_lab.run.cells import Row, describe_cell, shorten
 from gm_lab.run.context import Context
 from gm_lab.run.errors import BadInput, CellFailed, Interrupted
@@ -47,13 +48,13 @@ class Outcome:
 
 
 def attempt(
-    work: Work, cells: Sequence[Any], index: int, context: Context, signalled: Callable[[], bool] = lambda: False
+    work: Work, index: int, cell: Any, context: Context, signalled: Callable[[], bool] = lambda: False
 ) -> Outcome:
-    """Runs one cell; whatever it raises becomes part of the outcome, unless a signal to this process raised it."""
+    """Runs the cell of a position; what it raises becomes part of the outcome, unless a signal to this process did."""
     start = time.perf_counter()
     failure = rows = None
     try:
-        rows = work(cells[index], context)
+        rows = work(cell, context)
     except BadInput as error:
         failure = Failure(True, str(error), "")
     except Interrupted:
@@ -69,7 +70,7 @@ def attempt(
     return Outcome(index, time.perf_counter() - start, failure, rows)
 
 
-def checked(cells: Sequence[Any], outcomes: Iterator[Outcome]) -> Iterator[float]:
+def checked(cells: Supply, outcomes: Iterator[Outcome]) -> Iterator[float]:
     """The seconds of each outcome; raises the error of the first that failed."""
     for outcome in outcomes:
         if outcome.failure is not None:

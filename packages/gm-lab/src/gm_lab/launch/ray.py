@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gm_lab.launch.outcome import QUICK_SECONDS, Failure, Outcome, attempt, checked
+from gm_lab.launch.supply import Supply
 from gm_lab.run.cells import Row, checked_rows, describe_cell, shorten
 from gm_lab.run.context import Context
 from gm_lab.run.errors import BadInput, CellFailed
@@ -58,7 +59,7 @@ def needed(settings: RunSettings) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def launched(
-    job: Job, save: Callable[[Any, list[Row], str], None], cells: Sequence[Any], settings: RunSettings,
+    job: Job, save: Callable[[Any, list[Row], str], None], cells: Supply, settings: RunSettings,
     interruption: Interruption, warn: Callable[[str], None],
 ) -> Iterator[Iterator[float]]:  # fmt: skip
     """Connects to the cluster, or starts one; it yields an iterator over the seconds each cell took, once saved here.
@@ -221,7 +222,7 @@ def room(ray: Any, cpus: float, gpus: float) -> int:
 
 
 def _outcomes(
-    ray: Any, submit: Callable[[int], None], at_once: Callable[[], int], cells: Sequence[Any], flying: dict[Any, int],
+    ray: Any, submit: Callable[[int], None], at_once: Callable[[], int], cells: Supply, flying: dict[Any, int],
     interruption: Interruption, warn: Callable[[str], None],
 ) -> Iterator[Outcome]:  # fmt: skip
     """Keeps as many tasks on the cluster as it has room for; those whose node or worker is lost are tried again."""
@@ -250,7 +251,11 @@ def _outcomes(
             ahead = 2 if outcome.seconds < QUICK_SECONDS else 1
             yield outcome
         if not flying and (interruption.draining or not waiting):
-            return
+            if interruption.draining or not (further := cells.grown()):
+                return
+            waiting.extend(further)
+            done = []
+            continue
         ready, _ = ray.wait(list(flying), num_returns=1, timeout=POLL_SECONDS) if flying else ([], [])
         interruption.check()
         done = [(task, flying.pop(task)) for task in ready]
@@ -286,9 +291,9 @@ def compute(job: bytes, index: int, cell: bytes) -> Outcome:
         prepared, context = _prepared(job)
         return checked_rows(prepared.run_cell(pickle.loads(content), context), prepared.columns)
 
-    outcome = attempt(work, (cell,), 0, Context())
+    outcome = attempt(work, index, cell, Context())
     computed_on = "" if outcome.failure else kind_of_machine(_prepared(job)[1].device)
-    return replace(outcome, index=index, computed_on=computed_on)
+    return replace(outcome, computed_on=computed_on)
 
 
 @functools.cache

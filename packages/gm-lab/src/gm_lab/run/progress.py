@@ -11,14 +11,14 @@ from typing import Any
 from gm_lab.run.output import say
 
 SECONDS_BETWEEN_LINES = 10.0
-Display = Callable[[str, int, int], AbstractContextManager[Callable[[], None]]]
+Display = Callable[[str, int, int], AbstractContextManager[Callable[[int], None]]]
 """Shows how many cells are finished; it takes and yields what `progress` does."""
 _chosen: ContextVar[Display | None] = ContextVar("display", default=None)
 
 
 @contextlib.contextmanager
-def progress(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
-    """Shows how many cells are finished, some before now; yields a function to call as each cell is finished."""
+def progress(label: str, done: int, total: int) -> Iterator[Callable[[int], None]]:
+    """Shows how many cells are finished, some before now; yields a function to call as each one is, with the total."""
     display = _chosen.get() or (_bar if sys.stderr.isatty() else _lines)
     with display(label, done, total) as advance:
         yield advance
@@ -35,7 +35,7 @@ def shown_by(display: Display) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _bar(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
+def _bar(label: str, done: int, total: int) -> Iterator[Callable[[int], None]]:
     from rich import progress as bars
     from rich.console import Console
 
@@ -43,15 +43,15 @@ def _bar(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
     columns += [bars.TimeElapsedColumn(), "elapsed ·", bars.TimeRemainingColumn(), "left"]
     with bars.Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(label, total=total, completed=done)
-        yield lambda: bar.advance(task)
+        yield lambda total: bar.update(task, advance=1, total=total)
 
 
 @contextlib.contextmanager
-def _lines(label: str, done: int, total: int) -> Iterator[Callable[[], None]]:
+def _lines(label: str, done: int, _total: int) -> Iterator[Callable[[int], None]]:
     start = shown = time.monotonic()
     finished = done
 
-    def advance() -> None:
+    def advance(total: int) -> None:
         nonlocal finished, shown
         finished += 1
         now = time.monotonic()

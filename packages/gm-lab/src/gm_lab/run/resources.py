@@ -13,7 +13,7 @@ from gm_lab.run.cells import shorten
 from gm_lab.run.errors import BadInput
 from gm_lab.run.settings import RunSettings, SettingsT, flag_of, worker_count
 
-__all__ = ["Need", "available", "require"]
+__all__ = ["Need", "available", "in_time", "require"]
 
 CELL, ENTRY, WORKER = 1500.0, 60.0, 10e6
 """Bytes that a cell takes where all are listed, an entry of results.csv where all are sorted, and a worker."""
@@ -61,7 +61,7 @@ def require(
             raise BadInput(_blamed(measure, settings, _expected(what, taken, limit)))
     seconds = partial(_duration, need)
     if (taken := seconds(settings)) > LONGEST:
-        expected = f"expected a run of at most {_time(LONGEST)}; it takes about {_time(taken)}"
+        expected = f"expected a run of at most {in_time(LONGEST)}; it takes about {in_time(taken)}"
         raise BadInput(_blamed(seconds, settings, expected))
     found = _of(need, settings)
     at_once = _at_once(settings, found)
@@ -73,7 +73,7 @@ def require(
         say(f"warning: {together}, {_size(there)} is available; fewer --workers take less")
     if taken > HOUR:
         cores = "one core" if settings.launcher == "ray" else f"{at_once:.0f} worker{'s' * (at_once > 1)}"
-        say(f"all of this run takes about {_time(taken)} with {cores}")
+        say(f"all of this run takes about {in_time(taken)} with {cores}")
 
 
 def _expected(what: str, taken: float, there: float) -> str:
@@ -133,7 +133,10 @@ def _size(size: float) -> str:
     return f"{min(size, 1e300) / 1e9:.3g} GB"
 
 
-def _time(seconds: float) -> str:
+def in_time(seconds: float) -> str:
+    """A duration for people."""
+    if seconds < HOUR:
+        return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
     unit, name = next(((u, n) for u, n in ((YEAR, "years"), (DAY, "days")) if seconds >= 2 * u), (HOUR, "hours"))
     return f"{min(seconds, 1e300) / unit:.2g} {name}"
 

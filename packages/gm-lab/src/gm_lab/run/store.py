@@ -13,7 +13,7 @@ import secrets
 import shutil
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -249,12 +249,12 @@ def kinds_of_machine(run_dir: Path) -> dict[str, int]:
 @contextlib.contextmanager
 def opened(
     path: Path, app: str, settings: dict[str, Any], columns: tuple[str, ...], key: tuple[str, ...],
-    versions: Callable[[], dict[str, str]],
+    versions: Callable[[], dict[str, str]], growing: Collection[str] = (),
 ) -> Iterator[tuple[RunDirectory, dict[str, Any]]]:  # fmt: skip
     """Creates or resumes a run directory, holds it against other writers, and yields it with its config.yaml.
 
     It calls `versions` for a new run only, and raises BadInput if the folder holds something else or other settings, is
-    being written, or can't be written.
+    being written, or can't be written. The settings in `growing` may be larger than they were.
     """
     with allowed_to("write", path):
         path.mkdir(parents=True, exist_ok=True)
@@ -263,7 +263,7 @@ def opened(
         raise BadInput(f"--run-dir: expected a run directory or an empty one, got {path}, which holds {min(foreign)}")
     refuse_links_out(path)
     with locked(path):
-        config = matching_config(path, app, settings, versions)
+        config = matching_config(path, app, settings, versions, growing)
         with allowed_to("write", path / "cells"):
             (path / "cells").mkdir(exist_ok=True)
         with allowed_to("write", path):
@@ -292,9 +292,10 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def matching_config(
-    path: Path, app: str, settings: dict[str, Any], versions: Callable[[], dict[str, str]]
-) -> dict[str, Any]:
-    """Returns config.yaml, written now if the run is new; raises BadInput if its app or settings are others."""
+    path: Path, app: str, settings: dict[str, Any], versions: Callable[[], dict[str, str]],
+    growing: Collection[str] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """Returns config.yaml, written now if the run is new or has grown; raises BadInput if its settings are others."""
     import yaml
 
     name = path / CONFIG
@@ -317,9 +318,20 @@ def matching_config(
     kept, asked = {"app": config["app"], **config["settings"]}, {"app": app, **settings}
     for field in [*asked, *(kept.keys() - asked.keys())]:
         # by text, so that NaN agrees with itself and 1 differs from 1.0 and from True
-        if repr(asked.get(field)) != repr(kept.get(field)):
+        if repr(asked.get(field)) != repr(kept.get(field)) and not (field in growing and _grows(kept, asked, field)):
             there, here = (shorten(str(some.get(field, "absent")), 200) for some in (kept, asked))
             raise BadInput(
                 f"--run-dir: {path} holds a run of other settings: {field} is {there} there, but {here} was asked for"
             )
+    if repr(config["settings"]) != repr(settings):
+        config["settings"] = settings
+        write_atomically(name, yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
     return config
+
+
+def _grows(kept: dict[str, Any], asked: dict[str, Any], field: str) -> bool:
+    """Whether a number is at least what it was, which an older version may not have written down."""
+    before, now = kept.get(field), asked.get(field)
+    if before is None:
+        return True
+    return isinstance(before, int) and isinstance(now, int) and type(before) is type(now) and before <= now
