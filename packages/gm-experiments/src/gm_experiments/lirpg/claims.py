@@ -4,31 +4,18 @@ from collections.abc import Iterator
 from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
-from gm_experiments.common.claims import ACCURACY, SHARE, VARIANCE, Claim, Evidence
+from gm_experiments.common.claims import ACCURACY, VARIANCE, Claim, Evidence
 from gm_experiments.common.labels import ESTIMATORS
-from gm_experiments.lirpg.settings import GRID, LOW, Settings
+from gm_experiments.lirpg.own_claims import OWN
+from gm_experiments.lirpg.settings import GRID, Settings
 from gm_lab import analysis
-from gm_lab.analysis import (
-    Comparison,
-    Metric,
-    above,
-    at_least,
-    at_most,
-    check,
-    log_ratio,
-    more_often,
-    ratio_above,
-    within,
-)
+from gm_lab.analysis import Comparison, above, at_least, at_most, check, log_ratio, ratio_above, within
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ROUNDING = 1e-12
 """Largest relative difference of what is equal by algebra."""
-RANKS = Metric("rank correlation", delta=0.1, reach=3.0)
-HALVES = Metric("share of all MDPs", delta=SHARE.delta / 2, reach=0.0)
-"""Of the MDPs in one half, it is twice as much."""
 
 
 def equal_at_one_step(at: Evidence) -> Iterator[Comparison]:
@@ -77,33 +64,12 @@ def ad_varies_more(at: Evidence) -> Iterator[Comparison]:
         yield above(f"log ratio of variances, AD / LVC, at {n}: K = 5 > 2", late, early, VARIANCE)
 
 
-def follows_entropy(at: Evidence) -> Iterator[Comparison]:
-    """LVC's accuracy from infinitely many trajectories grows with the path's entropy, and is low below its median.
-
-    The rank correlation (Spearman 1904) is the mean of 12 (R − ½)(Q − ½) over MDPs, R and Q their ranks in (0, 1).
-    """
-    entropy, accuracy = (at("lvc", "ESE", 256, 5, metric=metric) for metric in ("entropy", "expected_accuracy"))
-    order, quality = ((x.rank(na_option="keep") - 0.5) / max(len(x), 1) - 0.5 for x in (entropy, accuracy))
-    agreement = 12 * order * quality
-    yield above("rank correlation at K = 5 > 0", agreement, 0 * agreement, RANKS)
-    low = (accuracy < LOW).where(accuracy.notna()).astype(float)
-    below, beyond = (low.where(half, 0.0) for half in (order < 0, order >= 0))
-    counts = f"{below.sum():g} and {beyond.sum():g} of {len(low)} MDPs"
-    yield more_often(
-        f"below {LOW} more often below the median of entropy than above it ({counts})", below, beyond, HALVES
-    )
-
-
 CLAIMS: tuple[Claim[Evidence], ...] = (
     Claim("LIRPG-1", "K = 1: AD and LVC perform alike (they are equal by algebra)", (equal_at_one_step,)),
     Claim("LIRPG-2", "more samples and fewer steps raise accuracy for both", (accurate_with_samples_and_few_steps,)),
     Claim("LIRPG-3", "K = 5: LVC keeps high accuracy, AD falls low", (lvc_stays_accurate,)),
     Claim("LIRPG-4", "AD's variance is the higher, more so as K grows", (ad_varies_more,)),
 )
-OWN: tuple[Claim[Evidence], ...] = (
-    Claim("LIRPG-OWN-1", "K = 5: LVC's bias leaves the less accuracy the more deterministic the exact path is",
-        (follows_entropy,)),
-)  # fmt: skip
 
 
 def claims(settings: Settings, frame: "pd.DataFrame") -> list[analysis.Verdict]:
