@@ -55,12 +55,14 @@ def test_a_run_directory_holds_what_the_design_says(run, toy, tmp_path):
     ]
     assert len(list((path / "cells").iterdir())) == 12
     config = yaml.safe_load((path / "config.yaml").read_text())
-    assert config["settings"] == {"seed": 0, "mdps": 4, "estimators": ["ad", "lvc", "mine"], "scale": 1.0}
+    chosen = {"seed": 0, "mdps": 4, "estimators": ["ad", "lvc", "mine"], "scale": 1.0}
+    assert config["settings"] == chosen | {"until_decided": False, "most_mdps": 160}
     assert config["versions"]["numpy"] == np.__version__
     (claim,) = json.loads((path / "claims.json").read_text())
     assert claim["id"] == "TOY-1"
-    assert claim["verdict"] in {"holds", "does not hold"}
-    assert claim["measured"] == "4 problems"
+    assert claim["verdict"] == "undecided"
+    assert claim["budget"] == "at the paper's budget: 4 MDPs"
+    assert "0 supported, 0 contradicted, 1 undecided" in claim["measured"]
     assert "TOY-1" in out
     assert str(path / "results.csv") in out
     assert err.startswith("toy: 12/12 cells")

@@ -88,7 +88,9 @@ def test_any_text_is_written_and_read_back(folder, text):
     assert provenance.sessions(folder)[0]["command"] == text
     store = RunDirectory(folder, ("name", "x"), ("name",))
     store.log(text)
-    write_atomically(folder / "claims.json", output.encoded(claims.as_json([claims.Verdict(text, text, None, text)])))
+    write_atomically(
+        folder / "claims.json", output.encoded(claims.as_json([claims.Verdict(text, text, "undecided", text)]))
+    )
     assert json.loads((folder / "claims.json").read_bytes())[0]["claim"] == text
     (folder / "config.yaml").write_text("app: toy\nrun_id: a\nsettings: {}\n")
     write_atomically(folder / "report.html", output.encoded(rendered([load(folder)], text)))

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import gm_lab
 from gm_lab.analysis.figures import words
-from gm_lab.analysis.report import load, rendered
+from gm_lab.analysis.report import Run, forest_of, load, rendered
 from gm_lab.run.errors import BadInput
 from gm_lab.track.wandb_report import published
 
@@ -136,7 +136,7 @@ def test_what_a_page_says_about_a_run(page, finished):
     parsed = Page(page)
     texts = parsed.text()
     (claim,) = json.loads((finished / "claims.json").read_text())
-    mark = {"holds": "✓", "does not hold": "✗"}[claim["verdict"]]
+    mark = {"supported": "✓", "contradicted": "✗", "undecided": "?"}[claim["verdict"]]
     assert {claim["id"], claim["claim"], claim["measured"], f"{mark} {claim['verdict']}"} <= set(
         parsed.text("td", "th")
     )
@@ -226,6 +226,7 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.sampled_from([10**400])
 NAMES = st.sampled_from([
     "app", "run_id", "settings", "id", "claim", "verdict", "measured", "event", "begun", "computed", "cells", "seconds",
     "time", "command", "versions", "machine", "launcher", "workers", "untracked", "curves", "git_commit", "folder",
+    "comparisons", "label", "outcome", "low", "mean", "high", "delta", "bound", "metric", "units",
 ])  # fmt: skip
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | st.text(max_size=3), inner, max_size=6)
@@ -233,7 +234,9 @@ VALUES = st.recursive(
 BEGUN = {"event": "begun", "command": "c", "versions": {}, "machine": {}, "launcher": "local"}
 COMPUTED = {"event": "computed", "computed": 1, "cells": 1, "seconds": 1, "time": ""}
 CLAIM = dict.fromkeys(("id", "claim", "verdict", "measured"), "")
-ALMOST = st.builds(lambda whole, other: whole | other, st.sampled_from([BEGUN, COMPUTED, CLAIM]),
+COMPARISON = {"label": "a > b", "outcome": "supported", "low": 0.1, "mean": 0.2, "high": 0.3, "delta": 0.05}
+COMPARED = CLAIM | {"comparisons": [COMPARISON, COMPARISON | {"bound": 0.9, "delta": None}]}
+ALMOST = st.builds(lambda whole, other: whole | other, st.sampled_from([BEGUN, COMPUTED, CLAIM, COMPARED]),
     st.dictionaries(NAMES, VALUES, max_size=3))  # fmt: skip
 ODD = st.binary(max_size=40) | st.builds(lambda value: json.dumps(value).encode(), VALUES | ALMOST | st.lists(ALMOST))
 
@@ -415,3 +418,35 @@ def test_a_report_that_the_server_refuses_is_one_line(stand_in, account, finishe
         with pytest.raises(BadInput, match="--entity, --project: W&B: ") as error:
             published([load(finished)], "me", "paper")
     assert "\n" not in str(error.value)
+
+
+def test_a_picture_has_every_comparison_with_its_interval_and_the_band_that_does_not_matter():
+    found = forest_of([COMPARISON, COMPARISON | {"low": None, "mean": None, "high": None}, COMPARED["comparisons"][1]])
+    first, unmeasured, bounded = found["rows"]
+    per_unit = (first["high"] - first["low"]) / 0.2
+    assert first["band"][1] == pytest.approx(0.1 * per_unit, abs=0.2)
+    assert first["mean"] - found["zero"] == pytest.approx(0.2 * per_unit, abs=0.2)
+    assert first["band"][0] + first["band"][1] / 2 == pytest.approx(found["zero"], abs=0.2)
+    assert (unmeasured["low"], unmeasured["mean"], unmeasured["label"]) == (None, None, "a > b")
+    assert bounded["band"][0] - found["zero"] == pytest.approx(0.9 * per_unit, abs=0.5)
+    page = Page(rendered([run_with(COMPARED)], "command"))
+    assert sum("a > b" in text for text in page.text()) >= 2
+
+
+def run_with(claim):
+    """A run with one claim."""
+    claims = [claim | {"budget": "", "forest": forest_of(claim["comparisons"])}]
+    return Run(Path("x"), "toy", "1", {}, True, 1, 1, claims, None, [], [], {})
+
+
+def test_verdicts_as_a_markdown_table_with_those_of_other_runs_beside_them(finished, toy, tmp_path, capsys):
+    grown = tmp_path / "grown"
+    flags = ["--run-dir", str(grown), "--workers", "1", "--wandb", "disabled", "--mdps", "10", "--until-decided"]
+    assert gm_lab.main(toy.EXPERIMENT, flags) == 0
+    capsys.readouterr()
+    assert gm_lab.report_command.main(["--table", str(grown), str(finished)]) == 0
+    head, _, line = capsys.readouterr().out.splitlines()
+    assert head == "| claim | verdict | measured | at the paper's budget: 4 MDPs |"
+    (claim,) = json.loads((grown / "claims.json").read_text())
+    assert line.startswith(f"| TOY-1: lvc > ad | **{claim['verdict']}** | {claim['measured']} | undecided: about ")
+    assert not (grown / "report.html").exists()

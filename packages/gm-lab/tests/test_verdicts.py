@@ -1,30 +1,27 @@
-"""What decides a claim: the bounds of an interval, not its mean."""
+"""Verdicts on claims: their words, their counts, and the units that they are about."""
+
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from gm_lab.analysis import Comparison, Units, above, decided, greater, mean_interval, paired_difference, similar
+from gm_lab.analysis import (
+    Metric,
+    Units,
+    above,
+    alike,
+    check,
+    decided,
+    mean_interval,
+    paired_difference,
+    together,
+    within,
+)
+from gm_lab.analysis.claims import as_json
 
 UNIT = np.array([-1.0, 0.0, 1.0])
-HALF = 4.302652729911275 / np.sqrt(3)
-"""Half the width of the interval of three numbers with standard deviation 1: t(0.975, 2) / √3."""
-
-
-@pytest.mark.parametrize(("shift", "holds"), [(HALF + 1e-6, True), (HALF - 1e-6, False), (0.1, False), (-HALF, False)])
-def test_greater_is_decided_by_the_lower_bound(shift, holds):
-    noise = np.array([7.0, -50.0, 3.0])
-    assert greater(noise + UNIT + shift, noise) is holds
-    if holds:
-        assert greater(noise, noise + UNIT + shift) is False
-    first, second = pd.Series(noise + UNIT + shift), pd.Series(noise)
-    assert above("a", first, second).holds is holds
-
-
-@pytest.mark.parametrize(("apart", "holds"), [(2 * HALF - 1e-6, True), (2 * HALF + 1e-6, False)])
-def test_similar_is_decided_by_the_ends_of_both_intervals(apart, holds):
-    assert similar(UNIT, UNIT + apart) is holds
-    assert similar(UNIT + apart, UNIT) is holds
+PLAIN = Metric("accuracy", 0.05, 0.0)
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.99])
@@ -36,16 +33,76 @@ def test_the_confidence_is_that_which_is_asked_for(confidence):
         assert found.mean - found.low == pytest.approx(half, rel=1e-12)
 
 
-def test_one_number_alone_is_like_nothing():
-    assert similar([1.0], UNIT) is None
-    assert similar(UNIT, [1.0]) is None
+@pytest.mark.parametrize(
+    ("outcomes", "verdict"),
+    [
+        ([], "not measured"),
+        (["supported"], "supported"),
+        (["supported", "undecided"], "undecided"),
+        (["supported", "not measured"], "undecided"),
+        (["supported", "undecided", "contradicted"], "contradicted"),
+        (["not measured", "not measured"], "not measured"),
+    ],
+)
+def test_a_claim_needs_all_of_its_comparisons_and_falls_with_one(outcomes, verdict):
+    assert together(outcomes) == verdict
 
 
-def test_what_could_not_be_told_is_not_counted_as_fulfilled():
-    some = [Comparison("a", True, "1"), Comparison("b", None, "no data"), Comparison("c", False, "2")]
+def numbers(mean, count=40, spread=0.1):
+    noise = np.random.default_rng(0).normal(size=count)
+    index = pd.Index(range(count), name="mdp")
+    return pd.Series(mean + spread * (noise - noise.mean()) / noise.std(), index=index)
+
+
+def test_a_verdict_in_words_and_in_numbers():
+    zero = numbers(0.0) * 0
+    some = [
+        above("a > b", numbers(0.3), zero, PLAIN), alike("a ≈ c", numbers(0.3), zero, PLAIN),
+        above("a > d", zero.iloc[:0], zero, PLAIN), check("equal", holds=True, detail="0 apart"),
+    ]  # fmt: skip
     found = decided("X-1", "words", some)
-    assert found.measured == "1 of 3 comparisons hold. c: no, 2; b: not measured, no data"
-    assert found.holds is False
+    assert found.verdict == "contradicted"
+    assert found.counts == {"supported": 2, "contradicted": 1, "not measured": 1}
+    assert found.measured.startswith("2 supported, 1 contradicted, 0 undecided, 1 not measured; a ≈ c: contradicted, ")
+    assert found.measured.endswith("a > d: not measured")
+    (record,) = json.loads(as_json([found], "at the paper's budget"))
+    assert record | {"measured": "", "comparisons": []} == {
+        "id": "X-1", "claim": "words", "verdict": "contradicted", "measured": "", "budget": "at the paper's budget",
+        "error": 0.05, "units": 10, "needed": None, "counts": found.counts, "comparisons": [],
+    }  # fmt: skip
+    first = record["comparisons"][0]
+    assert set(first) == {
+        "label", "relation", "outcome", "metric", "delta", "reach", "bound", "mean", "low", "high", "units", "look",
+        "needed",
+    }  # fmt: skip
+    assert (first["outcome"], first["units"], first["look"], first["delta"]) == ("supported", 10, 1, 0.05)
+    assert first["low"] < first["mean"] < first["high"]
+    assert record["comparisons"][3] == {
+        "label": "equal", "relation": "check", "outcome": "supported", "detail": "0 apart",
+    }  # fmt: skip
+
+
+def test_what_an_undecided_claim_would_need():
+    found = decided("X-1", "words", [above("a > b", numbers(0.02), numbers(0.0) * 0, PLAIN)])
+    assert found.verdict == "undecided"
+    assert found.is_open
+    assert found.units == 40
+    assert f"about {found.needed:,.0f} MDPs would decide it" in found.measured
+    assert not decided("X-2", "words", [check("a", holds=None, detail="no data")]).is_open
+
+
+@pytest.mark.parametrize(
+    ("value", "outcome"),
+    [
+        (1.0, "supported"),
+        (2.0, "supported"),
+        (2.5, "contradicted"),
+        (float("inf"), "contradicted"),
+        (float("nan"), "not measured"),
+    ],
+)
+def test_within(value, outcome):
+    assert within("", value, 2.0, "").settled == outcome
 
 
 def test_units_are_in_ascending_order_each_with_the_mean_of_its_rows_and_nothing_else_counts():

@@ -1,5 +1,6 @@
 """A tiny experiment, run as a program by the tests. TOY_* variables make it slow or make it fail."""
 
+import dataclasses
 import fcntl
 import os
 import signal
@@ -23,6 +24,10 @@ class Settings(gm_lab.RunSettings):
     """Which estimators."""
     scale: float = 1.0
     """What to multiply by."""
+    until_decided: bool = False
+    """Goes on until the claim is decided."""
+    most_mdps: int = 160
+    """At most so many problems."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,10 @@ def cells(settings):
         for estimator in settings.estimators
         for mdp in range(settings.mdps)
     ]
+
+
+def further_cells(settings, mdps, needs):
+    return [Cell(name, mdp, settings.seed, settings.scale) for name in sorted(needs) for mdp in mdps]
 
 
 def run_cell(cell, context):
@@ -98,8 +107,8 @@ def figures(settings, frame):
 
 def claims(settings, frame):
     at = {name: gm_lab.per_unit(frame, "accuracy", "mdp", estimator=name, size=8) for name in ("lvc", "ad")}
-    compared = gm_lab.above("lvc > ad", at["lvc"], at["ad"], gm_lab.Metric("accuracy", 0.05, 0.0))
-    return [gm_lab.decided("TOY-1", "lvc > ad", [compared])]
+    compared = gm_lab.above("lvc > ad", at["lvc"], at["ad"], gm_lab.Metric("accuracy", 0.05, 0.1))
+    return [dataclasses.replace(gm_lab.decided("TOY-1", "lvc > ad", [compared]), needs=frozenset(at))]
 
 
 def summary(settings, frame):
@@ -123,6 +132,9 @@ EXPERIMENT = gm_lab.Experiment(
     claims=claims,
     summary=summary,
     prepare=prepare,
+    unit="mdps",
+    budget=("mdps",),
+    further_cells=further_cells,
     curves=(gm_lab.Curves(by=("estimator",), x="size", y=("accuracy", "bias"), over="mdp"),),
     resumable_cells="TOY_RESUMABLE" in os.environ,
 )

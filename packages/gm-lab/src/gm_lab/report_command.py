@@ -25,6 +25,9 @@ class Settings:
     """Run directories, of one app or of several."""
     out: Path | None = None
     """Where the page goes (default: report.html in the run directory; runs/report-<UTC time>.html for several)."""
+    table: bool = False
+    """Prints the verdicts as a Markdown table instead: those of the first run with what was measured, and beside them
+    those of the others."""
     entity: str | None = None
     """With --project: also write a W&B Report for this user or team (default: WANDB_ENTITY), and print its link."""
     project: str | None = None
@@ -44,6 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise BadInput("expected --entity and --project together, got one of them")
         if "" in (settings.entity, settings.project):
             raise BadInput("--entity, --project: expected the names of a W&B user or team and of a project, got ''")
+        if settings.table:
+            from gm_lab.analysis import report
+
+            print(report.verdict_table([report.load(path) for path in settings.run_dirs]), end="")
+            return 0
         out = settings.out or default_out(settings.run_dirs)
         if _is_something_else(out):
             raise BadInput(f"--out: expected a new file or a page to write over, got {out}, which is something else")

@@ -1,4 +1,4 @@
-"""Claims: the verdict on what each compares, for the terminal, for claims.json and as a picture."""
+"""Claims: the verdict on what each compares, for the terminal and for claims.json."""
 
 import json
 import math
@@ -11,14 +11,9 @@ from gm_lab.analysis.comparisons import Comparison, Outcome
 from gm_lab.analysis.decisions import ERROR, Judged, judge
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from rich.table import Table
 
 SHADES: dict[str, str] = {"supported": "green", "contradicted": "red", "undecided": "yellow", "not measured": "dim"}
-COLOURS: dict[str, str] = {
-    "supported": "#116329", "contradicted": "#b3261e", "undecided": "#7a4d00", "not measured": "#57606a",
-}  # fmt: skip
-"""Of the words on white paper; the report has others in the dark."""
 OPENNESS: tuple[Outcome, ...] = ("contradicted", "undecided", "not measured", "supported")
 """Which comparisons are quoted first."""
 PLURALS = {"mdp": "MDPs", "seed": "seeds", "rule": "rules", "task": "tasks"}
@@ -177,25 +172,3 @@ def as_table(verdicts: Sequence[Verdict], budget: str = "", of_paper: bool = Fal
         verdict = Text(words, style=SHADES[item.verdict])
         table.add_row(Text(item.id, no_wrap=True), Text(item.claim), verdict, Text(item.measured))
     return table
-
-
-def forest(verdict: Verdict, width: float = 7.2) -> "Figure":
-    """Draws every comparison of a claim: its interval beside the band of differences that don't matter."""
-    from gm_lab.analysis.figures import panels
-
-    measured = [item for item in verdict.comparisons if item.interval is not None]
-    figure = panels([f"{verdict.id}: {verdict.verdict}"], width=width, height=max(1.6, 0.9 + 0.2 * len(measured)))
-    (axes,) = figure.axes
-    for row, item in enumerate(measured):
-        assert item.interval is not None
-        shown, colour = item.comparison.shown(item.interval), COLOURS[item.outcome]
-        low, high = item.comparison.region() or (item.comparison.offset, item.comparison.offset)
-        axes.fill_betweenx([row - 0.5, row + 0.5], low, high, color="#d8dee4", linewidth=0.8)
-        axes.plot([shown.low, shown.high], [row, row], color=colour, linewidth=1.8)
-        axes.plot([shown.mean], [row], color=colour, marker="o", markersize=4)
-    axes.set_yticks(range(len(measured)), [item.comparison.label for item in measured], fontsize=8)
-    axes.set_ylim(len(measured) - 0.5, -0.5)
-    axes.axvline(0, color="black", linewidth=0.8)
-    names = dict.fromkeys(item.comparison.metric.name for item in measured)
-    axes.set_xlabel(f"{', '.join(names)}; grey: smaller than what matters")
-    return figure

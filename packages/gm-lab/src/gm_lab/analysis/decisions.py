@@ -164,7 +164,7 @@ def critical_value(influence: "Numbers", units: int, error: float) -> float:
     return float(f"{min(quantile, bonferroni):.6g}")
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def _draws(size: int, degrees: int) -> tuple[Any, Any]:
     rng = np.random.default_rng(0)
     normal = rng.standard_normal((DRAWS, size), dtype=np.float32)

@@ -55,7 +55,7 @@ class Run:
     finished: bool
     done: int
     cells: int | None
-    claims: list[dict[str, str]]
+    claims: list[dict[str, Any]]
     summary: "pd.DataFrame | None"
     figures: list[Figure]
     sessions: list[dict[str, Any]]
@@ -122,12 +122,58 @@ def _as_we_write(file: Path) -> Iterator[Path]:
         raise BadInput(f"expected {file} as the apps write it, got another or a damaged file") from None
 
 
-def claims_of(file: Path) -> list[dict[str, str]]:
-    """Reads the verdicts; raises ValueError or OSError if the file holds none."""
+def claims_of(file: Path) -> list[dict[str, Any]]:
+    """Reads the verdicts, each with a picture of its comparisons; raises ValueError or OSError if there are none."""
     claims = reading.read_json(file)
     if not isinstance(claims, list):
         raise ValueError(f"expected a list, got {type(claims).__name__}")
-    return [{name: str(claim[name]) for name in ("id", "claim", "verdict", "measured")} for claim in claims]
+    return [
+        {name: str(claim[name]) for name in ("id", "claim", "verdict", "measured")}
+        | {"budget": str(claim.get("budget", "")), "forest": forest_of(claim.get("comparisons", []))}
+        for claim in claims
+    ]
+
+
+ROW, LABELS, PLOT = 18, 330, 300
+"""Sizes in a picture of comparisons: a row's height, the widths of the labels and of the plot."""
+
+
+def forest_of(comparisons: Any) -> dict[str, Any]:
+    """Where a picture has the intervals of some comparisons and the bands of differences that don't matter.
+
+    Comparisons without an interval have a row with a label only. Empty if there are none.
+    """
+    if not isinstance(comparisons, list) or not all(isinstance(item, dict) for item in comparisons):
+        raise ValueError("expected a list of comparisons")
+    if not comparisons:
+        return {}
+    rows = [
+        {name: _number(item.get(name)) for name in ("low", "mean", "high", "delta", "bound")} for item in comparisons
+    ]
+    ends = [row["delta"] for row in rows] + [-(row["delta"] or 0.0) for row in rows]
+    ends += [row[name] for row in rows for name in ("low", "high", "bound")]
+    known = [0.0, *(end for end in ends if end is not None)]
+    low, high = min(known), max(known)
+    scale = PLOT / (high - low) if high > low else 0.0
+
+    def at(value: float) -> float:
+        return round(LABELS + (value - low) * scale, 1)
+
+    drawn = []
+    for place, (item, row) in enumerate(zip(comparisons, rows, strict=True)):
+        middle, delta = row["bound"] or 0.0, row["delta"] or 0.0
+        drawn.append(
+            {"label": str(item["label"]), "outcome": str(item["outcome"]), "y": place * ROW, "row": row}
+            | {"band": (at(middle - delta), max(1.5, round(2 * delta * scale, 1)))}
+            | {name: None if row[name] is None else at(row[name] or 0.0) for name in ("low", "mean", "high")}
+        )
+    names = ", ".join(dict.fromkeys(str(item["metric"]) for item in comparisons if item.get("metric")))
+    ticks = [(at(end), end) for end in dict.fromkeys((low, 0.0, high)) if end == 0 or abs(end) > 0.15 * (high - low)]
+    return {"rows": drawn, "height": len(drawn) * ROW, "zero": at(0.0), "metrics": names, "ticks": ticks}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _figure(app: str, stem: Path) -> Figure:
@@ -169,8 +215,40 @@ def rendered(runs: Sequence[Run], command: str) -> str:
     environment.filters["number"] = number
     source = Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
     total = sum((run.verdicts for run in runs), Counter[str]())
-    named = {"runs": runs, "titles": titles(runs), "total": total, "marks": MARKS, "command": command}
+    words = [name for name in MARKS if total[name]]
+    counted = ", ".join(f"{total[name]} {name}" for name in words)
+    named = {
+        "counted": counted,
+        "sizes": {"row": ROW, "labels": LABELS, "plot": PLOT},
+        "runs": runs,
+        "titles": titles(runs),
+        "total": total,
+        "marks": MARKS,
+        "command": command,
+    }
     return environment.from_string(source).render(named)
+
+
+def verdict_table(runs: Sequence[Run]) -> str:
+    """The verdicts of some runs as a Markdown table: those of the first with what was measured, beside them the others.
+
+    A claim that is undecided elsewhere comes with how many units would do, where its words say so.
+    """
+    first, *others = runs
+    beside = [{claim["id"]: claim for claim in run.claims} for run in others]
+    budgets = [next((claim["budget"] for claim in run.claims), "") for run in others]
+    lines = [["claim", "verdict", "measured", *(budget or "another run" for budget in budgets)]]
+    for claim in first.claims:
+        words = [_briefly(verdicts[claim["id"]]) if claim["id"] in verdicts else "" for verdicts in beside]
+        lines.append([f"{claim['id']}: {claim['claim']}", f"**{claim['verdict']}**", claim["measured"], *words])
+    rows = [f"| {' | '.join(text.replace('|', chr(92) + '|') for text in line)} |" for line in lines]
+    return "\n".join([rows[0], "|---" * len(lines[0]) + "|", *rows[1:]]) + "\n"
+
+
+def _briefly(claim: dict[str, Any]) -> str:
+    verdict: str = claim["verdict"]
+    needed = re.search(r"about [\d,]+ \w+ would decide it", claim["measured"])
+    return verdict + (f": {needed[0]}" if needed and verdict == "undecided" else "")
 
 
 def titles(runs: Sequence[Run]) -> list[str]:
