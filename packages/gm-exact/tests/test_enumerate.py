@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gm_exact import TabularMDP, expectation, gradient, hessian, trajectories, value
+from gm_exact import TabularMDP, evaluate, expectation, gradient, hessian, trajectories, value
 
 F64 = torch.float64
 SIZES = [(2, 2, 4), (3, 2, 3), (2, 3, 2)]  # states, actions, horizon
@@ -78,6 +78,38 @@ def test_reinforce_has_the_exact_gradient_and_another_hessian(problem):
     result = expectation(reinforce(mdp.discount), mdp, params, horizon)
     assert_close(result.gradient, gradient(mdp, params, horizon), rtol=0, atol=1e-10)
     assert (result.hessian - hessian(mdp, params, horizon)).abs().max() > 1e-2
+
+
+def single_ratios(discount):
+    """Σ_t box_t Σ_{u≥t} γᵘ r_u, box_t = π_t / ⊥π_t."""
+
+    def surrogate(log_prob, every):
+        to_go = (discounts(every, discount) * every.rewards).flip(-1).cumsum(-1).flip(-1)
+        return ((log_prob - log_prob.detach()).exp() * to_go).sum(-1)
+
+    return surrogate
+
+
+def test_ratios_of_single_steps_have_the_hessian_of_the_local_approximation(problem):
+    """What an action does to later steps is a number to them: occupancy and advantages stay as they are."""
+    mdp, params, horizon = problem
+    result, evaluation = expectation(single_ratios(mdp.discount), mdp, params, horizon), evaluate(mdp, params, horizon)
+    basis = torch.eye(params.numel(), dtype=F64).reshape(-1, *params.shape)
+    local = evaluation.local_hessian_vector_product(basis).reshape(result.hessian.shape)
+    assert_close(result.hessian, local, rtol=0, atol=1e-12)
+    assert_close(result.gradient, evaluation.gradient, rtol=0, atol=1e-12)
+    assert (local - hessian(mdp, params, horizon)).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("horizon", [None, 3])
+def test_the_local_approximation_by_autograd(make_mdp, normal, horizon):
+    """Several MDPs and directions at once."""
+    mdp, params, vectors = make_mdp(4), normal(4, 3, 2).requires_grad_(), normal(2, 4, 3, 2, seed=3)
+    evaluation = evaluate(mdp, params.detach(), horizon)
+    local = (params.softmax(-1) * evaluation.weighted_advantage).sum()
+    (slope,) = torch.autograd.grad(local, params, create_graph=True)
+    expected = [torch.autograd.grad((slope * v).sum(), params, retain_graph=True)[0] for v in vectors]
+    assert_close(evaluation.local_hessian_vector_product(vectors), torch.stack(expected), rtol=0, atol=1e-12)
 
 
 def test_the_weights_carry_no_gradient(problem):

@@ -73,7 +73,7 @@ def test_a_users_estimator_joins_the_experiment(measure, plug_in):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--figure fig4", "--figure: expected one of fig1, fig7, got 'fig4'"),
+        ("--figure fig4", "--figure: expected one of fig1, fig7, entropy, got 'fig4'"),
         ("--gae-lambda 1.5", "--gae-lambda: expected 0 ≤ λ ≤ 1, got 1.5"),
         ("--intrinsic-critic maybe", "--intrinsic-critic: expected one of depends, detached, got 'maybe'"),
         ("--sample-sizes 0", "--sample-sizes: expected a positive integer, got 0"),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+import gm_lab
 from gm_estimators import Estimator, EstimatorError, meta_gradient
 from gm_estimators.estimator import CATALOGUE
 from gm_exact import evaluate
@@ -137,10 +138,14 @@ def test_the_meta_gradient_of_ad_is_that_of_central_differences(weights, agent, 
         assert slope == pytest.approx((ahead - behind) / 2e-5, rel=1e-6)
 
 
+def stream(*labels: str | int) -> np.random.Generator:
+    return np.random.default_rng(gm_lab.seed_of(0, *labels))
+
+
 @pytest.fixture
 def tiny():
     """Two tiny MDPs with agents and a rule whose targets are large enough for the Hessian to matter."""
-    made = study.TinyProblem(study.Tiny(), 2, np.random.default_rng(0))
+    made = study.TinyProblem(study.Tiny(), 2, stream)
     made.weights = {name: 2 * weight for name, weight in made.weights.items()}
     return made
 
@@ -184,8 +189,8 @@ REPEATS, DRAWN = 400, 8
 
 def largest_z(tiny, name: str, reference: str) -> float:
     """The largest |mean of estimates − expectation| in standard errors of the mean, along twenty random directions."""
-    uniforms = study.CommonUniforms(7, 2, REPEATS, DRAWN, tiny.tiny.horizon).first(DRAWN)
-    estimates = tiny.estimates(name, "ESE", 3, uniforms)
+    uniforms = study.common_uniforms(stream, 2, REPEATS, DRAWN, tiny.tiny)
+    estimates = tiny.estimates(name, "ESE", 3, uniforms(DRAWN))
     expected = study.flat(tiny.expected_meta_gradient(reference, tiny.spread(), 3))
     along = torch.linalg.qr(normal(5, estimates.shape[-1], 20)).Q
     seen, truth = estimates @ along, expected @ along

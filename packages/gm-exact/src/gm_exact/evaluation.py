@@ -119,10 +119,7 @@ class PolicyEvaluation:
         ḋ_{t+1} = γ Ṗ_πᵀ d_t + γ P_πᵀ ḋ_t, and the product rule in π Σ_t d_t (r + γ P V_{t+1} − V_t). Further axes of v,
         in front of the batch axes, are as many directions at once.
         """
-        mdp, policy = self.mdp, self.policy
-        if vector.shape[-2:] != policy.shape[-2:]:
-            raise ValueError(f"vector: expected shape [..., {mdp.n_states}, {mdp.n_actions}], got {shape_of(vector)}")
-        policy_dot = policy * (vector - (policy * vector).sum(-1, keepdim=True))
+        mdp, policy, policy_dot = self.mdp, self.policy, self._policy_dot(vector)
         step_dot = mdp.discount * torch.einsum("...sa,...sax->...sx", policy_dot, mdp.transition)
         reward_dot = (policy_dot * mdp.reward).sum(-1)
         source = reward_dot.unsqueeze(-2) + torch.einsum("...sx,...tx->...ts", step_dot, self.values[..., 1:, :])
@@ -142,6 +139,28 @@ class PolicyEvaluation:
     def hessian_vector_product(self, vector: StateAction) -> StateAction:
         """∇²J v without the Hessian; see `tangent`."""
         return self.tangent(vector).gradient
+
+    def local_hessian_vector_product(self, vector: StateAction) -> StateAction:
+        """∇²L v, where L holds the occupancy and the advantages of this policy π fixed.
+
+        L(θ) = Σ_s Σₐ π_θ(a|s) W(s, a) with the weighted advantages W = Σ_t d_t (Q_t − V_t) of π is, up to a constant,
+        the local approximation of J (Schulman et al. 2015, "Trust Region Policy Optimization", Eq. 3). It has the
+        gradient of J. As Σₐ π W = 0,
+
+            ∇²L v = π̇ W − π Σₐ π̇ W,
+
+        which lacks what a change of π in one state does to occupancy and advantages in others.
+        """
+        weighted = self._policy_dot(vector) * self.weighted_advantage
+        return weighted - self.policy * weighted.sum(-1, keepdim=True)
+
+    def _policy_dot(self, vector: Tensor) -> Tensor:
+        """π̇ = π (v − Σₐ π v)."""
+        policy = self.policy
+        if vector.shape[-2:] != policy.shape[-2:]:
+            expected = f"[..., {self.mdp.n_states}, {self.mdp.n_actions}]"
+            raise ValueError(f"vector: expected shape {expected}, got {shape_of(vector)}")
+        return policy * (vector - (policy * vector).sum(-1, keepdim=True))
 
     def every_tangent(self) -> Tangent:
         """The tangents along all S·A unit vectors, on an axis in front of the batch axes."""

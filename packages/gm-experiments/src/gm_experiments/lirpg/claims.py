@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gm_experiments.common.claims import ACCURACY, BIAS, VARIANCE, Claim, Evidence
 from gm_experiments.common.labels import ESTIMATORS
+from gm_experiments.lirpg.own_claims import OWN
 from gm_experiments.lirpg.settings import GRID, Settings
 from gm_lab import analysis
 from gm_lab.analysis import Comparison, above, at_least, at_most, check, log_ratio, ratio_above, within
@@ -99,7 +100,10 @@ CLAIMS: tuple[Claim[Measured], ...] = (
 )
 
 
-def claims(_settings: Settings, frame: "pd.DataFrame") -> list[analysis.Verdict]:
-    """The verdicts on LIRPG-1 to LIRPG-5."""
-    at = Measured(frame)
-    return [claim.verdict(at) for claim in CLAIMS]
+def claims(settings: Settings, frame: "pd.DataFrame") -> list[analysis.Verdict]:
+    """The verdicts on what the chosen figures are about: LIRPG-1 to LIRPG-5, and what we say about entropy."""
+    paper = [] if settings.figure == ("entropy",) else CLAIMS
+    verdicts = [claim.verdict(Measured(frame)) for claim in paper]
+    own = OWN if "entropy" in settings.figure else ()
+    entropy = Evidence(frame, ("entropy",), ("sample_size", "inner_steps"))
+    return verdicts + [claim.verdict(entropy) for claim in own]

@@ -3,6 +3,7 @@
 import gm_lab
 from gm_experiments.common.mdps import RandomMDPs, measured
 from gm_experiments.common.settings import Cell
+from gm_experiments.lirpg.entropy import beside
 from gm_experiments.lirpg.problem import LirpgProblem
 from gm_experiments.lirpg.settings import Lirpg
 
@@ -16,4 +17,4 @@ def run_cell(cell: Cell, context: gm_lab.Context) -> list[gm_lab.Row]:
         critic_depends=settings.intrinsic_critic == "depends", gae_lambda=settings.gae_lambda,
         critic_for=settings.critic,
     )  # fmt: skip
-    return measured(problem, cell, "lirpg")
+    return beside(measured(problem, cell, "lirpg"), cell, mdps)

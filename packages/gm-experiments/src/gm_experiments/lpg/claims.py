@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Measured(NamedTuple):
-    """The claims are decided by means per task, at a life's end and over it, and per MDP where all else is exact."""
+    """The claims are decided by scores at a life's end and over it, and per MDP where all else is exact."""
 
-    end: Units
-    mean: Units
+    end: "pd.DataFrame"
+    mean: "pd.DataFrame"
     study: Units
     steps: list[float]
 
@@ -26,18 +26,35 @@ class Measured(NamedTuple):
 def measured(frame: "pd.DataFrame") -> Measured:
     """Takes them from results.csv."""
     lives, study = frame[frame["figure"] == "learning"], frame[frame["figure"] == "gradient"]
-    spans = lives[lives["update"] == lives["update"].max()], lives[lives["update"] > 0]
     exact = Units(study[study["permutation"] == "ESE"], "mdp")
-    end, mean = (Units(span, "task") for span in spans)
+    end, mean = lives[lives["update"] == lives["update"].max()], lives[lives["update"] > 0]
     return Measured(end, mean, exact, sorted(set(study["inner_steps"])))
 
 
-def beats(suffix: str, means: Measured) -> Iterator[Comparison]:
-    """The learnt rule is above each hand-made one, in all tasks and in those of each kind."""
-    scores = means.mean if suffix else means.end
+def scores_of(lives: "pd.DataFrame", rule: str) -> "pd.DataFrame":
+    """The mean scores of every meta-training of a rule (rows) in every task (columns), NaN where there is none."""
+    of_rule = lives[lives["rule"] == rule]
+    table: pd.DataFrame = of_rule.pivot_table(index="seed", columns="task", values="score", dropna=False)
+    return table.rename_axis(index="rule")
+
+
+def beside(lives: "pd.DataFrame", learnt: str, hand_made: str) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    """The scores of a learnt rule, and beside each that of a hand-made one, its mean, in the same task."""
+    import pandas as pd
+
+    ours, theirs = (scores_of(lives, rule) for rule in (learnt, hand_made))
+    tasks = ours.columns.union(theirs.columns)
+    reference = theirs.mean(skipna=False).reindex(tasks)
+    return ours.reindex(columns=tasks), pd.DataFrame(dict.fromkeys(ours.index, reference)).T
+
+
+def beats(suffix: str, found: Measured) -> Iterator[Comparison]:
+    """The learnt rule is above each hand-made one, in all tasks and in those of each kind; both are samples."""
+    lives = found.mean if suffix else found.end
     for rule in HAND_MADE:
-        for where, label in (({}, "all tasks"), *(({"kind": kind}, label) for kind, label in KINDS.items())):
-            ours, theirs = (scores("score", rule=name + suffix, **where) for name in (LEARNT, rule))
+        for kind, label in {"": "all tasks", **KINDS}.items():
+            here = lives[lives["kind"] == kind] if kind else lives
+            ours, theirs = beside(here, LEARNT + suffix, rule + suffix)
             yield above(f"{label}, against {rule.replace('_', ' ')}", ours, theirs, SCORE)
 
 

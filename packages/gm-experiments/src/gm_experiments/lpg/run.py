@@ -128,9 +128,10 @@ def gradient_rows(cell: LpgCell) -> list[gm_lab.Row]:
     """Measures bias and variance of the meta-gradient at one K."""
     assert cell.study is not None
     names, sizes, mdps, repeats = cell.study
-    rng = np.random.default_rng(gm_lab.seed_of(cell.seed, "tiny"))
-    problem = study.TinyProblem(study.Tiny(), mdps, rng)
-    problem.learn()
-    seed = gm_lab.seed_of(cell.seed, "study")
-    measurements = study.measurements(problem, names, sizes, cell.index, repeats=repeats, seed=seed)
+
+    def stream(*labels: str | int) -> np.random.Generator:
+        return np.random.default_rng(gm_lab.seed_of(cell.seed, "tiny", *labels))
+
+    problem = study.learnt_problem(study.Tiny(), mdps, stream)
+    measurements = study.measurements(problem, names, sizes, cell.index, repeats=repeats, stream=stream)
     return [{"figure": "gradient", **row} for row in measurements]

@@ -23,7 +23,10 @@ CURVES = (
         y=("accuracy", "variance", "bias_sq"), over="mdp", figures=("gradient",),
     ),
 )  # fmt: skip
+UNIT = "rules"
 LEARNT, HAND_MADE = "lpg", ("policy_gradient", "actor_critic")
+LEARNING = 1.0
+"""Seconds in which the study's rule is learnt, at each K."""
 FOR_THE_MEAN = "_for_the_mean"
 """Ends the name of a rule that is tuned for the mean over a lifetime instead of its end."""
 CORRECTED = "corrected"
@@ -80,17 +83,18 @@ class Lpg:
 class Settings(Lpg, gm_lab.RunSettings):
     """Does a learnt update rule (LPG) beat tuned policy gradients in tasks it has not seen, and how good is AD for it?
 
-    Without a flag: meta-training of two rules, their lives in larger tasks than they were trained in beside those of
+    Without a flag: meta-training of ten rules, their lives in larger tasks than they were trained in beside those of
     policy gradients and actor-critics, tuned on the training tasks; and the bias and variance of LPG's meta-gradient,
     with the exact one from every trajectory of tiny MDPs.
     """
 
     figure: tuple[Literal["learning", "gradient"], ...] = ("learning", "gradient")
     """learning: scores over a lifetime; gradient: the meta-gradient's bias and variance."""
-    rules: int = 2
-    """Independent meta-trainings; tasks are scored by the mean over them."""
+    rules: int = 10
+    """Independent meta-trainings; the intervals are over these and over tasks. More of them go on from what --run-dir
+    has."""
     held_out: int = 100
-    """Held-out tasks of each kind; the intervals are over these."""
+    """Held-out tasks of each kind."""
     held_out_side: int = 6
     """Held-out tasks have side² + 1 states."""
     tuning_tasks: int = 32
@@ -194,6 +198,7 @@ def _gradient_need(s: Settings) -> gm_lab.Need:
     each = float(s.mdps * s.repeats * max(s.sample_sizes))
     rows = 2.0 * len(s.estimators) * len(s.sample_sizes) * s.mdps * len(s.inner_steps)
     seconds = 2.0 * s.mdps * s.repeats * sum(s.sample_sizes) * len(s.estimators) * sum(s.inner_steps) * 5e-6
+    seconds += len(s.inner_steps) * LEARNING
     return gm_lab.Need(len(s.inner_steps), rows, 8 * 300 * each * max(s.inner_steps), seconds)
 
 

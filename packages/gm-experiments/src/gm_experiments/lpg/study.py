@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -18,6 +19,10 @@ from gm_experiments.lpg.problem import POLICY, PREDICTION, Agent, Experience, In
 from gm_experiments.lpg.settings import CORRECTED
 
 F64 = torch.float64
+Stream = Callable[..., np.random.Generator]
+"""Labels ↦ their random numbers, the same whatever else is drawn."""
+LEARNT_ON = 10
+"""The rule is learnt on the first MDPs, so many however many are measured."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,15 @@ class Tiny:
 
 
 class TinyProblem:
-    """Agents are somewhere in their lives in tiny MDPs; meta-gradients of a rule there are exact or sampled."""
+    """Agents are somewhere in their lives in tiny MDPs; meta-gradients of a rule there are exact or sampled.
 
-    def __init__(self, tiny: Tiny, mdps: int, rng: np.random.Generator) -> None:
+    Each MDP and its agent have random numbers of their own; without weights the rule is new.
+    """
+
+    def __init__(self, tiny: Tiny, mdps: int, stream: Stream, weights: Weights | None = None) -> None:
         self.tiny = tiny
-        drawn = [envs.random_mdp(rng, states=tiny.states, actions=tiny.actions, concentration=1.0) for _ in range(mdps)]
+        streams = [stream("mdp", mdp) for mdp in range(mdps)]
+        drawn = [envs.random_mdp(rng, states=tiny.states, actions=tiny.actions, concentration=1.0) for rng in streams]
         transition, reward = (torch.stack(tables) for tables in zip(*drawn, strict=True))
         # rewards that differ in sign, so that there is something to choose
         self.mdp = gm_exact.TabularMDP(transition, 2 * reward - 1, 0, tiny.discount)
@@ -58,12 +67,13 @@ class TinyProblem:
             for name in ("states", "actions", "rewards", "environment_probability")
         )
         self._every, self._chance = Experience(state, action, reward_t, torch.zeros_like(reward_t)), chance
+        sizes = {POLICY: tiny.actions, PREDICTION: tiny.predictions}
         self.agent = {
-            POLICY: torch.from_numpy(rng.normal(0, 0.5, (mdps, tiny.states, tiny.actions))),
-            PREDICTION: torch.from_numpy(rng.normal(0, 0.5, (mdps, tiny.states, tiny.predictions))),
+            name: torch.from_numpy(np.stack([rng.normal(0, 0.5, (tiny.states, size)) for rng in streams]))
+            for name, size in sizes.items()
         }
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        self.weights = lpg.new_rule(tiny.hidden, tiny.predictions, generator, F64)
+        generator = torch.Generator().manual_seed(int(stream("rule").integers(2**62)))
+        self.weights = weights or lpg.new_rule(tiny.hidden, tiny.predictions, generator, F64)
 
     def inner(self, name: str) -> Inner:
         """Returns the rule's update under the name of an estimator."""
@@ -179,14 +189,21 @@ class TinyProblem:
         return Experience(state, action, reward.reshape(place.shape), torch.zeros(place.shape, dtype=F64))
 
 
+def learnt_problem(tiny: Tiny, mdps: int, stream: Stream) -> TinyProblem:
+    """Returns the first MDPs, with a rule that was learnt on `LEARNT_ON` of them."""
+    school = TinyProblem(tiny, LEARNT_ON, stream)
+    school.learn()
+    return TinyProblem(tiny, mdps, stream, school.weights)
+
+
 def measurements(
-    problem: TinyProblem, names: Sequence[str], sizes: Sequence[int], inner_steps: int, *, repeats: int, seed: int
+    problem: TinyProblem, names: Sequence[str], sizes: Sequence[int], inner_steps: int, *, repeats: int, stream: Stream
 ) -> Iterator[gm_lab.Row]:
     """Measures how estimates differ from the exact meta-gradient at one K, squares in units of its own ‖g‖²."""
     tiny, mdps = problem.tiny, len(problem.mdp.reward)
     truth = flat(problem.expected_meta_gradient(CORRECTED, problem.spread(), inner_steps))
     square = truth.square().sum(-1)
-    largest = CommonUniforms(seed, mdps, repeats, max(sizes), tiny.horizon)
+    first = common_uniforms(stream, mdps, repeats, max(sizes), tiny)
     for name in names:
         expected = flat(problem.expected_meta_gradient(name, problem.spread(), inner_steps))
         exact = {
@@ -194,7 +211,7 @@ def measurements(
             "expected_bias_sq": (expected - truth).square().sum(-1) / square,
         }
         for size, permutation in product(sizes, ("ESE", "SSS")):
-            estimates = problem.estimates(name, permutation, inner_steps, largest.first(size))
+            estimates = problem.estimates(name, permutation, inner_steps, first(size))
             values = {
                 "accuracy": estimators.metrics.accuracy(estimates, truth.unsqueeze(1)).mean(-1),
                 "variance": estimators.metrics.variance(estimates) / square,
@@ -208,24 +225,16 @@ def measurements(
                 yield {**label, "mdp": mdp, **{key: float(value[mdp]) for key, value in values.items()}}
 
 
-@dataclass(frozen=True)
-class CommonUniforms:
-    """All who ask get the same random numbers `[MDP, repeat, trajectory, time]` of each role and step."""
+def common_uniforms(
+    stream: Stream, mdps: int, repeats: int, size: int, tiny: Tiny
+) -> Callable[[int], Callable[[str, int], Tensor]]:
+    """Returns n ↦ the random numbers `[MDP, repeat, trajectory, time]` of the first n trajectories of a role and step.
 
-    seed: int
-    mdps: int
-    repeats: int
-    size: int
-    horizon: int
-
-    def first(self, size: int) -> Callable[[str, int], Tensor]:
-        """Returns a function that gives the first trajectories of each."""
-
-        def uniform(role: str, step: int) -> Tensor:
-            rng = np.random.default_rng([self.seed, len(role), step])
-            return envs.uniforms(rng, (self.mdps, self.repeats), self.size, self.horizon)[..., :size, :]
-
-        return uniform
+    All who ask get the same, and each MDP has its own.
+    """
+    generators = [partial(stream, "study", mdp) for mdp in range(mdps)]
+    noise = envs.CommonNoise(generators, (repeats,), size, tiny.horizon, tiny.states)
+    return lambda first: lambda role, step: noise.uniform(role, step)[..., :first, :]
 
 
 def flat(weights: Weights) -> Tensor:
