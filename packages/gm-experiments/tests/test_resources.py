@@ -70,6 +70,7 @@ def test_every_flag_is_among_them():
 def test_no_number_is_so_large_that_it_is_begun(refused, name, field, digits, first):
     """Of any size, beyond what Python writes out and beyond floats; the line begins with the flag."""
     beside = ["--figure", "training"] if (name, field) == ("frontier", "updates") else []
+    beside = ["--until-decided"] if field.startswith("most_") else beside
     line = refused(name, *beside, flag_of(field), f"{first}{'0' * digits}")
     assert line.startswith(f"{flag_of(field)}: expected "), line
 

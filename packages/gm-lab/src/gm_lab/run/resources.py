@@ -113,7 +113,7 @@ def _blamed(measure: Callable[[SettingsT], float], settings: SettingsT, expected
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         first = value[0] if isinstance(value, tuple) and value else value
-        if isinstance(first, int | float) and value != field.default:
+        if isinstance(first, int | float) and not isinstance(first, bool) and value != field.default:
             default: dict[str, Any] = {field.name: field.default}
             without[field.name] = measure(dataclasses.replace(settings, **default))
     if not without:
