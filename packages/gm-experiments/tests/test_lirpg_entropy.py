@@ -189,7 +189,7 @@ def results(slope: float) -> pd.DataFrame:
         rows += [
             place
             | {"estimator": name, "accuracy": x - 0.01, "entropy": entropy, "expected_accuracy": x}
-            | {"std_sum": 1.0, "variance": 1.0}
+            | {"std_sum": 1.0, "variance": 1.0, "bias_sq": 0.0, "truth_sq": 1.0}
             for name, x in accuracy.items()
         ]
     return pd.DataFrame(rows)
