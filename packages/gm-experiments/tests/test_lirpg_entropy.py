@@ -185,10 +185,11 @@ def results(slope: float) -> pd.DataFrame:
         entropy = rng.random()
         accuracy = {"lvc": 0.92 + slope * (entropy - 0.5) + 0.02 * rng.standard_normal(), "loaded_dice": 1.0}
         place = {"figure": "entropy", "permutation": "ESE", "sample_size": 256, "inner_steps": 5, "mdp": mdp}
+        place |= {"inner_lr": 10.0}
         rows += [
             place
             | {"estimator": name, "accuracy": x - 0.01, "entropy": entropy, "expected_accuracy": x}
-            | {"std_sum": 1.0, "variance": 1.0}
+            | {"std_sum": 1.0, "variance": 1.0, "bias_sq": 0.0, "truth_sq": 1.0}
             for name, x in accuracy.items()
         ]
     return pd.DataFrame(rows)
@@ -227,7 +228,7 @@ def test_the_claim_is_not_decided_without_its_rows():
     (verdict,) = claims(ENTROPY, results(0.1).query("inner_steps == 1"))
     assert verdict.verdict == "not measured"
     both = claims(Settings(figure=("fig1", "entropy")), results(0.1))
-    assert [verdict.id for verdict in both][-2:] == ["LIRPG-4", "LIRPG-OWN-1"]
+    assert [verdict.id for verdict in both][-2:] == ["LIRPG-5", "LIRPG-OWN-1"]
 
 
 def test_the_table_has_a_tenth_of_the_mdps_in_each_row():
