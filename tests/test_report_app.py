@@ -41,7 +41,7 @@ BAD = {
         [".", "--entity", "", "--project", ""],
         "--entity, --project: expected the names of a W&B user or team and of a project, got ''",
     ),
-    "unknown flag": (["--nope"], "expected a flag that --help lists, got --nope"),
+    "unknown flag": (["--nope"], "expected a flag that --help lists, got --nope (did you mean --no-table?)"),
 }
 
 

@@ -15,7 +15,7 @@ import gm_lab
 from gm_experiments.lpg import EXPERIMENT, claims, lifetimes
 from gm_experiments.lpg import run as lpg_run
 from gm_experiments.lpg.problem import POLICY, new_agent
-from gm_experiments.lpg.settings import Lpg, LpgCell, Settings, Tuning, completed
+from gm_experiments.lpg.settings import Lpg, LpgCell, Settings, Tuning, cells, completed, further_cells
 from gm_experiments.lpg.training import MetaTraining
 
 TINY = "--meta-updates 4 --lifetime 10 --tasks 8 --side 3 --held-out 2 --held-out-side 4 --tuning-tasks 2 --hidden 4"
@@ -328,11 +328,11 @@ def test_a_claim_without_its_rows_is_not_decided():
 
 
 def test_an_mdp_has_its_rows_however_many_there_are(rows_of):
-    """Of the study: also beyond the ten that the rule is learnt on; but for rounding."""
+    """Of the study: also beyond the ten that the rule is learnt on."""
     flags = ["--figure", "gradient", "--repeats", "2", "--sample-sizes", "4", "--inner-steps", "2", "--mdps"]
     fewer, more = (rows_of(EXPERIMENT, *flags, str(mdps)) for mdps in (2, 12))
     same_mdps = more[more["mdp"] < 2].reset_index(drop=True)
-    pd.testing.assert_frame_equal(fewer, same_mdps, rtol=1e-9)
+    pd.testing.assert_frame_equal(fewer, same_mdps, check_exact=True)
     assert more.groupby("mdp")["variance"].sum().nunique() == 12
 
 
@@ -344,3 +344,14 @@ def test_more_rules_go_on_from_fewer(app, tmp_path, capsys):
         frame = pd.read_csv(tmp_path / "run" / "results.csv", keep_default_na=False)
         rows.append(frame[frame["seed"].astype(float) == 0].reset_index(drop=True))
     pd.testing.assert_frame_equal(*rows)
+
+
+def test_open_claims_get_more_of_what_they_are_about():
+    settings = Settings(rules=10, mdps=10, inner_steps=(2,), until_decided=True)
+    rules = further_cells(settings, range(10, 20), frozenset({"learning"}))
+    assert [(cell.part, cell.index) for cell in rules] == [("lpg", index) for index in range(10, 20)]
+    assert {cell.part for cell in cells(settings)} > {cell.part for cell in rules}
+    (study,) = further_cells(settings, range(10, 20), frozenset({"gradient"}))
+    assert study.study is not None
+    assert study.study[2] == tuple(range(10, 20))
+    assert cells(replace(settings, rules=20, mdps=20, figure=("gradient",)))[1] == study

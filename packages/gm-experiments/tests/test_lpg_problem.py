@@ -145,7 +145,7 @@ def stream(*labels: str | int) -> np.random.Generator:
 @pytest.fixture
 def tiny():
     """Two tiny MDPs with agents and a rule whose targets are large enough for the Hessian to matter."""
-    made = study.TinyProblem(study.Tiny(), 2, stream)
+    made = study.TinyProblem(study.Tiny(), range(2), stream)
     made.weights = {name: 2 * weight for name, weight in made.weights.items()}
     return made
 
@@ -189,7 +189,7 @@ REPEATS, DRAWN = 400, 8
 
 def largest_z(tiny, name: str, reference: str) -> float:
     """The largest |mean of estimates − expectation| in standard errors of the mean, along twenty random directions."""
-    uniforms = study.common_uniforms(stream, 2, REPEATS, DRAWN, tiny.tiny)
+    uniforms = study.common_uniforms(stream, range(2), REPEATS, DRAWN, tiny.tiny)
     estimates = tiny.estimates(name, "ESE", 3, uniforms(DRAWN))
     expected = study.flat(tiny.expected_meta_gradient(reference, tiny.spread(), 3))
     along = torch.linalg.qr(normal(5, estimates.shape[-1], 20)).Q

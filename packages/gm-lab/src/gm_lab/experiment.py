@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CellT = TypeVar("CellT")
 OF_SETTINGS = {
-    **{name: name.lower() for name in ("Settings", "KEY", "COLUMNS", "CURVES", "UNIT", "BUDGET")},
+    **{name: name.lower() for name in ("Settings", "KEY", "COLUMNS", "CURVES", "UNIT", "GROWS", "BUDGET")},
     **{name: name for name in ("cells", "extra_columns", "further_cells", "need")},
 }
 OF_ROOMS = {"run_cell": "run", "figures": "figures", "summary": "figures", "claims": "claims"}
@@ -63,7 +63,8 @@ class Experiment(Generic[SettingsT, CellT]):
     `unit` is the setting that says how many independent units there are, such as MDPs or seeds, each with random
     streams of its own: a run with more of them goes on from one with fewer. Where the settings have `until_decided` and
     `most_<unit>`, too, `further_cells` gives the cells of more units, for what claims that are undecided need: all that
-    their verdicts name. `budget` names the settings whose defaults are the paper's budget.
+    their verdicts name; `grows` are further settings that may be larger then. `budget` names the settings whose
+    defaults are the paper's budget.
 
     The numbers of `summary`, the small table printed last, are the run's headline metrics in W&B, where each curve is a
     run, too; without `curves` there is one run. With `resumable_cells`, `run_cell` catches `Interrupted` to write a
@@ -83,6 +84,7 @@ class Experiment(Generic[SettingsT, CellT]):
     prepare: Callable[[SettingsT], Context] = on_the_cpu
     need: Callable[[SettingsT], Need] = nothing_known
     unit: str = ""
+    grows: tuple[str, ...] = ()
     budget: tuple[str, ...] = ()
     further_cells: Callable[[SettingsT, range, frozenset[Any]], Sequence[CellT]] = no_further_cells
     curves: "tuple[Curves, ...]" = ()
@@ -91,13 +93,14 @@ class Experiment(Generic[SettingsT, CellT]):
     @property
     def growing(self) -> frozenset[str]:
         """Settings that may be larger when a run is resumed."""
-        return frozenset((self.unit, "until_decided", f"most_{self.unit}")) if self.unit else frozenset()
+        of_unit = (self.unit, "until_decided", f"most_{self.unit}") if self.unit else ()
+        return frozenset((*of_unit, *self.grows))
 
     @classmethod
     def of(cls, settings: ModuleType, name: str, **others: Any) -> "Experiment[Any, Any]":
         """Returns the experiment of a folder, from the names that its modules have by convention.
 
-        Its module `settings` has Settings, cells, KEY, COLUMNS and perhaps CURVES, UNIT, BUDGET, extra_columns,
+        Its module `settings` has Settings, cells, KEY, COLUMNS and perhaps CURVES, UNIT, GROWS, BUDGET, extra_columns,
         further_cells, need; imported late
         are `run.run_cell`, `figures.figures`, `figures.summary` and `claims.claims`, unless `others` say otherwise.
         """

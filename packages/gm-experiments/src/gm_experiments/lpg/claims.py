@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -102,7 +103,10 @@ CLAIMS: tuple[Claim[Measured], ...] = (
 )
 
 
+NEEDS = {"LPG-1": "learning", "LPG-2": "learning", "LPG-3": "gradient", "LPG-4": "gradient"}
+
+
 def claims(_settings: Settings, frame: "pd.DataFrame") -> list[Verdict]:
-    """Returns the verdicts on LPG-1 to LPG-4."""
+    """Returns the verdicts on LPG-1 to LPG-4, each with the part of the experiment that it needs more of."""
     means = measured(frame)
-    return [claim.verdict(means) for claim in CLAIMS]
+    return [replace(claim.verdict(means), needs=frozenset({NEEDS[claim.id]})) for claim in CLAIMS]

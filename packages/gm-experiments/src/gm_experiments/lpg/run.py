@@ -9,7 +9,7 @@ import torch
 import gm_lab
 from gm_experiments.common.checks import estimators_are_input, require_cpu, require_finite
 from gm_experiments.lpg import lifetimes, study
-from gm_experiments.lpg.settings import FOR_THE_MEAN, LEARNT, LpgCell, Settings, completed
+from gm_experiments.lpg.settings import BLOCK, FOR_THE_MEAN, LEARNT, LpgCell, Settings, completed
 from gm_experiments.lpg.training import MetaTraining
 from gm_lab.run import write_atomically
 
@@ -125,13 +125,14 @@ def scores_of(cell: LpgCell, tasks: lifetimes.Tasks, rule: lifetimes.Rule, purpo
 
 
 def gradient_rows(cell: LpgCell) -> list[gm_lab.Row]:
-    """Measures bias and variance of the meta-gradient at one K."""
+    """Measures bias and variance of the meta-gradient at one K, in a whole block of MDPs: rounding is by batch."""
     assert cell.study is not None
     names, sizes, mdps, repeats = cell.study
+    first = mdps[0] // BLOCK * BLOCK
 
     def stream(*labels: str | int) -> np.random.Generator:
         return np.random.default_rng(gm_lab.seed_of(cell.seed, "tiny", *labels))
 
-    problem = study.learnt_problem(study.Tiny(), mdps, stream)
+    problem = study.learnt_problem(study.Tiny(), range(first, first + BLOCK), stream)
     measurements = study.measurements(problem, names, sizes, cell.index, repeats=repeats, stream=stream)
-    return [{"figure": "gradient", **row} for row in measurements]
+    return [{"figure": "gradient", **row} for row in measurements if row["mdp"] in mdps]

@@ -1,8 +1,9 @@
 """The flags of LPG's meta-training and study, and the cells that they are cut into."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any, Literal
 
 import gm_lab
@@ -24,6 +25,9 @@ CURVES = (
     ),
 )  # fmt: skip
 UNIT = "rules"
+UNIT, GROWS = "rules", ("mdps",)
+BLOCK = 10
+"""Tiny MDPs that are measured together."""
 LEARNT, HAND_MADE = "lpg", ("policy_gradient", "actor_critic")
 LEARNING = 1.0
 """Seconds in which the study's rule is learnt, at each K."""
@@ -113,6 +117,10 @@ class Settings(Lpg, gm_lab.RunSettings):
     """Of the study: trajectories of an update."""
     inner_steps: tuple[int, ...] = (1, 2, 3, 5)
     """Of the study: K."""
+    until_decided: bool = False
+    """Learns more rules, 20, 40 and so on, and draws as many tiny MDPs, for the claims that are undecided."""
+    most_rules: int = 40
+    """With --until-decided: at most so many rules, of which each takes about a minute, and tiny MDPs."""
     mdps: int = 10
     """Of the study: tiny MDPs; the intervals are over these."""
     repeats: int = 20
@@ -124,7 +132,7 @@ LARGEST = 1e30
 RANGES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     (
         "horizon trajectories lifetime window hidden predictions tasks meta_updates outer_trajectories rules held_out "
-        "tuning_tasks mdps",
+        "tuning_tasks mdps most_rules",
         "an integer of at least 1",
         lambda number: number >= 1,
     ),
@@ -169,7 +177,7 @@ class LpgCell:
     held_out: tuple[int, int]
     tuning: Tuning | None = None
     tuning_tasks: int = 0
-    study: tuple[tuple[str, ...], tuple[int, ...], int, int] | None = None
+    study: tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...], int] | None = None
 
 
 def need(settings: Settings) -> gm_lab.Need:
@@ -195,30 +203,52 @@ def _learning_need(s: Settings) -> gm_lab.Need:
 
 def _gradient_need(s: Settings) -> gm_lab.Need:
     """Estimates of the study, each with the activations of all its steps."""
-    each = float(s.mdps * s.repeats * max(s.sample_sizes))
+    each = float(min(s.mdps, BLOCK) * s.repeats * max(s.sample_sizes))
+    blocks = -(-s.mdps // BLOCK)
     rows = 2.0 * len(s.estimators) * len(s.sample_sizes) * s.mdps * len(s.inner_steps)
     seconds = 2.0 * s.mdps * s.repeats * sum(s.sample_sizes) * len(s.estimators) * sum(s.inner_steps) * 5e-6
-    seconds += len(s.inner_steps) * LEARNING
-    return gm_lab.Need(len(s.inner_steps), rows, 8 * 300 * each * max(s.inner_steps), seconds)
+    seconds += float(blocks * len(s.inner_steps)) * LEARNING
+    return gm_lab.Need(float(blocks * len(s.inner_steps)), rows, 8 * 300 * each * max(s.inner_steps), seconds)
 
 
 def cells(settings: Settings) -> list[LpgCell]:
     """Returns the longest cells first: rules to learn, rules to tune, then the study; `BadInput` for a bad flag."""
     require_cpu(settings)
     require_flags(settings)
-    lpg = Lpg(**{field.name: getattr(settings, field.name) for field in fields(Lpg)})
-    held_out = settings.held_out, settings.held_out_side
     listed = []
     if "learning" in settings.figure:
-        scaled = tuple(scale * settings.inner_lr for scale in settings.lr_scales)
-        tuning = Tuning(settings.inner_lrs, scaled, settings.critic_lrs, settings.gae_lambdas)
         rules = [(LEARNT, index) for index in range(settings.rules)] + [(rule, 0) for rule in reversed(HAND_MADE)]
-        listed = [LpgCell(settings.seed, *rule, lpg, held_out, tuning, settings.tuning_tasks) for rule in rules]
+        listed = _learning_cells(settings, rules)
     if "gradient" in settings.figure:
-        study = tuple(dict.fromkeys(settings.estimators)), settings.sample_sizes, settings.mdps, settings.repeats
-        steps = sorted(set(settings.inner_steps), reverse=True)
-        listed += [LpgCell(settings.seed, "gradient", k, Lpg(), (1, 2), study=study) for k in steps]
+        listed += _gradient_cells(settings, range(settings.mdps))
     return listed
+
+
+def further_cells(settings: Settings, units: range, needs: frozenset[str]) -> list[LpgCell]:
+    """Returns the cells of more rules, and of as many tiny MDPs, for the claims about the one or the other."""
+    listed = []
+    if "learning" in needs:
+        listed = _learning_cells(settings, [(LEARNT, index) for index in units])
+    if "gradient" in needs:
+        listed += _gradient_cells(settings, range(max(units.start, settings.mdps), units.stop))
+    return listed
+
+
+def _learning_cells(settings: Settings, rules: Sequence[tuple[str, int]]) -> list[LpgCell]:
+    lpg = Lpg(**{field.name: getattr(settings, field.name) for field in fields(Lpg)})
+    held_out = settings.held_out, settings.held_out_side
+    scaled = tuple(scale * settings.inner_lr for scale in settings.lr_scales)
+    tuning = Tuning(settings.inner_lrs, scaled, settings.critic_lrs, settings.gae_lambdas)
+    return [LpgCell(settings.seed, *rule, lpg, held_out, tuning, settings.tuning_tasks) for rule in rules]
+
+
+def _gradient_cells(settings: Settings, mdps: range) -> list[LpgCell]:
+    """Cells of the study, each of one K and a block of MDPs; blocks begin at multiples of `BLOCK`."""
+    cuts = sorted({mdps.start, mdps.stop, *(cut for cut in mdps if cut % BLOCK == 0)})
+    names = tuple(dict.fromkeys(settings.estimators))
+    studies = [(names, settings.sample_sizes, tuple(range(*cut)), settings.repeats) for cut in pairwise(cuts)]
+    steps = sorted(set(settings.inner_steps), reverse=True)
+    return [LpgCell(settings.seed, "gradient", k, Lpg(), (1, 2), study=study) for k in steps for study in studies]
 
 
 def require_flags(settings: Settings) -> None:

@@ -47,9 +47,9 @@ class TinyProblem:
     Each MDP and its agent have random numbers of their own; without weights the rule is new.
     """
 
-    def __init__(self, tiny: Tiny, mdps: int, stream: Stream, weights: Weights | None = None) -> None:
-        self.tiny = tiny
-        streams = [stream("mdp", mdp) for mdp in range(mdps)]
+    def __init__(self, tiny: Tiny, mdps: Sequence[int], stream: Stream, weights: Weights | None = None) -> None:
+        self.tiny, self.numbers = tiny, mdps
+        streams = [stream("mdp", mdp) for mdp in mdps]
         drawn = [envs.random_mdp(rng, states=tiny.states, actions=tiny.actions, concentration=1.0) for rng in streams]
         transition, reward = (torch.stack(tables) for tables in zip(*drawn, strict=True))
         # rewards that differ in sign, so that there is something to choose
@@ -189,9 +189,9 @@ class TinyProblem:
         return Experience(state, action, reward.reshape(place.shape), torch.zeros(place.shape, dtype=F64))
 
 
-def learnt_problem(tiny: Tiny, mdps: int, stream: Stream) -> TinyProblem:
-    """Returns the first MDPs, with a rule that was learnt on `LEARNT_ON` of them."""
-    school = TinyProblem(tiny, LEARNT_ON, stream)
+def learnt_problem(tiny: Tiny, mdps: Sequence[int], stream: Stream) -> TinyProblem:
+    """Returns the MDPs of those numbers, with a rule that was learnt on the first `LEARNT_ON`."""
+    school = TinyProblem(tiny, range(LEARNT_ON), stream)
     school.learn()
     return TinyProblem(tiny, mdps, stream, school.weights)
 
@@ -200,7 +200,7 @@ def measurements(
     problem: TinyProblem, names: Sequence[str], sizes: Sequence[int], inner_steps: int, *, repeats: int, stream: Stream
 ) -> Iterator[gm_lab.Row]:
     """Measures how estimates differ from the exact meta-gradient at one K, squares in units of its own ‖g‖²."""
-    tiny, mdps = problem.tiny, len(problem.mdp.reward)
+    tiny, mdps = problem.tiny, problem.numbers
     truth = flat(problem.expected_meta_gradient(CORRECTED, problem.spread(), inner_steps))
     square = truth.square().sum(-1)
     first = common_uniforms(stream, mdps, repeats, max(sizes), tiny)
@@ -221,18 +221,18 @@ def measurements(
             label = dict[str, str | int | float](
                 estimator=name, permutation=permutation, sample_size=size, inner_steps=inner_steps
             )
-            for mdp in range(mdps):
-                yield {**label, "mdp": mdp, **{key: float(value[mdp]) for key, value in values.items()}}
+            for place, mdp in enumerate(mdps):
+                yield {**label, "mdp": mdp, **{key: float(value[place]) for key, value in values.items()}}
 
 
 def common_uniforms(
-    stream: Stream, mdps: int, repeats: int, size: int, tiny: Tiny
+    stream: Stream, mdps: Sequence[int], repeats: int, size: int, tiny: Tiny
 ) -> Callable[[int], Callable[[str, int], Tensor]]:
     """Returns n ↦ the random numbers `[MDP, repeat, trajectory, time]` of the first n trajectories of a role and step.
 
     All who ask get the same, and each MDP has its own.
     """
-    generators = [partial(stream, "study", mdp) for mdp in range(mdps)]
+    generators = [partial(stream, "study", mdp) for mdp in mdps]
     noise = envs.CommonNoise(generators, (repeats,), size, tiny.horizon, tiny.states)
     return lambda first: lambda role, step: noise.uniform(role, step)[..., :first, :]
 
