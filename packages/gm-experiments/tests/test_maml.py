@@ -17,6 +17,7 @@ from gm_experiments.common.mdps import RandomMDPs
 from gm_experiments.common.settings import Cell, Grid, Tabular
 from gm_experiments.maml import EXPERIMENT, Settings
 from gm_experiments.maml.claims import CLAIMS, SOURCES, claims
+from gm_experiments.maml.settings import further_cells
 
 SMALL = ["--mdps", "6", "--repeats", "3", "--wandb", "disabled"]
 NARROW = ["--estimators", "lvc", "ad", "--sample-sizes", "2", "8"]
@@ -325,3 +326,26 @@ def test_the_help_lists_the_catalogue(capsys):
     assert (
         f"{', '.join(gm_estimators.estimator.CATALOGUE)}, tmaml, loaded_dice@λ, loaded_dice@λ,τ, or your own" in shown
     )
+
+
+def test_more_mdps_go_on_from_fewer_with_the_same_bytes(app, tmp_path):
+    flags = ["--figure", "fig1", "--repeats", "2", "--sample-sizes", "2", "4"]
+    for folder, mdps in (("run", 4), ("run", 12), ("at-once", 12)):
+        assert app(*flags, "--mdps", mdps, "--run-dir", folder)[0] == 0
+    for name in ("results.csv", "claims.json", "summary.csv"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "at-once" / name).read_bytes()
+
+
+def test_open_claims_get_more_mdps_at_the_points_that_they_need():
+    settings = Settings(figure=("fig4", "fig6"), until_decided=True)
+    at_four = ("fig4", "lvc", "SSE", (("sample_size", 4),))
+    many_steps = ("fig6", "ad", "ESE", (("inner_steps", 6),))
+    found = further_cells(settings, range(10, 22), frozenset({at_four, many_steps}))
+    assert [(cell.inner_steps, cell.mdps) for cell in found] == [
+        (steps, mdps) for steps in (1, 6) for mdps in (tuple(range(10, 15)), tuple(range(15, 20)), (20, 21))
+    ]  # fmt: skip
+    by_steps = {cell.inner_steps: dict(cell.grids) for cell in found}
+    assert by_steps[1].keys() == {"fig4"}
+    assert by_steps[1]["fig4"].sample_sizes == (4,)
+    assert (by_steps[6]["fig6"].estimators, by_steps[6]["fig6"].permutations) == (("ad",), ("ESE",))
+    assert further_cells(settings, range(10, 22), frozenset()) == []
