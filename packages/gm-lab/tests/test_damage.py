@@ -36,7 +36,7 @@ FEW = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped
 def quick(monkeypatch):
     """Nothing here is about power cuts, or pictures."""
     monkeypatch.setattr(os, "fsync", lambda _number: None)
-    nothing = SimpleNamespace(report=lambda: Report("", [], 0))
+    nothing = SimpleNamespace(report=lambda: Report("", [], 0, 0))
     monkeypatch.setattr("gm_lab.app.reporter", lambda *_: contextlib.nullcontext(nothing))
 
 

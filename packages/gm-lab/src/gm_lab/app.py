@@ -295,4 +295,24 @@ def _report(session: _Session[SettingsT, CellT]) -> None:
     print(f"results: {store.path / 'results.csv'}")
     for image in report.images:
         print(f"figures: {store.path / 'figures' / image}")
+    for step in _next_steps(session, report.open):
+        print(step)
     session.tracker.finish(exit_code=0)
+
+
+def _next_steps(session: _Session[SettingsT, CellT], waiting: int) -> Iterator[str]:
+    """Says what to type for a page about the run, and to decide claims that more units would decide."""
+    settings, unit = session.settings, session.experiment.unit
+    with _again_in(session.folder):
+        yield f"as one page: {provenance.report_command(session.store.path)}"
+        undecided = getattr(settings, "until_decided", True) is False and waiting
+        if undecided and getattr(settings, unit) < getattr(settings, f"most_{unit}"):
+            more = provenance.command(_until_decided(session.argv, provenance.near(session.store.path)))
+            yield f"to decide {waiting} open claim{'s' * (waiting > 1)}: {more}"
+
+
+def _until_decided(argv: Sequence[str] | None, path: Path) -> list[str]:
+    """The arguments with which a run goes on until its claims are decided."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    named = any(word.partition("=")[0].replace("_", "-") == "--run-dir" for word in arguments)
+    return [*arguments, "--until-decided", *([] if named else ["--run-dir", str(path)])]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CellT = TypeVar("CellT")
 OF_SETTINGS = {
     **{name: name.lower() for name in ("Settings", "KEY", "COLUMNS", "CURVES", "UNIT", "GROWS", "BUDGET")},
-    **{name: name for name in ("cells", "extra_columns", "further_cells", "need")},
+    **{name: name for name in ("cells", "extra_columns", "further_cells", "measured_by", "need")},
 }
 OF_ROOMS = {"run_cell": "run", "figures": "figures", "summary": "figures", "claims": "claims"}
 
@@ -39,6 +39,11 @@ def nothing_known(_settings: RunSettings) -> Need:
 def no_further_cells(_settings: RunSettings, _units: range, _needs: frozenset[Any]) -> Sequence[Any]:
     """Has nothing to measure in more units."""
     return ()
+
+
+def no_way_known(_settings: RunSettings, _needs: frozenset[Any]) -> str:
+    """Doesn't say what would measure more."""
+    return ""
 
 
 def on_the_cpu(settings: RunSettings) -> Context:
@@ -64,7 +69,8 @@ class Experiment(Generic[SettingsT, CellT]):
     streams of its own: a run with more of them goes on from one with fewer. Where the settings have `until_decided` and
     `most_<unit>`, too, `further_cells` gives the cells of more units, for what claims that are undecided need: all that
     their verdicts name; `grows` are further settings that may be larger then. `budget` names the settings whose
-    defaults are the paper's budget.
+    defaults are the paper's budget. `measured_by` says with which flags claims would be measured that need what these
+    settings lack.
 
     The numbers of `summary`, the small table printed last, are the run's headline metrics in W&B, where each curve is a
     run, too; without `curves` there is one run. With `resumable_cells`, `run_cell` catches `Interrupted` to write a
@@ -87,6 +93,7 @@ class Experiment(Generic[SettingsT, CellT]):
     grows: tuple[str, ...] = ()
     budget: tuple[str, ...] = ()
     further_cells: Callable[[SettingsT, range, frozenset[Any]], Sequence[CellT]] = no_further_cells
+    measured_by: Callable[[SettingsT, frozenset[Any]], str] = no_way_known
     curves: "tuple[Curves, ...]" = ()
     resumable_cells: bool = False
 
@@ -101,7 +108,7 @@ class Experiment(Generic[SettingsT, CellT]):
         """Returns the experiment of a folder, from the names that its modules have by convention.
 
         Its module `settings` has Settings, cells, KEY, COLUMNS and perhaps CURVES, UNIT, GROWS, BUDGET, extra_columns,
-        further_cells, need; imported late
+        further_cells, measured_by, need; imported late
         are `run.run_cell`, `figures.figures`, `figures.summary` and `claims.claims`, unless `others` say otherwise.
         """
         folder = settings.__name__.rpartition(".")[0]

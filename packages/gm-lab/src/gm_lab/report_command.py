@@ -1,6 +1,7 @@
 """The command that writes one HTML page about any runs, and on request a W&B Report, too."""
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -93,3 +94,7 @@ def default_out(run_dirs: Sequence[Path]) -> Path:
     if len(run_dirs) == 1:
         return run_dirs[0] / "report.html"
     return Path("runs", f"report-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.html")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,10 +5,10 @@ import io
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from gm_lab.experiment import CellT, Experiment
 from gm_lab.growth import Open, budget
@@ -18,13 +18,17 @@ from gm_lab.run.output import encoded
 from gm_lab.run.settings import SettingsT
 from gm_lab.run.store import make_folder, write_atomically
 
+if TYPE_CHECKING:
+    from gm_lab.analysis.claims import Verdict
+
 
 class Report(NamedTuple):
-    """What was made of results.csv: text for the terminal, the pictures' names in figures/, the number of rows."""
+    """What was made of results.csv: text for the terminal, pictures' names in figures/, how many rows, open claims."""
 
     tables: str
     images: list[str]
     rows: int
+    open: int
 
 
 class _Said(io.StringIO):
@@ -58,8 +62,16 @@ def reported(experiment: Experiment[SettingsT, CellT], settings: SettingsT, path
     with console.capture() as shown:
         console.print(tables.summary_table(summary))
         if verdicts:
-            console.print(claims.as_table(verdicts, circumstances, of_paper))
-    return Report(said.getvalue() + shown.get(), [image.name for image in images], len(frame))
+            console.print(
+                claims.as_list(verdicts, circumstances, of_paper, _measured_by(experiment, settings, verdicts))
+            )
+    waiting = sum(verdict.is_open for verdict in verdicts)
+    return Report(said.getvalue() + shown.get(), [image.name for image in images], len(frame), waiting)
+
+
+def _measured_by(experiment: Experiment[SettingsT, CellT], settings: SettingsT, verdicts: "Iterable[Verdict]") -> str:
+    needs = (need for verdict in verdicts if verdict.verdict == "not measured" for need in verdict.needs)
+    return experiment.measured_by(settings, frozenset(needs))
 
 
 def opened(experiment: Experiment[SettingsT, CellT], settings: SettingsT, path: Path) -> Open:

@@ -175,6 +175,13 @@ def further_cells(
     return _in_blocks(settings, [(point, some) for point, some in narrowed if some], mdps, kind)
 
 
+def measured_by(settings: Any, figures: Iterable[str], needs: Iterable[Need]) -> str:
+    """The flag that adds what some needs ask of figures that were not chosen; empty if they ask for none of those."""
+    asked = {figure for figure, *_ in needs}
+    others = [figure for figure in figures if figure in asked and figure not in settings.figure]
+    return f"--figure {' '.join(others)} would measure more" if others else ""
+
+
 def _grids(settings: TabularSettings, figures: Mapping[str, Grid]) -> dict[str, Grid]:
     overrides = {field.name: getattr(settings, field.name) for field in fields(Grid)}
     return {figure: grid.override(**overrides) for figure, grid in figures.items()}

@@ -51,6 +51,11 @@ def further_cells(settings: Settings, mdps: range, needs: frozenset[common.Need]
     return [replace(cell, unused=extra_columns(settings)) for cell in more]
 
 
+def measured_by(settings: Settings, needs: frozenset[common.Need]) -> str:
+    """With which flag claims would be measured that are about other figures."""
+    return common.measured_by(settings, FIGURES, needs)
+
+
 def _chosen(settings: Settings) -> dict[str, Grid]:
     chosen = {name: grid for name, grid in FIGURES.items() if name in settings.figure}
     return chosen | (theory.GRIDS if "theory" in settings.figure else {})

@@ -135,14 +135,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         require_atari()
         from gm_experiments.mgrl import claims, figures
-        from gm_lab.analysis import as_table, save
+        from gm_lab.analysis import as_list, save
 
         frame, settings = together([run_dir for given in asked.folders for run_dir in run_dirs_in(given)])
         if missing := sorted(claims.PAPER.keys() - settings.keys()):
             raise gm_lab.BadInput(f"expected runs with the settings {', '.join(missing)}, got {asked.folders[0]}")
         drawn = figures.figures(Settings(), frame)
         make_folder(folder)
-        Console().print(as_table(claims.verdicts(settings, frame)))
+        Console().print(as_list(claims.verdicts(settings, frame)))
         for name, figure in drawn.items():
             print(*save(figure, folder / name, asked.svg), sep="\n")
     except gm_lab.BadInput as error:

@@ -1,7 +1,7 @@
 """What is made of results.csv: statistics, claims and their verdicts, figures, tables and reports."""
 
 from gm_lab.analysis import claims, comparisons, decisions, figures, report, statistics, tables, units
-from gm_lab.analysis.claims import Verdict, as_table, decided, together
+from gm_lab.analysis.claims import Verdict, as_list, decided, together
 from gm_lab.analysis.comparisons import (
     Comparison,
     Metric,
@@ -24,7 +24,7 @@ from gm_lab.analysis.units import Units, per_unit
 
 __all__ = [
     "COLOURS", "MARKERS", "Comparison", "Interval", "Judged", "Metric", "Style", "Units", "Verdict", "above", "alike",
-    "as_table", "at_least", "at_most", "check", "claims", "comparisons", "decided", "decisions", "figures",
+    "as_list", "at_least", "at_most", "check", "claims", "comparisons", "decided", "decisions", "figures",
     "headline", "judge", "lines", "log_ratio", "looks", "mean_interval", "more_often", "near", "next_look",
     "paired_difference", "panels", "per_unit", "ratio_above", "read_results", "report", "save", "shared_legend",
     "statistics", "style_of", "styles", "summary_table", "tables", "together", "units", "within",

@@ -11,11 +11,12 @@ from gm_lab.analysis.comparisons import Comparison, Outcome
 from gm_lab.analysis.decisions import ERROR, Judged, judge
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 SHADES: dict[str, str] = {"supported": "green", "contradicted": "red", "undecided": "yellow", "not measured": "dim"}
 OPENNESS: tuple[Outcome, ...] = ("contradicted", "undecided", "not measured", "supported")
 """Which comparisons are quoted first."""
+NOTHING_MEASURED = "none of it was measured"
 PLURALS = {"mdp": "MDPs", "seed": "seeds", "rule": "rules", "task": "tasks"}
 
 
@@ -90,7 +91,7 @@ def together(outcomes: Collection[Outcome]) -> Outcome:
 def in_words(verdict: Verdict, examples: int) -> str:
     """The counts, how many units would do if it is undecided, and some of the comparisons with their intervals."""
     if verdict.verdict == "not measured":
-        return "none of it was measured"
+        return NOTHING_MEASURED
     counted = ", ".join(f"{verdict.counts.get(name, 0)} {name}" for name in ("supported", "contradicted", "undecided"))
     parts = [counted + (f", {count} not measured" if (count := verdict.counts.get("not measured")) else "")]
     if verdict.is_open:
@@ -160,15 +161,41 @@ def as_json(verdicts: Sequence[Verdict], budget: str = "") -> str:
     return json.dumps(records, indent=2, ensure_ascii=False) + "\n"
 
 
-def as_table(verdicts: Sequence[Verdict], budget: str = "", of_paper: bool = False) -> "Table":
-    """The verdicts as a table for the terminal, under a line on the budget, perhaps the paper's, that gave them."""
-    from rich.table import Table
+def as_list(
+    verdicts: Sequence[Verdict], budget: str = "", of_paper: bool = False, measured_by: str = ""
+) -> "RenderableType":
+    """The verdicts for the terminal, under a line on the budget, perhaps the paper's, that gave them.
+
+    A last line counts the claims that were not measured, and says what would measure them.
+    """
+    from rich.console import Group
     from rich.text import Text
 
-    title = Text(" ".join(filter(None, ["Claims", budget])))
-    table = Table("claim", "in words", "verdict", "measured", title=title, title_justify="left")
-    for item in verdicts:
+    judged = [item for item in verdicts if item.verdict != "not measured"]
+    left_out = [item for item in verdicts if item.verdict == "not measured"]
+    parts: list[RenderableType] = [Text(" ".join(filter(None, ["Claims", budget])), style="bold")] if judged else []
+    for item in judged:
         words = item.verdict + " at the paper's budget" * (of_paper and item.verdict == "undecided")
-        verdict = Text(words, style=SHADES[item.verdict])
-        table.add_row(Text(item.id, no_wrap=True), Text(item.claim), verdict, Text(item.measured))
-    return table
+        parts.append(Text.assemble((item.id, "bold"), "  ", (words, SHADES[item.verdict]), overflow="fold"))
+        parts.append(_Indented(f"{item.claim}\n{item.measured}"))
+    return Group(*parts, *([Text(not_measured(left_out, measured_by), overflow="fold")] if left_out else []))
+
+
+@dataclass(frozen=True)
+class _Indented:
+    """A text four spaces from the left, without the spaces on the right that a `Padding` has."""
+
+    text: str
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        from rich.text import Text
+
+        for line in Text(self.text).wrap(console, max(options.max_width - 4, 1), overflow="fold"):
+            yield Text("    ") + line
+
+
+def not_measured(verdicts: Sequence[Verdict], measured_by: str) -> str:
+    """Says how many claims were not measured, and what would measure them: flags, and what the verdicts say."""
+    counted = "1 claim was" if len(verdicts) == 1 else f"{len(verdicts)} claims were"
+    reasons = dict.fromkeys(item.measured for item in verdicts if item.measured != NOTHING_MEASURED)
+    return "; ".join([f"{counted} not measured with these settings", *filter(None, [measured_by]), *reasons])

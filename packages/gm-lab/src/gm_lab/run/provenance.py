@@ -31,13 +31,25 @@ OPTIONAL: dict[str, Any] = {"cells": int, "folder": str, "git_commit": str, "unt
 
 def command(argv: Sequence[str] | None = None) -> str:
     """Returns what to type here to run this program again, with PYTHONPATH, where one's own estimator may be."""
-    program = Path(sys.argv[0])
-    with contextlib.suppress(ValueError, OSError):
-        program = program.resolve().relative_to(Path.cwd())
+    program = near(Path(sys.argv[0]).resolve())
     arguments = sys.argv[1:] if argv is None else argv
     start = ["uv", "run", str(program)] if program.suffix == ".py" else [str(program)]
     path = os.environ.get("PYTHONPATH")
     return " ".join([*([f"PYTHONPATH={quoted(path)}"] if path else []), *map(quoted, [*start, *arguments])])
+
+
+def report_command(run_dir: Path) -> str:
+    """Returns what to type here for a page about a run: the program beside this one, or else the module."""
+    beside = Path(sys.argv[0]).resolve().with_name("report.py")
+    start = ["uv", "run", str(near(beside))] if beside.is_file() else ["python", "-m", "gm_lab.report_command"]
+    return " ".join(map(quoted, [*start, str(near(run_dir))]))
+
+
+def near(path: Path) -> Path:
+    """The path as it is from the current folder, if it is below it."""
+    with contextlib.suppress(ValueError, OSError):
+        return path.relative_to(Path.cwd())
+    return path
 
 
 def code_version(folder: Path) -> dict[str, str | bool]:
