@@ -305,8 +305,8 @@ def _next_steps(session: _Session[SettingsT, CellT], waiting: int) -> Iterator[s
     settings, unit = session.settings, session.experiment.unit
     with _again_in(session.folder):
         yield f"as one page: {provenance.report_command(session.store.path)}"
-        undecided = getattr(settings, "until_decided", True) is False and waiting
-        if undecided and getattr(settings, unit) < getattr(settings, f"most_{unit}"):
+        undecided = waiting and getattr(settings, "until_decided", True) is False
+        if undecided and unit and getattr(settings, unit) < getattr(settings, f"most_{unit}"):
             more = provenance.command(_until_decided(session.argv, provenance.near(session.store.path)))
             yield f"to decide {waiting} open claim{'s' * (waiting > 1)}: {more}"
 

@@ -45,10 +45,11 @@ def _rates(frame: "pd.DataFrame") -> "pd.DataFrame":
 
 def throughputs(frame: "pd.DataFrame") -> "Table":
     """Sets the steps per second of runs beside those of the emulator and the learner alone, means over seeds."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     title = "Steps per second; per cent of 1/(1/emulator + 1/learner)"
-    table = Table("run", "whole", "emulator alone", "learner alone", "per cent", title=title, title_justify="left")
+    names = ("run", "whole", "emulator alone", "learner alone", "per cent")
+    table = Table(*(Column(name, overflow="fold") for name in names), title=title, title_justify="left")
     for game, algorithm, whole, emulator, learner in _rates(frame).reset_index().itertuples(index=False):
         part = 100 * whole * (1 / emulator + 1 / learner)
         table.add_row(f"{game} {algorithm}", *(f"{value:.4g}" for value in (whole, emulator, learner)), f"{part:.0f}")
@@ -65,11 +66,11 @@ def meta_gradients(frame: "pd.DataFrame") -> "list[Table]":
 
 
 def _meta_gradient(title: str, rows: "pd.DataFrame") -> "Table":
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     table = Table(
-        *("variant", "cosine", "bias", "deviation", "change"),
+        *(Column(name, overflow="fold") for name in ("variant", "cosine", "bias", "deviation", "change")),
         title=f"{title}: {rows['windows'].max():g} windows, 95% intervals",
         caption="bias and standard deviation of one window, and change of the mean from lvc's, in lengths of the "
         f"mean of {study.REFERENCE}, the reference; 0 where the unbiased estimate of the square is below",

@@ -191,6 +191,7 @@ class _Indented:
         from rich.text import Text
 
         for line in Text(self.text).wrap(console, max(options.max_width - 4, 1), overflow="fold"):
+            line.rstrip()
             yield Text("    ") + line
 
 

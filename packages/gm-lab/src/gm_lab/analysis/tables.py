@@ -2,8 +2,10 @@
 
 import math
 import numbers
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +13,8 @@ from gm_lab.run.output import own_file
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.table import Table
-    from rich.text import Text
 
 
 def read_results(path: Path) -> "pd.DataFrame":
@@ -44,8 +45,9 @@ def shown(value: Any) -> str:
 class SmallTable:
     """Heads and rows for the terminal, of which nothing is left out or cut, however narrow it is.
 
-    What is too wide for one table becomes several of some columns each, under the columns that tell rows apart, or for
-    each row a block of lines; text may then go over several lines between words. Of all that fits, the lowest is taken.
+    What is too wide for one table becomes several of some columns each, under the columns that tell rows apart; or one
+    for each value of the first column; or for each row a block of lines. Text may then go over several lines between
+    words. Of all that fits, the lowest is taken.
     """
 
     heads: Sequence[str]
@@ -54,11 +56,31 @@ class SmallTable:
 
     def __rich_console__(self, _console: "Console", options: "ConsoleOptions") -> "RenderResult":
         """Yields what is shown in the width that there is."""
-        room = options.max_width
-        fitting = [parts for whole in (True, False) if (parts := self._parts(room, whole))]
-        tables = min(fitting, key=self._height, default=[])
-        as_blocks = not tables or self._height(tables) > len(self.rows) * (len(self.heads) + 1)
-        yield from self._blocks() if as_blocks else map(self._table, tables)
+        yield from self._lowest(options.max_width)[1]
+
+    def _lowest(self, room: int) -> "tuple[int, list[RenderableType]]":
+        """One table if it fits as it is, else the arrangement with the fewest lines; and how many lines it has."""
+        one = dict(enumerate(self._widths(texts_whole=True)))
+        if _total(one.values()) <= room:
+            return self._height([one]), [self._table(one)]
+        found = [(len(self.rows) * (len(self.heads) + 1), self._blocks())]
+        if len(self.keys) > 1:
+            found.append(self._by_first_column(room))
+        for whole in (False, True):
+            if parts := self._parts(room, whole):
+                found.append((self._height(parts), [self._table(part) for part in parts]))
+        return min(reversed(found), key=itemgetter(0))  # of equal ones a table
+
+    def _by_first_column(self, room: int) -> "tuple[int, list[RenderableType]]":
+        from rich.text import Text
+
+        height, shown = 0, list[Any]()
+        for value, rows in groupby(self.rows, key=itemgetter(0)):
+            rest = SmallTable(self.heads[1:], [row[1:] for row in rows], self.texts[1:])
+            lines, parts = rest._lowest(room)
+            height += 1 + lines
+            shown += [Text(f"{self.heads[0]}: {value}", style="bold", overflow="fold"), *parts]
+        return height, shown
 
     @property
     def keys(self) -> list[int]:
@@ -100,7 +122,8 @@ class SmallTable:
         """How many lines some tables have, about: a cell has at least as many as its text needs."""
 
         def lines(row: Sequence[str], part: Mapping[int, int]) -> int:
-            return max(math.ceil(len(row[column]) / max(width, 1)) for column, width in part.items())
+            heights = (math.ceil(len(row[column]) / max(width, 1)) for column, width in part.items())
+            return max(heights, default=1)
 
         return sum(3 + sum(lines(row, part) for row in (self.heads, *self.rows)) for part in parts)
 
@@ -117,13 +140,12 @@ class SmallTable:
             table.add_row(*(Text(row[i]) for i in widths))
         return table
 
-    def _blocks(self) -> "Iterator[Text]":
+    def _blocks(self) -> "list[RenderableType]":
         """Each row as lines of a name and its value, with an empty line after the row."""
         from rich.text import Text
 
-        for row in self.rows:
-            lines = [f"{head.strip()}: {cell}" for head, cell in zip(self.heads, row, strict=True)]
-            yield Text("\n".join([*lines, ""]), overflow="fold")
+        texts = ((f"{head.strip()}: {cell}\n" for head, cell in zip(self.heads, row, strict=True)) for row in self.rows)
+        return [Text("".join(lines), overflow="fold") for lines in texts]
 
 
 def _packed(keys: Sequence[int], others: Sequence[int], widths: Sequence[int], room: int) -> list[list[int]]:
