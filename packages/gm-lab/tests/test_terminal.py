@@ -37,7 +37,9 @@ def words_of(text):
 
 @some.composite
 def small_frames(draw):
-    kinds = draw(some.lists(some.sampled_from([TEXTS, NUMBERS, some.integers(-(10**12), 10**12)]), min_size=1, max_size=9))
+    kinds = draw(
+        some.lists(some.sampled_from([TEXTS, NUMBERS, some.integers(-(10**12), 10**12)]), min_size=1, max_size=9)
+    )
     rows = draw(some.integers(0, 4))
     columns = [draw(some.lists(kind, min_size=rows, max_size=rows)) for kind in kinds]
     frame = pd.DataFrame(dict(enumerate(columns)))
