@@ -38,6 +38,29 @@ def words_of(printed, width):
     return {word.strip(":") for word in text.translate(dict.fromkeys(map(ord, "┃│━─┏┓┗┛┡┩└┘╇┳┴┼"), " ")).split()}
 
 
+@pytest.mark.parametrize(
+    ("name", "line", "said"),
+    [
+        ("maml", f"{TABULAR} --figure fig1 --sample-sizes 3", "--figure fig4 fig5 fig6 would measure more"),
+        ("maml", f"{TABULAR} --figure fig1 fig4 fig5 fig6 --sample-sizes 3 --inner-steps 1", ""),
+        ("maml", f"{TABULAR} --figure fig5 --sample-sizes 3 --inner-steps 1", "--figure fig4 fig6 would measure more"),
+        ("maml", f"{TABULAR} --figure fig4 fig5 fig6 --sample-sizes 3 --inner-steps 1", ""),
+        ("lirpg", f"{TABULAR} --figure fig7 --sample-sizes 3", ""),
+        ("lola", "--figure fig2a --updates 2 --horizon 4 --seeds 2 --evaluation-size 4",
+         "--figure fig2b fig2c fig2d would measure more"),
+        ("lola", "--figure fig8 --updates 2 --horizon 4 --seeds 2 --evaluation-size 4", ""),
+        ("lpg", "--figure gradient --mdps 1 --repeats 2 --sample-sizes 4", "--figure learning would measure more"),
+    ],
+)  # fmt: skip
+def test_the_figures_that_would_measure_more_are_named(rows_of, name, line, said):
+    experiment = import_module(f"gm_experiments.{name}").EXPERIMENT
+    settings = parse(experiment.settings, experiment.name, line.split())
+    verdicts = experiment.claims(settings, rows_of(experiment, *line.split()))
+    needs = [need for verdict in verdicts if verdict.verdict == "not measured" for need in verdict.needs]
+    assert needs
+    assert experiment.measured_by(settings, frozenset(needs)) == said
+
+
 @pytest.mark.parametrize(("name", "line"), SMALL, ids=[f"{name} {line.split()[-1]}" for name, line in SMALL])
 def test_nothing_of_a_small_table_is_cut(rows_of, name, line):
     experiment = import_module(f"gm_experiments.{name}").EXPERIMENT

@@ -175,10 +175,9 @@ def further_cells(
     return _in_blocks(settings, [(point, some) for point, some in narrowed if some], mdps, kind)
 
 
-def measured_by(settings: Any, figures: Iterable[str], needs: Iterable[Need]) -> str:
-    """The flag that adds what some needs ask of figures that were not chosen; empty if they ask for none of those."""
-    asked = {figure for figure, *_ in needs}
-    others = [figure for figure in figures if figure in asked and figure not in settings.figure]
+def other_figures(chosen: Sequence[str], asked: Iterable[str]) -> str:
+    """Says which of the figures that are asked for were not chosen, as a flag; empty if all were."""
+    others = [figure for figure in asked if figure not in chosen]
     return f"--figure {' '.join(others)} would measure more" if others else ""
 
 

@@ -65,11 +65,6 @@ def further_cells(settings: Settings, mdps: range, needs: frozenset[common.Need]
     return _with_columns(settings, common.further_cells(settings, _chosen(settings), mdps, needs, Lirpg))
 
 
-def measured_by(settings: Settings, needs: frozenset[common.Need]) -> str:
-    """With which flag claims would be measured that are about other figures."""
-    return common.measured_by(settings, FIGURES, needs)
-
-
 def _chosen(settings: Settings) -> dict[str, Grid]:
     return {name: FIGURES[name] for name in settings.figure}
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import gm_lab
 from gm_experiments.common.checks import require_cpu
+from gm_experiments.common.settings import other_figures
 
 if TYPE_CHECKING:
     import gm_envs_ipd
@@ -231,6 +232,14 @@ def further_cells(settings: Settings, seeds: range, needs: frozenset[str]) -> li
     """Returns the cells of more seeds, for claims that need more of some curves."""
     named = _names(settings)
     return _in_blocks(settings, {arm: of for arm, of in named.items() if needs.intersection(dict(of).values())}, seeds)
+
+
+def measured_by(settings: Settings, needs: frozenset[str]) -> str:
+    """Says with which flag claims would be measured that are about curves of other figures."""
+    if "fig8" in settings.figure:
+        return ""
+    asked = [figure for figure in ARMS if any(arm.name in needs for arm in ARMS[figure])]
+    return other_figures(settings.figure, asked)
 
 
 def _in_blocks(settings: Settings, names: Mapping[Arm, Iterable[tuple[str, str]]], seeds: range) -> list[Cell]:

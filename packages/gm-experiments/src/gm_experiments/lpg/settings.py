@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import gm_lab
 from gm_experiments.common.checks import require_cpu
+from gm_experiments.common.settings import other_figures
 
 KEY = (
     "figure", "rule", "seed", "kind", "update", "task", "lr", "critic_lr", "gae_lambda",
@@ -232,6 +233,11 @@ def further_cells(settings: Settings, units: range, needs: frozenset[str]) -> li
     if "gradient" in needs:
         listed += _gradient_cells(settings, range(max(units.start, settings.mdps), units.stop))
     return listed
+
+
+def measured_by(settings: Settings, needs: frozenset[str]) -> str:
+    """Says with which flag claims would be measured that are about the other part."""
+    return other_figures(settings.figure, sorted(needs))
 
 
 def _learning_cells(settings: Settings, rules: Sequence[tuple[str, int]]) -> list[LpgCell]:

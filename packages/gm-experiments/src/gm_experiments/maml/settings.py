@@ -53,7 +53,8 @@ def further_cells(settings: Settings, mdps: range, needs: frozenset[common.Need]
 
 def measured_by(settings: Settings, needs: frozenset[common.Need]) -> str:
     """With which flag claims would be measured that are about other figures."""
-    return common.measured_by(settings, FIGURES, needs)
+    asked = {figure for figure, *_ in needs} - {"fig1"}  # fig4 has all that it has
+    return common.other_figures(settings.figure, [figure for figure in FIGURES if figure in asked])
 
 
 def _chosen(settings: Settings) -> dict[str, Grid]:

@@ -41,7 +41,8 @@ def command(argv: Sequence[str] | None = None) -> str:
 def report_command(run_dir: Path) -> str:
     """Returns what to type here for a page about a run: the program beside this one, or else the module."""
     beside = Path(sys.argv[0]).resolve().with_name("report.py")
-    start = ["uv", "run", str(near(beside))] if beside.is_file() else ["python", "-m", "gm_lab.report_command"]
+    module = [str(near(Path(sys.executable or "python"))), "-m", "gm_lab.report_command"]
+    start = ["uv", "run", str(near(beside))] if beside.is_file() else module
     return " ".join(map(quoted, [*start, str(near(run_dir))]))
 
 
