@@ -1,5 +1,7 @@
 """The workspace's checks. `nox` runs the default set on this interpreter, `nox --list` shows all sessions."""
 
+import datetime
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -12,7 +14,10 @@ PYTHONS = sorted({"3.11", "3.12", "3.13", HERE})
 IN_TWO = ("--numprocesses=2", "--dist=loadfile")
 WAITING = ("gm-experiments", "gm-lab")  # whose tests wait for processes of their own, as those of apps do
 PACKAGES = sorted(folder.parent.name for folder in Path("packages").glob("*/pyproject.toml"))
+VERSIONED = [Path("pyproject.toml"), *sorted(Path("packages").glob("*/pyproject.toml")), Path("CITATION.cff")]
 LOCK = Path("requirements.lock")
+DIST = Path("dist")
+TWINE = ("uvx", "--quiet", "twine@6.2.0")
 ALONE = ("-shellcheck=", "-pyflakes=")  # without the programs that some machines have for actionlint to call
 # --upgrade: what a clone without uv.lock resolves, whatever an older uv.lock here still prefers
 EXPORT = ["uv", "export", "--quiet", "--upgrade", "--format=requirements-txt", "--no-header", "--no-annotate"]
@@ -103,10 +108,10 @@ def apps(session: nox.Session) -> None:
 
 @nox.session(tags=["ci"])
 def wheels(session: nox.Session) -> None:
-    """A wheel of each package installs and imports alone; that of the experiments runs one."""
-    folder = Path(session.create_tmp()).resolve()
-    dist = folder / "dist"
-    session.run("uv", "build", "--quiet", "--all-packages", "--wheel", "--clear", "--out-dir", str(dist), external=True)
+    """What a release publishes, in dist/: every wheel installs and imports alone, that of the experiments runs one."""
+    folder, dist = Path(session.create_tmp()).resolve(), DIST.resolve()
+    session.run("uv", "build", "--quiet", "--all-packages", "--clear", "--out-dir", str(dist), external=True)
+    session.run(*TWINE, "check", "--strict", *map(str, sorted(dist.glob("gm_*"))), external=True)
 
     # uv knows a wheel of a folder by its name alone, and that of an older commit has the same
     built_anew = [f"--refresh-package={package}" for package in PACKAGES]
@@ -122,6 +127,26 @@ def wheels(session: nox.Session) -> None:
     shutil.rmtree(folder / "run", ignore_errors=True)
     small = ["--figure", "fig1", "--mdps", "2", "--repeats", "2", "--sample-sizes", "4", "--wandb", "disabled"]
     installed("gm-experiments", "-m", "gm_experiments.maml", *small, "--run-dir", str(folder / "run"))
+
+
+@nox.session(default=False, venv_backend="none")
+def bump(session: nox.Session) -> None:
+    """Write the version given after `--` wherever it stands, and above what is unreleased in CHANGELOG.md."""
+    new = " ".join(session.posargs)
+    if not re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc)\d+)?", new):
+        session.error(f"expected one version such as 0.2.0 or 0.2.0rc1 after `--`, found '{new}'")
+    changes = Path("CHANGELOG.md").read_text()
+    if f"\n## [{new}]" in changes:
+        session.error(f"CHANGELOG.md has {new} already: expected a version that was not released")
+    for path in VERSIONED:
+        path.write_text(renumbered(path.read_text(), new))
+    released = f"## [Unreleased]\n\n## [{new}] - {datetime.date.today()}\n"
+    Path("CHANGELOG.md").write_text(changes.replace("## [Unreleased]\n", released, 1))
+
+
+def renumbered(text: str, new: str) -> str:
+    """A file's text where its version, and that which one package of the workspace asks of another, is the new one."""
+    return re.sub(r'(^version(?: =|:) "|"gm-[\w-]+(?:\[[\w,]+\])?==)[^"]+"', rf'\g<1>{new}"', text, flags=re.MULTILINE)
 
 
 @nox.session(tags=["ci"])
