@@ -74,13 +74,13 @@ class SmallTable:
     def _by_first_column(self, room: int) -> "tuple[int, list[RenderableType]]":
         from rich.text import Text
 
-        height, shown = 0, list[Any]()
+        height, below = 0, list[Any]()
         for value, rows in groupby(self.rows, key=itemgetter(0)):
             rest = SmallTable(self.heads[1:], [row[1:] for row in rows], self.texts[1:])
             lines, parts = rest._lowest(room)
             height += 1 + lines
-            shown += [Text(f"{self.heads[0]}: {value}", style="bold", overflow="fold"), *parts]
-        return height, shown
+            below += [Text(f"{self.heads[0]}: {value}", style="bold", overflow="fold"), *parts]
+        return height, below
 
     @property
     def keys(self) -> list[int]:
