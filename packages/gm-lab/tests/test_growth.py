@@ -69,6 +69,9 @@ def test_units_are_drawn_for_the_open_claim_until_it_is_decided(grown):
     counts = read_results(path / "results.csv").groupby("estimator")["mdp"].nunique().to_dict()
     assert counts == {"ad": claim["units"], "lvc": claim["units"], "mine": 10}
     assert claim["units"] in (20, 40, 80)
+    lines = [json.loads(line) for line in (path / "sessions.jsonl").read_text().splitlines()]
+    (computed,) = [line for line in lines if line["event"] == "computed"]
+    assert computed["computed"] == computed["cells"] == len(cells(path))
     told = [line for line in err.splitlines() if "decided" in line]
     assert re.fullmatch(
         r"toy: 10 MDPs: 0 of 1 claims decided; open: TOY-1; 20 MDPs in about .*, 160 in at most .*", told[0]

@@ -192,7 +192,7 @@ def _compute(session: _Session[SettingsT, CellT]) -> None:
         if pending and session.settings.launcher != "ray":
             _warn_of_mixture(session, found.kinds, kind_of_machine(session.settings.device))
         name = session.experiment.name
-        with progress(name, done, len(cells)) as advance, provenance.timed(store.path, len(cells)) as count:
+        with progress(name, done, len(cells)) as advance, provenance.timed(store.path, cells) as count:
             for step, seconds in enumerate(finished, start=done + 1):
                 advance(len(cells))
                 count()

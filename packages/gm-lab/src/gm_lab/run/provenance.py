@@ -145,15 +145,18 @@ def begun(
 
 
 @contextlib.contextmanager
-def timed(run_dir: Path, cells: int) -> Iterator[Callable[[], object]]:
-    """Writes down how many cells were computed in how many seconds, whatever ends it; yields what to call for each."""
+def timed(run_dir: Path, cells: Sequence[Any]) -> Iterator[Callable[[], object]]:
+    """Writes down how many cells were computed in how many seconds, whatever ends it; yields what to call for each.
+
+    There may be more cells at the end than at the beginning.
+    """
     start = time.monotonic()
     computed = itertools.count()
     try:
         yield lambda: next(computed)
     finally:
         seconds = round(time.monotonic() - start, 3)
-        record(run_dir, event="computed", computed=next(computed), cells=cells, seconds=seconds)
+        record(run_dir, event="computed", computed=next(computed), cells=len(cells), seconds=seconds)
 
 
 def record(run_dir: Path, **values: Any) -> None:
