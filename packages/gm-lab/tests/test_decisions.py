@@ -87,10 +87,21 @@ def test_fewer_of_the_first_units_are_enough():
 
 def test_looks_are_at_doubled_numbers_of_units():
     assert looks(10) == [10]
-    assert looks(7) == [7]
+    assert looks(7) == []
     assert looks(80) == [10, 20, 40, 80]
-    assert looks(100) == [10, 20, 40, 80, 100]
+    assert looks(100) == [10, 20, 40, 80]
     assert [next_look(n) for n in (3, 10, 15, 160)] == [10, 20, 20, 320]
+
+
+def test_units_between_two_looks_wait_and_too_few_decide_nothing():
+    """However often a run is extended, each look is taken once."""
+    values = pd.Series(np.linspace(0.9, 1.1, 19))
+    (all_of_them,), (ten,) = (judge([at_least("", some, 0.0, METRIC)]) for some in (values, values.iloc[:10]))
+    assert (all_of_them.outcome, all_of_them.interval) == (ten.outcome, ten.interval)
+    for count in (1, 2, 9):
+        (few,) = judge([at_least("", values.iloc[:count], 0.0, METRIC)])
+        assert (few.outcome, few.interval.count) == ("undecided", count)
+    assert judge([at_least("", values.iloc[:1], 0.0, METRIC)])[0].interval.high == math.inf
 
 
 def test_the_error_is_spent_once():

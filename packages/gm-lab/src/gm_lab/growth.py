@@ -23,7 +23,7 @@ class Open(NamedTuple):
 class Growth:
     """Looks at the claims when all cells so far are finished, and gives the cells of the next look.
 
-    `decide` says which claims are open. Looks are at 10, 20, 40 … units and at last at as many as there may be.
+    `decide` says which claims are open. Looks are at 10, 20, 40 … units, up to as many as there may be.
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class Growth:
         found = self._decide()
         words = WORDS.get(self._experiment.unit, self._experiment.unit)
         told = f"{self._units} {words}: {found.decided} of {found.claims} claims decided"
-        if not found.ids or self._units >= self._most:
+        if not found.ids or next_look(self._units) > self._most:
             self._say(told + (f"; open: {', '.join(found.ids)}" if found.ids else ""))
             return ()
-        units = range(self._units, min(next_look(self._units), self._most))
+        units = range(self._units, next_look(self._units))
         cells = self._experiment.further_cells(self._settings, units, found.needs)
         self._say(f"{told}; open: {', '.join(found.ids)}{self._estimate(units, len(cells), words)}")
         self._units = units.stop

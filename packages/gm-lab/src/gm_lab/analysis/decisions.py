@@ -1,6 +1,7 @@
 """When a comparison is decided: simultaneous intervals over all comparisons of a claim, and over all looks at the data.
 
-Units are drawn in an order that is fixed beforehand, and looked at when there are 10, 20, 40 and so on. At look k the
+Units are drawn in an order that is fixed beforehand, and looked at when there are 10, 20, 40 and so on; those beyond
+the last of these wait for the next look, however a run is extended, and fewer than ten decide nothing. At look k the
 comparisons of a claim get intervals that together hold all their means with an error of at most α/2 · 1/(k(k+1)),
 which sums to α/2 over all looks, however many there will be. The first interval that decides a comparison does so for
 good. In all, a claim has a wrong decision in it with a probability of at most α = 5%, half of it for chance among the
@@ -62,13 +63,13 @@ class Judged:
 
 
 def looks(units: int) -> list[int]:
-    """How many units there are at each look: 10, 20, 40 and so on, and at the last one all of them."""
+    """How many units there are at each look that so many allow: 10, 20, 40 and so on."""
     sizes = []
     size = FIRST_LOOK
-    while size < units:
+    while size <= units:
         sizes.append(size)
         size *= 2
-    return [*sizes, units]
+    return sizes
 
 
 def next_look(units: int) -> int:
@@ -93,20 +94,22 @@ def judge(comparisons: Sequence[Comparison]) -> list[Judged]:
     """Decides the comparisons of one claim together, look by look; a decision stays, and so ends the claim.
 
     A claim that is contradicted in one comparison is decided, as is one that is supported in all: later looks are not
-    taken, so that the intervals are those at the look which decided it.
+    taken, so that the intervals are those at the look which decided it. Too few units for a look leave everything
+    undecided, with the intervals that there are.
     """
     found = [Judged(item, item.settled) for item in comparisons]
     order = _in_order(comparisons)
     open_places = [place for place, item in enumerate(comparisons) if _is_prefix(item, order)]
     counts = [len(comparisons[place].values) for place in open_places]  # type: ignore[arg-type]
-    if not open_places or min(counts) < 2:
+    if not open_places:
         return found
-    for look, units in enumerate(looks(min(counts)), start=1):
+    enough = min(counts) >= FIRST_LOOK
+    for look, units in enumerate(looks(min(counts)) or [min(counts)], start=1):
         intervals = simultaneous([comparisons[place] for place in open_places], order[:units], spent(look))
         for place, interval in zip(open_places, intervals, strict=True):
             if found[place].outcome not in ("supported", "contradicted"):
                 item = comparisons[place]
-                found[place] = Judged(item, item.outcome(interval), interval, look)
+                found[place] = Judged(item, item.outcome(interval) if enough else "undecided", interval, look)
         outcomes = {item.outcome for item in found}
         if "contradicted" in outcomes or outcomes == {"supported"}:
             break
@@ -116,6 +119,8 @@ def judge(comparisons: Sequence[Comparison]) -> list[Judged]:
 def simultaneous(comparisons: Sequence[Comparison], units: Sequence[Any], error: float) -> list[Interval]:
     """Intervals of all means by those units, which together miss one with a probability of at most `error`."""
     values = [item.values.loc[list(units)] for item in comparisons]  # type: ignore[union-attr]
+    if len(units) < 2:
+        return [Interval(float(np.mean(item)), -math.inf, math.inf, len(units)) for item in values]
     shares = [place for place, item in enumerate(comparisons) if item.relation == "share"]
     others = [place for place in range(len(comparisons)) if place not in shares]
     each = error / len(comparisons)
