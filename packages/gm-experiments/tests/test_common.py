@@ -89,11 +89,22 @@ def test_evidence_is_what_a_search_of_the_frame_finds(frame, axes):
     assert Evidence(frame, ("fig9",), axes).points(axes[0]) == []
 
 
-def test_a_claim_holds_if_all_its_parts_do():
-    def part(*outcomes):
-        return lambda evidence: [gm_lab.Comparison(f"{evidence} {i}", holds, "") for i, holds in enumerate(outcomes)]
+def test_a_claim_is_supported_if_all_its_parts_are_and_says_what_it_asked_for():
+    class Asked:
+        asked = {"something of the claim before"}  # noqa: RUF012
 
-    assert Claim("A", "a", (part(True), part(True, True))).verdict("x").holds is True
-    assert Claim("A", "a", (part(True), part(True, False))).verdict("x").holds is False
-    assert Claim("A", "a", (part(True), part(None))).verdict("x").holds is None
-    assert Claim("A", "a", (part(False),)).verdict("x").measured.startswith("0 of 1 comparisons hold. x 0: no")
+    def part(*outcomes):
+        def compared(evidence):
+            evidence.asked.add(len(outcomes))
+            return [gm_lab.check(f"x {i}", holds, "") for i, holds in enumerate(outcomes)]
+
+        return compared
+
+    def verdict(*parts):
+        return Claim("A", "a", parts).verdict(Asked())
+
+    assert verdict(part(True), part(True, True)).verdict == "supported"
+    assert verdict(part(True), part(True, False)).verdict == "contradicted"
+    assert verdict(part(True), part(None)).verdict == "undecided"
+    assert verdict(part(True), part(True, True)).needs == {1, 2}
+    assert verdict(part(False)).measured.startswith("0 supported, 1 contradicted, 0 undecided; x 0: contradicted")

@@ -175,7 +175,7 @@ GRIDS = [
 ]
 MDPS = 160
 # so many that a difference of .01 is seen, which a kind of MDP that was not drawn might hide
-MANY = {"MAML-4": 480, "MAML-17": 480}
+MANY = {"MAML-4": 640, "MAML-17": 640}
 
 
 def fulfilled(estimator, permutation, size, large):
