@@ -122,6 +122,8 @@ def test_a_command_of_full_scale_runs_at_a_small_one(app, flags, tmp_path, monke
     monkeypatch.syspath_prepend(tmp_path)
     experiment = replace(importlib.import_module(app).EXPERIMENT, figures=lambda *_: {})
     line = [*shlex.split(flags), *shlex.split(SMALL[app]), "--workers", "1", "--wandb", "disabled"]
+    if "--until-decided" in line:
+        line += [f"--most-{experiment.unit}", "4"]
     assert gm_lab.main(experiment, [*line, "--run-dir", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "claims.json").exists()
 

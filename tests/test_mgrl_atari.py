@@ -72,7 +72,7 @@ def test_a_run_leaves_what_it_promises(app, tmp_path):
         assert (run / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     verdicts = {v["id"]: v["verdict"] for v in json.loads((run / "claims.json").read_text())}
     assert verdicts.keys() == {"MGRL-1", "MGRL-2", "MGRL-3"}
-    assert verdicts["MGRL-1"] == verdicts["MGRL-2"] == "not enough data"
+    assert verdicts["MGRL-1"] == verdicts["MGRL-2"] == "not measured"
     assert "Qbert-mgrl-lvc-0: 3/3 updates" in error
     assert {path.name for path in (run / "training").iterdir()} == {"Qbert-a2c-0", "Qbert-mgrl-0", "Qbert-mgrl-lvc-0"}
 
@@ -390,7 +390,7 @@ def verdicts(frame, **settings):
 
 def test_claims():
     found = verdicts(results_that_hold())
-    assert {name: (v.holds, v.measured) for name, v in found.items() if not v.holds} == {}
+    assert {name: v.measured for name, v in found.items() if v.verdict != "supported"} == {}
 
 
 SPOILT = {
@@ -406,7 +406,7 @@ def test_a_claim_that_does_not_hold_is_reported(claim):
     where, changes = SPOILT[claim]
     for column, change in changes.items():
         frame.loc[frame.eval(where), column] += change
-    assert verdicts(frame)[claim].holds is False
+    assert verdicts(frame)[claim].verdict == "contradicted"
 
 
 @pytest.mark.parametrize(
@@ -423,14 +423,15 @@ def test_a_claim_that_does_not_hold_is_reported(claim):
 def test_a_claim_without_enough_data_is_not_decided(claim, where):
     frame = results_that_hold()
     verdict = verdicts(frame[frame.eval(where)])[claim]
-    assert verdict.holds is None
+    assert verdict.verdict == "not measured"
     assert not math.isnan(len(verdict.measured))
 
 
 @pytest.mark.parametrize("setting", [{"estimator": "loaded_dice"}, {"inner_steps": 2}, {"schedule": "online"}])
 def test_returns_of_other_settings_decide_nothing_about_the_paper_s(setting):
     found = verdicts(results_that_hold(), **setting)
-    assert {name: verdict.holds for name, verdict in found.items()} == {"MGRL-1": None, "MGRL-2": None, "MGRL-3": True}
+    expected = {"MGRL-1": "not measured", "MGRL-2": "not measured", "MGRL-3": "supported"}
+    assert {name: verdict.verdict for name, verdict in found.items()} == expected
     ((name, value),) = setting.items()
     assert found["MGRL-1"].measured == f"needs {name} {PAPER[name]}, as in the paper; this is with {name} {value}"
 
@@ -440,7 +441,7 @@ def test_without_windows_of_several_steps_mgrl_3_is_not_decided(distance, settin
     """Meta-gradients of zero have no relative distance, and a run's own K may be one."""
     frame = results_that_hold()
     frame.loc[frame["variant"] != "", "distance"] = distance
-    assert verdicts(frame, **settings)["MGRL-3"].holds is None
+    assert verdicts(frame, **settings)["MGRL-3"].verdict == "not measured"
 
 
 GRADIENT = [f"gradient_{name}" for name in NAMES]
