@@ -138,28 +138,6 @@ def test_the_workflow_has_an_identity_where_it_publishes_and_no_secret():
     assert all(re.fullmatch(r"[\w.-]+/[\w.-]+@(release/)?v\d+", use) for use in uses), uses
 
 
-@pytest.mark.parametrize(
-    ("right", "wrong", "message"),
-    [
-        ("", "", ""),
-        ("needs: [checks, dist]", "needs: [checks, dst]", "dst"),
-        ("path: dist/,", "pth: dist/,", 'input "pth" is not defined'),
-        ("workflows/ci.yml", "workflows/other.yml", "other.yml"),
-    ],
-)
-def test_actionlint_has_nothing_to_say_of_the_workflow_and_something_of_a_broken_one(tmp_path, right, wrong, message):
-    folder, text = tmp_path / ".github/workflows", (ROOT / ".github/workflows/release.yml").read_text()
-    assert right in text
-    folder.mkdir(parents=True)
-    (tmp_path / ".git").mkdir()  # by which it finds the other workflow
-    shutil.copy(ROOT / ".github/workflows/ci.yml", folder)
-    (folder / "release.yml").write_text(text.replace(right, wrong, 1) if right else text)
-    program = Path(sys.executable).with_name("actionlint")
-    command = [str(program), "-shellcheck=", "-pyflakes=", str(folder / "release.yml")]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (result.returncode, message in result.stdout) == (1 if message else 0, True), result.stdout
-
-
 def test_each_upload_has_the_two_files_of_its_package(tmp_path):
     """The workflow's own line, on the names that a build gives."""
     (line,) = [step["run"] for step in RELEASE["jobs"]["publish"]["steps"] if "run" in step]

@@ -69,21 +69,29 @@ def test_the_ci_matrix_is_what_nox_lists():
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "message"),
+    ("name", "right", "wrong", "message"),
     [
-        ("", "", ""),
-        ("needs.matrix.outputs", "needs.matix.outputs", 'property "matix" is not defined'),
-        ("runs-on: ubuntu-latest", "runs-on: ubuntu-latst", 'label "ubuntu-latst" is unknown'),
-        ("needs: matrix", "needs: matrx", "matrx"),
+        ("ci.yml", "", "", ""),
+        ("ci.yml", "needs.matrix.outputs", "needs.matix.outputs", 'property "matix" is not defined'),
+        ("ci.yml", "runs-on: ubuntu-latest", "runs-on: ubuntu-latst", 'label "ubuntu-latst" is unknown'),
+        ("ci.yml", "needs: matrix", "needs: matrx", "matrx"),
+        ("release.yml", "", "", ""),
+        ("release.yml", "needs: [checks, dist]", "needs: [checks, dst]", "dst"),
+        ("release.yml", "path: dist/,", "pth: dist/,", 'input "pth" is not defined'),
+        ("release.yml", "workflows/ci.yml", "workflows/other.yml", "other.yml"),
     ],
 )
-def test_actionlint_has_nothing_to_say_of_the_workflow_and_something_of_a_broken_one(tmp_path, right, wrong, message):
-    text = (ROOT / ".github/workflows/ci.yml").read_text()
+def test_actionlint_has_nothing_to_say_of_a_workflow_and_something_of_a_broken_one(
+    tmp_path, name, right, wrong, message
+):
+    (tmp_path / ".git").mkdir()  # by which one workflow finds the other
+    folder = shutil.copytree(ROOT / ".github/workflows", tmp_path / ".github/workflows")
+    text = (folder / name).read_text()
     assert right in text
-    (tmp_path / "ci.yml").write_text(text.replace(right, wrong, 1) if right else text)
+    (folder / name).write_text(text.replace(right, wrong, 1) if right else text)
     program = Path(sys.executable).with_name("actionlint")
-    command = [str(program), "-shellcheck=", "-pyflakes=", str(tmp_path / "ci.yml")]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [str(program), "-shellcheck=", "-pyflakes=", str(folder / name)]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (result.returncode, message in result.stdout) == (1 if message else 0, True), result.stdout
 
 

@@ -269,7 +269,7 @@ def test_a_process_that_a_cell_leaves_behind_holds_no_run_up(main, toy, tmp_path
 
     def run_cell(cell, context):
         if os.fork() == 0:
-            guard = time.monotonic() + 120
+            guard = time.monotonic() + 1200  # only so that a run that waits for this process ends at all
             while not over.exists() and time.monotonic() < guard:
                 time.sleep(0.01)
             if not over.exists():
