@@ -172,6 +172,30 @@ def test_shares_are_compared_by_the_pairs_that_differ():
     assert found.interval.mean == pytest.approx((first - second).iloc[: found.interval.count].mean())
 
 
+def test_a_difference_of_shares_is_as_far_as_the_two_kinds_of_pairs_allow():
+    differences = np.array([1.0] * 30 + [-1.0] * 5 + [0.0] * 15)
+    found = decisions.share_interval(differences, 0.05)
+    first, second = (binomtest(count, 50).proportion_ci(0.975, "exact") for count in (30, 5))
+    assert (found.low, found.high) == pytest.approx((first.low - second.high, first.high - second.low))
+    assert found.mean == 0.5
+
+
+def test_a_decision_stays_while_other_comparisons_are_open():
+    """The first ten units speak for one, all later ones against it, and another needs more than ten."""
+    first = pd.Series([1.0, 1.1] * 5 + [-5.0] * 70)
+    slow = pd.Series(np.resize([0.4, -0.1], 80))
+    one, other = judge([at_least("", first, 0.0, METRIC), at_least("", slow, 0.0, METRIC)])
+    assert (one.outcome, one.interval.count) == ("supported", 10)
+    assert other.outcome == "supported"
+    assert other.interval.count > 10
+
+
+def test_a_claim_that_is_contradicted_is_not_looked_at_again():
+    slow = pd.Series(np.resize([0.5, -0.3], 80))
+    one, other = judge([at_least("", slow * 0 - 1, 0.0, METRIC), at_least("", slow, 0.0, METRIC)])
+    assert (one.outcome, other.outcome, other.interval.count) == ("contradicted", "undecided", 10)
+
+
 def test_a_decision_stays_and_ends_the_claim():
     """Twenty units speak for it and all later ones against it: it was decided at the first look."""
     values = pd.Series([1.0, 1.1] * 10 + [-5.0] * 140)
