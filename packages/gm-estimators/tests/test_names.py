@@ -177,7 +177,7 @@ def test_a_users_function_is_an_estimator(users, make_trajectories):
             "lvcc",
             "expected one of ad, dice, loaded_dice, lvc or package.module:function, or of tmaml, vtrace, "
             r"loaded_dice@λ, loaded_dice@λ,τ, each perhaps with \+learnt, \+jackknife\[B\[.p\]\], \+correction\[@c\], "
-            r"\+vtrace\[@clip\], \+selfnorm, got 'lvcc'$",
+            r"\+vtrace\[@clip\], \+selfnorm, got 'lvcc' \(did you mean lvc\?\)$",
         ),
         ("users_module:", "expected one of .* got 'users_module:'"),
         ("users_nowhere:f", "cannot import 'users_nowhere' of 'users_nowhere:f': ModuleNotFoundError: No module named"),

@@ -93,8 +93,8 @@ def test_default_run_dir(toy, tmp_path, monkeypatch):
 def test_help(run):
     status, out, _ = run("--help")
     assert status == 0
-    for text in ("--run-dir", "An", "unfinished run found there is resumed", "--mdps INT", "How many problems."):
-        assert text in out
+    for text in ("--run-dir PATH", "An unfinished run found there is resumed.", "--mdps N", "How many problems."):
+        assert text in " ".join(out.split())
 
 
 BAD = {

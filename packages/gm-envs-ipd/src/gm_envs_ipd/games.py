@@ -7,6 +7,7 @@ each and (0, 0) pays −2 each, so that action 1 cooperates although the paper's
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from numbers import Real
 from typing import Any, SupportsIndex
 
@@ -113,5 +114,7 @@ GAMES: dict[str, MatrixGame] = {
 def game(name: str) -> MatrixGame:
     """The game of a name."""
     if name not in GAMES:
-        raise ValueError(f"game: expected one of {', '.join(GAMES)}, got {name!r}")
+        close = get_close_matches(name.lower(), GAMES, 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise ValueError(f"game: expected one of {', '.join(GAMES)}, got {name!r}{hint}")
     return GAMES[name]

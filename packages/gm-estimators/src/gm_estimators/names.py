@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
@@ -196,10 +197,20 @@ def _unknown_name(name: str, suffixes: bool) -> EstimatorError:
     usages = ", ".join(ending.usage for ending in ENDINGS.values() if suffixes or ending.off_policy)
     return EstimatorError(
         f"expected one of {', '.join(CATALOGUE)} or package.module:function, or of {others}, "
-        f"each perhaps with {usages}, got {name!r}"
+        f"each perhaps with {usages}, got {name!r}{_meant(name)}"
     )
+
+
+def _meant(name: str) -> str:
+    """Asks whether a name that is close was meant; empty if none is."""
+    plain, plus, endings = name.partition("+")
+    close = get_close_matches(plain.lower().replace("-", "_"), (*CATALOGUE, *FAMILY), 1)
+    return f" (did you mean {close[0]}{plus}{endings}?)" if close else ""
 
 
 def _unknown_ending(name: str) -> EstimatorError:
     usages = ", ".join(ending.usage for ending in ENDINGS.values())
-    return EstimatorError(f"expected one of {usages} at the end, got {name!r}")
+    unknown = next((ending for ending in name.split("+")[1:] if _kind(ending) not in ENDINGS), "")
+    close = get_close_matches(unknown, ENDINGS, 1)
+    hint = f" (did you mean +{close[0]}?)" if close else ""
+    return EstimatorError(f"expected one of {usages} at the end, got {name!r}{hint}")

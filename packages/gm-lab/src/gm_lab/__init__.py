@@ -6,7 +6,20 @@ from typing import TYPE_CHECKING, Any
 from gm_lab import run, track
 from gm_lab.app import main
 from gm_lab.experiment import Experiment
-from gm_lab.run import BadInput, CellFailed, Context, LiveRows, Need, Row, RunSettings, cell_id, late, require, seed_of
+from gm_lab.run import (
+    BadInput,
+    CellFailed,
+    Context,
+    LiveRows,
+    Need,
+    Row,
+    RunSettings,
+    cell_id,
+    got,
+    late,
+    require,
+    seed_of,
+)
 from gm_lab.track import Curves
 
 if TYPE_CHECKING:
@@ -15,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BadInput", "CellFailed", "Context", "Curves", "Experiment", "LiveRows", "Need", "Row", "RunSettings",
-    "analysis", "cell_id", "late", "launch", "main", "report_command", "require", "run", "seed_of", "track",
+    "analysis", "cell_id", "got", "late", "launch", "main", "report_command", "require", "run", "seed_of", "track",
 ]  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from gm_lab.run.output import open_streams, quoted
 from gm_lab.run.progress import progress
 from gm_lab.run.settings import SettingsT, parse, plain, result_settings, worker_count
 from gm_lab.run.store import RunDirectory, allowed_to, compute_cell, default_run_dir, opened
+from gm_lab.run.typed import near
 from gm_lab.track.tracker import Tracker
 
 
@@ -307,7 +308,7 @@ def _next_steps(session: _Session[SettingsT, CellT], waiting: int) -> Iterator[s
         yield f"as one page: {provenance.report_command(session.store.path)}"
         undecided = waiting and getattr(settings, "until_decided", True) is False
         if undecided and unit and getattr(settings, unit) < getattr(settings, f"most_{unit}"):
-            more = provenance.command(_until_decided(session.argv, provenance.near(session.store.path)))
+            more = provenance.command(_until_decided(session.argv, near(session.store.path)))
             yield f"to decide {waiting} open claim{'s' * (waiting > 1)}: {more}"
 
 

@@ -2,11 +2,11 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from gm_lab.run import BadInput, make_folder, output, parsed_line, provenance, write_atomically
 
@@ -21,6 +21,12 @@ NAME = "report"
 @dataclass(frozen=True)
 class Settings:
     """Figures, verdicts, settings, speed and how to reproduce, of one or more runs on one page."""
+
+    GROUPED: ClassVar[Mapping[str, str]] = {"where": "out entity project"}
+    EXAMPLES: ClassVar[Mapping[str, str]] = {
+        "runs/maml_tabular/* --out runs/maml.html": "All runs of an app on one page:",
+        "--table runs/decided/maml runs/paper/maml": "The verdicts of two runs as a Markdown table:",
+    }
 
     run_dirs: tuple[Path, ...]
     """Run directories, of one app or of several."""

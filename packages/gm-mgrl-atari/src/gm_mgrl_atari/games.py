@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Protocol, SupportsIndex, runtime_checkable
 
 import ale_py
@@ -69,7 +70,11 @@ def rom_name(game: str) -> str:
     asked = re.sub(r"[ _-]", "", named[1].lower()) if named else ""
     rom = {name.replace("_", ""): name for name in known}.get(asked)
     if rom is None:
-        raise ValueError(f"expected {', '.join(PAPER_GAMES)} or another of ALE's {len(known)} games, got {game!r}")
+        close = get_close_matches(asked, [name.replace("_", "") for name in sorted(known)], 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise ValueError(
+            f"expected {', '.join(PAPER_GAMES)} or another of ALE's {len(known)} games, got {game!r}{hint}"
+        )
     try:
         path = roms.get_rom_path(rom)
     except OSError as error:

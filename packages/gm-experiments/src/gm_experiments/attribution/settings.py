@@ -1,6 +1,8 @@
 """The flags, the grid and the cells of the attribution experiment."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import gm_lab
 from gm_experiments.attribution.sources import KEY as OF_SHARES
@@ -19,6 +21,10 @@ class Settings(common.TabularSettings):
 
     Without a flag: MAML on random MDPs with K = 2, 64 trajectories for each role and step, after 0 to 30 updates.
     """
+
+    EXAMPLES: ClassVar[Mapping[str, str]] = {
+        "--points 0 10 --sources composition hessian outer": "Three of the sources, early in training:",
+    }
 
     points: tuple[int, ...] = (0, 3, 10, 30)
     """After how many exact meta-gradient steps to measure."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import gm_lab
 from gm_experiments.common.checks import require_device
@@ -55,7 +55,7 @@ class Grid:
         for permutation in grid.permutations:
             if permutation not in PERMUTATIONS:
                 expected = f"a permutation of {', '.join(PERMUTATIONS)}"
-                raise _refused("permutations", f"expected {expected}, got {permutation!r}")
+                raise _refused("permutations", f"expected {expected}, {gm_lab.got(permutation, PERMUTATIONS)}")
         _require_known(grid.estimators)
         return grid
 
@@ -82,6 +82,8 @@ def _refused(field: str, why: str) -> gm_lab.BadInput:
 class Tabular:
     """The random MDPs, and what is sampled in them."""
 
+    GROUPED: ClassVar[Mapping[str, str]] = {"how much": "repeats"}
+
     repeats: int = 20
     """Independent estimates in each MDP, from which bias and variance are told apart."""
     states: int = 20
@@ -106,6 +108,8 @@ class Tabular:
 class TabularSettings(Tabular, gm_lab.RunSettings):
     """Flags of every tabular app."""
 
+    GROUPED: ClassVar[Mapping[str, str]] = {"how much": "mdps"}
+
     estimators: tuple[str, ...] | None = None
     """Instead of the figure's: ad, dice, loaded_dice, lvc, tmaml, loaded_dice@λ, loaded_dice@λ,τ, or your own as
     package.module:function; each perhaps with +learnt, +jackknife or +correction."""
@@ -124,6 +128,8 @@ class TabularSettings(Tabular, gm_lab.RunSettings):
 @dataclass(frozen=True)
 class UntilDecided:
     """Flags of the tabular apps that judge claims of the paper."""
+
+    GROUPED: ClassVar[Mapping[str, str]] = {"how much": "until_decided most_mdps"}
 
     until_decided: bool = False
     """Draws more MDPs, 20, 40, 80 and so on, for the claims that are undecided."""

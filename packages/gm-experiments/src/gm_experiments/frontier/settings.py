@@ -1,10 +1,10 @@
 """The flags, the figures and the cells of the frontier experiment."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import product
-from typing import Literal
+from typing import ClassVar, Literal
 
 import gm_lab
 from gm_experiments.common import settings as common
@@ -46,6 +46,13 @@ class Settings(common.TabularSettings):
 
     Without a flag: MAML on random MDPs with one and three inner steps, at the start of exact training and along it.
     """
+
+    GROUPED: ClassVar[Mapping[str, str]] = {"how much": "updates"}
+    EXAMPLES: ClassVar[Mapping[str, str]] = {
+        "--sample-sizes 64 --estimators lvc ad": "Another budget, two estimators:",
+        "--figure budgets": "The best choice at every budget and step size:",
+        "--figure training": "Whether a debiased estimate trains better:",
+    }
 
     figure: tuple[Figure, ...] = ("frontier",)
     """frontier: bias and variance of every choice; budgets: the best choice for each budget and α; training: what a

@@ -1,7 +1,8 @@
 """The flags, the figures and the cells of the LIRPG experiment."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import gm_lab
 from gm_experiments.common import settings as common
@@ -41,6 +42,11 @@ class Settings(common.UntilDecided, Lirpg, common.TabularSettings):
     Without a flag: Figures 1(c,d) and 7 of the paper at its full budget. Inner and outer gradient are exact, Jacobian
     and Hessian are sampled; --permutations SSS samples all three.
     """
+
+    EXAMPLES: ClassVar[Mapping[str, str]] = {
+        "--figure fig1 --permutations SSS": "Everything sampled, as in practice:",
+        "--figure entropy --mdps 200": "When not to use LVC, MDP by MDP:",
+    }
 
     figure: tuple[Figure, ...] = ("fig1", "fig7")
     """Figures to reproduce: fig1 shows the accuracy, fig7 the variance, over inner steps and sample sizes; entropy sets

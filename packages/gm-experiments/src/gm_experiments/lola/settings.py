@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import gm_lab
 from gm_experiments.common.checks import require_cpu
@@ -27,6 +27,8 @@ BYTES, SECONDS = 24, 2e-8
 @dataclass(frozen=True)
 class Game:
     """What is played, how long, and how it is learnt."""
+
+    GROUPED: ClassVar[Mapping[str, str]] = {"how much": "updates evaluation_size"}
 
     game: str = "ipd"
     """ipd, stag-hunt, chicken, matching-pennies or battle-of-the-sexes."""
@@ -163,6 +165,13 @@ class Settings(Game, gm_lab.RunSettings):
     Without a flag: Figure 2(a-d) and Figure 8 of the paper at its full budget, the exact meta-gradient beside every
     estimate.
     """
+
+    GROUPED: ClassVar[Mapping[str, str]] = {"how much": "seeds until_decided most_seeds"}
+    EXAMPLES: ClassVar[Mapping[str, str]] = {
+        '--figure fig2a --curves "inner=128 outer=128"': "One curve, in seconds:",
+        "--figure debias --seeds 40": "Does a look-ahead with less bias cooperate more?",
+        "--figure fig2a --game stag-hunt": "Another game:",
+    }
 
     figure: tuple[Figure, ...] = ("fig2a", "fig2b", "fig2c", "fig2d", "fig8")
     """Figures to reproduce; fig8 has the curves of all four parts of Figure 2. debias: whether a look-ahead without
@@ -333,7 +342,9 @@ def _names(settings: Settings) -> dict[Arm, list[tuple[str, str]]]:
     figures = [f for f in ARMS if f in settings.figure or ("fig8" in settings.figure and f != "debias")]
     known = [arm.name for figure in figures for arm in ARMS[figure]]
     if unknown := sorted(set(settings.curves or ()) - set(known)):
-        raise gm_lab.BadInput(f"--curves: expected some of {', '.join(dict.fromkeys(known))}, got {', '.join(unknown)}")
+        raise gm_lab.BadInput(
+            f"--curves: expected some of {', '.join(dict.fromkeys(known))}, {gm_lab.got(unknown[0], known)}"
+        )
     names: dict[Arm, list[tuple[str, str]]] = {}
     for figure in figures:
         baseline = figure != "fig2d" or settings.inner_baseline == "all"

@@ -1,10 +1,10 @@
 """The flags of LPG's meta-training and study, and the cells that they are cut into."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import gm_lab
 from gm_experiments.common.checks import require_cpu
@@ -41,6 +41,8 @@ CORRECTED = "corrected"
 @dataclass(frozen=True)
 class Lpg:
     """The tasks, the lives of agents in them, the rule and its meta-training."""
+
+    GROUPED: ClassVar[Mapping[str, str]] = {"how much": "tasks meta_updates"}
 
     side: int = 4
     """Training tasks have side² + 1 states: grid worlds of side × side cells, and random MDPs of that size."""
@@ -92,6 +94,14 @@ class Settings(Lpg, gm_lab.RunSettings):
     policy gradients and actor-critics, tuned on the training tasks; and the bias and variance of LPG's meta-gradient,
     with the exact one from every trajectory of tiny MDPs.
     """
+
+    GROUPED: ClassVar[Mapping[str, str]] = {
+        "how much": "rules held_out tuning_tasks mdps repeats until_decided most_rules",
+    }
+    EXAMPLES: ClassVar[Mapping[str, str]] = {
+        "--rules 2": "Two rules instead of ten, in minutes:",
+        "--figure gradient --inner-steps 1 2 --estimators ad lvc": "The study of the meta-gradient alone:",
+    }
 
     figure: tuple[Literal["learning", "gradient"], ...] = ("learning", "gradient")
     """learning: scores over a lifetime; gradient: the meta-gradient's bias and variance."""

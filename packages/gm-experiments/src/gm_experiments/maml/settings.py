@@ -1,7 +1,8 @@
 """The flags, the figures and the cells of the MAML experiment."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import gm_lab
 from gm_experiments.common import settings as common
@@ -28,6 +29,12 @@ class Settings(common.UntilDecided, common.TabularSettings):
 
     Without a flag: Figures 1(a,b) and 4 of the paper at its full budget, the exact meta-gradient beside every estimate.
     """
+
+    EXAMPLES: ClassVar[Mapping[str, str]] = {
+        "--figure fig5 fig6": "What the step size and the number of steps do:",
+        "--estimators lvc mymodule:my_estimator": "Your own estimator beside LVC, in all figures of the paper:",
+        "--until-decided": "More MDPs until the claims are decided:",
+    }
 
     figure: tuple[Figure, ...] = ("fig1", "fig4")
     """Figures to reproduce: fig1 and fig4 vary the sample size, fig5 the inner learning rate, fig6 the inner steps;

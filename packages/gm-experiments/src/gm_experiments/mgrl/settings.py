@@ -2,8 +2,9 @@
 
 import importlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
@@ -52,6 +53,15 @@ class Settings(gm_lab.RunSettings):
     Without a flag: a demonstration of some minutes on two cores, A2C, 3-step MGRL and 3-step MGRL with LVC on one game,
     too short to tell which is the better. The paper's run: --games Qbert --env-steps 40_000_000 --seeds 5.
     """
+
+    GROUPED: ClassVar[Mapping[str, str]] = {
+        "how much": "seeds env_steps gradient_windows",
+        "where": "checkpoint_minutes",
+    }
+    EXAMPLES: ClassVar[Mapping[str, str]] = {
+        "--game Breakout --env-steps 100_000 --algorithm a2c": "A2C alone on another game, for some minutes:",
+        "--games Qbert --env-steps 40_000_000 --seeds 5 --device cuda": "One of the paper's games, for days:",
+    }
 
     figure: tuple[Literal["returns", "gradient"], ...] = ("returns", "gradient")
     """returns: Figures 3, 9 and 10; gradient: the meta-gradient's bias, variance and direction at points of a run."""

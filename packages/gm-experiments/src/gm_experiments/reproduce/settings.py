@@ -1,9 +1,10 @@
 """The flags of reproduce, and the stages that a budget consists of."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from gm_experiments.mgrl.settings import PAPER_GAMES
 from gm_lab import BadInput
@@ -46,6 +47,16 @@ class Settings:
 
     Stop it at any time: the same command goes on where it was, and nothing that is finished is computed again.
     """
+
+    GROUPED: ClassVar[Mapping[str, str]] = {
+        "how much": "budget seed mdps repeats seeds updates",
+        "where": "run_dir wandb",
+        "machine": "device",
+    }
+    EXAMPLES: ClassVar[Mapping[str, str]] = {
+        "--budget tabular,ipd": "What a laptop does in two minutes:",
+        "--budget atari=12 --device cuda": "Twelve hours of the Atari runs:",
+    }
 
     budget: str = "tabular,ipd,atari"
     """What to do, with commas between: tabular and ipd at the paper's full budget; atari for the demonstration of some

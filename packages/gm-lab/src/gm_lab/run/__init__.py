@@ -11,6 +11,7 @@ from gm_lab.run.progress import shown_by
 from gm_lab.run.resources import Need
 from gm_lab.run.settings import (
     RunSettings,
+    got,
     parse,
     parsed_line,
     plain,
@@ -23,7 +24,7 @@ from gm_lab.run.store import allowed_to, kinds_of_machine, make_folder, write_at
 
 __all__ = [
     "BadInput", "CellFailed", "Context", "Interrupted", "LiveRows", "Need", "Row", "RunSettings", "Tail",
-    "allowed_to", "cell_id", "describe_cell", "kinds_of_machine", "late", "make_folder", "output", "parse",
+    "allowed_to", "cell_id", "describe_cell", "got", "kinds_of_machine", "late", "make_folder", "output", "parse",
     "parsed_line", "plain", "provenance", "reading", "receiving", "require", "resources", "result_settings", "seed_of",
     "shown_by", "usable_cores", "worker_count", "write_atomically",
 ]  # fmt: skip

@@ -18,6 +18,7 @@ from gm_lab.run.machine import working_directory
 from gm_lab.run.output import quoted
 from gm_lab.run.settings import RunSettings, usable_cores
 from gm_lab.run.store import append
+from gm_lab.run.typed import near, program
 
 SESSIONS = "sessions.jsonl"
 # what readers rely on in a line, by its event
@@ -31,11 +32,9 @@ OPTIONAL: dict[str, Any] = {"cells": int, "folder": str, "git_commit": str, "unt
 
 def command(argv: Sequence[str] | None = None) -> str:
     """Returns what to type here to run this program again, with PYTHONPATH, where one's own estimator may be."""
-    program = near(Path(sys.argv[0]).resolve())
     arguments = sys.argv[1:] if argv is None else argv
-    start = ["uv", "run", str(program)] if program.suffix == ".py" else [str(program)]
     path = os.environ.get("PYTHONPATH")
-    return " ".join([*([f"PYTHONPATH={quoted(path)}"] if path else []), *map(quoted, [*start, *arguments])])
+    return " ".join([*([f"PYTHONPATH={quoted(path)}"] if path else []), program(), *map(quoted, arguments)])
 
 
 def report_command(run_dir: Path) -> str:
@@ -44,13 +43,6 @@ def report_command(run_dir: Path) -> str:
     module = [str(near(Path(sys.executable or "python"))), "-m", "gm_lab.report_command"]
     start = ["uv", "run", str(near(beside))] if beside.is_file() else module
     return " ".join(map(quoted, [*start, str(near(run_dir))]))
-
-
-def near(path: Path) -> Path:
-    """The path as it is from the current folder, if it is below it."""
-    with contextlib.suppress(ValueError, OSError):
-        return path.relative_to(Path.cwd())
-    return path
 
 
 def code_version(folder: Path) -> dict[str, str | bool]:

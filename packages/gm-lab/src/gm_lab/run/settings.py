@@ -6,21 +6,31 @@ import io
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from gm_lab.run.errors import BadInput
 from gm_lab.run.machine import working_directory
 from gm_lab.run.output import home_path
+from gm_lab.run.typed import program as typed_here
 
 
 @dataclass(frozen=True)
 class RunSettings:
     """Where and how a run is executed; only `seed` has a bearing on its results."""
+
+    GROUPED: ClassVar[Mapping[str, str]] = {
+        "how much": "seed",
+        "where": "run_dir svg wandb",
+        "machine": "device workers launcher ray_address cpus_per_cell gpus_per_cell",
+    }
+    """Under what the help has a flag that is not about what is computed."""
+    EXAMPLES: ClassVar[Mapping[str, str]] = {}
+    """Flags that are worth a try, with what they do."""
 
     run_dir: Path | None = None
     """Where results go (default: runs/<app>/<UTC time>-<id>). An unfinished run found there is resumed."""
@@ -82,9 +92,14 @@ def parse(settings: type[SettingsT], app: str, argv: Sequence[str] | None = None
 
 def parsed_line(flags: type[FlagsT], program: str, argv: Sequence[str] | None = None) -> FlagsT:
     """A command line as a dataclass of flags, those without a default by position; the rest is as in `parse`."""
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & {*tokens}:
+        from gm_lab.run.help import help_of
+
+        print(help_of(flags, typed_here()), end="")
+        raise SystemExit(0)
     import tyro
 
-    tokens = list(sys.argv[1:] if argv is None else argv)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # its complaint is a box of several lines
             parsed = tyro.cli(flags, prog=program, args=tokens, config=(tyro.conf.PositionalRequiredArgs,))
@@ -109,8 +124,10 @@ def at_home(flags: FlagsT) -> FlagsT:
 
 def refusal(flags: type[Any], tokens: Sequence[str]) -> str:
     """Says what is wrong with a command line that tyro refuses, by the types of the flags."""
-    kinds = {flag_of(name): kind for name, kind in get_type_hints(flags).items()}
-    for name, kind in get_type_hints(flags, include_extras=True).items():
+    known = [field.name for field in dataclasses.fields(flags)]
+    hints, noted = get_type_hints(flags), get_type_hints(flags, include_extras=True)
+    kinds = {flag_of(name): hints[name] for name in known}
+    for name, kind in ((name, noted[name]) for name in known):
         notes = getattr(kind, "__metadata__", ())
         kinds |= {alias: kinds[flag_of(name)] for note in notes for alias in getattr(note, "aliases", None) or ()}
     kinds |= {flag.replace("--", "--no-", 1): bool for flag, kind in kinds.items() if kind is bool}
@@ -125,9 +142,7 @@ def refusal(flags: type[Any], tokens: Sequence[str]) -> str:
     for name, values in given[1:]:
         flag = flag_of(name.removeprefix("--"))
         if flag not in kinds:
-            close = get_close_matches(flag, kinds, 1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            return f"expected a flag that --help lists, got {' '.join([name, *values])}{hint}"
+            return f"expected a flag that --help lists, got {' '.join([name, *values])}{_meant(flag, kinds)}"
         if complaint := mismatch(kinds[flag], values):
             return f"{flag}: {complaint}"
     return f"expected a flag that --help lists, got {' '.join(stray or tokens)}"
@@ -148,7 +163,7 @@ def mismatch(kind: Any, values: Sequence[str]) -> str:
     if get_origin(item) is Literal:
         choices = [str(choice) for choice in get_args(item)]
         unknown = [value for value in values if value not in choices]
-        return f"expected one of {', '.join(choices)}, got '{unknown[0]}'" if unknown else ""
+        return f"expected one of {', '.join(choices)}, {got(unknown[0], choices)}" if unknown else ""
     words = {int: ("an integer", "integers"), float: ("a number", "numbers")}.get(item)
     if words is not None:
         try:
@@ -157,6 +172,17 @@ def mismatch(kind: Any, values: Sequence[str]) -> str:
         except ValueError:
             return f"expected {words[several]}, got {quoted}"
     return ""
+
+
+def got(given: str, known: Iterable[str]) -> str:
+    """Says what came instead of one of the known words, and which of them may have been meant."""
+    return f"got '{given}'{_meant(given, known)}"
+
+
+def _meant(given: str, known: Iterable[str]) -> str:
+    lower = {word.lower(): word for word in reversed(list(known))}
+    close = get_close_matches(given.lower(), lower, 1)
+    return f" (did you mean {lower[close[0]]}?)" if close else ""
 
 
 def flag_of(name: str) -> str:

@@ -1,8 +1,9 @@
 """The flags and the cells of the attribution experiment in matrix games."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import gm_lab
 from gm_experiments.attribution.sources import KEY as OF_SHARES
@@ -20,6 +21,11 @@ class Settings(gm_lab.RunSettings):
 
     Without a flag: three estimators in the iterated prisoner's dilemma, 128 trajectories a role, after 0 to 50 updates.
     """
+
+    GROUPED: ClassVar[Mapping[str, str]] = {"how much": "seeds repeats"}
+    EXAMPLES: ClassVar[Mapping[str, str]] = {
+        "--points 0 20 --path sampled": "Along what the estimates themselves train:",
+    }
 
     game: str = Game.game
     """ipd, stag-hunt, chicken, matching-pennies or battle-of-the-sexes."""
