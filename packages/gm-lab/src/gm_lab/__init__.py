@@ -17,9 +17,10 @@ from gm_lab.run import (
     cell_id,
     got,
     late,
+    progressed,
     require,
     seed_of,
-)
+)  # fmt: skip
 from gm_lab.track import Curves
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BadInput", "CellFailed", "Context", "Curves", "Experiment", "LiveRows", "Need", "Row", "RunSettings",
-    "analysis", "cell_id", "got", "late", "launch", "main", "report_command", "require", "run", "seed_of", "track",
+    "analysis", "cell_id", "got", "late", "launch", "main", "progressed", "report_command", "require", "run",
+    "seed_of", "track",
 ]  # fmt: skip
 
 

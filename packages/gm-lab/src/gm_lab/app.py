@@ -24,7 +24,7 @@ from gm_lab.run.interruption import Interruption
 from gm_lab.run.late import resolved
 from gm_lab.run.machine import kind_of_machine, working_directory
 from gm_lab.run.output import open_streams, quoted
-from gm_lab.run.progress import progress
+from gm_lab.run.progress import Parts, progress
 from gm_lab.run.settings import SettingsT, parse, plain, result_settings, worker_count
 from gm_lab.run.store import RunDirectory, allowed_to, compute_cell, default_run_dir, opened
 from gm_lab.run.typed import near
@@ -187,13 +187,14 @@ def _compute(session: _Session[SettingsT, CellT]) -> None:
     done = len(cells) - len(pending)
     store.log(f"{len(pending)} of {len(cells)} cells to compute")
     supply = Supply(pending, partial(_more, session, growth)) if growth else Supply(pending)
-    with session.interruption.computing(), _launched(session, supply) as finished:
+    parts = Parts(worker_count(session.settings))
+    with session.interruption.computing(), _launched(session, supply, parts) as finished:
         # the workers are forked and compute: from here on threads may start, and there is time for the rest
         _begin(session)
         if pending and session.settings.launcher != "ray":
             _warn_of_mixture(session, found.kinds, kind_of_machine(session.settings.device))
         name = session.experiment.name
-        with progress(name, done, len(cells)) as advance, provenance.timed(store.path, cells) as count:
+        with progress(name, done, len(cells), parts.in_work) as advance, provenance.timed(store.path, cells) as count:
             for step, seconds in enumerate(finished, start=done + 1):
                 advance(len(cells))
                 count()
@@ -265,7 +266,7 @@ def _again_in(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _launched(session: _Session[SettingsT, CellT], pending: Supply) -> Iterator[Iterator[float]]:
+def _launched(session: _Session[SettingsT, CellT], pending: Supply, parts: Parts) -> Iterator[Iterator[float]]:
     settings, store, interruption, warn = session.settings, session.store, session.interruption, session.warn
     setup = partial(session.experiment.prepare, settings)
     if settings.launcher == "ray" and len(pending):
@@ -280,7 +281,7 @@ def _launched(session: _Session[SettingsT, CellT], pending: Supply) -> Iterator[
 
     work = partial(compute_cell, store, session.experiment.run_cell)
     threads = settings.launcher == "threads"
-    with local.launched(work, pending, worker_count(settings), setup, interruption, warn, threads) as finished:
+    with local.launched(work, pending, parts, worker_count(settings), setup, interruption, warn, threads) as finished:
         yield finished
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import gm_envs_ipd as envs
+import gm_lab
 from gm_estimators.metrics import accuracy, correlation, relative_bias
 from gm_experiments.lola.learner import Update
 from gm_experiments.lola.problem import exact_meta_gradients
@@ -20,7 +21,10 @@ AT_ONCE = 100
 def measurements_of(game: Game, updates: Iterable[Update]) -> dict[str, Float[Tensor, "update seed ..."]]:
     """Returns the measurements of a run's updates, at least one, by name; `AT_ONCE` of them are kept at a time."""
     every = iter(updates)
-    parts = [_of_some(game, some) for some in iter(lambda: list(islice(every, AT_ONCE)), [])]
+    parts: list[dict[str, Tensor]] = []
+    for some in iter(lambda: list(islice(every, AT_ONCE)), []):
+        parts.append(_of_some(game, some))
+        gm_lab.progressed(len(parts) * AT_ONCE, game.updates)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 

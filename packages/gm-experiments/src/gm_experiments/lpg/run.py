@@ -16,6 +16,8 @@ from gm_lab.run import write_atomically
 EVERY = 5
 """Scores are kept after so many updates."""
 CHECKPOINT_WINDOWS = 25
+LEARNING = 0.8
+"""About the part of a learnt rule's time that meta-training takes; tuning has the rest."""
 SMALLER = ("--inner-lrs", "--lr-scales", "--inner-lr")
 
 
@@ -69,6 +71,7 @@ def meta_trained(cell: LpgCell, context: gm_lab.Context) -> MetaTraining:
             training = new()
     while training.windows < cell.lpg.meta_updates:
         training.step()
+        gm_lab.progressed(LEARNING * training.windows, cell.lpg.meta_updates)
         if file and training.windows % CHECKPOINT_WINDOWS == 0:
             file.parent.mkdir(exist_ok=True)
             write_atomically(file, training.state())
@@ -84,9 +87,13 @@ def _means(scores: Sequence[float], parts: int = 30) -> list[tuple[int, float]]:
 def tuned_rows(cell: LpgCell, trials: Sequence[lifetimes.Trial]) -> list[gm_lab.Row]:
     """Tunes a rule for a lifetime's end and for its mean; the rows also score the best settings in held-out tasks."""
     rows: list[gm_lab.Row] = []
-    for kind in lifetimes.KINDS:
+    before, steps = LEARNING * (cell.part == LEARNT), len(trials) * len(lifetimes.KINDS)
+    for number, kind in enumerate(lifetimes.KINDS):
         tasks = tasks_of(cell, "tuning", kind, cell.lpg.side, cell.tuning_tasks)
-        tried = [scores_of(cell, tasks, new(), f"tuning {kind}").mean(1) for _, new in trials]
+        tried = []
+        for trial, (_, new) in enumerate(trials, start=1):
+            tried.append(scores_of(cell, tasks, new(), f"tuning {kind}").mean(1))
+            gm_lab.progressed(before * steps + (1 - before) * (number * len(trials) + trial), steps)
         for name, values in {
             cell.part: [float(scores[-1]) for scores in tried],
             cell.part + FOR_THE_MEAN: [float(scores[1:].mean()) for scores in tried],

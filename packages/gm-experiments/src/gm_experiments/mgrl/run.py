@@ -109,11 +109,13 @@ def label_of(cell: MgrlCell) -> str:
 
 def watched(cell: MgrlCell, context: AtariContext, common: gm_lab.Row) -> Callable[[dict[str, int | float]], None]:
     """Makes what is called with each row of the log: it tells people, and leaves the row where others look for it."""
-    teller = Teller(label_of(cell), cell.training.updates)
+    training = cell.training
+    teller = Teller(label_of(cell), training.updates)
     live = context.run_dir and gm_lab.LiveRows(context.run_dir, cell, step="env_steps")
 
     def on_row(row: dict[str, int | float]) -> None:
         teller(row)
+        gm_lab.progressed(row["updates"], training.updates)
         if live:
             live.append({**common, "figure": "returns", **row})
 

@@ -2,18 +2,17 @@
 
 import contextlib
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from gm_experiments.reproduce.settings import Stage
+from gm_lab.run import InWork, ticking
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-TICK_SECONDS = 0.5
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -52,29 +51,22 @@ class Display:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
-    def following(self, index: int, _label: str, done: int, total: int) -> Iterator[Callable[[int], None]]:
+    def following(
+        self, index: int, _label: str, done: int, total: int, in_work: InWork
+    ) -> Iterator[Callable[[int], None]]:
         """Shows a stage's progress, by time if it has hours, else by cells: call what it yields after each."""
-        stage, begun, over, finished = self._stages[index], time.monotonic(), threading.Event(), done
+        stage, begun, finished = self._stages[index], time.monotonic(), done
 
         def show() -> None:
-            part = (time.monotonic() - begun) / stage.weight if stage.hours else finished / total
+            part = (time.monotonic() - begun) / stage.weight if stage.hours else (finished + in_work()) / total
             self.update(index, min(part, 1.0))
-
-        def tick() -> None:
-            while not over.wait(TICK_SECONDS):
-                show()
 
         def advance(of: int) -> None:
             nonlocal finished, total
             finished, total = finished + 1, of
 
-        thread = threading.Thread(target=tick, daemon=True)
-        thread.start()
-        try:
+        with ticking(show):
             yield advance
-        finally:
-            over.set()
-            thread.join()
 
 
 def _bar(console: "Console") -> "Progress":

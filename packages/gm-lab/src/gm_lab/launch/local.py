@@ -28,12 +28,14 @@ from gm_lab.run.cells import describe_cell
 from gm_lab.run.context import Context
 from gm_lab.run.errors import CellFailed, Interrupted
 from gm_lab.run.interruption import Interruption, become_worker
+from gm_lab.run.progress import Parts
 
 
 @dataclass(frozen=True)
 class _Worker:
     """A worker, the way to talk to it, and the cells that it was handed, the first of them in work."""
 
+    number: int
     runner: BaseProcess | threading.Thread
     connection: "Connection[tuple[int, Any], Outcome]"
     assigned: deque[int] = field(default_factory=deque)
@@ -41,7 +43,7 @@ class _Worker:
 
 @contextlib.contextmanager
 def launched(
-    work: Work, cells: Supply, workers: int, setup: Callable[[], Context], interruption: Interruption,
+    work: Work, cells: Supply, parts: Parts, workers: int, setup: Callable[[], Context], interruption: Interruption,
     warn: Callable[[str], None], threads: bool = False,
 ) -> Iterator[Iterator[float]]:  # fmt: skip
     """Starts the workers; it yields an iterator over the seconds each cell took, in the order in which they finish.
@@ -57,46 +59,50 @@ def launched(
         return
     context = setup()
     if workers == 1:
-        yield checked(cells, _serial(work, cells, context, interruption))
+        yield checked(cells, _serial(work, cells, parts, context, interruption))
         return
     known = [cells[index] for index in range(len(cells))]
-    serve = partial(_serve, work, known)
     how: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     pool: list[_Worker] = []
     gc.freeze()  # what exists now is never collected in a worker, so its pages stay shared
     try:
-        for _ in range(workers if cells.may_grow else min(workers, len(cells))):
+        for number in range(workers if cells.may_grow else min(workers, len(cells))):
             ours, theirs = how.Pipe()
+            serve = partial(_serve, work, known, parts, number)
             if threads:
                 runner = threading.Thread(target=serve, args=(theirs, context), daemon=True)
             else:
                 runner = how.Process(target=_process, args=(serve, theirs, setup, os.getpid()), daemon=True)
             runner.start()
-            pool.append(_Worker(runner, ours))
+            pool.append(_Worker(number, runner, ours))
             if not threads:
                 theirs.close()
-        yield checked(cells, _distribute(cells, pool, interruption, warn))
+        yield checked(cells, _distribute(cells, pool, parts, interruption, warn))
     finally:
         _stop(pool, interruption.grace_seconds)
         gc.unfreeze()
 
 
-def _serial(work: Work, cells: Supply, context: Context, interruption: Interruption) -> Iterator[Outcome]:
+def _serial(work: Work, cells: Supply, parts: Parts, context: Context, interruption: Interruption) -> Iterator[Outcome]:
     positions = range(len(cells))
     while positions:
         for index in positions:
             if interruption.draining:
                 return
-            yield attempt(work, index, cells[index], context, lambda: interruption.status is not None)
+            with parts.told_by(0):
+                outcome = attempt(work, index, cells[index], context, lambda: interruption.status is not None)
+            yield outcome
         positions = cells.grown()
 
 
-def _serve(work: Work, known: Sequence[Any], connection: Any, context: Context) -> None:
+def _serve(work: Work, known: Sequence[Any], parts: Parts, number: int, connection: Any, context: Context) -> None:
     """Computes what it is told to: one of the cells that it was started with, or another that is sent."""
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             index, cell = connection.recv()
-            connection.send(attempt(work, index, known[index] if cell is None else cell, context))
+            with parts.told_by(number):
+                outcome = attempt(work, index, known[index] if cell is None else cell, context)
+            connection.send(outcome)
 
 
 def _process(serve: Callable[[Any, Context], None], connection: Any, setup: Callable[[], Context], driver: int) -> None:
@@ -133,7 +139,7 @@ def _stop(pool: Sequence[_Worker], seconds: float) -> None:
 
 
 def _distribute(
-    cells: Supply, pool: Sequence[_Worker], interruption: Interruption, warn: Callable[[str], None]
+    cells: Supply, pool: Sequence[_Worker], parts: Parts, interruption: Interruption, warn: Callable[[str], None]
 ) -> Iterator[Outcome]:
     """Hands out the cells; one whose worker is killed gets a second try on another worker."""
     known = len(cells)
@@ -161,6 +167,7 @@ def _distribute(
                 outcome = worker.connection.recv()
             except (EOFError, ConnectionError):
                 alive.remove(worker)
+                parts.clear(worker.number)
                 again = _lost(worker, cells, killed, bool(alive), warn)
                 waiting.extendleft(reversed(again))
                 continue
