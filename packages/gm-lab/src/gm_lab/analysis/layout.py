@@ -1,0 +1,117 @@
+"""Where things of a picture go: wrapped text, room around the panels, labels beside the ends of lines."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Annotation
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from scipy.optimize import isotonic_regression
+
+LEADING = 1.25
+"""Height of a line of text in units of its size."""
+POINTS = 72
+"""Points in an inch."""
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+class EndLabel(Annotation):
+    """A line's name at the right edge of its panel, as high as the line ends unless another label is in its way."""
+
+
+class Layout(ConstrainedLayoutEngine):
+    """Matplotlib's constrained layout, after which labels at the ends of lines move apart."""
+
+    def execute(self, fig: Figure) -> Any:
+        """Places everything; called whenever the figure is drawn."""
+        done = super().execute(fig)
+        for axes in fig.axes:
+            spread(axes)
+        return done
+
+
+def spread(axes: Axes) -> None:
+    """Moves the end labels of a panel up and down as little as keeps them apart and within the panel."""
+    labels = [text for text in axes.texts if isinstance(text, EndLabel)]
+    if not labels:
+        return
+    scale = POINTS / axes.figure.dpi
+    low, high = np.array([axes.bbox.y0, axes.bbox.y1]) * scale
+    wanted = np.array([axes.transData.transform((1, label.xy[1]))[1] for label in labels]) * scale
+    wanted = np.clip(np.nan_to_num(wanted, nan=low), low, high)
+    heights = np.array([float(label.get_fontsize()) * LEADING * (1 + label.get_text().count("\n")) for label in labels])
+    for label, at, shift in zip(labels, wanted, apart(wanted, heights, low, high) - wanted, strict=True):
+        label.xyann = (label.xyann[0], float(shift))
+        label.xy = (1.0, float(axes.transData.inverted().transform((0, at / scale))[1]))
+
+
+def apart(wanted: "np.ndarray[Any, Any]", heights: "np.ndarray[Any, Any]", low: float, high: float) -> Any:
+    """Heights near the wanted ones, by least squares, at which things so high don't overlap between low and high."""
+    order = np.argsort(wanted, kind="stable")
+    sizes = heights[order]
+    # where each would be, were all stacked upon the lowest: what is left of the wanted places mustn't fall
+    stacked = np.concatenate([[0.0], np.cumsum((sizes[1:] + sizes[:-1]) / 2)])
+    least, most = low + sizes[0] / 2, max(high - sizes[-1] / 2 - stacked[-1], low + sizes[0] / 2)
+    at = np.clip(isotonic_regression(wanted[order] - stacked).x, least, most) + stacked
+    placed = np.empty_like(at)
+    placed[order] = at
+    return placed
+
+
+def width_of(text: str, size: float, weight: str = "normal") -> float:
+    """How wide a line of text is, in inches."""
+    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size, weight=weight), False)
+    return float(width) / POINTS
+
+
+def wrapped(text: str, inches: float, size: float, weight: str = "normal") -> str:
+    """Breaks a text between words into lines of no more than so many inches; a longer word has a line of its own."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and width_of(longer, size, weight) <= inches:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(lines)
+
+
+def number(value: float) -> str:
+    """A tick of a logarithmic axis in plain digits, or as a power of ten if those were many."""
+    if value <= 0 or 1e-4 < value < 1e5:
+        return f"{value:,.10g}"
+    exponent = int(np.floor(np.log10(value) + 1e-9))
+    factor = value / 10.0**exponent
+    power = "10" + str(exponent).translate(SUPERSCRIPTS)
+    return power if abs(factor - 1) < 1e-6 else f"{factor:.3g}·{power}"
+
+
+def logarithmic(axis: Axis) -> None:
+    """Ticks of a logarithmic axis that can be read: powers of ten, with 2 and 5 between where there are few."""
+
+    def between(value: float, _place: int) -> str:
+        low, high = sorted(axis.get_view_interval())
+        leading = round(value / 10.0 ** np.floor(np.log10(value) + 1e-9))
+        return number(value) if high / low < 30 and leading in (2, 5) else ""
+
+    axis.set_major_locator(LogLocator(10, numticks=6))
+    axis.set_major_formatter(FuncFormatter(lambda value, _place: number(value)))
+    axis.set_minor_formatter(FuncFormatter(between))
+
+
+def written_out(axis: Axis, values: Sequence[float], inches: float, size: float) -> None:
+    """Ticks at given values, with the numbers of as many as fit, the largest among them."""
+    ticks = sorted(set(values))
+    texts = [number(tick) for tick in ticks]
+    widest = max(width_of(text, size) for text in texts) + 0.08
+    step = max(1, int(np.ceil(len(ticks) * widest / inches)))
+    shown = {len(ticks) - 1 - place for place in range(0, len(ticks), step)}
+    axis.set_ticks(ticks, [text if place in shown else "" for place, text in enumerate(texts)])
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
