@@ -171,7 +171,7 @@ def end_label(axes: "Axes", values: "np.ndarray[Any, Any]", label: str, colour: 
         axes.add_artist(
             EndLabel(
                 label, xy=(1, known[-1]), xycoords=axes.get_yaxis_transform(which="grid"), xytext=(5, 0),
-                textcoords="offset points", verticalalignment="center", annotation_clip=False, color=colour,
+                textcoords="offset points", verticalalignment="center", annotation_clip=False, clip_on=False, color=colour,
                 fontsize=TEXT, parse_math=False,
             )
         )  # fmt: skip

@@ -24,6 +24,10 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 class EndLabel(Annotation):
     """A line's name at the right edge of its panel, as high as the line ends unless another label is in its way."""
 
+    def get_tightbbox(self, renderer: Any = None) -> Any:
+        """The room that it takes; Matplotlib takes the offset for a place, which a logarithmic axis doesn't have."""
+        return self.get_window_extent(renderer)
+
 
 class Layout(ConstrainedLayoutEngine):
     """Matplotlib's constrained layout, after which labels at the ends of lines move apart."""
