@@ -1,5 +1,7 @@
 """The words of figures, tables and verdicts: one name for one thing everywhere."""
 
+from collections.abc import Iterable
+
 ESTIMATORS = {"ad": "AD", "dice": "DiCE", "loaded_dice": "Loaded-DiCE", "lvc": "LVC"}
 ORDER = ("SSS", "SES", "ESS", "EES", "SSE", "SEE", "ESE")
 """The permutations as the paper shows them, from the most to the least sampled."""
@@ -15,6 +17,13 @@ SPREAD = "Σ standard deviations"
 def estimator(name: str) -> str:
     """What people call an estimator; a user's own keeps its name."""
     return ESTIMATORS.get(name, name)
+
+
+def short(names: Iterable[str]) -> dict[str, str]:
+    """What lines of a picture are called: a user's own estimator loses its module unless two would be called alike."""
+    every = {name: estimator(name).rsplit(":", 1)[-1] for name in names}
+    called = list(every.values())
+    return {name: label if called.count(label) == 1 else estimator(name) for name, label in every.items()}
 
 
 def permutation(name: str) -> str:

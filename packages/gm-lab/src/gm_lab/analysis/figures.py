@@ -34,6 +34,8 @@ MOST = 4
 MARGIN = 0.08
 FINDING, CAPTION, TITLE, TEXT, SMALL = 10.5, 8.0, 9.0, 8.0, 7.5
 """Sizes of text in points."""
+BESIDE = 1.25
+"""Inches that a label at the end of a line takes at most."""
 GREY = "#595959"
 LEADING = 1.25
 PNG_HEADER = 33  # bytes of signature and header
@@ -106,6 +108,7 @@ def lines(
     y_label: str | None = None, names: Sequence[str] | None = None, labels: Mapping[str, str] | None = None,
     x_scale: Literal["linear", "log", "log2"] = "linear", y_scale: Literal["linear", "log"] = "linear",
     marks: bool = True, direct: bool = False, looks: Mapping[str, Style] | None = None, geometric: bool = False,
+    root: bool = False,
 ) -> None:  # fmt: skip
     """Draws, for each value of `by`, the mean of `y` over units against `x`, with its 95% t interval as a band.
 
@@ -113,7 +116,8 @@ def lines(
     in a legend or, if `direct`, where they end; `looks` are those of `styles` unless given. "log2" suits powers of two,
     which are then written out; `marks` shows the points, better not on long curves. A `geometric` mean suits what
     differs between units by orders of magnitude: mean and interval of the logarithm; it is left out where a unit's
-    value isn't positive. Raises ValueError if the frame lacks a column.
+    value isn't positive. `root` shows the root of the mean, for squares, and zero where that is negative. Raises
+    ValueError if the frame lacks a column.
     """
     if missing := [column for column in (x, y, by, over) if column not in frame.columns]:
         raise ValueError(f"expected columns {x}, {y}, {by}, {over}; missing: {', '.join(missing)}")
@@ -122,7 +126,7 @@ def lines(
         of_name = frame[frame[by].astype(str) == name]
         if of_name.empty:
             continue
-        where, mean, low, high = _averaged(of_name, x, y, over, geometric)
+        where, mean, low, high = _averaged(of_name, x, y, over, geometric, root)
         # a single unit has an unbounded interval: no band is more honest than none of width zero
         bounded = np.isfinite(low) & np.isfinite(high)
         axes.fill_between(
@@ -148,7 +152,7 @@ def lines(
         axes.set_ylabel(y if y_label is None else y_label, parse_math=False)
 
 
-def _averaged(frame: "pd.DataFrame", x: str, y: str, over: str, geometric: bool) -> Any:
+def _averaged(frame: "pd.DataFrame", x: str, y: str, over: str, geometric: bool, root: bool) -> Any:
     """Where one line's points are, their means and the ends of the intervals."""
     per_unit = frame.groupby([x, over], sort=True)[y].mean()
     if geometric:
@@ -159,22 +163,21 @@ def _averaged(frame: "pd.DataFrame", x: str, y: str, over: str, geometric: bool)
         np.array([getattr(interval, part) for _, interval in points], dtype=np.float64)
         for part in ("mean", "low", "high")
     ]
-    return where, *(np.exp(part) if geometric else part for part in of_points)
+    shown = np.exp if geometric else (lambda part: np.sqrt(np.maximum(part, 0))) if root else np.asarray
+    return where, *(shown(part) for part in of_points)
 
 
 def end_label(axes: "Axes", values: "np.ndarray[Any, Any]", label: str, colour: str) -> None:
     """Writes a line's name at the right of its panel, as high as its last value; labels keep apart when it is drawn."""
-    from gm_lab.analysis.layout import EndLabel
+    from gm_lab.analysis.layout import EndLabel, wrapped
 
     known = values[np.isfinite(values)]
     if len(known):
-        axes.add_artist(
-            EndLabel(
-                label, xy=(1, known[-1]), xycoords=axes.get_yaxis_transform(which="grid"), xytext=(5, 0),
-                textcoords="offset points", verticalalignment="center", annotation_clip=False, clip_on=False, color=colour,
-                fontsize=TEXT, parse_math=False,
-            )
-        )  # fmt: skip
+        place = {"xy": (1, known[-1]), "xycoords": axes.get_yaxis_transform(which="grid")}
+        beside = {"xytext": (5, 0), "textcoords": "offset points", "verticalalignment": "center"}
+        text = wrapped(label, BESIDE, TEXT)
+        look = {"color": colour, "fontsize": TEXT, "parse_math": False, "annotation_clip": False, "clip_on": False}
+        axes.add_artist(EndLabel(text, **place, **beside, **look))
 
 
 def _scales(axes: "Axes", at: "pd.Series[Any]", x_scale: str, y_scale: str) -> None:

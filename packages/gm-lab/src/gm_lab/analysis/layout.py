@@ -16,6 +16,8 @@ from scipy.optimize import isotonic_regression
 
 LEADING = 1.25
 """Height of a line of text in units of its size."""
+GAP = 0.15
+"""Room between two labels beside lines, in units of their size."""
 POINTS = 72
 """Points in an inch."""
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -49,7 +51,10 @@ def spread(axes: Axes) -> None:
     low, high = np.array([axes.bbox.y0, axes.bbox.y1]) * scale
     wanted = np.array([axes.transData.transform((1, label.xy[1]))[1] for label in labels]) * scale
     wanted = np.clip(np.nan_to_num(wanted, nan=low), low, high)
-    heights = np.array([float(label.get_fontsize()) * LEADING * (1 + label.get_text().count("\n")) for label in labels])
+    counts = [1 + label.get_text().count("\n") for label in labels]
+    heights = np.array(
+        [float(label.get_fontsize()) * (LEADING * n + GAP) for label, n in zip(labels, counts, strict=True)]
+    )
     for label, at, shift in zip(labels, wanted, apart(wanted, heights, low, high) - wanted, strict=True):
         label.xyann = (label.xyann[0], float(shift))
         label.xy = (1.0, float(axes.transData.inverted().transform((0, at / scale))[1]))
@@ -75,15 +80,26 @@ def width_of(text: str, size: float, weight: str = "normal") -> float:
 
 
 def wrapped(text: str, inches: float, size: float, weight: str = "normal") -> str:
-    """Breaks a text between words into lines of no more than so many inches; a longer word has a line of its own."""
+    """Breaks a text between words into lines of no more than so many inches, and within words that are longer."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and width_of(longer, size, weight) <= inches:
             lines[-1] = longer
         else:
-            lines.append(word)
+            lines += _pieces(word, inches, size, weight)
     return "\n".join(lines)
+
+
+def _pieces(word: str, inches: float, size: float, weight: str) -> list[str]:
+    pieces = [word]
+    while len(pieces[-1]) > 1 and width_of(pieces[-1], size, weight) > inches:
+        rest = pieces.pop()
+        fits = next(
+            end for end in range(len(rest) - 1, 0, -1) if end == 1 or width_of(rest[:end], size, weight) <= inches
+        )
+        pieces += [rest[:fits], rest[fits:]]
+    return pieces
 
 
 def number(value: float) -> str:

@@ -84,7 +84,7 @@ def _choices(name: str) -> tuple[Style, ...]:
 
 def _variant_of(name: str) -> str | None:
     """Which of the house's estimators a name begins with, as a whole word."""
-    found = re.match(r"(lvc|ad|loaded_dice|dice)(?=[+, (/|])", name.lower().replace("-", "_"))
+    found = re.match(r"(lvc|ad|loaded_dice|dice)(?=[+@, (/|])", name.lower().replace("-", "_"))
     return found.group(1) if found else None
 
 
