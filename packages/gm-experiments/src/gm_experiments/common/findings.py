@@ -25,6 +25,8 @@ def two_digits(value: float) -> str:
     """A number of any size with the two digits that count, written out."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
+    if abs(value) >= 1e7:
+        return f"{value:.1e}".replace("e+", "e")
     digits = max(0, 1 - math.floor(math.log10(abs(value))))
     return f"{round(value, 1 - math.floor(math.log10(abs(value)))):,.{min(digits, 6)}f}".replace("-", "−", 1)
 

@@ -89,10 +89,11 @@ def _entropy(rows: "pd.DataFrame") -> "dict[str, Figure]":
     for axes, name in zip(figure.axes, names, strict=True):
         _scatter(axes, rows[rows["estimator"] == name])
     figure.axes[0].set_ylabel(f"1 − {ACCURACY}")
-    size = int(rows["sample_size"].iloc[0])
+    place = held(rows.drop(columns="sample_size"))
     drawn = (
-        f"A point is an MDP: a grey circle as measured with {size} trajectories, in colour what infinitely many would "
-        f"give. Only the Hessian is sampled; above the dotted line accuracy is below {LOW}. {held(rows.drop(columns='sample_size'))}."
+        f"A point is an MDP: a grey circle as measured with {rows['sample_size'].iloc[0]} trajectories, in colour what "
+        f"infinitely many would give. Only the Hessian is sampled; above the dotted line accuracy is below {LOW}. "
+        f"{place}."
     )
     analysis.entitle(figure, findings.how_often_low(rows[rows["estimator"].isin(names)]), drawn)
     return {"entropy": figure}

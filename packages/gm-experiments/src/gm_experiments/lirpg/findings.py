@@ -34,7 +34,7 @@ def how_often_low(rows: "pd.DataFrame") -> str:
     known = rows.dropna(subset="expected_accuracy")
     counts = {str(name): part for name, part in known.groupby("estimator")["expected_accuracy"]}
     called = labels.short(rows["estimator"].unique())
-    parts = [f"{called[name]}’s in {(part < LOW).sum()} of {len(part)} MDPs" for name, part in counts.items()]
+    parts = [f"{called[name]}’s in {(part < LOW).sum() or 'none'} of {len(part)} MDPs" for name, part in counts.items()]
     steps = rows["inner_steps"].iloc[0]
     if not parts:
         return f"Accuracy at K = {steps} and the entropy of the path, MDP by MDP"

@@ -173,10 +173,10 @@ def end_label(axes: "Axes", values: "np.ndarray[Any, Any]", label: str, colour: 
 
     known = values[np.isfinite(values)]
     if len(known):
-        place = {"xy": (1, known[-1]), "xycoords": axes.get_yaxis_transform(which="grid")}
-        beside = {"xytext": (5, 0), "textcoords": "offset points", "verticalalignment": "center"}
+        place: Any = {"xy": (1, known[-1]), "xycoords": axes.get_yaxis_transform(which="grid")}
+        beside: Any = {"xytext": (5, 0), "textcoords": "offset points", "verticalalignment": "center"}
         text = wrapped(label, BESIDE, TEXT)
-        look = {"color": colour, "fontsize": TEXT, "parse_math": False, "annotation_clip": False, "clip_on": False}
+        look: Any = {"color": colour, "fontsize": TEXT, "parse_math": False, "annotation_clip": False, "clip_on": False}
         axes.add_artist(EndLabel(text, **place, **beside, **look))
 
 
@@ -209,8 +209,9 @@ def shared_legend(figure: "Figure", title: str | None = None, columns: int = 8) 
             entries.setdefault(label, handle)
     if entries:
         figure.legend(
-            list(entries.values()), list(entries), title=title, loc="outside lower center",
-            ncols=min(len(entries), columns), frameon=False, handlelength=3.2, fontsize=9,
+            list(entries.values()), list(entries), title=title, loc="lower center", bbox_to_anchor=(0.5, 0),
+            borderaxespad=0.2,
+            ncols=min(len(entries), columns), frameon=False, handlelength=3.2, fontsize=TEXT,
         )  # fmt: skip
 
 

@@ -16,11 +16,12 @@ from scipy.optimize import isotonic_regression
 
 LEADING = 1.25
 """Height of a line of text in units of its size."""
+CAPTION = 8.0
+"""Size of a caption in points."""
 GAP = 0.15
 """Room between two labels beside lines, in units of their size."""
 POINTS = 72
 """Points in an inch."""
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class EndLabel(Annotation):
@@ -36,10 +37,22 @@ class Layout(ConstrainedLayoutEngine):
 
     def execute(self, fig: Figure) -> Any:
         """Places everything; called whenever the figure is drawn."""
+        self._make_room(fig)
         done = super().execute(fig)
         for axes in fig.axes:
             spread(axes)
         return done
+
+    def _make_room(self, fig: Figure) -> None:
+        """Keeps the legends of the whole figure beneath the panels and above the caption."""
+        height = fig.bbox.height
+        caption = fig.get_supxlabel().count("\n") + 1 if fig.get_supxlabel() else 0
+        beneath = caption * CAPTION * LEADING / POINTS * fig.dpi
+        for legend in fig.legends:
+            legend.set_bbox_to_anchor((0.5, (beneath + (0.12 * fig.dpi if caption else 0)) / height), fig.transFigure)
+        taken = sum(legend.get_window_extent().height for legend in fig.legends) / height
+        if taken:
+            self.set(rect=(0, taken + 0.01, 1, 1 - taken - 0.01))
 
 
 def spread(axes: Axes) -> None:
@@ -103,13 +116,10 @@ def _pieces(word: str, inches: float, size: float, weight: str) -> list[str]:
 
 
 def number(value: float) -> str:
-    """A tick of a logarithmic axis in plain digits, or as a power of ten if those were many."""
-    if value <= 0 or 1e-4 < value < 1e5:
-        return f"{value:,.10g}"
-    exponent = int(np.floor(np.log10(value) + 1e-9))
-    factor = value / 10.0**exponent
-    power = "10" + str(exponent).translate(SUPERSCRIPTS)
-    return power if abs(factor - 1) < 1e-6 else f"{factor:.3g}·{power}"
+    """A tick of a logarithmic axis in plain digits, or as 1e−9 if those were many: superscripts are too small."""
+    if value == 0 or 1e-7 < abs(value) < 1e7:
+        return f"{value:,.7f}".rstrip("0").rstrip(".")
+    return f"{value:.3g}".replace("e+", "e").replace("e0", "e").replace("e-0", "e-").replace("-", "−")
 
 
 def logarithmic(axis: Axis) -> None:
