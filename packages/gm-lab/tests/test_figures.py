@@ -6,12 +6,13 @@ import pandas as pd
 import pytest
 
 from gm_lab import lines, mean_interval, panels, shared_legend, style_of
-from gm_lab.analysis.figures import GROUPS, save, saving, styles
+from gm_lab.analysis.figures import save, saving
+from gm_lab.analysis.palette import ESTIMATORS, PERMUTATIONS, styles
 from gm_lab.run import BadInput
 
 
 def test_looks_within_a_group_differ_in_colour_and_marker():
-    for group in GROUPS:
+    for group in (ESTIMATORS, PERMUTATIONS):
         assert len({style_of(name).colour for name in group}) == len(group)
         assert len({style_of(name).marker for name in group}) == len(group)
 

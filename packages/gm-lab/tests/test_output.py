@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import gm_lab
-from gm_lab.analysis import claims, figures
+from gm_lab.analysis import claims, figures, palette
 from gm_lab.analysis.report import load, rendered
 from gm_lab.analysis.tables import read_results
 from gm_lab.report_command import main as report
@@ -94,7 +94,7 @@ def test_any_text_is_written_and_read_back(folder, text):
     assert json.loads((folder / "claims.json").read_bytes())[0]["claim"] == text
     (folder / "config.yaml").write_text("app: toy\nrun_id: a\nsettings: {}\n")
     write_atomically(folder / "report.html", output.encoded(rendered([load(folder)], text)))
-    figures.style_of(text)
+    palette.style_of(text)
 
 
 @settings(deadline=None, derandomize=True)

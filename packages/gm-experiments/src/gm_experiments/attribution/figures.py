@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import gm_lab
 from gm_experiments.common.labels import estimator
 from gm_lab import analysis
-from gm_lab.analysis import COLOURS
+from gm_lab.analysis import category_style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,7 +16,7 @@ PLACE = ["inner_steps", "inner_lr", "sample_size"]
 SHORT = {"composition": "I", "hessian": "II", "outer": "III"}
 SHORT |= {"shared_batch": "shared batch", "critic": "critic", "clipping": "clipping", "adam": "Adam"}
 LABELS = SHORT | {"composition": "I (composition)", "hessian": "II (Hessian)", "outer": "III (outer)"}
-LOOKS = (*COLOURS[:6], "#8C8C8C")
+LOOKS = (*(category_style(k).colour for k in range(6)), "#8C8C8C")
 HATCHES = ("", "//", "", "..", "", "\\\\", "")
 MEASURES = {"bias_sq": "squared bias", "variance": "variance"}
 UNITS = {"mdp": "MDPs", "seed": "runs"}

@@ -1,8 +1,10 @@
 """The pictures and the closing table that the LIRPG experiment makes of results.csv."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from gm_experiments.common.labels import ACCURACY, ESTIMATORS, SIZES, SPREAD, STEPS, estimator
+from gm_experiments.common.findings import bands, held
+from gm_experiments.common.labels import ACCURACY, SIZES, SPREAD, STEPS, estimator, permutation, short
+from gm_experiments.lirpg import findings
 from gm_experiments.lirpg.settings import LOW, Settings
 from gm_lab import analysis
 
@@ -10,51 +12,64 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
 
 TENTHS = 10
 """Groups of as many MDPs each that the table of entropy has."""
+PANELS = 3
 
 
 def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
-    """Figure 1(c,d), the accuracy, Figure 7, the variance, and entropy, as far as results.csv has rows for them."""
-    import numpy as np
+    """Figure 1(c,d), the accuracy, Figure 7, the variance, and entropy, as far as results.csv has rows for them.
 
-    # the geometric mean over MDPs, because the variance differs between them by orders of magnitude
-    frame = frame.assign(log_spread=np.log10(frame["std_sum"]))
-    shown = {"fig1": ("accuracy", ACCURACY), "fig7": ("log_spread", f"log₁₀ {SPREAD}")}
-    there = [name for name in shown if name in set(frame["figure"])]
-    figures = {name: _by_size(frame[frame["figure"] == name], *shown[name]) for name in there}
-    if "fig1" in figures:
-        figures["fig1"].axes[0].set_ylim(top=1.04)
-    return figures | _entropy(deepest(frame))
+    Where several permutations were measured, each has a picture of its own.
+    """
+    drawn = {}
+    for name, metric in {"fig1": "accuracy", "fig7": "std_sum"}.items():
+        rows = frame[frame["figure"] == name]
+        several = rows["permutation"].nunique() > 1
+        for sampled, of_one in rows.groupby("permutation"):
+            drawn[f"{name}_{str(sampled).lower()}" if several else name] = _by_size(of_one, metric)
+    return drawn | _entropy(deepest(frame))
 
 
-def _by_size(rows: "pd.DataFrame", metric: str, label: str) -> "Figure":
-    sizes, permutations = (sorted(rows[column].unique()) for column in ("sample_size", "permutation"))
-    titles = [f"{size} {SIZES.split()[0]}" for size in sizes]
-    figure = analysis.panels(titles, width=2.3, height=2.7, rows=len(permutations))
-    for index, axes in enumerate(figure.axes):
-        permutation = permutations[index // len(sizes)]
-        chosen = rows[(rows["sample_size"] == sizes[index % len(sizes)]) & (rows["permutation"] == permutation)]
+def _by_size(rows: "pd.DataFrame", metric: str) -> "Figure":
+    """One panel for each of up to three sample sizes, the smallest and the largest among them."""
+    sizes = _spaced(sorted(rows["sample_size"].unique()))
+    names, accurate = list(rows["estimator"].unique()), metric == "accuracy"
+    figure = analysis.panels([f"{size} {SIZES}" for size in sizes], height=2.6)
+    for axes, size in zip(figure.axes, sizes, strict=True):
+        chosen = rows[rows["sample_size"] == size]
         analysis.lines(
-            axes, chosen, "inner_steps", metric, by="estimator", over="mdp", labels=ESTIMATORS,
-            x_label=STEPS, y_label=f"{label}, {permutation}",
+            axes, chosen, "inner_steps", metric, by="estimator", over="mdp", names=names, labels=short(names),
+            direct=size == sizes[-1], x_label=STEPS, y_label=ACCURACY if accurate else SPREAD,
+            y_scale="linear" if accurate else "log", geometric=not accurate,
         )  # fmt: skip
         axes.set_xticks(sorted(rows["inner_steps"].unique()))
-        for line in axes.get_lines() if metric == "accuracy" else []:
-            _each_mdp(axes, chosen, line)
-    analysis.shared_legend(figure)
+        if accurate:
+            _each_mdp(axes, chosen, names)
+    if accurate:
+        figure.axes[0].set_ylim(top=1.04)
+    sampled = permutation(str(rows["permutation"].iloc[0]))
+    what = "Accuracy" if accurate else "Standard deviations of the meta-gradient’s entries, summed; geometric means"
+    thin = "; thin lines are single MDPs" if accurate else ""
+    caption = f"{what} over random MDPs, {sampled}. {held(rows)}; {bands(rows)}{thin}."
+    analysis.entitle(figure, findings.at_most(rows, metric), caption)
     return figure
 
 
-def _each_mdp(axes: "Axes", rows: "pd.DataFrame", line: "Line2D") -> None:
+def _spaced(values: list[Any]) -> list[Any]:
+    """So many of the values as there are panels for, the ends among them."""
+    count = min(PANELS, len(values))
+    return [values[round(place * (len(values) - 1) / max(1, count - 1))] for place in range(count)]
+
+
+def _each_mdp(axes: "Axes", rows: "pd.DataFrame", names: list[str]) -> None:
     """A thin line for each MDP behind the mean, which a few MDPs can pull down."""
-    names = {estimator(name): name for name in rows["estimator"].unique()}
-    for _, points in rows[rows["estimator"] == names[str(line.get_label())]].groupby("mdp"):
+    looks = analysis.styles(names)
+    for (name, _), points in rows.groupby(["estimator", "mdp"]):
         x, y = (points.sort_values("inner_steps")[column] for column in ("inner_steps", "accuracy"))
-        axes.plot(x, y, color=line.get_color(), linewidth=0.6, alpha=0.5, zorder=2.5)
+        axes.plot(x, y, color=looks[str(name)].colour, linewidth=0.6, alpha=0.5, zorder=2.5)
 
 
 def deepest(frame: "pd.DataFrame") -> "pd.DataFrame":
@@ -66,41 +81,45 @@ def deepest(frame: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _entropy(rows: "pd.DataFrame") -> "dict[str, Figure]":
-    """What accuracy lacks to 1, MDP by MDP, over the entropy of the path: one panel for each estimator."""
-    names = list(rows["estimator"].unique())
+    """What accuracy lacks to 1, MDP by MDP, over the entropy of the path: a panel for each estimator, up to three."""
+    names = list(rows["estimator"].unique())[:PANELS]
     if not names:
         return {}
-    figure = analysis.panels([_finding(rows[rows["estimator"] == name]) for name in names], width=4.4, height=3.6)
+    figure = analysis.panels([estimator(name) for name in names], height=3.0)
     for axes, name in zip(figure.axes, names, strict=True):
         _scatter(axes, rows[rows["estimator"] == name])
-    figure.axes[0].set_ylabel(f"1 − {ACCURACY}, K = {int(rows['inner_steps'].iloc[0])}")
-    analysis.shared_legend(
-        figure, f"one point for each MDP, n trajectories; above the dotted line accuracy is below {LOW}"
+    figure.axes[0].set_ylabel(f"1 − {ACCURACY}")
+    place = held(rows.drop(columns="sample_size"))
+    drawn = (
+        f"A point is an MDP: a grey circle as measured with {rows['sample_size'].iloc[0]} trajectories, in colour what "
+        f"infinitely many would give. Only the Hessian is sampled; above the dotted line accuracy is below {LOW}. "
+        f"{place}."
     )
+    analysis.entitle(figure, findings.how_often_low(rows[rows["estimator"].isin(names)]), drawn)
     return {"entropy": figure}
 
 
-def _finding(rows: "pd.DataFrame") -> str:
-    """Whose panel it is, and how often its accuracy is low."""
-    known = rows["expected_accuracy"].dropna()
-    name = estimator(str(rows["estimator"].iloc[0]))
-    return f"{name}, n → ∞: below {LOW} in {int((known < LOW).sum())} of {len(known)} MDPs" if len(known) else name
-
-
 def _scatter(axes: "Axes", rows: "pd.DataFrame") -> None:
+    from gm_lab.analysis.layout import logarithmic
+
     look = analysis.style_of(str(rows["estimator"].iloc[0]))
-    size = int(rows["sample_size"].iloc[0])
     axes.scatter(
-        rows["entropy"], 1 - rows["accuracy"], 14, facecolors="none", edgecolors="0.6", linewidths=0.7, marker="o",
-        label=f"measured, n = {size}", zorder=2,
+        rows["entropy"], 1 - rows["accuracy"], 14, facecolors="none", edgecolors="#767676", linewidths=0.7, marker="o",
+        zorder=2,
     )  # fmt: skip
     axes.scatter(
-        rows["entropy"], 1 - rows["expected_accuracy"], 16, color=look.colour, marker=look.marker, linewidths=0,
-        label=f"{estimator(str(rows['estimator'].iloc[0]))}, n → ∞", zorder=3,
-    )  # fmt: skip
+        rows["entropy"],
+        1 - rows["expected_accuracy"],
+        16,
+        color=look.colour,
+        marker=look.marker,
+        linewidths=0,
+        zorder=3,
+    )
     axes.axhline(1 - LOW, color="0.3", linestyle=":", linewidth=1)
     axes.set_yscale("log")
-    axes.set_xlabel("mean entropy of π along θ⁰ … θᴷ⁻¹ (1: uniform)")
+    logarithmic(axes.yaxis)
+    axes.set_xlabel("mean entropy of the policies (1: uniform)")
 
 
 def summary(_settings: Settings, frame: "pd.DataFrame") -> "pd.DataFrame":

@@ -1,8 +1,10 @@
 """The pictures and the closing table that the MAML experiment makes of results.csv."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from gm_experiments.common.labels import ACCURACY, ESTIMATORS, ORDER, RATE, SIZES, SPREAD, STEPS, estimator
+from gm_experiments.common.findings import bands, held
+from gm_experiments.common.labels import ACCURACY, ORDER, RATE, SIZES, SPREAD, STEPS, estimator, permutation, short
+from gm_experiments.maml import findings
 from gm_experiments.maml.settings import FIGURES, Settings
 from gm_experiments.theory import figures as theory
 from gm_lab import analysis
@@ -11,44 +13,93 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+VARIED = {"fig4": ("sample_size", SIZES), "fig5": ("inner_lr", RATE), "fig6": ("inner_steps", STEPS)}
+STORY = ("SSS", "SSE", "SEE", "ESE", "ESS", "SES", "EES")
+"""Permutations in the order in which they are chosen for the panels: all noise, then less and less of it."""
+PANELS = 4
+ALIKE = "With an exact Hessian AD, Loaded-DiCE and LVC are one estimator."
+
 
 def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
-    """One picture for each of the paper's figures that results.csv has rows for, and those of theory."""
-    varied = {"fig4": ("sample_size", SIZES), "fig5": ("inner_lr", RATE), "fig6": ("inner_steps", STEPS)}
+    """The pictures of the paper's figures that results.csv has rows for, the headline, and those of theory."""
     drawn = {}
     for name in sorted(set(frame["figure"]) & set(FIGURES)):
         rows = frame[frame["figure"] == name]
-        many = name in varied
-        drawn[name] = _estimators_by_permutation(rows, *varied[name]) if many else _permutations_by_estimator(rows)
+        if name not in VARIED:
+            drawn[name] = _by_estimator(rows)
+            continue
+        drawn[name] = _by_permutation(rows, *VARIED[name], "accuracy")
+        drawn[f"{name}_spread"] = _by_permutation(rows, *VARIED[name], "std_sum")
+        if name == "fig4" and "SSS" in set(rows["permutation"]):
+            drawn["headline"] = _headline(rows)
     return drawn | theory.figures(frame)
 
 
-def _permutations_by_estimator(rows: "pd.DataFrame") -> "Figure":
-    names = sorted(rows["estimator"].unique(), key=lambda name: (name == "ad", name != "lvc", name))
-    titles = [f"({chr(97 + i)}) {estimator(name)}" for i, name in enumerate(names)]
-    figure = analysis.panels(titles, width=3.8, height=3.4)
-    for axes, name in zip(figure.axes, names, strict=True):
+def _headline(rows: "pd.DataFrame") -> "Figure":
+    """Accuracy, bias and standard deviation over the number of trajectories, everything sampled."""
+    rows = rows.assign(
+        bias=rows["bias_sq"] / rows["truth_sq"], deviation=(rows["variance"] / rows["truth_sq"]) ** 0.5
+    ).replace([float("inf"), -float("inf")], float("nan"))  # fmt: skip
+    sampled = rows[rows["permutation"] == "SSS"]
+    # sampling the outer gradient, too, adds nothing to the bias of the house's estimators but noise to its measurement
+    quiet = rows[rows["permutation"] == "SSE"]
+    biased = quiet if len(quiet) else sampled
+    titles = ["accuracy (cosine)", "bias / gradient length", "std. deviation / gradient length"]
+    figure = analysis.panels(titles, height=2.6, share_y=False)
+    shown: tuple[tuple[pd.DataFrame, str, dict[str, Any]], ...] = (
+        (sampled, "accuracy", {}), (biased, "bias", {"root": True}), (sampled, "deviation", {"y_scale": "log"}),
+    )  # fmt: skip
+    for axes, (chosen, metric, more) in zip(figure.axes, shown, strict=True):
         analysis.lines(
-            axes, rows[rows["estimator"] == name], "sample_size", "accuracy", by="permutation", over="mdp",
-            names=[p for p in ORDER if p in set(rows["permutation"])],
-            x_label=SIZES, y_label=ACCURACY, x_scale="log2",
+            axes, chosen, "sample_size", metric, by="estimator", over="mdp", labels=short(rows["estimator"].unique()),
+            x_label=SIZES, y_label="", x_scale="log2", direct=True, **more,
         )  # fmt: skip
-    analysis.shared_legend(figure, "inner gradient, Hessian, outer gradient: S sampled, E exact")
+    figure.axes[1].set_ylim(0, 1)
+    noise = ", but for the outer gradient in the middle panel, which is exact for less noise" if len(quiet) else ""
+    drawn = f"Meta-gradients of MAML in random MDPs beside the exact one; all is sampled{noise}."
+    analysis.entitle(figure, findings.bias_left(biased), f"{drawn} {held(rows)}; {bands(rows)}.")
     return figure
 
 
-def _estimators_by_permutation(rows: "pd.DataFrame", x: str, x_label: str) -> "Figure":
+def _by_estimator(rows: "pd.DataFrame") -> "Figure":
+    """One panel for each of up to four estimators, a line for each permutation."""
+    names = sorted(rows["estimator"].unique(), key=lambda name: (name != "lvc", name != "ad", name))[:PANELS]
     permutations = [p for p in ORDER if p in set(rows["permutation"])]
-    figure = analysis.panels(permutations, width=2.4, height=2.6, rows=2)
-    for index, axes in enumerate(figure.axes):
-        metric = ("accuracy", "std_sum")[index // len(permutations)]
-        chosen = rows[rows["permutation"] == permutations[index % len(permutations)]]
+    figure = analysis.panels([estimator(name) for name in names], height=2.6)
+    for axes, name in zip(figure.axes, names, strict=True):
         analysis.lines(
-            axes, chosen, x, metric, by="estimator", over="mdp", labels=ESTIMATORS,
-            x_label=x_label, y_label=ACCURACY if metric == "accuracy" else SPREAD,
-            x_scale="log2" if x == "sample_size" else "linear", y_scale="linear" if metric == "accuracy" else "log",
+            axes, rows[rows["estimator"] == name], "sample_size", "accuracy", by="permutation", over="mdp",
+            names=permutations, labels={p: permutation(p) for p in permutations}, direct=name == names[-1],
+            x_label=SIZES, y_label=ACCURACY, x_scale="log2",
         )  # fmt: skip
-    analysis.shared_legend(figure, "with an exact Hessian, AD, Loaded-DiCE and LVC are the same estimator")
+    caption = f"Accuracy of the meta-gradient in random MDPs; what isn’t sampled is exact. {held(rows)}; {bands(rows)}."
+    analysis.entitle(figure, findings.by_permutation(rows), caption)
+    return figure
+
+
+def _by_permutation(rows: "pd.DataFrame", x: str, x_label: str, metric: str) -> "Figure":
+    """One panel for each of up to four permutations, a line for each estimator."""
+    chosen = [p for p in STORY if p in set(rows["permutation"])][:PANELS]
+    names = list(rows["estimator"].unique())
+    figure = analysis.panels([permutation(p) for p in chosen], height=2.5)
+    for axes, name in zip(figure.axes, chosen, strict=True):
+        analysis.lines(
+            axes, rows[rows["permutation"] == name], x, metric, by="estimator", over="mdp", names=names,
+            labels=short(names), direct=name == chosen[-1], x_label=x_label,
+            y_label=ACCURACY if metric == "accuracy" else SPREAD,
+            x_scale="log2" if x == "sample_size" else "linear", y_scale="linear" if metric == "accuracy" else "log",
+            geometric=metric != "accuracy",
+        )  # fmt: skip
+    what = (
+        "Accuracy"
+        if metric == "accuracy"
+        else "Standard deviations of the meta-gradient’s entries, summed; geometric means"
+    )
+    note = f" {ALIKE}" if {"ad", "loaded_dice", "lvc"} <= set(names) else ""
+    analysis.entitle(
+        figure, findings.at_most(rows, x, chosen[0], metric),
+        f"{what} over random MDPs; what isn’t sampled is exact.{note} {held(rows)}; {bands(rows)}.",
+    )  # fmt: skip
     return figure
 
 

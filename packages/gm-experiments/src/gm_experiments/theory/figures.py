@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from gm_experiments.common.labels import RATE, SIZES, STEPS, estimator
+from gm_experiments.common.findings import bands, held, two_digits
+from gm_experiments.common.labels import RATE, SIZES, STEPS, permutation, short
+from gm_experiments.theory import findings
 from gm_experiments.theory.settings import GRIDS, ROUNDING
 from gm_lab import analysis
 
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
 AXES = {
     "theory_size": ("sample_size", SIZES), "theory_steps": ("inner_steps", STEPS), "theory_rate": ("inner_lr", RATE),
 }  # fmt: skip
-LINES = {"measured": "measured", "bound_local": "bound, local constants", "bound_global": "bound, proved constants"}
-SOURCES = {"SEE": "composition (I sampled)", "ESE": "Hessian (II sampled)", "SSE": "both"}
+SOURCES = ("SEE", "ESE", "SSE")
+DOTTED = (0, (1, 1.5))
 
 
 def rows(frame: "pd.DataFrame") -> "pd.DataFrame":
@@ -38,90 +40,110 @@ def figures(frame: "pd.DataFrame") -> "dict[str, Figure]":
 
 
 def _composition(frame: "pd.DataFrame", studies: list[str]) -> "Figure":
-    import numpy as np
-
-    long = frame[frame["figure"].isin(studies)].melt(
-        ["figure", "estimator", "mdp", *(axis for axis, _ in AXES.values())], list(LINES), "line"
-    )
-    long = long.assign(value=np.log10(long["value"]))
-    names = list(long["estimator"].unique())
-    figure = analysis.panels([_fixed(frame, study) for study in studies], width=3.6, height=2.6, rows=len(names))
-    for index, axes in enumerate(figure.axes):
-        (axis, label), name = AXES[studies[index % len(studies)]], names[index // len(studies)]
-        chosen = long[(long["figure"] == studies[index % len(studies)]) & (long["estimator"] == name)]
+    """Measured distances and their bounds, each in the colour of its estimator."""
+    frame = frame[frame["figure"].isin(studies)]
+    names = list(frame["estimator"].unique())
+    called, looks = short(names), analysis.styles(names)
+    axis_columns = [axis for axis, _ in AXES.values()]
+    long = frame.melt(["figure", "estimator", *axis_columns, "mdp"], ["measured", "bound_local"], "line")
+    bound = long["line"] == "bound_local"
+    long = long.assign(line=long["estimator"].where(~bound, long["estimator"] + " bound"))
+    words = called | {f"{name} bound": f"bound, {called[name]}" for name in names}
+    looks |= {f"{name} bound": analysis.Style(look.colour, "", DOTTED) for name, look in looks.items()}
+    figure = analysis.panels([held(frame[frame["figure"] == study]) for study in studies], height=2.8)
+    for axes, study in zip(figure.axes, studies, strict=True):
+        axis, label = AXES[study]
         analysis.lines(
-            axes, chosen, axis, "value", by="line", over="mdp", names=list(LINES), labels=LINES, x_label=label,
-            y_label=f"{estimator(name)}: log₁₀ E‖θ̂ᴷ − θᴷ‖",
-            x_scale="log2" if axis == "sample_size" else "linear",
+            axes, long[long["figure"] == study], axis, "value", by="line", over="mdp", names=list(words), labels=words,
+            looks=looks, x_label=label, y_label="E‖sampled − exact parameters‖", y_scale="log", geometric=True,
+            x_scale="log2" if axis == "sample_size" else "linear", direct=study == studies[-1],
         )  # fmt: skip
-        # the proved constants leave every scale after a few steps
-        near = long[(long["line"] != "bound_global") & (long["estimator"] == name)]["value"]
-        axes.set_ylim(near.min() - 0.5, near.max() + 2)
-    analysis.shared_legend(figure)
+    loose = (frame["bound_global"] / frame["measured"]).dropna()
+    least, most = (two_digits(float(end)) for end in (loose.min(), loose.max()))
+    far = f"; those of the proof are {least} to {most} times what was measured" if len(loose) else ""
+    analysis.entitle(
+        figure, findings.composition(frame),
+        f"Distance after K sampled steps, MAML; dotted: Lemma 4.4 with the constants of the sampled paths{far}. "
+        f"Geometric means; {bands(frame)}.",
+    )  # fmt: skip
     return figure
 
 
-def _fixed(frame: "pd.DataFrame", study: str) -> str:
-    chosen = frame[frame["figure"] == study]
-    names = {"inner_steps": "K", "inner_lr": "α", "sample_size": "|τ|"}
-    return ", ".join(f"{name} = {chosen[c].iloc[0]:g}" for c, name in names.items() if chosen[c].nunique() == 1)
-
-
 def _hessian(frame: "pd.DataFrame") -> "Figure":
-    import numpy as np
-
     frame = frame[(frame["quantity"] == "bias") & (frame["measured"] > ROUNDING)]
     frame = frame.assign(steps="K = " + frame["inner_steps"].astype(str))
-    frame = frame.assign(measured=np.log10(frame["measured"]), bound_local=np.log10(frame["bound_local"]))
-    titles = {"maml": "MAML: degree K", "lirpg": "LIRPG: degree K − 1"}
-    figure = analysis.panels(list(titles.values()), width=4.2, height=3.6)
+    titles = {name: word for name, word in findings.ALGORITHMS.items() if name in set(frame["algorithm"])}
+    titles = titles or {"maml": "MAML"}
+    figure = analysis.panels(list(titles.values()), height=3.0)
     names = sorted(frame["steps"].unique())
+    looks = {name: analysis.category_style(place) for place, name in enumerate(names)}
+    bounds = {name: analysis.Style(look.colour, "", DOTTED) for name, look in looks.items()}
     for axes, algorithm in zip(figure.axes, titles, strict=True):
         chosen = frame[frame["algorithm"] == algorithm]
-        analysis.lines(
-            axes, chosen, "hessian_error", "measured", by="steps", over="mdp", names=names,
-            x_label="error δ added to the Hessian", y_label="log₁₀ ‖bias of the meta-gradient‖", x_scale="log2",
-        )  # fmt: skip
-        drawn = [name for name in names if name in set(chosen["steps"])]
-        for name, line in zip(drawn, axes.get_lines(), strict=True):
-            bound = chosen[chosen["steps"] == name].groupby("hessian_error")["bound_local"].mean()
-            axes.plot(bound.index, bound, color=line.get_color(), linestyle=":", linewidth=1.2, label="bound (Eq. 44)")
-    analysis.shared_legend(figure)
+        for metric, look, direct in (("bound_local", bounds, False), ("measured", looks, True)):
+            analysis.lines(
+                axes, chosen, "hessian_error", metric, by="steps", over="mdp", names=names, looks=look, direct=direct,
+                x_scale="log2", y_scale="log", geometric=True,
+                x_label="error added to the Hessian", y_label="‖bias of the meta-gradient‖",
+            )  # fmt: skip
+    place = held(frame.drop(columns="sample_size"))
+    analysis.entitle(
+        figure, findings.hessian(frame),
+        f"Bias of a meta-gradient whose Hessian is off by a given error; dotted: the bound (Eq. 44). {place}; "
+        f"geometric means over random MDPs; {bands(frame)}.",
+    )  # fmt: skip
     return figure
 
 
 def _split(frame: "pd.DataFrame") -> "Figure":
-    import numpy as np
-
-    deviation = frame["measured"] ** 0.5
-    frame = frame.assign(measured=np.where(frame["quantity"] == "variance", deviation, frame["measured"]))
-    titles = {"bias": "bias ‖E[x] − y‖", "variance": "standard deviation √tr Cov[x]"}
-    figure = analysis.panels(list(titles.values()), width=4.2, height=3.2, share_y=False)
-    names = list(frame["estimator"].unique())
+    deviation = frame["measured"].clip(lower=0) ** 0.5
+    shown = frame.assign(measured=deviation.where(frame["quantity"] == "variance", frame["measured"]))
+    titles = {"bias": "bias", "variance": "standard deviation"}
+    figure = analysis.panels(list(titles.values()), height=2.7, share_y=False)
+    names = list(shown["estimator"].unique())
     for axes, quantity in zip(figure.axes, titles, strict=True):
-        _bars(axes, frame[frame["quantity"] == quantity], names)
-    figure.axes[0].set_ylabel("of the meta-gradient, mean over MDPs")
-    analysis.shared_legend(figure, f"what is sampled; {_fixed(frame, 'theory_split')}")
+        _points(axes, shown[shown["quantity"] == quantity], names)
+    figure.axes[1].tick_params(labelleft=False)
+    analysis.shared_legend(figure)
+    analysis.entitle(
+        figure, findings.split(frame),
+        f"Length of the bias and √tr Cov of MAML’s meta-gradient; what isn’t sampled is exact. {held(frame)}; "
+        f"{bands(frame, shown='bars')}.",
+    )  # fmt: skip
     return figure
 
 
-def _bars(axes: "Axes", frame: "pd.DataFrame", names: list[str]) -> None:
-    sources = [p for p in SOURCES if p in set(frame["permutation"])]
-    width = 0.8 / len(sources)
-    for i, permutation in enumerate(sources):
-        intervals = [
-            analysis.mean_interval(analysis.per_unit(frame, "measured", "mdp", estimator=name, permutation=permutation))
+def _points(axes: "Axes", frame: "pd.DataFrame", names: list[str]) -> None:
+    """A row for each estimator, in it a point with its interval for each source."""
+    sources = [source for source in SOURCES if source in set(frame["permutation"])]
+    for place, source in enumerate(sources):
+        look = analysis.category_style(source)
+        found = [
+            analysis.mean_interval(analysis.per_unit(frame, "measured", "mdp", estimator=name, permutation=source))
             for name in names
         ]
-        error = [[x.mean - max(x.low, 0) for x in intervals], [x.high - x.mean for x in intervals]]
-        at = [place + (i - (len(sources) - 1) / 2) * width for place in range(len(names))]
-        colour = analysis.style_of(permutation).colour
-        axes.bar(
-            at, [x.mean for x in intervals], width * 0.92, color=colour, label=SOURCES[permutation], yerr=error,
-            error_kw={"elinewidth": 0.8, "capsize": 1.5},
+        at = [row + (place - (len(sources) - 1) / 2) * 0.22 for row in range(len(names))]
+        bounded = [interval.low > -float("inf") for interval in found]
+        axes.hlines(
+            [y for y, known in zip(at, bounded, strict=True) if known],
+            [max(interval.low, 0) for interval, known in zip(found, bounded, strict=True) if known],
+            [interval.high for interval, known in zip(found, bounded, strict=True) if known],
+            color=look.colour, linewidth=2, alpha=0.45,
         )  # fmt: skip
-    axes.set_xticks(range(len(names)), [estimator(name) for name in names])
-    axes.grid(visible=False, axis="x")
+        axes.plot(
+            [interval.mean for interval in found],
+            at,
+            look.marker,
+            color=look.colour,
+            label=permutation(source),
+            markersize=6,
+        )
+    called = short(names)
+    axes.set_yticks(range(len(names)), [called[name] for name in names], parse_math=False)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlim(left=0)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("of the meta-gradient, mean over MDPs")
 
 
 def summary(frame: "pd.DataFrame") -> "pd.DataFrame":

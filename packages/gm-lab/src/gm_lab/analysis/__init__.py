@@ -1,6 +1,6 @@
 """What is made of results.csv: statistics, claims and their verdicts, figures, tables and reports."""
 
-from gm_lab.analysis import claims, comparisons, decisions, figures, report, statistics, tables, units
+from gm_lab.analysis import claims, comparisons, decisions, figures, palette, report, statistics, tables, units
 from gm_lab.analysis.claims import Verdict, as_list, decided, together
 from gm_lab.analysis.comparisons import (
     Comparison,
@@ -17,15 +17,27 @@ from gm_lab.analysis.comparisons import (
     within,
 )
 from gm_lab.analysis.decisions import Judged, judge, looks, next_look
-from gm_lab.analysis.figures import COLOURS, MARKERS, Style, lines, panels, save, shared_legend, style_of, styles
+from gm_lab.analysis.figures import (
+    WIDTH,
+    caption_of,
+    end_label,
+    entitle,
+    finding_of,
+    lines,
+    panels,
+    save,
+    shared_legend,
+)
+from gm_lab.analysis.palette import COLOURS, MARKERS, Style, category_style, style_of, styles
 from gm_lab.analysis.statistics import Interval, mean_interval, paired_difference
 from gm_lab.analysis.tables import headline, read_results, summary_table
 from gm_lab.analysis.units import Units, per_unit
 
 __all__ = [
-    "COLOURS", "MARKERS", "Comparison", "Interval", "Judged", "Metric", "Style", "Units", "Verdict", "above", "alike",
-    "as_list", "at_least", "at_most", "check", "claims", "comparisons", "decided", "decisions", "figures",
-    "headline", "judge", "lines", "log_ratio", "looks", "mean_interval", "more_often", "near", "next_look",
-    "paired_difference", "panels", "per_unit", "ratio_above", "read_results", "report", "save", "shared_legend",
-    "statistics", "style_of", "styles", "summary_table", "tables", "together", "units", "within",
+    "COLOURS", "MARKERS", "WIDTH", "Comparison", "Interval", "Judged", "Metric", "Style", "Units", "Verdict", "above",
+    "alike", "as_list", "at_least", "at_most", "caption_of", "category_style", "check", "claims", "comparisons",
+    "decided", "decisions", "end_label", "entitle", "figures", "finding_of", "headline", "judge", "lines",
+    "log_ratio", "looks", "mean_interval", "more_often", "near", "next_look", "paired_difference", "palette",
+    "panels", "per_unit", "ratio_above", "read_results", "report", "save", "shared_legend", "statistics", "style_of",
+    "styles", "summary_table", "tables", "together", "units", "within",
 ]  # fmt: skip

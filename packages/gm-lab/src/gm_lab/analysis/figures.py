@@ -1,4 +1,4 @@
-"""Figures for people: one colour, marker and dash per name everywhere, intervals as bands, files that don't change."""
+"""Figures for people: a finding as title, intervals as bands, words where lines end, files that don't change."""
 
 import contextlib
 import io
@@ -9,15 +9,14 @@ import re
 import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from gm_lab.analysis.palette import Style, styles
 from gm_lab.analysis.statistics import mean_interval
 from gm_lab.run.interruption import become_worker
-from gm_lab.run.output import encoded
 from gm_lab.run.settings import usable_cores
 from gm_lab.run.store import write_atomically
 
@@ -27,117 +26,173 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
-class Style:
-    """How one name looks in every figure; marker and dash tell it apart in grey, too."""
-
-    colour: str
-    marker: str
-    dash: Any
-
-
-# M. Okabe and K. Ito, "Color Universal Design", 2008, ordered so that neighbours also differ in lightness
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1, 1, 1)), (0, (7, 2)), (0, (3, 1, 1, 1, 1, 1)))
-
-# a name keeps its place in its group, and so its looks; any other name gets looks derived from its letters
-GROUPS: tuple[tuple[str, ...], ...] = (
-    ("lvc", "ad", "loaded_dice", "dice"), ("SSS", "SSE", "SES", "SEE", "ESS", "ESE", "EES"),
-)  # fmt: skip
+WIDTH = 8.3
+"""Inches that every picture is wide: shown with 830 pixels, a point is 100/72 pixels."""
 DPI = 160
+MOST = 4
+"""Panels in one picture."""
+MARGIN = 0.08
+FINDING, CAPTION, TITLE, TEXT, SMALL = 10.5, 8.0, 9.0, 8.0, 7.5
+"""Sizes of text in points."""
+BESIDE = 1.25
+"""Inches that a label at the end of a line takes at most."""
+GREY = "#595959"
+LEADING = 1.25
 PNG_HEADER = 33  # bytes of signature and header
 PNG_WORDS = b"tEXtDescription\0"
 RC: Any = {
-    "axes.grid": True, "axes.spines.right": False, "axes.spines.top": False, "figure.dpi": DPI, "font.size": 9,
-    "grid.alpha": 0.25, "grid.linewidth": 0.6, "legend.frameon": False, "lines.linewidth": 1.6,
-    "lines.markersize": 4.5, "svg.hashsalt": "gm-lab",
+    "axes.axisbelow": True, "axes.grid": True, "axes.labelsize": TEXT, "axes.spines.right": False,
+    "axes.spines.top": False, "figure.dpi": DPI, "font.size": TEXT, "grid.alpha": 0.25, "grid.linewidth": 0.6,
+    "legend.fontsize": TEXT, "legend.frameon": False, "lines.linewidth": 1.6, "lines.markersize": 4.5,
+    "svg.hashsalt": "gm-lab", "xtick.labelsize": SMALL, "ytick.labelsize": SMALL,
 }  # fmt: skip
 
 
-def style_of(name: str) -> Style:
-    """The looks of `name`: the same in every figure, run and process."""
-    place = next((group.index(name) for group in GROUPS if name in group), None)
-    if place is not None:
-        return Style(COLOURS[place], MARKERS[place], DASHES[place % len(DASHES)])
-    code = zlib.crc32(encoded(name))
-    return Style(COLOURS[code % len(COLOURS)], MARKERS[code // 7 % len(MARKERS)], DASHES[code // 49 % len(DASHES)])
-
-
-def styles(names: Sequence[str]) -> dict[str, Style]:
-    """Gives the looks of the names of one panel, in any order; an unknown name steps aside where a colour is taken."""
-    known = [name for name in names if any(name in group for group in GROUPS)]
-    looks = {name: style_of(name) for name in known}
-    for name in sorted(set(names) - set(known)):
-        first = zlib.crc32(encoded(name))
-        taken = {look.colour for look in looks.values()}
-        step = next((step for step in range(len(COLOURS)) if COLOURS[(first + step) % len(COLOURS)] not in taken), 0)
-        own = style_of(name)
-        looks[name] = Style(COLOURS[(first + step) % len(COLOURS)], own.marker, own.dash)
-    return {name: looks[name] for name in names}
-
-
 def panels(
-    titles: Sequence[str], width: float = 3.2, height: float = 2.9, rows: int = 1, share_y: bool = True
+    titles: Sequence[str], rows: int = 1, height: float = 2.6, share_y: bool = True, *, width: float | None = None
 ) -> "Figure":
-    """Makes rows of panels in the common style, sized in inches, with one title per column; they are `figure.axes`."""
+    """Makes rows of panels in the common style, a title for each, row by row; they are `figure.axes`.
+
+    The picture is `WIDTH` inches wide, a row `height` inches high. Raises ValueError if there are more than four panels
+    or if they don't fill the rows.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
+    from gm_lab.analysis.layout import Layout, wrapped
+
+    columns = len(titles) if width else len(titles) // rows  # width: the way of pictures that are not yet redrawn
+    if not width and not (0 < len(titles) <= MOST and columns * rows == len(titles)):
+        raise ValueError(f"expected 1 to {MOST} panels that fill {rows} rows, got {len(titles)}")
     with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(width * len(titles), height * rows), layout="constrained")
-        grid = figure.subplots(rows, len(titles), squeeze=False, sharex="col", sharey="row" if share_y else "none")
-        for axes, title in zip(grid[0], titles, strict=True):
-            axes.set_title(title, fontsize=10, loc="left", parse_math=False)
+        size = (width * columns if width else WIDTH, height * rows)
+        figure = Figure(figsize=size, layout=Layout(w_pad=0.06, h_pad=0.05))
+        grid = figure.subplots(rows, columns, squeeze=False, sharex="col", sharey="row" if share_y else "none")
+        for axes, title in zip(grid.flat, titles, strict=False):
+            room = size[0] / columns - 0.5
+            axes.set_title(wrapped(title, room, TITLE), fontsize=TITLE, loc="left", parse_math=False)
     return figure
+
+
+def entitle(figure: "Figure", finding: str, caption: str) -> None:
+    """Puts what was found above a picture and what is drawn beneath it, wrapped; the panels keep their height."""
+    from gm_lab.analysis.layout import wrapped
+
+    width, height = figure.get_size_inches()
+    room = width - 2 * MARGIN
+    above, beneath = wrapped(finding, room, FINDING, "bold"), wrapped(caption, room, CAPTION)
+    before = _height(figure.get_suptitle(), FINDING) + _height(figure.get_supxlabel(), CAPTION)
+    added = _height(above, FINDING) + _height(beneath, CAPTION) - before
+    figure.set_size_inches(width, height + added)
+    left = {"x": MARGIN / width, "horizontalalignment": "left", "parse_math": False}
+    figure.suptitle(above, fontsize=FINDING, fontweight="bold", linespacing=LEADING, **left)
+    figure.supxlabel(beneath, fontsize=CAPTION, color=GREY, linespacing=LEADING, **left)
+
+
+def _height(text: str, size: float) -> float:
+    return (text.count("\n") + 1) * size * LEADING / 72 if text else 0.0
+
+
+def finding_of(figure: "Figure") -> str:
+    """What a picture shows, in a sentence; empty if nobody has said so."""
+    return " ".join(figure.get_suptitle().split())
+
+
+def caption_of(figure: "Figure") -> str:
+    """What is drawn in a picture; empty if nobody has said so."""
+    return " ".join(figure.get_supxlabel().split())
 
 
 def lines(
     axes: "Axes", frame: "pd.DataFrame", x: str, y: str, by: str, over: str, *, x_label: str | None = None,
     y_label: str | None = None, names: Sequence[str] | None = None, labels: Mapping[str, str] | None = None,
-    x_scale: Literal["linear", "log2"] = "linear", y_scale: Literal["linear", "log"] = "linear", marks: bool = True,
+    x_scale: Literal["linear", "log", "log2"] = "linear", y_scale: Literal["linear", "log"] = "linear",
+    marks: bool = True, direct: bool = False, looks: Mapping[str, Style] | None = None, geometric: bool = False,
+    root: bool = False,
 ) -> None:  # fmt: skip
     """Draws, for each value of `by`, the mean of `y` over units against `x`, with its 95% t interval as a band.
 
-    Rows of one unit, which the column `over` names, are averaged first. `names` orders the legend, which `labels` word;
-    "log2" suits powers of two, which are then written out; `marks` shows the points, better not on long curves. Raises
+    Rows of one unit, which the column `over` names, are averaged first. `names` orders the lines, which `labels` word,
+    in a legend or, if `direct`, where they end; `looks` are those of `styles` unless given. "log2" suits powers of two,
+    which are then written out; `marks` shows the points, better not on long curves. A `geometric` mean suits what
+    differs between units by orders of magnitude: mean and interval of the logarithm; it is left out where a unit's
+    value isn't positive. `root` shows the root of the mean, for squares, and zero where that is negative. Raises
     ValueError if the frame lacks a column.
     """
     if missing := [column for column in (x, y, by, over) if column not in frame.columns]:
         raise ValueError(f"expected columns {x}, {y}, {by}, {over}; missing: {', '.join(missing)}")
     order = [str(name) for name in (frame[by].unique() if names is None else names)]
-    for rank, (name, look) in enumerate(styles(order).items()):
+    for rank, (name, look) in enumerate((styles(order) if looks is None else {n: looks[n] for n in order}).items()):
         of_name = frame[frame[by].astype(str) == name]
         if of_name.empty:
             continue
-        per_unit = of_name.groupby([x, over], sort=True)[y].mean().groupby(level=0, sort=True)
-        points = [(at, mean_interval(values.to_numpy())) for at, values in per_unit]
-        where = np.array([at for at, _ in points], dtype=np.float64)
-        mean, low, high = (
-            np.array([getattr(interval, part) for _, interval in points]) for part in ("mean", "low", "high")
-        )
+        where, mean, low, high = _averaged(of_name, x, y, over, geometric, root)
         # a single unit has an unbounded interval: no band is more honest than none of width zero
         bounded = np.isfinite(low) & np.isfinite(high)
         axes.fill_between(
             where, np.where(bounded, low, mean), np.where(bounded, high, mean), where=bounded.tolist(),
             color=look.colour, alpha=0.18, linewidth=0, zorder=2 + 0.01 * rank,
         )  # fmt: skip
+        label = (labels or {}).get(name, name)
         axes.plot(
-            where, mean, label=_listed((labels or {}).get(name, name)), zorder=3 + 0.01 * rank,
+            where, mean, label=_listed(label), zorder=3 + 0.01 * rank,
             color=look.colour, linestyle=look.dash,
             marker=look.marker if marks else "", markeredgecolor="white", markeredgewidth=0.5,
         )  # fmt: skip
+        if direct:
+            end_label(axes, mean, label, look.colour)
+    _scales(axes, frame[x], x_scale, y_scale)
+    # labels at the outer edge only where inner panels share the scale
+    place = axes.get_subplotspec()
+    if place is None or place.is_last_row() or len(axes.get_shared_x_axes().get_siblings(axes)) == 1:
+        axes.set_xlabel(x if x_label is None else x_label, parse_math=False)
+    if place is None or place.is_first_col() or (
+        y_label is not None and len(axes.get_shared_y_axes().get_siblings(axes)) == 1
+    ):  # fmt: skip
+        axes.set_ylabel(y if y_label is None else y_label, parse_math=False)
+
+
+def _averaged(frame: "pd.DataFrame", x: str, y: str, over: str, geometric: bool, root: bool) -> Any:
+    """Where one line's points are, their means and the ends of the intervals."""
+    per_unit = frame.groupby([x, over], sort=True)[y].mean()
+    if geometric:
+        per_unit = np.log(per_unit.where(per_unit > 0))
+    points = [(at, mean_interval(values.to_numpy())) for at, values in per_unit.groupby(level=0, sort=True)]
+    where = np.array([at for at, _ in points], dtype=np.float64)
+    of_points = [
+        np.array([getattr(interval, part) for _, interval in points], dtype=np.float64)
+        for part in ("mean", "low", "high")
+    ]
+    shown = np.exp if geometric else (lambda part: np.sqrt(np.maximum(part, 0))) if root else np.asarray
+    return where, *(shown(part) for part in of_points)
+
+
+def end_label(axes: "Axes", values: "np.ndarray[Any, Any]", label: str, colour: str) -> None:
+    """Writes a line's name at the right of its panel, as high as its last value; labels keep apart when it is drawn."""
+    from gm_lab.analysis.layout import EndLabel, wrapped
+
+    known = values[np.isfinite(values)]
+    if len(known):
+        place: Any = {"xy": (1, known[-1]), "xycoords": axes.get_yaxis_transform(which="grid")}
+        beside: Any = {"xytext": (5, 0), "textcoords": "offset points", "verticalalignment": "center"}
+        text = wrapped(label, BESIDE, TEXT)
+        look: Any = {"color": colour, "fontsize": TEXT, "parse_math": False, "annotation_clip": False, "clip_on": False}
+        axes.add_artist(EndLabel(text, **place, **beside, **look))
+
+
+def _scales(axes: "Axes", at: "pd.Series[Any]", x_scale: str, y_scale: str) -> None:
+    from gm_lab.analysis.layout import logarithmic, written_out
+
     if x_scale == "log2":
         axes.set_xscale("log", base=2)
-        ticks = sorted(set(frame[x].astype(float)))
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.minorticks_off()
+        columns = axes.get_subplotspec().get_gridspec().ncols if axes.get_subplotspec() else 1  # type: ignore[union-attr]
+        written_out(axes.xaxis, at.astype(float).tolist(), WIDTH / columns - 1, SMALL)
+    elif x_scale == "log":
+        axes.set_xscale("log")
+        logarithmic(axes.xaxis)
     axes.set_yscale(y_scale)
-    # labels at the outer edge only: inner panels share the scale
-    if axes.get_subplotspec() is None or axes.get_subplotspec().is_last_row():  # type: ignore[union-attr]
-        axes.set_xlabel(x if x_label is None else x_label, parse_math=False)
-    if axes.get_subplotspec() is None or axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]
-        axes.set_ylabel(y if y_label is None else y_label, parse_math=False)
+    if y_scale == "log":
+        logarithmic(axes.yaxis)
 
 
 def _listed(label: str) -> str:
@@ -154,8 +209,9 @@ def shared_legend(figure: "Figure", title: str | None = None, columns: int = 8) 
             entries.setdefault(label, handle)
     if entries:
         figure.legend(
-            list(entries.values()), list(entries), title=title, loc="outside lower center",
-            ncols=min(len(entries), columns), frameon=False, handlelength=3.2, fontsize=9,
+            list(entries.values()), list(entries), title=title, loc="lower center", bbox_to_anchor=(0.5, 0),
+            borderaxespad=0.2,
+            ncols=min(len(entries), columns), frameon=False, handlelength=3.2, fontsize=TEXT,
         )  # fmt: skip
 
 
