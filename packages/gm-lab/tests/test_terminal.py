@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import re
 import shlex
 import subprocess
@@ -124,6 +125,26 @@ def test_a_run_prints_nothing_that_is_cut(run, tmp_path, width):
     assert "…" not in out
     table, _, _ = out.partition("Claims")
     assert max(map(len, table.splitlines())) <= width
+
+
+def test_what_was_found_is_said_in_words_before_the_files_and_kept(run, tmp_path):
+    status, out, err = run("--run-dir", tmp_path / "run", COLUMNS=24)
+    assert status == 0, err
+    said = out[out.index("In words") : out.index("results: ")].splitlines()
+    assert said == ["In words", "  - The larger the", "    better"]
+    kept = json.loads((tmp_path / "run" / "figures" / "captions.json").read_text())
+    assert kept == {"toy": {"finding": "The larger the better", "caption": "Bands are 95% intervals."}}
+
+
+def test_a_conclusion_stands_beside_what_the_pictures_say(toy, tmp_path, capfd):
+    said = ["The larger the better", "So take the largest"]
+    experiment = dataclasses.replace(toy.EXPERIMENT, conclusion=lambda _settings, frame: said * len(frame))
+    flags = ["--run-dir", str(tmp_path / "run"), "--mdps", "2", "--workers", "1", "--wandb", "disabled"]
+    assert gm_lab.main(experiment, flags) == 0
+    lines = capfd.readouterr().out.splitlines()
+    at = lines.index("In words")
+    assert lines[at + 1 : at + 3] == [f"  - {sentence}" for sentence in said]
+    assert lines[at + 3].startswith("results: ")
 
 
 def next_steps(out):

@@ -102,6 +102,7 @@ def figures(settings, frame):
     figure = gm_lab.panels(["toy"])
     gm_lab.lines(figure.axes[0], frame, x="size", y="accuracy", by="estimator", over="mdp", x_scale="log2")
     gm_lab.shared_legend(figure)
+    gm_lab.entitle(figure, "The larger the better", "Bands are 95% intervals.")
     return {"toy": figure}
 
 

@@ -46,6 +46,11 @@ def no_way_known(_settings: RunSettings, _needs: frozenset[Any]) -> str:
     return ""
 
 
+def nothing_concluded(_settings: RunSettings, _frame: "pd.DataFrame") -> Sequence[str]:
+    """Leaves it to the pictures to say what was found."""
+    return ()
+
+
 def on_the_cpu(settings: RunSettings) -> Context:
     """The context of cells that need nothing prepared."""
     return Context(settings.run_dir)
@@ -72,9 +77,12 @@ class Experiment(Generic[SettingsT, CellT]):
     defaults are the paper's budget. `measured_by` says with which flags claims would be measured that need what these
     settings lack.
 
-    The numbers of `summary`, the small table printed last, are the run's headline metrics in W&B, where each curve is a
-    run, too; without `curves` there is one run. With `resumable_cells`, `run_cell` catches `Interrupted` to write a
-    checkpoint and later goes on from there: the first Ctrl-C, like SIGTERM, then stops the cells in flight.
+    `conclusion` gives sentences on what was found, beside those that the pictures have as their titles.
+
+    The numbers of `summary`, the small table printed first at the end, are the run's headline metrics in W&B, where
+    each curve is a run, too; without `curves` there is one run. With `resumable_cells`, `run_cell` catches
+    `Interrupted` to write a checkpoint and later goes on from there: the first Ctrl-C, like SIGTERM, then stops the
+    cells in flight.
     """
 
     name: str
@@ -86,6 +94,7 @@ class Experiment(Generic[SettingsT, CellT]):
     figures: "Callable[[SettingsT, pd.DataFrame], dict[str, Figure]]"
     claims: "Callable[[SettingsT, pd.DataFrame], list[Verdict]]"
     summary: "Callable[[SettingsT, pd.DataFrame], pd.DataFrame]"
+    conclusion: "Callable[[SettingsT, pd.DataFrame], Sequence[str]]" = nothing_concluded
     extra_columns: Callable[[SettingsT], tuple[str, ...]] = no_further_columns
     prepare: Callable[[SettingsT], Context] = on_the_cpu
     need: Callable[[SettingsT], Need] = nothing_known

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import multiprocessing
 import os
 import sys
@@ -20,6 +21,10 @@ from gm_lab.run.store import make_folder, write_atomically
 
 if TYPE_CHECKING:
     from gm_lab.analysis.claims import Verdict
+
+
+CAPTIONS = "captions.json"
+"""What each picture shows and how to read it, in figures/."""
 
 
 class Report(NamedTuple):
@@ -45,6 +50,7 @@ def reported(experiment: Experiment[SettingsT, CellT], settings: SettingsT, path
     from rich.console import Console
 
     from gm_lab.analysis import claims, figures, tables
+    from gm_lab.analysis.said import in_words
 
     frame = tables.read_results(path / "results.csv")
     said = _Said(sys.stdout.isatty())
@@ -55,8 +61,15 @@ def reported(experiment: Experiment[SettingsT, CellT], settings: SettingsT, path
         with figures.saving(drawn, path / "figures", settings.svg, apart) as images:
             verdicts = experiment.claims(settings, frame)
             summary = experiment.summary(settings, frame)
+            concluded = list(experiment.conclusion(settings, frame))
+    said_of = {
+        name: {"finding": figures.finding_of(figure), "caption": figures.caption_of(figure)}
+        for name, figure in drawn.items()
+        if figures.finding_of(figure)
+    }
     circumstances, of_paper = budget(experiment, settings)
     write_atomically(path / "claims.json", encoded(claims.as_json(verdicts, circumstances)))
+    write_atomically(path / "figures" / CAPTIONS, encoded(json.dumps(said_of, indent=2, ensure_ascii=False) + "\n"))
     write_atomically(path / "summary.csv", encoded(summary.to_csv(index=False)))
     console = Console()
     with console.capture() as shown:
@@ -65,6 +78,8 @@ def reported(experiment: Experiment[SettingsT, CellT], settings: SettingsT, path
             console.print(
                 claims.as_list(verdicts, circumstances, of_paper, _measured_by(experiment, settings, verdicts))
             )
+        if sentences := [*(words["finding"] for words in said_of.values()), *concluded]:
+            console.print(in_words(sentences))
     waiting = sum(verdict.is_open for verdict in verdicts)
     return Report(said.getvalue() + shown.get(), [image.name for image in images], len(frame), waiting)
 
@@ -145,6 +160,6 @@ def _serve(reporter: Reporter, experiment: Experiment[SettingsT, CellT], driver:
     with contextlib.suppress(Exception):
         for module in ("pandas", "matplotlib.figure", "matplotlib.backends.backend_agg", "scipy.special", "rich.table"):
             import_module(module)
-        for function in (experiment.figures, experiment.claims, experiment.summary):
+        for function in (experiment.figures, experiment.claims, experiment.summary, experiment.conclusion):
             resolved(function)
         reporter.serve()

@@ -6,4 +6,9 @@ from gm_experiments.maml.settings import Settings
 
 __all__ = ["EXPERIMENT", "Settings", "claims", "figures", "problem", "run", "settings"]
 
-EXPERIMENT = gm_lab.Experiment.of(settings, "maml_tabular", prepare=gm_lab.late("gm_experiments.common.checks:prepare"))
+EXPERIMENT = gm_lab.Experiment.of(
+    settings,
+    "maml_tabular",
+    prepare=gm_lab.late("gm_experiments.common.checks:prepare"),
+    conclusion=gm_lab.late("gm_experiments.maml.conclusion:conclusion"),
+)

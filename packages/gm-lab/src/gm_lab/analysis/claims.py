@@ -177,22 +177,27 @@ def as_list(
     for item in judged:
         words = item.verdict + " at the paper's budget" * (of_paper and item.verdict == "undecided")
         parts.append(Text.assemble((item.id, "bold"), "  ", (words, SHADES[item.verdict]), overflow="fold"))
-        parts.append(_Indented(f"{item.claim}\n{item.measured}"))
+        parts.append(Indented(f"{item.claim}\n{item.measured}"))
     return Group(*parts, *([Text(not_measured(left_out, measured_by), overflow="fold")] if left_out else []))
 
 
 @dataclass(frozen=True)
-class _Indented:
-    """A text four spaces from the left, without the spaces on the right that a `Padding` has."""
+class Indented:
+    """A text four spaces from the left, without the spaces on the right that a `Padding` has.
+
+    `first` stands before the first line.
+    """
 
     text: str
+    first: str = "    "
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         from rich.text import Text
 
-        for line in Text(self.text).wrap(console, max(options.max_width - 4, 1), overflow="fold"):
+        lines = Text(self.text).wrap(console, max(options.max_width - 4, 1), overflow="fold")
+        for number, line in enumerate(lines):
             line.rstrip()
-            yield Text("    ") + line
+            yield Text("    " if number else self.first) + line
 
 
 def not_measured(verdicts: Sequence[Verdict], measured_by: str) -> str:
