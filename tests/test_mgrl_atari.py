@@ -161,7 +161,7 @@ def test_a_folder_without_rows_is_refused(tmp_path, capsys):
     assert unfinished.main([str(tmp_path)]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 4
-    assert all(line.startswith("mgrl_atari: expected a run directory of mgrl_atari, got ") for line in errors)
+    assert all(line.startswith("mgrl_figures: expected a run directory of mgrl_atari, got ") for line in errors)
 
 
 @pytest.fixture

@@ -83,6 +83,6 @@ def test_odd_files_are_one_line_and_status_2(run, capsys, odd):
     ODD[odd](run)
     assert unfinished.main([str(run)]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("mgrl_atari: ")
+    assert error.startswith("mgrl_figures: ")
     assert str(run) in error
     assert error.count("\n") == 1

@@ -23,7 +23,7 @@ def test_a_run_without_the_extra_is_refused_in_one_line(run_app, tmp_path):
 
 def test_figures_without_the_extra_are_refused_in_one_line(tmp_path, capsys):
     assert unfinished.main([str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith("mgrl_atari: expected gm-experiments[atari], ")
+    assert capsys.readouterr().err.startswith("mgrl_figures: expected gm-experiments[atari], ")
 
 
 def test_help_needs_no_extra(capsys):

@@ -1,20 +1,21 @@
 """Runs of the Atari experiment are drawn and judged together, whether they are finished or not."""
 
-import argparse
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gm_lab
 from gm_experiments.mgrl.settings import COLUMNS, KEY, NAMES, Settings, completed, require_atari
-from gm_lab.run import Tail, allowed_to, make_folder, output, reading
+from gm_lab.run import Tail, allowed_to, make_folder, output, parsed_line, reading
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["main", "rows_of", "together"]
 
+NAME = "mgrl_figures"
 LARGEST_CONFIG = 1_000_000
 TEXT = ("figure", "game", "algorithm", "variant")
 PAPER = ("estimator", "inner_steps", "schedule")
@@ -115,37 +116,44 @@ def run_dirs_in(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob("*/config.yaml")) or [folder]
 
 
-def _path(text: str) -> Path:
-    return output.home_path(Path(text))
+@dataclass(frozen=True)
+class Flags:
+    """Draws the figures of runs of mgrl_atari, finished or not, and prints the verdicts on the claims."""
+
+    GROUPED: ClassVar[Mapping[str, str]] = {"where": "to svg"}
+    EXAMPLES: ClassVar[Mapping[str, str]] = {"runs/mgrl_atari --to runs/drawn": "All runs in a folder, together:"}
+
+    run_dirs: tuple[Path, ...]
+    """Run directories, or folders of such."""
+    to: Path | None = None
+    """Where figures go (default: figures in the first of them)."""
+    svg: bool = False
+    """Writes the figures as SVG, too."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draws the figures of runs, finished or not, and prints the verdicts on the claims."""
+    """Draws and judges; exit status 0, or 2 with one line on stderr."""
     from rich.console import Console
 
     output.open_streams()
-    parser = argparse.ArgumentParser(prog="mgrl_figures", description=main.__doc__)
-    parser.add_argument(
-        "folders", nargs="+", type=_path, metavar="DIR", help="run directories of mgrl_atari.py, or folders of such"
-    )
-    parser.add_argument("--svg", action="store_true", help="write them as SVG, too")
-    parser.add_argument("--to", type=_path, metavar="DIR", help="where figures go (default: figures in the first DIR)")
-    asked = parser.parse_args(argv)
-    folder = asked.to or asked.folders[0] / "figures"
     try:
+        asked = parsed_line(Flags, NAME, argv)
+        if not asked.run_dirs:
+            raise gm_lab.BadInput("expected at least one run directory, got none")
+        folder = asked.to or asked.run_dirs[0] / "figures"
         require_atari()
         from gm_experiments.mgrl import claims, figures
         from gm_lab.analysis import as_list, save
 
-        frame, settings = together([run_dir for given in asked.folders for run_dir in run_dirs_in(given)])
+        frame, settings = together([run_dir for given in asked.run_dirs for run_dir in run_dirs_in(given)])
         if missing := sorted(claims.PAPER.keys() - settings.keys()):
-            raise gm_lab.BadInput(f"expected runs with the settings {', '.join(missing)}, got {asked.folders[0]}")
+            raise gm_lab.BadInput(f"expected runs with the settings {', '.join(missing)}, got {asked.run_dirs[0]}")
         drawn = figures.figures(Settings(), frame)
         make_folder(folder)
         Console().print(as_list(claims.verdicts(settings, frame)))
         for name, figure in drawn.items():
             print(*save(figure, folder / name, asked.svg), sep="\n")
     except gm_lab.BadInput as error:
-        output.say(f"mgrl_atari: {error}")
+        output.say(f"{NAME}: {error}")
         return 2
     return 0

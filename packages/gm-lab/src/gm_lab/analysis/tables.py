@@ -24,7 +24,7 @@ def read_results(path: Path) -> "pd.DataFrame":
     # pandas 3 reads floats exactly by default and deprecates saying so
     exact: Any = {"float_precision": "round_trip"} if pd.__version__.startswith("2.") else {}
     with open(path, encoding="utf-8", newline="", opener=own_file) as file:
-        frame: pd.DataFrame = pd.read_csv(file, keep_default_na=False, na_values=["nan", ""], **exact)
+        frame: pd.DataFrame = pd.read_csv(file, keep_default_na=False, na_values=["nan", ""], low_memory=False, **exact)
     return frame
 
 
