@@ -38,7 +38,8 @@ class Layout(ConstrainedLayoutEngine):
     def execute(self, fig: Figure) -> Any:
         """Places everything; called whenever the figure is drawn."""
         self._make_room(fig)
-        done = super().execute(fig)
+        super().execute(fig)
+        done = super().execute(fig)  # once more, since the ticks depend on the size that the panels got
         for axes in fig.axes:
             spread(axes)
         return done
