@@ -3,7 +3,18 @@
 from typing import TYPE_CHECKING, Any
 
 from gm_experiments.common.findings import bands, held
-from gm_experiments.common.labels import ACCURACY, ORDER, RATE, SIZES, SPREAD, STEPS, estimator, permutation, short
+from gm_experiments.common.labels import (
+    ACCURACY,
+    ESTIMATORS,
+    ORDER,
+    RATE,
+    SIZES,
+    SPREAD,
+    STEPS,
+    estimator,
+    permutation,
+    short,
+)
 from gm_experiments.maml import findings
 from gm_experiments.maml.settings import FIGURES, Settings
 from gm_experiments.theory import figures as theory
@@ -41,8 +52,8 @@ def _headline(rows: "pd.DataFrame") -> "Figure":
         bias=rows["bias_sq"] / rows["truth_sq"], deviation=(rows["variance"] / rows["truth_sq"]) ** 0.5
     ).replace([float("inf"), -float("inf")], float("nan"))  # fmt: skip
     sampled = rows[rows["permutation"] == "SSS"]
-    # sampling the outer gradient, too, adds nothing to the bias of the house's estimators but noise to its measurement
-    quiet = rows[rows["permutation"] == "SSE"]
+    # the outer gradient of the house's estimators is unbiased: sampled, it adds nothing but noise to a measured bias
+    quiet = rows[(rows["permutation"] == "SSE") & (set(rows["estimator"]) <= set(ESTIMATORS))]
     biased = quiet if len(quiet) else sampled
     titles = ["accuracy (cosine)", "bias / gradient length", "std. deviation / gradient length"]
     figure = analysis.panels(titles, height=2.6, share_y=False)

@@ -76,11 +76,11 @@ def panels(
 
 def entitle(figure: "Figure", finding: str, caption: str) -> None:
     """Puts what was found above a picture and what is drawn beneath it, wrapped; the panels keep their height."""
-    from gm_lab.analysis.layout import wrapped
+    from gm_lab.analysis.layout import balanced, wrapped
 
     width, height = figure.get_size_inches()
     room = 0.97 * (width - 2 * MARGIN)  # letters are wider in some resolutions
-    above, beneath = wrapped(finding, room, FINDING, "bold"), wrapped(caption, room, CAPTION)
+    above, beneath = balanced(finding, room, FINDING, "bold"), wrapped(caption, room, CAPTION)
     before = _height(figure.get_suptitle(), FINDING) + _height(figure.get_supxlabel(), CAPTION)
     added = _height(above, FINDING) + _height(beneath, CAPTION) - before
     figure.set_size_inches(width, height + added)

@@ -105,6 +105,17 @@ def wrapped(text: str, inches: float, size: float, weight: str = "normal") -> st
     return "\n".join(lines)
 
 
+def balanced(text: str, inches: float, size: float, weight: str = "normal") -> str:
+    """Like `wrapped`, with lines about as long as each other rather than a last word alone."""
+    lines = wrapped(text, inches, size, weight)
+    for share in np.arange(0.95, 0.4, -0.05):
+        narrower = wrapped(text, inches * share, size, weight)
+        if narrower.count("\n") > lines.count("\n"):
+            break
+        lines = narrower
+    return lines
+
+
 def _pieces(word: str, inches: float, size: float, weight: str) -> list[str]:
     pieces = [word]
     while len(pieces[-1]) > 1 and width_of(pieces[-1], size, weight) > inches:
