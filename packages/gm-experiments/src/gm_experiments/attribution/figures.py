@@ -57,12 +57,12 @@ def _dots(rows: "pd.DataFrame") -> "Figure":
         for shift, (name, look) in zip(_shifts(len(names)), styles(names).items(), strict=True):
             for place, source in enumerate(sources):
                 dot(axes, place + shift, of_panel[name, source], look)
-            axes.plot([], [], look.marker, color=look.colour, label=short(names)[name].replace("$", r"\$"))
+            if axes is figure.axes[len(points) - 1]:
+                analysis.end_label(axes, np.array([shift]), short(names)[name], look.colour)
         axes.axvline(0, color="black", linewidth=0.9, zorder=1)
         named_rows(axes, [LABELS[source] for source in sources])
     for axes in figure.axes[-len(points) :]:
         axes.set_xlabel("← hides error     share, %     adds to it →")
-    figure.axes[-1].legend(loc="best", handletextpad=0.2, frameon=False, fontsize=8)
     (steps, rate, size), unit = rows[PLACE].iloc[0], unit_of(rows)
     caption = (
         "Each source's share (Shapley value) of all that adds to the error or hides some of it; above each panel the "

@@ -20,13 +20,13 @@ LARGEST = 1.0
 
 
 def estimator_pictures(frame: "pd.DataFrame") -> "dict[str, Figure]":
-    """Draws estimator_NAME for each estimator in the rows of Figure 4 where everything is sampled."""
+    """Draws estimator_NAME for each of the house's estimators in the rows of Figure 4 where everything is sampled."""
     rows = frame[(frame["figure"] == "fig4") & frame["permutation"].isin(["SSS", "SSE"])]
     rows = rows.assign(
         bias=rows["bias_sq"] / rows["truth_sq"], deviation=(rows["variance"] / rows["truth_sq"]).clip(lower=0) ** 0.5
     )
-    sampled = rows[rows["permutation"] == "SSS"]
-    return {f"estimator_{name}": _picture(rows, str(name)) for name in dict.fromkeys(sampled["estimator"])}
+    measured = set(rows.loc[rows["permutation"] == "SSS", "estimator"])
+    return {f"estimator_{name}": _picture(rows, name) for name in ESTIMATORS if name in measured}
 
 
 def finding(rows: "pd.DataFrame", name: str) -> str:

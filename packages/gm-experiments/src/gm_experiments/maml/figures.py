@@ -16,6 +16,7 @@ from gm_experiments.common.labels import (
     short,
 )
 from gm_experiments.maml import findings
+from gm_experiments.maml.estimator_pictures import estimator_pictures
 from gm_experiments.maml.settings import FIGURES, Settings
 from gm_experiments.theory import figures as theory
 from gm_lab import analysis
@@ -32,7 +33,7 @@ ALIKE = "With an exact Hessian AD, Loaded-DiCE and LVC are one estimator."
 
 
 def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
-    """The pictures of the paper's figures that results.csv has rows for, the headline, and those of theory."""
+    """The pictures of the paper's figures that results.csv has rows for, the headline, estimators and theory."""
     drawn = {}
     for name in sorted(set(frame["figure"]) & set(FIGURES)):
         rows = frame[frame["figure"] == name]
@@ -43,6 +44,7 @@ def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
         drawn[f"{name}_spread"] = _by_permutation(rows, *VARIED[name], "std_sum")
         if name == "fig4" and "SSS" in set(rows["permutation"]):
             drawn["headline"] = _headline(rows)
+            drawn |= estimator_pictures(rows)
     return drawn | theory.figures(frame)
 
 
