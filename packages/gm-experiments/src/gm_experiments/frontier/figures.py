@@ -131,8 +131,8 @@ def _budgets(rows: "pd.DataFrame") -> "Figure":
     steps = rows["inner_steps"].iloc[0]
     caption = (
         f"Mean squared error of each estimator's best choice over the least one's, K = {steps:g}. "
-        f"Dots: α = {alphas}; filled where the 95% interval of the difference within {units} MDPs tells them apart, "
-        "hollow where it does not. Lines: geometric means of the dots."
+        f"Dots: α = {alphas}; filled where the 95% interval (of the difference within {units} MDPs) is above 1 and "
+        f"reaches {findings.MATTERS:g}, the smallest ratio that matters. Lines: geometric means of the dots."
     )
     analysis.entitle(figure, findings.budgets(ratios), caption)
     return figure

@@ -22,7 +22,7 @@ RULES = {
     "actor_critic": "AC, for the end",
     "actor_critic_for_the_mean": "AC, for the mean",
 }
-TUNED = {"": "tuned for a lifetime's end", FOR_THE_MEAN: "tuned for its mean"}
+TUNED = {"": "tuned for a lifetime's end", FOR_THE_MEAN: "tuned for a lifetime's mean"}
 LOOKS = {rule: category_style(place) for place, rule in enumerate((LEARNT, *HAND_MADE))}
 SCORE = "score"
 
@@ -78,7 +78,7 @@ def _gradient(rows: "pd.DataFrame") -> "Figure":
     panels = {
         "squared bias / ‖g‖², exact": (derivatives[derivatives["expected_bias_sq"] > EQUAL], "expected_bias_sq"),
         f"variance / ‖g‖², {size:,.0f} trajectories": (derivatives, "variance"),
-        "accuracy (cosine), everything sampled": (everything, "accuracy"),
+        "accuracy (cosine), all sampled": (everything, "accuracy"),
     }
     figure = analysis.panels(list(panels), height=2.8, share_y=False)
     steps = sorted(rows["inner_steps"].unique())
