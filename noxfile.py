@@ -157,6 +157,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def pictures(session: nox.Session) -> None:
+    """All pictures of the documentation from the code, by docs/pictures.toml: names what was out of date."""
+    sync(session)
+    session.run("python", "docs/pictures.py", *session.posargs)
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """The batched path against a plain loop at equal work, and how the cost grows."""
     sync(session)

@@ -2,29 +2,25 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 import gm_lab
-from gm_experiments.common.labels import estimator
+from gm_experiments.attribution import findings
+from gm_experiments.attribution.findings import MEASURES, UNITS, unit_of
+from gm_experiments.common.dots import dot, moment, named_rows
+from gm_experiments.common.labels import estimator, short
+from gm_experiments.common.words import span
 from gm_lab import analysis
-from gm_lab.analysis import category_style
+from gm_lab.analysis import Interval, styles
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PLACE = ["inner_steps", "inner_lr", "sample_size"]
 SHORT = {"composition": "I", "hessian": "II", "outer": "III"}
 SHORT |= {"shared_batch": "shared batch", "critic": "critic", "clipping": "clipping", "adam": "Adam"}
-LABELS = SHORT | {"composition": "I (composition)", "hessian": "II (Hessian)", "outer": "III (outer)"}
-LOOKS = (*(category_style(k).colour for k in range(6)), "#8C8C8C")
-HATCHES = ("", "//", "", "..", "", "\\\\", "")
-MEASURES = {"bias_sq": "squared bias", "variance": "variance"}
-UNITS = {"mdp": "MDPs", "seed": "runs"}
-
-
-def unit_of(frame: "pd.DataFrame") -> str:
-    """The column of the independent units."""
-    return next(unit for unit in UNITS if unit in frame.columns)
+LABELS = SHORT | {"composition": "inner gradient (I)", "hessian": "Hessian (II)", "outer": "outer gradient (III)"}
 
 
 def shares(rows: "pd.DataFrame", measure: str) -> "pd.DataFrame":
@@ -36,52 +32,73 @@ def shares(rows: "pd.DataFrame", measure: str) -> "pd.DataFrame":
 
 
 def figures(_settings: gm_lab.RunSettings, frame: "pd.DataFrame") -> "dict[str, Figure]":
-    """attribution: a column for each estimator, a row for each measure; one picture for each K, α and size."""
+    """attribution: a row for each measure, a column for each end of training; one picture for each K, α and size."""
     places = list(frame.groupby(PLACE, sort=True))
     pictures = {}
     for (steps, rate, size), rows in places:
         name = "attribution" + (f"_k{steps:g}_lr{rate:g}_n{size:g}" if len(places) > 1 else "")
-        pictures[name] = _stacked(rows, f"K = {steps:g}, α = {rate:g}, {size:g} trajectories for each role and step")
+        pictures[name] = _dots(rows)
     return pictures
 
 
-def _stacked(rows: "pd.DataFrame", title: str) -> "Figure":
-    names = list(dict.fromkeys(rows["estimator"]))
-    titles = [estimator(name) for name in names]
-    figure = analysis.panels(titles, width=max(3.6, 7.6 / len(names)), height=3.0, rows=len(MEASURES))
-    for i, (measure, label) in enumerate(MEASURES.items()):
-        for j, name in enumerate(names):
-            axes = figure.axes[i * len(names) + j]
-            _bars(axes, rows[rows["estimator"] == name], measure)
-            if j == 0:
-                axes.set_ylabel(f"shares of the {label}")
-            if i == len(MEASURES) - 1:
-                axes.set_xlabel("updates before")
-    units = UNITS[unit_of(rows)]
-    whole = f"above each bar the whole, in units of the mean ‖∇φ J‖² of the {units}"
-    analysis.shared_legend(figure, f"{title};\n{whole}", columns=7 if len(names) > 2 else 4)
+def _dots(rows: "pd.DataFrame") -> "Figure":
+    """A line for each source and on it a dot for each estimator, at the first and the last point of training."""
+    points = sorted({rows["updates"].min(), rows["updates"].max()})
+    names = [str(name) for name in dict.fromkeys(rows["estimator"])]
+    sources = [source for source in LABELS if source in set(rows["source"])]
+    parts = [(measure, point, rows[rows["updates"] == point]) for measure in MEASURES for point in points]
+    titles = [f"{MEASURES[measure]}, {moment(at)}: {_whole(here, measure)} ‖∇J‖²" for measure, at, here in parts]
+    height = 0.12 * len(sources) * (1 + len(names) / 2) + 0.55
+    figure = analysis.panels(titles, rows=len(MEASURES), height=height)
+    intervals = [_intervals(here, measure) for measure, _, here in parts]
+    limits = _limits([value for of_panel in intervals for value in of_panel.values()])
+    for axes, of_panel in zip(figure.axes, intervals, strict=True):
+        axes.set_xlim(*limits)
+        for shift, (name, look) in zip(_shifts(len(names)), styles(names).items(), strict=True):
+            for place, source in enumerate(sources):
+                dot(axes, place + shift, of_panel[name, source], look)
+            if axes is figure.axes[len(points) - 1]:
+                analysis.end_label(axes, np.array([shift]), short(names)[name], look.colour)
+        axes.axvline(0, color="black", linewidth=0.9, zorder=1)
+        named_rows(axes, [LABELS[source] for source in sources])
+    for axes in figure.axes[-len(points) :]:
+        axes.set_xlabel("← hides error     share, %     adds to it →")
+    (steps, rate, size), unit = rows[PLACE].iloc[0], unit_of(rows)
+    caption = (
+        "Each source's share (Shapley value) of all that adds to the error or hides some of it; above each panel the "
+        f"whole error. {str(rows['algorithm'].iloc[0]).upper()} with K = {steps:g}, α = {rate:g}, {size:,g} "
+        f"trajectories for each role and step. Bars: 95% intervals over {rows[unit].nunique()} {UNITS[unit]}."
+    )
+    analysis.entitle(figure, findings.finding(rows), caption)
     return figure
 
 
-def _bars(axes: "Axes", rows: "pd.DataFrame", measure: str) -> None:
-    """Shares as parts of the sum of their sizes: above zero what adds to the error, below what hides some of it."""
-    points = sorted(rows["updates"].unique())
-    for place, point in enumerate(points):
-        mean = shares(rows[rows["updates"] == point], measure).mean(axis=1)
-        size = mean.drop("all").abs().sum() or 1.0
-        ends = {True: 0.0, False: 0.0}
-        for source, label in LABELS.items():
-            if source in mean.index:
-                part, k = mean[source] / size, list(LABELS).index(source)
-                axes.bar(
-                    place, part, bottom=ends[part > 0], width=0.72, color=LOOKS[k], hatch=HATCHES[k],
-                    edgecolor="white", linewidth=0.6, label=label if place == 0 else None, zorder=2,
-                )  # fmt: skip
-                ends[part > 0] += part
-        axes.text(place, ends[True] + 0.02, f"{mean['all']:.2g}", ha="center", fontsize=8)
-    axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xticks(range(len(points)), [f"{point}" for point in points])
-    axes.set_ylim(top=1.12)
+def _intervals(rows: "pd.DataFrame", measure: str) -> dict[tuple[str, str], Interval]:
+    """Estimator and source ↦ its mean share."""
+    return {
+        (str(name), str(source)): analysis.mean_interval(values.to_numpy())
+        for name, of_name in rows.groupby("estimator")
+        for source, values in findings.parts(of_name, measure).iterrows()
+    }
+
+
+def _limits(values: "list[Interval]") -> tuple[float, float]:
+    """Ends of an axis that holds all intervals that have ends."""
+    ends = [end for value in values for end in (value.low, value.mean, value.high) if np.isfinite(end)]
+    return 20 * float(np.floor(min([*ends, -1]) / 20)), 20 * float(np.ceil(max([*ends, 1]) / 20))
+
+
+def _shifts(count: int) -> list[float]:
+    """How far the dots of each estimator are from the middle of their line."""
+    apart = min(0.22, 0.66 / max(count - 1, 1))
+    return [apart * (rank - (count - 1) / 2) for rank in range(count)]
+
+
+def _whole(rows: "pd.DataFrame", measure: str) -> str:
+    """The whole error, for the estimators that have the least and the most of it."""
+    return span(
+        [float(shares(of_name, measure).loc["all"].to_numpy().mean()) for _, of_name in rows.groupby("estimator")]
+    )
 
 
 def summary(_settings: gm_lab.RunSettings, frame: "pd.DataFrame") -> "pd.DataFrame":

@@ -63,11 +63,12 @@ def tiers(values: "Values", largest: bool = True) -> list[list[str]]:
 
 def ranked(
     values: "Values", labels: Mapping[str, str], most: tuple[str, str], nothing: str, *, largest: bool = True,
-    show: Callable[[float], str] = two_places,
+    show: Callable[[float], str] = two_places, tiers_shown: int | None = None,
 ) -> str:  # fmt: skip
     """Says who is first, who comes next and so on, with means that `show` words.
 
-    `most` is what one and what several are that are first, `nothing` what can't be told apart, as "accuracy".
+    `most` says of one and of several, which stand for {}, that they are first; `nothing` is what can't be told apart,
+    as "accuracy". Only the first `tiers_shown` ranks are named, or all.
     """
     order = tiers(values, largest)
     names = [name for tier in order for name in tier]
@@ -81,8 +82,8 @@ def ranked(
         return f"the {nothing} of {labels[names[0]]} is {means(names)}"
     if len(order) == 1:
         return f"{joined(labels[name] for name in names)} are not told apart in {nothing} ({means(names)})"
-    first = f"{joined(labels[name] for name in order[0])} {most[len(order[0]) > 1]}"
-    rest = (f"then {joined(labels[name] for name in tier)} ({means(tier)})" for tier in order[1:])
+    first = most[len(order[0]) > 1].format(joined(labels[name] for name in order[0]))
+    rest = (f"then {joined(labels[name] for name in tier)} ({means(tier)})" for tier in order[1:tiers_shown])
     return ", ".join([f"{first} ({means(order[0])})", *rest])
 
 

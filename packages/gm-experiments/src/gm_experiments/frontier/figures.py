@@ -1,12 +1,14 @@
 """The pictures and the closing table that the frontier experiment makes of results.csv."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from gm_experiments.common.labels import estimator as label_of
-from gm_experiments.frontier import choices
-from gm_experiments.frontier.choices import PLACE, USUAL
+from gm_experiments.common.dots import MOST, dot, moment, named_rows, shown
+from gm_experiments.common.findings import joined, two_digits
+from gm_experiments.common.labels import short
+from gm_experiments.frontier import choices, findings
+from gm_experiments.frontier.choices import PLACE
 from gm_experiments.frontier.settings import Settings
 from gm_lab import analysis
 from gm_lab.analysis import Style, styles
@@ -16,13 +18,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SHOWN = 7
-"""How many of the best choices are ranked."""
+LEAST = 0.5
+"""Where the axis of ratios begins."""
 HEADERS = {"usual": "× usual", "jackknife": "× jack- knife", "apart": "× apart", "unseen": "× new MDPs"}
 
 
 def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
-    """One frontier for each K, α and budget, the curves of training, and the map of the best choices."""
+    """One frontier for each K, α and budget, the gaps of training, and the estimators over the budgets for each K."""
     pictures: dict[str, Figure] = {}
     measured, trained, mapped = (frame[frame["figure"] == name] for name in ("frontier", "training", "budgets"))
     places = list(measured.groupby(PLACE, sort=True))
@@ -30,10 +32,13 @@ def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
         name = f"frontier_k{steps:g}"
         if len({place[1:] for place, _ in places}) > 1:
             name += f"_lr{rate:g}_n{budget:g}"
-        pictures[name] = _frontier(rows, f"{budget:g} trajectories, K = {steps:g}, α = {rate:g}")
-    if len(trained):
-        pictures["training"] = _training(trained)
-    return pictures | (_maps(mapped) if len(mapped) else {})
+        pictures[name] = _frontier(rows)
+    every = sorted(mapped["inner_steps"].unique())
+    for steps in every:
+        pictures["budgets" if len(every) == 1 else f"budgets_k{steps:g}"] = _budgets(
+            mapped[mapped["inner_steps"] == steps]
+        )
+    return pictures | (_trainings(trained) if len(trained) else {})
 
 
 def summary(_settings: Settings, frame: "pd.DataFrame") -> "pd.DataFrame":
@@ -65,128 +70,154 @@ def advice(frame: "pd.DataFrame") -> "pd.DataFrame":
     return pd.DataFrame(lines)
 
 
-def _frontier(rows: "pd.DataFrame", title: str) -> "Figure":
-    points = sorted(rows["updates"].unique())
-    figure = analysis.panels([title, "mean squared error"], width=5.2, height=3.3, rows=len(points), share_y=False)
-    for axis in figure.axes:
-        # each panel has an axis of its own: rows differ by magnitudes, and the right-hand labels are text
-        axis.tick_params(labelbottom=True)
-    ends = [choices.scores(part, "variance").mean(axis=1).agg(["min", "max"]) for _, part in rows.groupby("updates")]
-    limits = 0.8 * min(end["min"] for end in ends), 1.25 * max(end["max"] for end in ends)
-    for i, point in enumerate(points):
-        here = rows[rows["updates"] == point]
-        when = "φ at the start" if point == 0 else f"φ after {point} exact updates"
-        _scatter(figure.axes[2 * i], here, limits)
-        figure.axes[2 * i].text(0.02, 0.97, when, transform=figure.axes[2 * i].transAxes, va="top", weight="bold")
-        _ranking(figure.axes[2 * i + 1], here)
-    note = "black line: no choice has less of both; dotted: equal mean squared error; bars: 95% intervals over MDPs"
-    analysis.shared_legend(figure, f"in units of the mean ‖∇φ J‖² of the MDPs; {note}")
+def _frontier(rows: "pd.DataFrame") -> "Figure":
+    """A line for each kind of choice, a panel for each point of training: how many times the least error it has."""
+    points = shown(sorted(rows["updates"].unique()))
+    ratios = {point: findings.of_kinds(choices.ranked(rows[rows["updates"] == point])) for point in points}
+    names = sorted(ratios[points[0]], key=lambda kind: np.mean([np.log(of[kind].mean) for of in ratios.values()]))
+    figure = analysis.panels([moment(point) for point in points], height=0.23 * len(names) + 0.75)
+    every = [value for of_kinds in ratios.values() for value in of_kinds.values() if np.isfinite(value.high)]
+    most = 1.15 * max([*(value.high for value in every), *(of[kind].mean for of in ratios.values() for kind in of)])
+    looks = styles(list(dict.fromkeys(str(kind[0]) for kind in names)))
+    for axes, of_kinds in zip(figure.axes, ratios.values(), strict=True):
+        _ratios(axes, "x", LEAST, most)
+        for place, kind in enumerate(names):
+            dot(axes, place, of_kinds[kind], looks[str(kind[0])])
+            ratio = two_digits(of_kinds[kind].mean)
+            axes.text(1.02, place, ratio, transform=axes.get_yaxis_transform(), va="center", fontsize=7.5)
+        axes.axvline(1, color="black", linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
+        axes.set_xlabel("times the least error")
+        named_rows(axes, [findings.name_of(kind, short(looks)) for kind in names])
+    (steps, rate, budget), units = rows[PLACE].iloc[0], rows["mdp"].nunique()
+    further = "; those that reach the left edge go on" if any(value.low < LEAST for value in every) else ""
+    caption = (
+        f"Mean squared error of a meta-gradient from {budget:,g} trajectories, over the least one's (dashed line); "
+        f"exact training of MAML on random MDPs, K = {steps:g}, α = {rate:g}. Each line is the best over λ and over "
+        "how the trajectories are split; one batch: estimators I and II share it. Bars: 95% intervals of the "
+        f"difference within {units} MDP{'s' if units > 1 else ''}{further}."
+    )
+    analysis.entitle(figure, findings.frontier(rows), caption)
     return figure
 
 
-def _scatter(axes: "Axes", rows: "pd.DataFrame", limits: tuple[float, float]) -> None:
-    """bias² against variance, with lines of equal mean squared error and the choices that no other beats in both."""
-    bias, variance = choices.scores(rows, "bias_sq"), choices.scores(rows, "variance").mean(axis=1)
-    # a squared bias is told from zero above about two standard errors; below, only its limit is known
-    floor = max(1e-6, float((2 * bias.sem(axis=1)).fillna(0).quantile(0.1)))
-    at = bias.mean(axis=1).clip(lower=floor)
-    _points(axes, variance, at, styles(list(dict.fromkeys(rows["estimator"]))))
-    front = _pareto(variance, at)
-    axes.plot(variance[front], at[front], color="black", linewidth=1.2, drawstyle="steps-post", zorder=1)
-    axes.set(xscale="log", yscale="log", xlim=limits, xlabel="variance", ylabel="squared bias")
-    low, high = axes.get_ylim()
-    for level in 10.0 ** np.arange(np.floor(np.log10(limits[0])), np.ceil(np.log10(limits[1])) + 0.1, 0.5):
-        x = np.geomspace(level * 1e-3, level * (1 - 1e-9), 400)
-        axes.plot(x, level - x, color="grey", linewidth=0.8, linestyle=(0, (1, 2)), zorder=0)
-    for label, choice in {"best": choices.ranked(rows).index[0], "usual": USUAL}.items():
-        if choice in at.index:
-            axes.annotate(
-                label, (variance[choice], at[choice]), (-4, 12), textcoords="offset points", ha="center", weight="bold",
-                arrowprops={"arrowstyle": "-", "linewidth": 0.8},
-            )  # fmt: skip
-    axes.set(xlim=limits, ylim=(low, 2 * high))
-    axes.text(0.98, 0.97, f"bias² below {floor:.1g} drawn at {floor:.1g}", transform=axes.transAxes, ha="right",
-              va="top", fontsize=7)  # fmt: skip
+def _ratios(axes: "Axes", along: Literal["x", "y"], least: float, most: float) -> None:
+    """A logarithmic axis of ratios, with numbers that can be read."""
+    axes.set(**{f"{along}scale": "log", f"{along}lim": (least, most)})
+    axis = {"x": axes.xaxis, "y": axes.yaxis}[along]
+    ticks = [tick for tick in (0.5, 1, 2, 5, 10, 20, 50, 100, 1000, 10_000) if least <= tick <= most]
+    axis.set_ticks(ticks, [f"{tick:,g}" for tick in ticks])
+    axis.set_ticks([], minor=True)
 
 
-def _points(axes: "Axes", x: "pd.Series[float]", y: "pd.Series[float]", looks: dict[str, Style]) -> None:
-    """A point for each choice, filled without a jackknife and outlined with a shared batch, and what that means."""
-    kinds = [(estimator, choices.batches(split) == 2, debias == "none") for estimator, _, split, debias in y.index]
-    for kind in dict.fromkeys(kinds):
-        (estimator, shared, plain), of_kind = kind, [other == kind for other in kinds]
-        look = looks[estimator]
+def _budgets(rows: "pd.DataFrame") -> "Figure":
+    """A panel for each point of training: what each estimator's best choice has over the best of all, by budget."""
+    ratios = findings.of_estimators(rows)
+    points, rates = shown(sorted(ratios["updates"].unique())), sorted(ratios["inner_lr"].unique())
+    figure = analysis.panels([moment(point) for point in points], height=2.9)
+    names = [str(name) for name in dict.fromkeys(ratios["estimator"])]
+    for axes, point in zip(figure.axes, points, strict=True):
+        for place, name in enumerate(names):
+            here = ratios[(ratios["updates"] == point) & (ratios["estimator"] == name)]
+            _over_budgets(axes, here, styles(names)[name], 1.12 ** (place - (len(names) - 1) / 2))
+        _ratios(axes, "y", 0.85, 1.25 * float(ratios["times"].max()))
+        _sizes(axes, sorted(ratios["sample_size"].unique()))
+    figure.axes[0].set_ylabel("times the least error")
+    for name in names:
+        last = ratios[(ratios["updates"] == points[-1]) & (ratios["estimator"] == name)].sort_values("sample_size")
+        of_last = last[last["sample_size"] == last["sample_size"].max()]["times"]
+        middle = np.exp(np.log(of_last).mean())
+        analysis.end_label(figure.axes[-1], np.array([middle]), short(names)[name], styles(names)[name].colour)
+    alphas, units = joined([f"{rate:g}" for rate in rates]), rows["mdp"].nunique()
+    steps = rows["inner_steps"].iloc[0]
+    caption = (
+        f"Mean squared error of each estimator's best choice over the least one's, K = {steps:g}. "
+        f"Dots: α = {alphas}; filled where the 95% interval (of the difference within {units} MDPs) is above 1 and "
+        f"reaches {findings.MATTERS:g}, the smallest ratio that matters. Lines: geometric means of the dots."
+    )
+    analysis.entitle(figure, findings.budgets(ratios), caption)
+    return figure
+
+
+def _over_budgets(axes: "Axes", ratios: "pd.DataFrame", look: Style, shift: float) -> None:
+    middle = np.exp(np.log(ratios["times"]).groupby(ratios["sample_size"]).mean())
+    axes.plot(middle.index * shift, middle, color=look.colour, linestyle=look.dash, zorder=2)
+    for worse, rows in ratios.groupby("worse"):
         axes.plot(
-            x[of_kind], y[of_kind], look.marker, color=look.colour, markersize=5, alpha=0.85,
-            markerfacecolor=look.colour if plain else "white", markeredgewidth=1.2 if shared else 0.8,
-            markeredgecolor="black" if shared else look.colour, linestyle="none", zorder=3 if plain else 2,
+            rows["sample_size"] * shift, rows["times"], look.marker, color=look.colour, linestyle="none",
+            markersize=4.5, markerfacecolor=look.colour if worse else "white", markeredgewidth=0.9, zorder=3,
         )  # fmt: skip
-    for estimator, look in looks.items():
-        axes.plot([], [], look.marker, color=look.colour, linestyle="none", label=label_of(estimator))
-    axes.plot([], [], "o", color="white", markeredgecolor="grey", linestyle="none", label="with jackknife")
-    axes.plot([], [], "o", color="lightgrey", markeredgecolor="black", linestyle="none", label="I and II share a batch")
 
 
-def _pareto(first: "pd.Series[float]", second: "pd.Series[float]") -> list[Any]:
-    """The choices for which no other is smaller in both, by growing `first`."""
-    kept, lowest = [], np.inf
-    for choice in first.sort_values(kind="stable").index:
-        if second[choice] < lowest:
-            kept.append(choice)
-            lowest = second[choice]
-    return kept
+def _sizes(axes: "Axes", sizes: list[Any]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [f"{size:,g}" for size in sizes])
+    axes.set_xticks([], minor=True)
+    axes.set_xlim(sizes[0] / 1.6, sizes[-1] * 1.6)
+    axes.set_xlabel("trajectories for one meta-gradient")
 
 
-def _ranking(axes: "Axes", rows: "pd.DataFrame") -> None:
-    table = choices.ranked(rows)
-    shown = list(dict.fromkeys([*table.index[:SHOWN], *choices.beside(table).values()]))
-    shown.sort(key=list(table.index).index)
-    looks = styles(list(dict.fromkeys(rows["estimator"])))
-    best = table.mean(axis=1).iloc[0]
-    for place, choice in enumerate(shown):
-        interval = analysis.mean_interval(table.loc[choice].to_numpy())
-        look = looks[choice[0]]
-        low, high = max(interval.low, best / 10), interval.high
-        if np.isfinite(interval.high):
-            axes.plot([low, high], [place, place], color=look.colour, linewidth=2.2, alpha=0.45)
-        axes.plot(interval.mean, place, look.marker, color=look.colour)
-    labels = [choices.name_of(choice) + ("  (usual)" if choice == USUAL else "") for choice in shown]
-    axes.set_yticks(range(len(shown)), labels, fontsize=8)
-    axes.get_yticklabels()[0].set_fontweight("bold")
-    axes.invert_yaxis()
-    axes.axvline(best, color="black", linewidth=0.8, linestyle=(0, (2, 2)))
-    axes.set_xscale("log")
-    axes.set_xlabel("mean squared error")
+def _trainings(rows: "pd.DataFrame") -> "dict[str, Figure]":
+    """training, with a panel for each K, α and budget; a picture for each if they are too many for one."""
+    rows = rows.assign(choice=_named(rows))
+    key = [*PLACE, "updates", "mdp"]
+    exact = rows.loc[rows["estimator"] == "exact", [*key, "value"]]
+    rows = rows[rows["estimator"] != "exact"].merge(exact, on=key, suffixes=("", "_exact"))
+    rows["gap"] = rows["value"] - rows["value_exact"]
+    places = list(rows.groupby(PLACE, sort=True))
+    if len(places) <= MOST:
+        return {"training": _training(rows)}
+    return {f"training_k{k:g}_lr{rate:g}_n{budget:g}": _training(of) for (k, rate, budget), of in places}
+
+
+def _named(rows: "pd.DataFrame") -> list[str]:
+    """What tells the choices apart, in words."""
+    estimated = rows[rows["estimator"] != "exact"]
+    varied = [column for column in choices.CHOICE if column == "estimator" or estimated[column].nunique() > 1]
+    called = short(rows["estimator"].unique())
+    return [
+        ", ".join([called[choice["estimator"]], *_added({name: choice[name] for name in varied[1:]})])
+        for choice in rows[choices.CHOICE].to_dict("records")
+    ]
+
+
+def _added(choice: dict[Any, Any]) -> list[str]:
+    """What a choice has beside its estimator."""
+    return [f"λ {value:g}" if name == "gae_lambda" else str(value) for name, value in choice.items() if value != "none"]
 
 
 def _training(rows: "pd.DataFrame") -> "Figure":
-    """J along training, and how far it is from J of exact training in the same MDP."""
-    varied = [c for c in choices.CHOICE if rows.loc[rows["estimator"] != "exact", c].nunique() > 1 or c == "estimator"]
-    differing = [{k: v for k, v in choice.items() if k in varied} for choice in rows[choices.CHOICE].to_dict("records")]
-    rows = rows.assign(choice=[_differs(choice) for choice in differing])
-    key = [*PLACE, "updates", "mdp"]
-    exact = rows.loc[rows["estimator"] == "exact", [*key, "value"]]
-    rows = rows.merge(exact, on=key, suffixes=("", "_exact"))
-    rows["gap"] = rows["value"] - rows["value_exact"]
+    """How far J is from that of exact training in the same MDP, along training."""
     places = list(rows.groupby(PLACE, sort=True))
-    titles = [f"K = {k:g}, α = {rate:g}, {budget:g} trajectories per update" for (k, rate, budget), _ in places]
-    figure = analysis.panels(titles, width=7.5, height=2.8, rows=2)
-    for metric, axes in zip(("value", "gap"), (figure.axes[: len(places)], figure.axes[len(places) :]), strict=True):
-        for panel, (_, of_place) in zip(axes, places, strict=True):
-            analysis.lines(
-                panel, of_place, "updates", metric, by="choice", over="mdp", marks=False,
-                x_label="meta-gradient steps",
-                y_label="J after K exact inner steps" if metric == "value" else "J − J of exact training",
-            )  # fmt: skip
-    analysis.shared_legend(figure, "bands: 95% intervals over MDPs; below, of the difference within each MDP")
+    single = len(places) == 1
+    titles = ["" if single else f"K = {k:g}, α = {rate:g}, n = {budget:g}" for (k, rate, budget), _ in places]
+    figure = analysis.panels(titles, height=3.0)
+    looks = _looks(rows)
+    for axes, (_, of_place) in zip(figure.axes, places, strict=True):
+        axes.axhline(0, color="black", linewidth=0.9, zorder=1.5)
+        analysis.lines(
+            axes, of_place, "updates", "gap", by="choice", over="mdp", marks=False, names=list(looks), looks=looks,
+            direct=axes is figure.axes[-1], x_label="meta-gradient steps", y_label="J over that of exact training",
+        )  # fmt: skip
+    ends = rows[rows["updates"].isin([rows["updates"].min(), rows["updates"].max()])]
+    first, last = ends.groupby("updates")["value_exact"].mean()
+    (steps, rate, budget), units = places[0][0], rows["mdp"].nunique()
+    at = f"K = {steps:g}, α = {rate:g}, {budget:,g} trajectories for each update. " if single else ""
+    caption = (
+        f"The objective J after K exact inner steps, less J of exact training in the same MDP. {at}Exact training "
+        f"(black line) raises J from {first:.2f} to {last:.2f}. Bands: 95% intervals over {units} MDPs."
+    )
+    analysis.entitle(figure, findings.training(rows), caption)
     return figure
 
 
-def _differs(choice: dict[Any, Any]) -> str:
-    if choice["estimator"] == "exact":
-        return "exact"
-    named = label_of(choice["estimator"])
-    rest = [f"λ {v:g}" if k == "gae_lambda" else v for k, v in choice.items() if k != "estimator" and v != "none"]
-    return ", ".join([named, *rest])
+def _looks(rows: "pd.DataFrame") -> dict[str, Style]:
+    """A choice has its estimator's colour; what it adds to the plain one gives it another dash."""
+    named = rows.drop_duplicates("choice").set_index("choice")
+    plain = named["estimator"]
+    called = short(rows["estimator"].unique())
+    keys = {str(name): f"{plain[name]}{str(name).removeprefix(called[plain[name]])}" for name in named.index}
+    of_keys = styles(list(keys.values()))
+    return {name: of_keys[key] for name, key in keys.items()}
 
 
 def _trained(frame: "pd.DataFrame") -> "pd.DataFrame":
@@ -210,59 +241,6 @@ def _trained(frame: "pd.DataFrame") -> "pd.DataFrame":
                     | {"over plain": gain.mean, "from ": gain.low, "to ": gain.high}
                 )
     return pd.DataFrame(lines)
-
-
-def _maps(rows: "pd.DataFrame") -> "dict[str, Figure]":
-    """budgets: for each K a panel for each point of training, a cell for each budget and α."""
-    places = list(rows.groupby("inner_steps", sort=True))
-    return {"budgets" if len(places) == 1 else f"budgets_k{steps:g}": _map(of_steps, f"K = {steps:g}")
-            for steps, of_steps in places}  # fmt: skip
-
-
-def _map(rows: "pd.DataFrame", title: str) -> "Figure":
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import LogNorm
-
-    points, sizes, rates = (sorted(rows[column].unique()) for column in ("updates", "sample_size", "inner_lr"))
-    table = choices.best_choices(rows).set_index(["updates", "inner_lr", "sample_size"])
-    most = max(2.0, float(table["usual"].max()))
-    norm = LogNorm(1, most)
-    titles = ["φ at the start" if point == 0 else f"φ after {point} exact updates" for point in points]
-    width = max(7.0, 1.6 * len(sizes) + 1)
-    figure = analysis.panels(titles[:1], width=width, height=0.75 * len(rates) + 0.8, rows=len(points))
-    for axes, point, name in zip(figure.axes, points, titles, strict=True):
-        _cells(axes, table.loc[point], sizes, rates, norm)
-        axes.set_title(name, fontsize=10, loc="left")
-        axes.tick_params(labelbottom=True)
-    figure.axes[-1].set_xlabel("trajectories for one meta-gradient")
-    bar = figure.colorbar(ScalarMappable(norm, "Blues"), ax=figure.axes, location="right", aspect=40)
-    ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100) if tick <= most]
-    bar.set_ticks(ticks, labels=[f"{tick}" for tick in ticks], minor=False)
-    bar.minorticks_off()
-    bar.set_label("mean squared error of the usual choice over the best one's")
-    first = f"{title}; the best choice, and its mean squared error in units of the mean ‖∇φ J‖² of the MDPs"
-    figure.suptitle(f"{first}\n(above 1 it is worse than none); usual: {choices.name_of(USUAL)}", fontsize=9)
-    return figure
-
-
-def _cells(axes: "Axes", table: "pd.DataFrame", sizes: list[Any], rates: list[Any], norm: Any) -> None:
-    ratio = np.array([[table.loc[(rate, size), "usual"] for size in sizes] for rate in rates])
-    axes.imshow(np.nan_to_num(ratio, nan=1), norm=norm, cmap="Blues", aspect="auto", origin="lower")
-    for i, rate in enumerate(rates):
-        for j, size in enumerate(sizes):
-            line = table.loc[(rate, size)]
-            dark = np.isfinite(ratio[i, j]) and norm(ratio[i, j]) > 0.6
-            estimator, *rest = line["best"].split(", ")
-            text = f"{estimator}\n{', '.join(rest)}\n{_short(line['mse'])}"
-            axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
-    axes.set_xticks(range(len(sizes)), [f"{size:g}" for size in sizes])
-    axes.set_yticks(range(len(rates)), [f"α {rate:g}" for rate in rates])
-    axes.grid(visible=False)
-
-
-def _short(value: float) -> str:
-    """Two digits, without an exponent."""
-    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _best(frame: "pd.DataFrame") -> "pd.DataFrame":

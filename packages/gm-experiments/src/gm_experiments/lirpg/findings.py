@@ -18,12 +18,12 @@ def at_most(rows: "pd.DataFrame", metric: str) -> str:
     called = labels.short(last)
     place = f"at K = {many} with {rows['sample_size'].iloc[0]} trajectories"
     if metric == "accuracy":
-        found = findings.ranked(last, called, ("is most accurate", "are most accurate"), metric)
+        found = findings.ranked(last, called, ("{} is most accurate", "{} are most accurate"), metric)
         cost = "" if few == many else findings.changed(first, last, called, "more inner steps cost", "accuracy") + "; "
         return findings.capital(f"{cost}{place}, {found}")
     logs = {name: numbers[numbers > 0].map(math.log) for name, numbers in last.items()}
     found = findings.ranked(
-        logs, called, ("varies least", "vary least"), "spread", largest=False,
+        logs, called, ("{} varies least", "{} vary least"), "spread", largest=False,
         show=lambda mean: findings.two_digits(math.exp(mean)),
     )  # fmt: skip
     return findings.capital(f"{place}, {found}")

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gm_experiments.common.findings import bands
+from gm_experiments.lola import findings
 from gm_experiments.lola.settings import Settings
 from gm_lab import analysis
 
@@ -13,53 +15,101 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PARTS = {
-    "fig2a": "(a) inner and outer estimate",
-    "fig2b": "(b) compositional bias",
-    "fig2c": "(c) Hessian variance",
-    "fig2d": "(d) replay with off-policy DiCE",
+    "fig2a": "look-ahead and outer gradient",
+    "fig2b": "inner gradient of the look-ahead",
+    "fig2c": "Hessian of the look-ahead",
+    "fig2d": "replay with off-policy DiCE",
 }
-ROWS = {
-    "score": "reward per round",
-    "accuracy": "accuracy (cosine)",
-    "accuracy_outer_exact": "accuracy, exact outer gradient",
-    "bias": "bias along the truth",
+"""What each part of Figure 2 varies."""
+WORDS = {
+    "inner=128 outer=128": ("128 for the look-ahead", 0),
+    "inner=1024 outer=128": ("1,024 for the look-ahead", 1),
+    "inner=exact outer=128": ("exact look-ahead", 2),
+    "inner=exact outer=exact": ("everything exact", 3),
+    "comp=128 hessian=128": ("128 for each part", 0),
+    "comp=1024 hessian=128": ("1,024 for the inner gradient", 1),
+    "comp=exact hessian=128": ("exact inner gradient", 2),
+    "comp=128 hessian=1024": ("1,024 for the Hessian", 1),
+    "comp=128 hessian=exact": ("exact Hessian", 2),
+    "comp=on hessian=on": ("no replay", 0),
+    "comp=off hessian=off": ("both replayed", 4),
+    "comp=off hessian=on": ("inner gradient replayed", 5),
+    "comp=on hessian=off": ("Hessian replayed", 6),
 }
-DEBIAS = {
-    "cooperation": "share of cooperative actions",
-    "accuracy": "accuracy (cosine)",
-    "accuracy_outer_exact": "accuracy, exact outer gradient",
-}
+"""What curves are called in pictures, and the place of their looks: one for each way to get what is varied."""
+KINDS = {"plain": 0, "jackknife": 4}
+REWARD = "reward per round"
+ACCURACY = "accuracy (cosine), exact outer gradient"
+DEBIAS = {"cooperation": "share of cooperative actions", "accuracy_outer_exact": "accuracy, outer exact"}
 LAST = 50
 """Updates at the end whose mean is an arm's score."""
 BIN = 10
+MEANS = f"Means of {BIN} updates"
 
 
 def figures(settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
     """Draws the pictures that were asked for, and the policies that were learnt."""
     wanted = settings.figure
     parts = [part for part in PARTS if part in set(frame["figure"])]
-    drawn = {part: _page(frame, [part], {"score": ROWS["score"]}, 4.2) for part in parts if part in wanted}
-    if "fig8" in wanted:
-        drawn["fig8"] = _page(frame, parts, ROWS, 3.4)
-    if "debias" in wanted:
-        drawn["debias"] = _page(*_by_budget(frame), DEBIAS, 4.2)
+    drawn = {part: _rewards(frame[frame["figure"] == part], part) for part in parts if part in wanted}
+    if "fig8" in wanted and parts:
+        drawn["fig8"] = _accuracies(frame, parts)
+    if "debias" in wanted and "debias" in set(frame["figure"]):
+        drawn["debias"] = _by_budget(frame[frame["figure"] == "debias"])
     return drawn | {"policies": _policies(frame)}
 
 
-def _page(frame: "pd.DataFrame", parts: Sequence[str], rows: dict[str, str], width: float) -> "Figure":
-    """A column for each part, a row for each measurement, a point for every ten updates."""
-    figure = analysis.panels([PARTS.get(part, part) for part in parts], width=width, height=2.6, rows=len(rows))
-    binned = frame.assign(update=((frame["update"] - 1) // BIN + 0.5) * BIN)
-    for index, axes in enumerate(figure.axes):
-        measure, part = list(rows)[index // len(parts)], parts[index % len(parts)]
+def labels(curves: Sequence[str]) -> dict[str, str]:
+    """What curves are called in pictures."""
+    return {curve: WORDS[curve][0] if curve in WORDS else curve for curve in curves}
+
+
+def _looks(curves: Sequence[str]) -> dict[str, analysis.Style]:
+    """Looks that a curve has in every picture: by what it has in place of 128 trajectories."""
+    known = {curve: WORDS[curve][1] for curve in curves if curve in WORDS}
+    known |= {curve: KINDS[curve.split()[0]] for curve in curves if curve.split()[:1] and curve.split()[0] in KINDS}
+    return {curve: analysis.category_style(known.get(curve, curve)) for curve in curves}
+
+
+def _binned(frame: "pd.DataFrame") -> "pd.DataFrame":
+    return frame.assign(update=((frame["update"] - 1) // BIN + 0.5) * BIN)
+
+
+def _rewards(rows: "pd.DataFrame", part: str) -> "Figure":
+    """The reward along training, a line for each curve of one part of Figure 2."""
+    curves = list(dict.fromkeys(rows["curve"]))
+    called = labels(curves)
+    figure = analysis.panels([""], height=3.0)
+    analysis.lines(
+        figure.axes[0], _binned(rows), "update", "score", by="curve", over="seed", names=curves, labels=called,
+        looks=_looks(curves), x_label="update", y_label=REWARD, marks=False, direct=True,
+    )  # fmt: skip
+    caption = (
+        f"Reward per round of two LOLA learners; varied: {PARTS[part]}. The other estimates have 128 trajectories. "
+        f"{MEANS}; {bands(rows, 'seed', 'seed')}."
+    )
+    analysis.entitle(figure, findings.rewards(last_updates(rows), called, LAST), caption)
+    return figure
+
+
+def _accuracies(frame: "pd.DataFrame", parts: Sequence[str]) -> "Figure":
+    """The accuracy along training with an exact outer gradient, a panel for each part of Figure 2."""
+    rows = 2 if len(parts) in (2, 4) else 1
+    figure = analysis.panels([PARTS[part] for part in parts], rows=rows, height=2.2)
+    for axes, part in zip(figure.axes, parts, strict=True):
+        chosen = _binned(frame[frame["figure"] == part])
+        curves = list(dict.fromkeys(chosen["curve"]))
         analysis.lines(
-            axes, binned[binned["figure"] == part], "update", measure, by="curve", over="seed",
-            x_label="update", y_label=rows[measure], marks=False,
+            axes, chosen, "update", "accuracy_outer_exact", by="curve", over="seed", names=curves,
+            labels=labels(curves), looks=_looks(curves), x_label="update", y_label="accuracy (cosine)", marks=False,
+            direct=True,
         )  # fmt: skip
-        if measure == "bias":  # single updates with a short truth would hide all others
-            axes.set_ylim(-2, 2)
-        if index // len(parts) == 0:
-            axes.legend(fontsize=7, loc="best", handlelength=2.5)
+    chosen = frame[frame["figure"].isin(parts)]
+    caption = (
+        "Accuracy of the meta-gradients of two LOLA learners along training, with an exact outer gradient, which would "
+        f"hide the others’ noise. {MEANS}; {bands(chosen, 'seed', 'seed')}."
+    )
+    analysis.entitle(figure, findings.accuracies(chosen, labels(list(chosen["curve"].unique()))), caption)
     return figure
 
 
@@ -68,12 +118,26 @@ def trajectories(curve: str) -> int:
     return sum(int(size) for size in curve.split()[1::2])
 
 
-def _by_budget(frame: "pd.DataFrame") -> "tuple[pd.DataFrame, list[str]]":
-    """The curves of the figure debias with their budget for a figure, the largest first."""
-    rows = frame[frame["figure"] == "debias"]
-    budget = rows["curve"].map(trajectories)
-    titles = {size: f"{size} trajectories an update" for size in sorted(budget.unique(), reverse=True)}
-    return rows.assign(figure=budget.map(titles)), list(titles.values())
+def _by_budget(rows: "pd.DataFrame") -> "Figure":
+    """Cooperation and accuracy of the curves of the figure debias, a column for each budget, the largest first."""
+    rows = rows.assign(budget=rows["curve"].map(trajectories))
+    budgets = sorted(rows["budget"].unique(), reverse=True)[:2]
+    titles = [f"{budget} trajectories an update" for budget in budgets]
+    figure = analysis.panels([*titles, *("" for _ in titles)], rows=2, height=2.2)
+    kinds = {curve: curve.split()[0] for curve in dict.fromkeys(rows["curve"])}
+    for place, axes in enumerate(figure.axes):
+        measure, budget = list(DEBIAS)[place // len(budgets)], budgets[place % len(budgets)]
+        chosen = _binned(rows[rows["budget"] == budget])
+        curves = list(dict.fromkeys(chosen["curve"]))
+        analysis.lines(
+            axes, chosen, "update", measure, by="curve", over="seed", names=curves, labels=kinds, looks=_looks(curves),
+            x_label="update", y_label=DEBIAS[measure], marks=False, direct=True,
+        )  # fmt: skip
+    caption = (
+        f"Two LOLA learners with and without a jackknife of the composition. {MEANS}; {bands(rows, 'seed', 'seed')}."
+    )
+    analysis.entitle(figure, findings.cooperation(last_updates(rows)), caption)
+    return figure
 
 
 def _policies(frame: "pd.DataFrame") -> "Figure":
@@ -84,19 +148,23 @@ def _policies(frame: "pd.DataFrame") -> "Figure":
     curves = list(dict.fromkeys(frame["curve"]))
     means = rows.groupby("curve")[[*columns, *(name.replace("_1_", "_2_") for name in columns)]].mean().loc[curves]
     table = (means[columns].to_numpy() + means.iloc[:, len(columns) :].to_numpy()) / 2
-    figure = analysis.panels(["who cooperates after what: both players, last updates"], 7.2, 0.8 + 0.3 * len(curves))
+    figure = analysis.panels([""], height=0.7 + 0.27 * len(curves))
     (axes,) = figure.axes
     axes.grid(visible=False)
-    image = axes.imshow(table, cmap="cividis", vmin=0, vmax=1, aspect="auto")
-    axes.set_yticks(range(len(curves)), curves, fontsize=8)
-    labels = ["start" if state == "start" else f"after {state}" for state in states]
-    axes.set_xticks(range(len(states)), labels)
+    axes.imshow(table, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    called = labels(curves)
+    axes.set_yticks(range(len(curves)), [called[curve] for curve in curves], parse_math=False)
+    axes.set_xticks(range(len(states)), ["at the start" if s == "start" else f"after {s}" for s in states])
+    axes.tick_params(length=0)
     for row, values in enumerate(table):
         for column, value in enumerate(values):
             colour = "black" if value > 0.5 else "white"
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
-    figure.colorbar(image, ax=axes, label="probability of cooperating")
-    axes.set_xlabel("own action, other's action in the round before (C cooperate, D defect)", fontsize=8)
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)
+    caption = (
+        f"Probability of cooperating in the last {LAST} updates, by the own action and the other’s in the round before "
+        f"(C cooperate, D defect); means of both players and of {frame['seed'].nunique()} seeds."
+    )
+    analysis.entitle(figure, findings.in_kind(rows, called), caption)
     return figure
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from gm_experiments.common.claims import BIAS, SCORE, Claim
-from gm_experiments.lpg.figures import EQUAL, KINDS
+from gm_experiments.lpg.findings import EQUAL, KINDS
 from gm_experiments.lpg.settings import FOR_THE_MEAN, HAND_MADE, LEARNT, Settings
 from gm_lab.analysis import Comparison, Units, Verdict, above, check, within
 

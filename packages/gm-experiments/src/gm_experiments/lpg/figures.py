@@ -2,8 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from gm_experiments.lpg.settings import Settings
+from gm_experiments.common.findings import joined
+from gm_experiments.common.labels import short
+from gm_experiments.lpg import findings
+from gm_experiments.lpg.findings import EQUAL, KINDS, LABELS
+from gm_experiments.lpg.settings import CORRECTED, FOR_THE_MEAN, HAND_MADE, LEARNT, Settings
 from gm_lab import analysis
+from gm_lab.analysis import category_style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,11 +22,9 @@ RULES = {
     "actor_critic": "AC, for the end",
     "actor_critic_for_the_mean": "AC, for the mean",
 }
-ESTIMATORS = {"ad": "AD", "lvc": "LVC", "loaded_dice": "Loaded-DiCE", "dice": "DiCE", "corrected": "score-corrected"}
-KINDS = {"random": "random MDPs", "grid": "grid worlds"}
-SCORE = "score (uniform policy 0, best 1)"
-EQUAL = 1e-9
-"""Squared biases up to it are rounding."""
+TUNED = {"": "tuned for a lifetime's end", FOR_THE_MEAN: "tuned for a lifetime's mean"}
+LOOKS = {rule: category_style(place) for place, rule in enumerate((LEARNT, *HAND_MADE))}
+SCORE = "score"
 
 
 def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
@@ -31,49 +34,72 @@ def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
 
 
 def _learning(rows: "pd.DataFrame") -> "Figure":
+    """A column for each kind of task, a row for what the rules were tuned for."""
     kinds = [kind for kind in KINDS if kind in set(rows["kind"])]
-    figure = analysis.panels([f"held-out {KINDS[kind]}" for kind in kinds], width=4.6)
-    for axes, kind in zip(figure.axes, kinds, strict=True):
-        chosen = rows[rows["kind"] == kind]
-        names = [name for name in RULES if name in set(chosen["rule"])]
+    tuned = [suffix for suffix in TUNED if any(rule + suffix in set(rows["rule"]) for rule in LOOKS)]
+    titles = [f"{KINDS[kind]}, rules {TUNED[suffix]}" for suffix in tuned for kind in kinds]
+    figure = analysis.panels(titles, rows=len(tuned), height=2.2)
+    places = [(suffix, kind) for suffix in tuned for kind in kinds]
+    for axes, (suffix, kind) in zip(figure.axes, places, strict=True):
+        names = [rule for rule in LOOKS if rule + suffix in set(rows["rule"])]
+        chosen = rows[(rows["kind"] == kind) & rows["rule"].isin([name + suffix for name in names])]
         analysis.lines(
-            axes, chosen, "update", "score", by="rule", over="task", names=names, labels=RULES, marks=False,
+            axes, chosen.assign(rule=chosen["rule"].str.removesuffix(FOR_THE_MEAN)), "update", "score", by="rule",
+            over="task", names=names, labels=findings.NAMES, looks=LOOKS, marks=False, direct=kind == kinds[-1],
             x_label="updates of an agent", y_label=SCORE,
         )  # fmt: skip
-    analysis.shared_legend(figure, columns=3)
+    learnt = rows.loc[rows["rule"].str.startswith(LEARNT), "seed"].nunique()
+    caption = (
+        "Scores in tasks that no rule has seen, larger than those it was trained or tuned in: 0 is the uniform "
+        f"policy's, 1 the best. LPG: means of {learnt} rule{'s' if learnt != 1 else ''}, each meta-trained on its own. "
+        f"Bands: 95% intervals over {rows.groupby('kind')['task'].nunique().max()} tasks of each kind."
+    )
+    analysis.entitle(figure, findings.learning(rows), caption)
     return figure
 
 
 def _meta(rows: "pd.DataFrame") -> "Figure":
-    figure = analysis.panels(["meta-training"], width=3.8)
+    figure = analysis.panels([""])
     analysis.lines(
-        figure.axes[0], rows, "update", "score", by="rule", over="seed", labels={"lpg": "LPG"}, marks=False,
-        x_label="meta-updates (windows of K updates)", y_label="mean score of agents of all ages",
+        figure.axes[0], rows, "update", "score", by="rule", over="seed", labels={LEARNT: "LPG"}, marks=False,
+        looks=LOOKS, direct=True, x_label="meta-updates (windows of K updates)", y_label="mean score of agents",
     )  # fmt: skip
+    runs = rows["seed"].nunique()
+    caption = f"Mean score of agents of all ages in the training tasks. Band: 95% interval over {runs} meta-trainings."
+    analysis.entitle(figure, findings.meta(rows), caption)
     return figure
 
 
 def _gradient(rows: "pd.DataFrame") -> "Figure":
+    """Exact squared bias and variance where the update's derivatives are sampled, accuracy where all is."""
     size = rows["sample_size"].max()
     largest = rows[rows["sample_size"] == size]
+    derivatives, everything = (largest[largest["permutation"] == name] for name in ("ESE", "SSS"))
     panels = {
-        "squared bias, exact": (largest[largest["permutation"] == "ESE"], "expected_bias_sq"),
-        f"variance, {size:.0f} trajectories": (largest[largest["permutation"] == "ESE"], "variance"),
-        "accuracy, derivatives sampled": (largest[largest["permutation"] == "ESE"], "accuracy"),
-        "accuracy, all sampled": (largest[largest["permutation"] == "SSS"], "accuracy"),
+        "squared bias / ‖g‖², exact": (derivatives[derivatives["expected_bias_sq"] > EQUAL], "expected_bias_sq"),
+        f"variance / ‖g‖², {size:,.0f} trajectories": (derivatives, "variance"),
+        "accuracy (cosine), all sampled": (everything, "accuracy"),
     }
-    figure = analysis.panels(list(panels), width=2.8, share_y=False)
-    for axes, (title, (chosen, metric)) in zip(figure.axes, panels.items(), strict=True):
-        # zero cannot be shown on a logarithmic scale: what is exact has no line there
-        shown = chosen[chosen[metric] > EQUAL] if metric == "expected_bias_sq" else chosen
+    figure = analysis.panels(list(panels), height=2.8, share_y=False)
+    steps = sorted(rows["inner_steps"].unique())
+    for axes, (chosen, metric) in zip(figure.axes, panels.values(), strict=True):
+        accuracy = metric == "accuracy"
         analysis.lines(
-            axes, shown, "inner_steps", metric, by="estimator", over="mdp", labels=ESTIMATORS,
-            names=list(rows["estimator"].unique()), x_label="inner steps K",
-            y_label="", y_scale="linear" if title.startswith("accuracy") else "log",
+            axes, chosen, "inner_steps", metric, by="estimator", over="mdp",
+            labels=short(rows["estimator"].unique()) | {CORRECTED: LABELS[CORRECTED]},
+            names=[str(name) for name in rows["estimator"].unique()], x_label="inner steps K", y_label="",
+            y_scale="linear" if accuracy else "log", geometric=not accuracy, direct=True,
         )  # fmt: skip
-        axes.set_xticks(sorted(rows["inner_steps"].unique()))
-        axes.set_ylabel("accuracy" if metric == "accuracy" else "in units of ‖g‖²")
-    analysis.shared_legend(figure)
+        axes.set_xticks(steps, [f"{step:g}" for step in steps])
+        axes.set_xlim(steps[0] - 0.3, steps[-1] + 0.3)
+    exact = [LABELS.get(name, name) for name, of_name in derivatives.groupby("estimator")["expected_bias_sq"]
+             if (of_name <= EQUAL).all()]  # fmt: skip
+    caption = (
+        "LPG's meta-gradient g in tiny MDPs whose every trajectory is enumerated. Left and middle: only the update's "
+        "derivatives sampled, geometric means over MDPs; right: means. A squared bias of 0 has no place on the axis"
+        f"{f' ({joined(exact)})' if exact else ''}. Bands: 95% intervals over {rows['mdp'].nunique()} MDPs."
+    )
+    analysis.entitle(figure, findings.gradient(rows), caption)
     return figure
 
 

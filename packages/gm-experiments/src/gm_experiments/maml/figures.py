@@ -3,8 +3,20 @@
 from typing import TYPE_CHECKING, Any
 
 from gm_experiments.common.findings import bands, held
-from gm_experiments.common.labels import ACCURACY, ORDER, RATE, SIZES, SPREAD, STEPS, estimator, permutation, short
+from gm_experiments.common.labels import (
+    ACCURACY,
+    ESTIMATORS,
+    ORDER,
+    RATE,
+    SIZES,
+    SPREAD,
+    STEPS,
+    estimator,
+    permutation,
+    short,
+)
 from gm_experiments.maml import findings
+from gm_experiments.maml.estimator_pictures import estimator_pictures
 from gm_experiments.maml.settings import FIGURES, Settings
 from gm_experiments.theory import figures as theory
 from gm_lab import analysis
@@ -21,7 +33,7 @@ ALIKE = "With an exact Hessian AD, Loaded-DiCE and LVC are one estimator."
 
 
 def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
-    """The pictures of the paper's figures that results.csv has rows for, the headline, and those of theory."""
+    """The pictures of the paper's figures that results.csv has rows for, the headline, estimators and theory."""
     drawn = {}
     for name in sorted(set(frame["figure"]) & set(FIGURES)):
         rows = frame[frame["figure"] == name]
@@ -32,6 +44,7 @@ def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
         drawn[f"{name}_spread"] = _by_permutation(rows, *VARIED[name], "std_sum")
         if name == "fig4" and "SSS" in set(rows["permutation"]):
             drawn["headline"] = _headline(rows)
+            drawn |= estimator_pictures(rows)
     return drawn | theory.figures(frame)
 
 
@@ -41,8 +54,8 @@ def _headline(rows: "pd.DataFrame") -> "Figure":
         bias=rows["bias_sq"] / rows["truth_sq"], deviation=(rows["variance"] / rows["truth_sq"]) ** 0.5
     ).replace([float("inf"), -float("inf")], float("nan"))  # fmt: skip
     sampled = rows[rows["permutation"] == "SSS"]
-    # sampling the outer gradient, too, adds nothing to the bias of the house's estimators but noise to its measurement
-    quiet = rows[rows["permutation"] == "SSE"]
+    # the outer gradient of the house's estimators is unbiased: sampled, it adds nothing but noise to a measured bias
+    quiet = rows[(rows["permutation"] == "SSE") & (set(rows["estimator"]) <= set(ESTIMATORS))]
     biased = quiet if len(quiet) else sampled
     titles = ["accuracy (cosine)", "bias / gradient length", "std. deviation / gradient length"]
     figure = analysis.panels(titles, height=2.6, share_y=False)

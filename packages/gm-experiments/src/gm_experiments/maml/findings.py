@@ -66,11 +66,11 @@ def _at(place: str, last: "pd.DataFrame", permutation: str, metric: str, begins:
     values = findings.values_of(last[last["permutation"] == permutation], metric)
     called = labels.short(values)
     if metric == "accuracy":
-        found = findings.ranked(values, called, ("is most accurate", "are most accurate"), metric)
+        found = findings.ranked(values, called, ("{} is most accurate", "{} are most accurate"), metric)
     else:
         logs = {name: numbers[numbers > 0].map(math.log) for name, numbers in values.items()}
         found = findings.ranked(
-            logs, called, ("varies least", "vary least"), "spread", largest=False,
+            logs, called, ("{} varies least", "{} vary least"), "spread", largest=False,
             show=lambda mean: findings.two_digits(math.exp(mean)),
         )  # fmt: skip
     return f"{findings.capital(place) if begins else place}, {found}"

@@ -1,127 +1,166 @@
 """results.csv becomes figures."""
 
-from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gm_experiments.common.dots import MOST, dot, moment, named_rows
+from gm_experiments.common.findings import joined
+from gm_experiments.mgrl import findings
+from gm_experiments.mgrl.findings import LABELS, SYMBOLS
 from gm_experiments.mgrl.settings import ENDS, NAMES, PARTS, SECONDS, Settings
 from gm_experiments.mgrl.tables import games_of, variants_of
 from gm_lab import analysis
-from gm_lab.analysis import COLOURS, MARKERS
+from gm_lab.analysis import Interval, category_style
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LABELS = {"a2c": "A2C", "mgrl": "MGRL", "mgrl-lvc": "MGRL + LVC"}
-SYMBOLS = dict(zip(NAMES, ("discount γ", "GAE λ", "value coefficient", "entropy coefficient"), strict=True))
-
 TITLES = {
-    "accuracy": "cosine to the reference's mean",
+    "accuracy": "cosine to reference",
     "bias_sq": "squared bias",
     "variance": "variance",
-    "change": "relative change from lvc",
+    "change": "change from LVC",
 }
-MOST_TICKS, MOST_DECADES = 4, 9
+LOOKS = {name: category_style(place) for place, name in enumerate(LABELS)}
+POINTS = 5
+"""Where the looks of points of a run begin, after those of algorithms."""
+PAPER_STEPS = 40_000_000
+MOST_TICKS, MOST_DECADES = 2, 9
 
 
 def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
     """Draws what results.csv has: Figures 3 and 9, Figure 10, what the meta-gradient is like, and where time goes."""
     log, measured, timed = (frame[frame["figure"] == name] for name in ("returns", "gradient", "throughput"))
-    parts = {
-        "returns": (_returns, log),
-        "meta_parameters": (_meta_parameters, log[log["algorithm"] != "a2c"]),
-        "gradient": (_gradient, measured),
-        # runs of older versions have no parts of the time
-        "time": (_time, timed if SECONDS[0] in frame else timed[:0]),
-    }
-    return {name: draw(rows) for name, (draw, rows) in parts.items() if not rows.empty}
-
-
-def _returns(log: "pd.DataFrame") -> "Figure":
+    pictures: dict[str, Figure] = {}
     games = games_of(log)
-    columns = min(len(games), 4)
-    rows = -(-len(games) // columns)
-    figure = analysis.panels(games[:columns], width=3.4, height=2.9, rows=rows, share_y=False)
-    for axes, game in zip(figure.axes, games, strict=False):
-        axes.set_title(game, fontsize=10, loc="left")
+    for place in range(0, len(games), MOST):
+        name = "returns" if place == 0 else f"returns_{place // MOST + 1}"
+        pictures[name] = _returns(log, games[place : place + MOST])
+    learnt = log[log["algorithm"] != "a2c"]
+    for place, game in enumerate(games_of(learnt)):
+        name = "meta_parameters" if place == 0 else f"meta_parameters_{place + 1}"
+        pictures[name] = _meta_parameters(learnt[learnt["game"] == game])
+    if not measured.empty:
+        pictures["gradient"] = _gradient(measured)
+    # runs of older versions have no parts of the time
+    if SECONDS[0] in frame and not timed.empty:
+        pictures["time"] = _time(timed)
+    return pictures
+
+
+def _returns(log: "pd.DataFrame", games: list[str]) -> "Figure":
+    figure = analysis.panels(games, height=2.6, share_y=False)
+    for axes, game in zip(figure.axes, games, strict=True):
         finished = log[(log["game"] == game) & log["episode_return"].notna()]
         _over_steps(axes, finished, "episode_return", "return of finished games")
-    for axes in figure.axes[len(games) :]:
-        axes.set_axis_off()
-    analysis.shared_legend(figure)
+    short = log["env_steps"].max() < PAPER_STEPS
+    paper = f" The paper's runs have {PAPER_STEPS:,} steps, five of each algorithm." if short else ""
+    caption = f"Mean return of the games that ended since the last point. {_intervals(log)}{paper}"
+    analysis.entitle(figure, findings.returns(log), caption)
     return figure
 
 
 def _meta_parameters(log: "pd.DataFrame") -> "Figure":
-    games = games_of(log)
-    figure = analysis.panels(list(SYMBOLS.values()), width=2.7, height=2.4, rows=len(games), share_y=False)
-    for axes, (game, name) in zip(figure.axes, product(games, NAMES), strict=True):
-        _over_steps(axes, log[log["game"] == game], name, game)
-    analysis.shared_legend(figure)
+    figure = analysis.panels(list(SYMBOLS.values()), rows=2, height=1.8, share_y=False)
+    for axes, name in zip(figure.axes, NAMES, strict=True):
+        _over_steps(axes, log, name, "")
+    game = log["game"].iloc[0]
+    caption = (
+        f"What MGRL learns beside the policy, in {game}; axes begin where the paths do, not at 0. {_intervals(log)}"
+    )
+    analysis.entitle(figure, findings.meta_parameters(log), caption)
     return figure
 
 
 def _over_steps(axes: "Axes", log: "pd.DataFrame", value: str, label: str) -> None:
     analysis.lines(
-        axes, log.assign(millions=log["env_steps"] / 1e6), "millions", value, by="algorithm", over="seed",
-        labels=LABELS, x_label="environment steps, millions", y_label=label, marks=False,
+        axes, log, "env_steps", value, by="algorithm", over="seed", labels=LABELS, looks=LOOKS, direct=True,
+        names=[name for name in LABELS if name in set(log["algorithm"])], x_label="environment steps", y_label=label,
+        marks=False,
     )  # fmt: skip
+    axes.xaxis.set_major_formatter(lambda steps, _: f"{steps:,.0f}")
+    axes.locator_params(axis="x", nbins=4)
+    axes.set_xlim(left=0)
+
+
+def _intervals(log: "pd.DataFrame") -> str:
+    runs = log["seed"].nunique()
+    return f"Bands: 95% intervals over {runs} runs." if runs > 1 else "One run each: there are no intervals."
 
 
 def _gradient(rows: "pd.DataFrame") -> "Figure":
+    """A line for each variant, a panel for each measure, a dot for each point of the run."""
     variants = variants_of(rows)
     points = sorted(rows["updates"].unique())
     measures = [measure for measure in TITLES if measure in rows]
-    figure = analysis.panels([TITLES[name] for name in measures], width=2.9, height=1.1 + 0.36 * len(variants))
+    figure = analysis.panels([TITLES[name] for name in measures], height=0.25 * len(variants) + 0.75)
     for axes, measure in zip(figure.axes, measures, strict=True):
         columns = [f"{measure}{end}" for end in ENDS]
         # runs of older versions have no intervals, and those of two windows unbounded ones
         known = rows.reindex(columns=["updates", "variant", *columns]).replace([-np.inf, np.inf], np.nan)
-        shown = known.groupby(["updates", "variant"]).mean()
+        of_points = known.groupby(["updates", "variant"]).mean()
+        if measure == "accuracy":
+            axes.set_xlim(-1.05, 1.05)
+            axes.axvline(0, color="black", linewidth=0.9, zorder=1)
+        else:
+            _magnitudes(axes, of_points[columns])
         for k, at in enumerate(points):
-            value, low, high = (shown.loc[at].reindex(variants)[name] for name in columns)
-            offsets = [i + 0.22 * (k - (len(points) - 1) / 2) for i in range(len(variants))]
-            axes.errorbar(
-                value, offsets, xerr=[value - low, high - value], fmt=MARKERS[k % len(MARKERS)],
-                color=COLOURS[k % len(COLOURS)], elinewidth=1.2, label=f"after {at:g} updates",
-            )  # fmt: skip
-        axes.set_yticks(range(len(variants)), variants)
-        if measure != "accuracy":
-            _magnitudes(axes, shown[measure])
-    # all panels have one vertical axis
-    figure.axes[0].invert_yaxis()
-    analysis.shared_legend(figure)
+            look = category_style(k + POINTS)
+            shift = 0.22 * (k - (len(points) - 1) / 2) * min(1, 3 / len(points))
+            for place, variant in enumerate(variants):
+                if (at, variant) in of_points.index:
+                    mean, low, high = (float(of_points[column].loc[(at, variant)]) for column in columns)
+                    dot(axes, place + shift, Interval(mean, low, high, 1), look)
+            if axes is figure.axes[-1]:
+                analysis.end_label(axes, np.array([shift]), moment(at), look.colour)
+        named_rows(axes, [findings.name_of(variant) for variant in variants])
+    caption = (
+        f"Meta-gradients of one window with respect to the four logits, in {joined(games_of(rows))}. The reference is "
+        "the mean of Loaded-DiCE; the change is in its lengths. A bias at the left edge is not above 0. "
+        f"Bars: 95% intervals (jackknife) over {rows['windows'].max():g} windows of one run."
+    )
+    analysis.entitle(figure, findings.gradient(rows), caption)
     return figure
 
 
-def _magnitudes(axes: "Axes", values: "pd.Series[float]") -> None:
+def _magnitudes(axes: "Axes", values: "pd.DataFrame") -> None:
     """Sets a scale of magnitudes from 0 on, with few enough ticks to be read; what is below 0 is not told from 0."""
-    exponents = np.floor(np.log10(values[values > 0])) if (values > 0).any() else np.zeros(1)
-    last = int(exponents.max()) + 1
+    means = values.iloc[:, 0]
+    exponents = np.floor(np.log10(means[means > 0])) if (means > 0).any() else np.zeros(1)
+    ends = values.to_numpy()
+    last = int(np.floor(np.log10(ends[ends > 0].max()))) + 1 if (ends > 0).any() else 1
     first = max(int(exponents.min()), last - MOST_DECADES)
     axes.set_xscale("symlog", linthresh=10.0**first)
     apart = -(-(last - first) // MOST_TICKS)
-    axes.set_xticks([0.0, *(10.0**exponent for exponent in range(last, first, -apart))])
+    exponents = range(last, first, -apart)
+    axes.set_xticks([0.0, *(10.0**exponent for exponent in exponents)], ["0", *map(_power, exponents)])
     axes.minorticks_off()
-    axes.set_xlim(-0.2 * 10.0**first, 3 * 10.0**last)
+    axes.set_xlim(-0.2 * 10.0**first, 1.5 * 10.0**last)
+
+
+def _power(exponent: int) -> str:
+    return f"{10.0**exponent:,g}" if -3 <= exponent <= 3 else f"$10^{{{exponent}}}$"
 
 
 def _time(rows: "pd.DataFrame") -> "Figure":
+    """A line for each part of the work, a bar for each algorithm: its share of the wall time."""
     parts = rows[list(SECONDS)].groupby(rows["algorithm"]).sum()
     shares = parts.div(parts.sum(axis=1), axis=0).mul(100)
-    figure = analysis.panels([""], width=7.2, height=1.3 + 0.4 * len(shares))
+    names = [name for name in LABELS if name in shares.index]
+    figure = analysis.panels([""], height=0.5 + 0.12 * len(PARTS) * (len(names) + 1))
     (axes,) = figure.axes
-    done = 0 * shares[SECONDS[0]]
-    for k, (part, column) in enumerate(zip(PARTS, SECONDS, strict=True)):
-        axes.barh(
-            [LABELS[name] for name in shares.index], shares[column], left=done, color=f"C{k}", edgecolor="white",
-            hatch=("", "//")[k % 2], label=part,
-        )  # fmt: skip
-        done = done + shares[column]
-    axes.invert_yaxis()
-    axes.set_xlabel("share of the wall time, per cent")
-    analysis.shared_legend(figure, columns=3)
+    width = 0.8 / len(names)
+    for rank, name in enumerate(names):
+        places = np.arange(len(PARTS)) + width * (rank - (len(names) - 1) / 2)
+        bars = axes.barh(places, shares.loc[name], height=0.9 * width, color=LOOKS[name].colour, label=LABELS[name])
+        axes.bar_label(bars, [f"{share:.0f}" for share in shares.loc[name]], padding=3, fontsize=7.5)
+    named_rows(axes, PARTS)
+    axes.set_xlabel("share of the wall time, %")
+    axes.legend(loc="best", frameon=False, fontsize=8)
+    runs = rows.groupby("algorithm")["seed"].size().max()
+    caption = f"Shares of the wall time of {'one run' if runs == 1 else f'up to {runs} runs'} of each algorithm."
+    analysis.entitle(figure, findings.time(rows), caption)
     return figure

@@ -76,11 +76,11 @@ def panels(
 
 def entitle(figure: "Figure", finding: str, caption: str) -> None:
     """Puts what was found above a picture and what is drawn beneath it, wrapped; the panels keep their height."""
-    from gm_lab.analysis.layout import wrapped
+    from gm_lab.analysis.layout import balanced, wrapped
 
     width, height = figure.get_size_inches()
-    room = width - 2 * MARGIN
-    above, beneath = wrapped(finding, room, FINDING, "bold"), wrapped(caption, room, CAPTION)
+    room = 0.97 * (width - 2 * MARGIN)  # letters are wider in some resolutions
+    above, beneath = balanced(finding, room, FINDING, "bold"), wrapped(caption, room, CAPTION)
     before = _height(figure.get_suptitle(), FINDING) + _height(figure.get_supxlabel(), CAPTION)
     added = _height(above, FINDING) + _height(beneath, CAPTION) - before
     figure.set_size_inches(width, height + added)
@@ -186,12 +186,14 @@ def _scales(axes: "Axes", at: "pd.Series[Any]", x_scale: str, y_scale: str) -> N
     if x_scale == "log2":
         axes.set_xscale("log", base=2)
         columns = axes.get_subplotspec().get_gridspec().ncols if axes.get_subplotspec() else 1  # type: ignore[union-attr]
+        if not any(np.isfinite(line.get_ydata()).any() for line in axes.get_lines()):
+            axes.set_xlim(at.min() / 2, at.max() * 2)
         written_out(axes.xaxis, at.astype(float).tolist(), WIDTH / columns - 1, SMALL)
     elif x_scale == "log":
         axes.set_xscale("log")
         logarithmic(axes.xaxis)
-    axes.set_yscale(y_scale)
-    if y_scale == "log":
+    if y_scale == "log" and any((line.get_ydata() > 0).any() for line in axes.get_lines()):  # type: ignore[union-attr,operator]
+        axes.set_yscale("log")
         logarithmic(axes.yaxis)
 
 

@@ -38,7 +38,8 @@ class Layout(ConstrainedLayoutEngine):
     def execute(self, fig: Figure) -> Any:
         """Places everything; called whenever the figure is drawn."""
         self._make_room(fig)
-        done = super().execute(fig)
+        super().execute(fig)
+        done = super().execute(fig)  # once more, since the ticks depend on the size that the panels got
         for axes in fig.axes:
             spread(axes)
         return done
@@ -102,6 +103,17 @@ def wrapped(text: str, inches: float, size: float, weight: str = "normal") -> st
         else:
             lines += _pieces(word, inches, size, weight)
     return "\n".join(lines)
+
+
+def balanced(text: str, inches: float, size: float, weight: str = "normal") -> str:
+    """Like `wrapped`, with lines about as long as each other rather than a last word alone."""
+    lines = wrapped(text, inches, size, weight)
+    for share in np.arange(0.95, 0.4, -0.05):
+        narrower = wrapped(text, inches * share, size, weight)
+        if narrower.count("\n") > lines.count("\n"):
+            break
+        lines = narrower
+    return lines
 
 
 def _pieces(word: str, inches: float, size: float, weight: str) -> list[str]:

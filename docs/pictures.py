@@ -1,0 +1,139 @@
+"""Draws the pictures of docs/images by the runs of docs/pictures.toml and names those that were out of date.
+
+    uv run nox -s pictures
+    uv run nox -s pictures -- --check headline lola
+
+A run goes on from what runs/pictures has of it, so that a finished one is only drawn anew; without that folder all is
+computed. With `--check` nothing is written, and the exit status is 1 if a picture is out of date.
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TABLE, IMAGES, RUNS = ROOT / "docs" / "pictures.toml", ROOT / "docs" / "images", ROOT / "runs" / "pictures"
+BY_HAND = "by_hand"
+"""The part of the table with pictures that no run draws: name and how it was made."""
+LAST = 2000
+"""Characters of what a run said that are shown if it fails."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its app and flags, and by the name in docs/images the name that each picture has in figures/."""
+
+    name: str
+    command: str
+    pictures: dict[str, str]
+
+    @property
+    def folder(self) -> Path:
+        """Its run directory."""
+        return RUNS / self.name
+
+    @property
+    def line(self) -> list[str]:
+        """The command line that starts it or goes on with it."""
+        where = ["--run-dir", str(self.folder), "--wandb", "disabled"]
+        return [sys.executable, *shlex.split(self.command), *where]
+
+
+def table(path: Path = TABLE) -> tuple[list[Run], dict[str, str]]:
+    """The runs, and the pictures that no run draws."""
+    parts = tomllib.loads(path.read_text())
+    by_hand = parts.pop(BY_HAND, {})
+    return [Run(name, part["command"], part["pictures"]) for name, part in parts.items()], by_hand
+
+
+def chosen(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:
+    """The runs with the pictures that are named, by themselves or by their run; all without names.
+
+    Raises ValueError if there is no such name.
+    """
+    known = [*(run.name for run in runs), *(picture for run in runs for picture in run.pictures)]
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            raise ValueError(
+                f"no picture or run '{name}' in {TABLE.name}" + (f": did you mean {near[0]}?" if near else "")
+            )
+    kept = [
+        run if not names or run.name in names
+        else replace(run, pictures={picture: file for picture, file in run.pictures.items() if picture in names})
+        for run in runs
+    ]  # fmt: skip
+    return [run for run in kept if run.pictures]
+
+
+def out_of_date(run: Run, drawn: Path, images: Path) -> Iterator[tuple[str, str, bytes]]:
+    """The pictures of a run that docs/images lacks or has otherwise, why, and what they are now.
+
+    Raises ValueError if the run has not drawn one.
+    """
+    for picture, file in run.pictures.items():
+        source, shown = drawn / f"{file}.png", images / f"{picture}.png"
+        if not source.exists():
+            raise ValueError(f"{picture}: the run {run.name} has drawn no {file}.png")
+        now = source.read_bytes()
+        if not shown.exists():
+            yield picture, "missing", now
+        elif shown.read_bytes() != now:
+            yield picture, "changed", now
+
+
+def unlisted(runs: Sequence[Run], by_hand: dict[str, str], images: Path) -> list[str]:
+    """The pictures of docs/images that are not in the table."""
+    listed = {*by_hand, *(picture for run in runs for picture in run.pictures)}
+    return sorted(path.stem for path in images.glob("*.png") if path.stem not in listed)
+
+
+def drawn(run: Run) -> Path:
+    """Runs it, or goes on with it, and returns the folder of its figures; raises ValueError with its last words."""
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        run.line, cwd=ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
+    if done.returncode:
+        raise ValueError(f"{run.name}: {run.command} ended with {done.returncode}\n{done.stdout[-LAST:]}")
+    return run.folder / "figures"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Draws, compares, and writes what has changed unless it is only to be checked."""
+    parser = argparse.ArgumentParser(prog="pictures", description="Draws the pictures of the documentation.")
+    parser.add_argument("names", nargs="*", help="only these pictures, or those of these runs")
+    parser.add_argument("--check", action="store_true", help="write nothing; status 1 if a picture is out of date")
+    options = parser.parse_args(arguments)
+    runs, by_hand = table()
+    found = []
+    try:
+        for run in chosen(runs, options.names):
+            print(f"{run.name}: {run.command}", flush=True)
+            for picture, why, now in out_of_date(run, drawn(run), IMAGES):
+                found.append(picture)
+                print(f"  out of date: {picture} ({why})", flush=True)
+                if not options.check:
+                    (IMAGES / f"{picture}.png").write_bytes(now)
+    except ValueError as error:
+        print(f"pictures: {error}", file=sys.stderr)
+        return 2
+    loose = [] if options.names else unlisted(runs, by_hand, IMAGES)
+    for picture in loose:
+        print(f"  not in {TABLE.name}: {picture}")
+    print(
+        "all pictures are up to date"
+        if not found
+        else f"{len(found)} out of date" + (", now written" * (not options.check))
+    )
+    return 1 if loose or (found and options.check) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

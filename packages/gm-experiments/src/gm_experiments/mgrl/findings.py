@@ -1,0 +1,118 @@
+"""What MGRL's pictures find, in words that are true for the results they are computed from."""
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gm_experiments.common.findings import capital, joined, two_digits
+from gm_experiments.common.labels import estimator
+from gm_experiments.mgrl.settings import NAMES, PARTS, SECONDS
+from gm_experiments.mgrl.tables import final_rows, variants_of
+from gm_lab.analysis import paired_difference
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LABELS = {"a2c": "A2C", "mgrl": "MGRL", "mgrl-lvc": "MGRL + LVC"}
+SYMBOLS = dict(zip(NAMES, ("discount γ", "GAE λ", "value coefficient", "entropy coefficient"), strict=True))
+FEW = 10
+"""Games that are named; more are counted."""
+
+
+def length(log: "pd.DataFrame") -> str:
+    """How long the longest run is."""
+    return f"{log['env_steps'].max():,.0f} environment steps"
+
+
+def returns(log: "pd.DataFrame") -> str:
+    """Which algorithm is told apart from the one before it by its final returns, over independent runs."""
+    final = final_rows(log).groupby(["game", "algorithm", "seed"])["episode_return"].mean()
+    order = [name for name in LABELS if name in set(log["algorithm"])]
+    runs = log["seed"].nunique()
+    if runs < 2:
+        one = "One run each" if len(order) > 1 else "One run"
+        return f"{one} of {length(log)} cannot tell algorithms apart"
+    told: dict[str, list[str]] = {}
+    for game, of_game in final.groupby(level="game"):
+        table = of_game.droplevel("game").unstack("algorithm")
+        for low, high in pairwise(order):
+            if {low, high} <= set(table) and (words := _apart(table[[low, high]].dropna(), low, high)):
+                told.setdefault(words, []).append(str(game))
+    if not told:
+        return f"{runs} runs of {length(log)} tell no two algorithms apart"
+    return "; ".join(f"{words} in {_games(games)}" for words, games in told.items())
+
+
+def _apart(table: "pd.DataFrame", low: str, high: str) -> str:
+    if table.empty:
+        return ""
+    gain = paired_difference(table[high], table[low])
+    side = "above" if gain.low > 0 else "below" if gain.high < 0 else ""
+    return f"{LABELS[high]} ends {side} {LABELS[low]}" if side else ""
+
+
+def _games(games: list[str]) -> str:
+    return joined(games) if len(games) <= FEW else f"{len(games)} games"
+
+
+def meta_parameters(log: "pd.DataFrame") -> str:
+    """Which meta-parameter moves most, relative to where it began."""
+    runs = log.sort_values("env_steps").groupby(["game", "algorithm", "seed"])[list(NAMES)]
+    moved = 100 * ((runs.last() - runs.first()) / runs.first()).abs().max()
+    most = str(moved.idxmax())
+    if moved[most] == 0:
+        return f"In {length(log)} no meta-parameter moves"
+    if moved[most] < 1:
+        return f"In {length(log)} no meta-parameter moves by more than {two_digits(moved[most])}%"
+    return f"In {length(log)} the {SYMBOLS[most]} moves most, by up to {two_digits(moved[most])}%"
+
+
+def gradient(rows: "pd.DataFrame") -> str:
+    """Whether the windows give the meta-gradient a direction, and which variants they find to be biased."""
+    windows, known = f"{rows['windows'].max():g} windows", rows.replace([-np.inf, np.inf], np.nan)
+    directed = [name for name in variants_of(known) if _clear(known, name, "accuracy")]
+    biased = [name for name in variants_of(known) if _clear(known, name, "bias_sq")]
+    if not directed:
+        first = f"{windows} do not tell the direction of any variant's meta-gradient from noise"
+    elif len(directed) == len(variants_of(known)):
+        first = f"{windows} tell the direction of every variant's meta-gradient from noise"
+    else:
+        first = f"{windows} tell the direction of the meta-gradient from noise for {_named(directed)}"
+    return first + (f", and find a bias in {_named(biased)}" if biased else "")
+
+
+def _named(variants: list[str]) -> str:
+    return joined([name_of(variant) for variant in variants])
+
+
+def name_of(variant: str) -> str:
+    """A variant of the meta-gradient in words."""
+    name, _, rest = variant.partition(", ")
+    return ", ".join([estimator(name), *([rest.replace("K=", "K = ")] if rest else [])])
+
+
+def _clear(rows: "pd.DataFrame", variant: str, measure: str) -> bool:
+    """Whether the interval of a measure is above zero at some point of every game."""
+    column = f"{measure}_low"
+    if column not in rows:
+        return False
+    low = rows[rows["variant"] == variant].groupby(["game", "updates"])[column].mean()
+    return bool((low > 0).groupby(level="game").any().all())
+
+
+def time(rows: "pd.DataFrame") -> str:
+    """What takes the largest part of the wall time of each algorithm."""
+    parts = rows[list(SECONDS)].groupby(rows["algorithm"]).sum()
+    shares = 100 * parts.div(parts.sum(axis=1), axis=0)
+    largest: dict[str, dict[str, float]] = {}
+    for algorithm in [name for name in LABELS if name in shares.index]:
+        of_parts = zip(SECONDS, PARTS, strict=True)
+        share, part = max((float(shares[column][algorithm]), part) for column, part in of_parts)
+        largest.setdefault(part, {})[LABELS[algorithm]] = share
+    said: list[str] = []
+    for part, of in sorted(largest.items(), key=lambda item: -max(item[1].values())):
+        verb = "" if said else " of the time"
+        first, *rest = [f"{share:.0f}%{{}} in {name}" for name, share in of.items()]
+        said.append(f"{part}: {joined([first.format(verb), *(each.format('') for each in rest)])}")
+    return capital("; ".join(said))
