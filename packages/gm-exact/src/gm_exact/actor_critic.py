@@ -1,0 +1,162 @@
+"""Exact meta-gradients of MGRL: what an actor-critic learns from on average, and how that depends on γ, λ and the rest.
+
+The critic is a table V, the policy the softmax of a table of logits. All is differentiable to any order, in float64 to
+its last digits, and has any number of leading batch axes.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gm_exact.evaluation import evaluate
+from gm_exact.tabular import Count, TabularMDP, check_count, check_horizon, shape_of
+
+PerState = Float[Tensor, "*#batch state"]
+StateAction = Float[Tensor, "*#batch state action"]
+PerProblem = Float[Tensor, "*#batch"]
+
+
+class ActorCritic(NamedTuple):
+    """θ: the policy's logits `[*batch, state, action]` and the critic's values `[*batch, state]`."""
+
+    logits: Tensor
+    values: Tensor
+
+
+class MetaParams(NamedTuple):
+    """φ: γ and λ of the advantages, the weights c_v and c_e of the critic's and the entropy's terms, and α, the step.
+
+    Each is `[*batch]`. Also a meta-gradient has this form.
+    """
+
+    discount: Tensor
+    gae_lambda: Tensor
+    value_coef: Tensor
+    entropy_coef: Tensor
+    inner_lr: Tensor
+
+
+def actor_critic_step(mdp: TabularMDP, params: ActorCritic, meta_params: MetaParams, horizon: Count) -> ActorCritic:
+    """One expected update θ + α E[∇θ J(θ; τ)] of an actor-critic, differentiable in θ and φ.
+
+        J(θ; τ) = 1/T Σ_t [⊥A_t log π(a_t|s_t) − c_v (V(s_t) − ⊥(A_t + V(s_t)))² + c_e H(π(·|s_t))]
+        A_t = δ_t + γλ A_{t+1},   δ_t = r_t + γ V(s_{t+1}) − V(s_t),   A_T = 0
+
+    (Mnih et al. 2016; Xu et al. 2018, Meta-Gradient Reinforcement Learning; paper, Eq. 14). τ has T steps from the
+    first states of the MDP, whose own discount is not used. The mean of A_t given s_t = s and a_t = a is q_t(s, a) −
+    V(s), with the expected λ-returns
+
+        q_t(s, a) = r(s, a) + γ Σₓ P(x|s, a) [(1 − λ) V(x) + λ g_{t+1}(x)],   g_t = Σ_a π q_t,   g_T = V
+
+    Args:
+        mdp: where trajectories come from.
+        params: θ.
+        meta_params: φ.
+        horizon: T, a positive integer.
+
+    Raises:
+        ValueError: if shapes don't fit, or the horizon is no positive integer.
+    """
+    logits, values = _checked(mdp, params)
+    steps = check_count("horizon", horizon, "a positive integer")
+    log_policy = logits.log_softmax(-1)
+    policy = log_policy.exp()
+    visits = _visits(mdp, policy, steps)
+    advantage, error = _mean_advantages(mdp, policy, values, meta_params, visits)
+    entropy = -(policy * log_policy).sum(-1, keepdim=True)
+    slope = -(policy * (log_policy + entropy)) * visits.sum(-2).unsqueeze(-1)
+    centred = policy * (advantage - (policy * advantage).sum(-1, keepdim=True))
+    of_policy = (centred + _spread(meta_params.entropy_coef, 2) * slope) / steps
+    of_critic = 2 * _spread(meta_params.value_coef, 1) * error / steps
+    return ActorCritic(
+        logits + _spread(meta_params.inner_lr, 2) * of_policy, values + _spread(meta_params.inner_lr, 1) * of_critic
+    )
+
+
+def actor_critic_path(
+    mdp: TabularMDP, params: ActorCritic, meta_params: MetaParams, *, inner_steps: Count, horizon: Count
+) -> list[ActorCritic]:
+    """The path [θ⁰, …, θᴷ] of expected updates; arguments and errors are those of `actor_critic_step`."""
+    path = [params]
+    for _ in range(check_count("inner_steps", inner_steps, "an integer of at least 0", least=0)):
+        path.append(actor_critic_step(mdp, path[-1], meta_params, horizon))
+    return path
+
+
+def mgrl_meta_gradient(
+    mdp: TabularMDP,
+    params: ActorCritic,
+    meta_params: MetaParams,
+    *,
+    inner_steps: Count,
+    horizon: Count,
+    outer_horizon: Count | None = None,
+) -> MetaParams:
+    """The exact meta-gradient ∇φ J(θᴷ(φ)) of MGRL, through K expected updates of an actor-critic.
+
+    θᴷ ends the path of `actor_critic_path`, all of whose dependence on φ counts: that of the advantages, and that of
+    what is sampled and of the critic, at every later step, on the θ that φ has moved (paper, Eq. 8 with the expected
+    update for f). J is the value of the policy in the MDP with the MDP's discount (Xu et al. 2018).
+
+    Args:
+        mdp: where trajectories come from; its discount is that of the outer objective.
+        params: θ⁰, which φ doesn't move.
+        meta_params: φ.
+        inner_steps: K, 0 or more; 0 gives zeros.
+        horizon: T of the inner trajectories.
+        outer_horizon: that of the outer objective; None for ever.
+
+    Raises:
+        ValueError: as `actor_critic_step` and `evaluate`.
+    """
+    check_horizon(outer_horizon)
+    with torch.enable_grad():
+        start = ActorCritic(*(part.detach() for part in params))
+        leaves = MetaParams(*(part.detach().requires_grad_() for part in meta_params))
+        last = actor_critic_path(mdp, start, leaves, inner_steps=inner_steps, horizon=horizon)[-1]
+        value = evaluate(mdp, last.logits, outer_horizon).value
+        # φ has no part in θ⁰, and c_v none in the policy of θ¹
+        grads = torch.autograd.grad(value.sum(), leaves, allow_unused=True) if value.requires_grad else (None,) * 5
+    return MetaParams(*(torch.zeros_like(x) if g is None else g for x, g in zip(leaves, grads, strict=True)))
+
+
+def _visits(mdp: TabularMDP, policy: Tensor, steps: int) -> Float[Tensor, "*batch time state"]:
+    """P(s_t = s), t = 0 … T−1."""
+    flow = torch.einsum("...sa,...sax->...sx", policy, mdp.transition)
+    at = [torch.zeros_like(policy[..., 0]) + mdp.start_distribution]
+    for _ in range(steps - 1):
+        at.append(torch.einsum("...s,...sx->...x", at[-1], flow))
+    first, *_ = reversed(at)  # whose batch axes are all there are
+    return torch.stack([visited.expand_as(first) for visited in at], -2)
+
+
+def _mean_advantages(
+    mdp: TabularMDP, policy: Tensor, values: Tensor, meta_params: MetaParams, visits: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Σ_t P(s_t = s) (q_t(s, a) − V(s)) and Σ_t P(s_t = s) (g_t(s) − V(s)), from the last step to the first."""
+    discount, decay = _spread(meta_params.discount, 2), _spread(meta_params.gae_lambda, 1)
+    returns = values
+    advantages = errors = torch.zeros((), dtype=values.dtype, device=values.device)
+    for visited in reversed(visits.unbind(-2)):
+        future = (1 - decay) * values + decay * returns
+        action_values = mdp.reward + discount * torch.einsum("...sax,...x->...sa", mdp.transition, future)
+        returns = (policy * action_values).sum(-1)
+        advantages = advantages + visited.unsqueeze(-1) * (action_values - values.unsqueeze(-1))
+        errors = errors + visited * (returns - values)
+    return advantages, errors
+
+
+def _spread(number: Tensor, axes: int) -> Tensor:
+    """A number for each problem with further axes, of state and action."""
+    return number.reshape(*number.shape, *(1,) * axes)
+
+
+def _checked(mdp: TabularMDP, params: ActorCritic) -> ActorCritic:
+    pairs = (mdp.n_states, mdp.n_actions)
+    if params.logits.shape[-2:] != pairs:
+        raise ValueError(f"logits: expected shape [..., {pairs[0]}, {pairs[1]}], got {shape_of(params.logits)}")
+    if params.values.shape[-1:] != pairs[:1]:
+        raise ValueError(f"values: expected shape [..., {pairs[0]}], got {shape_of(params.values)}")
+    return params
