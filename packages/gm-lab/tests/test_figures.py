@@ -1,6 +1,6 @@
 """Looks that never change, bands that are the intervals, files that are the same bytes."""
 
-from itertools import combinations
+from itertools import combinations, product
 
 import matplotlib.image
 import numpy as np
@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 
 from gm_lab import caption_of, entitle, finding_of, lines, mean_interval, panels, shared_legend, style_of
 from gm_lab.analysis.figures import WIDTH, save, saving
-from gm_lab.analysis.layout import EndLabel, apart, balanced, number, width_of, wrapped
+from gm_lab.analysis.layout import apart, balanced, end_label, number, width_of, wrapped
 from gm_lab.analysis.palette import (
     CATEGORY_COLOURS,
     CATEGORY_MARKERS,
@@ -252,13 +252,14 @@ def test_finding_and_caption_are_wrapped_kept_and_leave_the_panels_their_height(
 
 def test_labels_stand_where_lines_end_unless_others_are_there(frame):
     near = frame.assign(accuracy=frame["accuracy"].where(frame["name"] == "lvc", frame["accuracy"] + 0.21))
-    for rows, moved in ((frame, False), (near, True)):
+    for (rows, moved), scale in product(((frame, False), (near, True)), ("linear", "log")):
         figure = panels(["one"])
         axes = figure.axes[0]
         words = {"lvc": "the first", "ad": "the second"}
-        lines(axes, rows, x="size", y="accuracy", by="name", over="mdp", labels=words, direct=True)
+        lines(axes, rows, x="size", y="accuracy", by="name", over="mdp", labels=words, direct=True,
+              y_scale=scale)  # fmt: skip
         FigureCanvasAgg(figure).draw()
-        labels = [text for text in axes.texts if isinstance(text, EndLabel)]
+        labels = [text for text in axes.texts if isinstance(text, end_label())]
         assert [label.get_text() for label in labels] == ["the first", "the second"]
         boxes = [label.get_window_extent() for label in labels]
         ends = [axes.transData.transform((0, line.get_ydata()[-1]))[1] for line in axes.get_lines()]

@@ -100,8 +100,6 @@ def _entropy(rows: "pd.DataFrame") -> "dict[str, Figure]":
 
 
 def _scatter(axes: "Axes", rows: "pd.DataFrame") -> None:
-    from gm_lab.analysis.layout import logarithmic
-
     look = analysis.style_of(str(rows["estimator"].iloc[0]))
     axes.scatter(
         rows["entropy"], 1 - rows["accuracy"], 14, facecolors="none", edgecolors="#767676", linewidths=0.7, marker="o",
@@ -118,7 +116,7 @@ def _scatter(axes: "Axes", rows: "pd.DataFrame") -> None:
     )
     axes.axhline(1 - LOW, color="0.3", linestyle=":", linewidth=1)
     axes.set_yscale("log")
-    logarithmic(axes.yaxis)
+    analysis.logarithmic(axes.yaxis)
     axes.set_xlabel("mean entropy of the policies (1: uniform)")
 
 

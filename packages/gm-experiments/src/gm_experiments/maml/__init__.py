@@ -4,7 +4,7 @@ import gm_lab
 from gm_experiments.maml import settings
 from gm_experiments.maml.settings import Settings
 
-__all__ = ["EXPERIMENT", "Settings", "claims", "figures", "problem", "run", "settings"]
+__all__ = ["EXPERIMENT", "Settings", "claims", "conclusion", "figures", "findings", "problem", "run", "settings"]
 
 EXPERIMENT = gm_lab.Experiment.of(
     settings,

@@ -28,6 +28,7 @@ from gm_lab.analysis.figures import (
     save,
     shared_legend,
 )
+from gm_lab.analysis.layout import logarithmic
 from gm_lab.analysis.palette import COLOURS, MARKERS, Style, category_style, style_of, styles
 from gm_lab.analysis.statistics import Interval, mean_interval, paired_difference
 from gm_lab.analysis.tables import headline, read_results, summary_table
@@ -37,7 +38,7 @@ __all__ = [
     "COLOURS", "MARKERS", "WIDTH", "Comparison", "Interval", "Judged", "Metric", "Style", "Units", "Verdict", "above",
     "alike", "as_list", "at_least", "at_most", "caption_of", "category_style", "check", "claims", "comparisons",
     "decided", "decisions", "end_label", "entitle", "figures", "finding_of", "headline", "judge", "lines",
-    "log_ratio", "looks", "mean_interval", "more_often", "near", "next_look", "paired_difference", "palette",
-    "panels", "per_unit", "ratio_above", "read_results", "report", "save", "shared_legend", "statistics", "style_of",
-    "styles", "summary_table", "tables", "together", "units", "within",
+    "log_ratio", "logarithmic", "looks", "mean_interval", "more_often", "near", "next_look", "paired_difference",
+    "palette", "panels", "per_unit", "ratio_above", "read_results", "report", "save", "shared_legend", "statistics",
+    "style_of", "styles", "summary_table", "tables", "together", "units", "within",
 ]  # fmt: skip

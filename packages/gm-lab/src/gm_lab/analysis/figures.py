@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from gm_lab.analysis import layout
 from gm_lab.analysis.palette import Style, styles
 from gm_lab.analysis.statistics import mean_interval
 from gm_lab.run.interruption import become_worker
@@ -59,28 +60,24 @@ def panels(
     import matplotlib
     from matplotlib.figure import Figure
 
-    from gm_lab.analysis.layout import Layout, wrapped
-
     columns = len(titles) if width else len(titles) // rows  # width: the way of pictures that are not yet redrawn
     if not width and not (0 < len(titles) <= MOST and columns * rows == len(titles)):
         raise ValueError(f"expected 1 to {MOST} panels that fill {rows} rows, got {len(titles)}")
     with matplotlib.rc_context(RC):
         size = (width * columns if width else WIDTH, height * rows)
-        figure = Figure(figsize=size, layout=Layout(w_pad=0.06, h_pad=0.05))
+        figure = Figure(figsize=size, layout=layout.layout()(w_pad=0.06, h_pad=0.05))
         grid = figure.subplots(rows, columns, squeeze=False, sharex="col", sharey="row" if share_y else "none")
         for axes, title in zip(grid.flat, titles, strict=False):
             room = size[0] / columns - 0.5
-            axes.set_title(wrapped(title, room, TITLE), fontsize=TITLE, loc="left", parse_math=False)
+            axes.set_title(layout.wrapped(title, room, TITLE), fontsize=TITLE, loc="left", parse_math=False)
     return figure
 
 
 def entitle(figure: "Figure", finding: str, caption: str) -> None:
     """Puts what was found above a picture and what is drawn beneath it, wrapped; the panels keep their height."""
-    from gm_lab.analysis.layout import balanced, wrapped
-
     width, height = figure.get_size_inches()
     room = 0.97 * (width - 2 * MARGIN)  # letters are wider in some resolutions
-    above, beneath = balanced(finding, room, FINDING, "bold"), wrapped(caption, room, CAPTION)
+    above, beneath = layout.balanced(finding, room, FINDING, "bold"), layout.wrapped(caption, room, CAPTION)
     before = _height(figure.get_suptitle(), FINDING) + _height(figure.get_supxlabel(), CAPTION)
     added = _height(above, FINDING) + _height(beneath, CAPTION) - before
     figure.set_size_inches(width, height + added)
@@ -169,32 +166,28 @@ def _averaged(frame: "pd.DataFrame", x: str, y: str, over: str, geometric: bool,
 
 def end_label(axes: "Axes", values: "np.ndarray[Any, Any]", label: str, colour: str) -> None:
     """Writes a line's name at the right of its panel, as high as its last value; labels keep apart when it is drawn."""
-    from gm_lab.analysis.layout import EndLabel, wrapped
-
     known = values[np.isfinite(values)]
     if len(known):
         place: Any = {"xy": (1, known[-1]), "xycoords": axes.get_yaxis_transform(which="grid")}
         beside: Any = {"xytext": (5, 0), "textcoords": "offset points", "verticalalignment": "center"}
-        text = wrapped(label, BESIDE, TEXT)
+        text = layout.wrapped(label, BESIDE, TEXT)
         look: Any = {"color": colour, "fontsize": TEXT, "parse_math": False, "annotation_clip": False, "clip_on": False}
-        axes.add_artist(EndLabel(text, **place, **beside, **look))
+        axes.add_artist(layout.end_label()(text, **place, **beside, **look))
 
 
 def _scales(axes: "Axes", at: "pd.Series[Any]", x_scale: str, y_scale: str) -> None:
-    from gm_lab.analysis.layout import logarithmic, written_out
-
     if x_scale == "log2":
         axes.set_xscale("log", base=2)
         columns = axes.get_subplotspec().get_gridspec().ncols if axes.get_subplotspec() else 1  # type: ignore[union-attr]
         if not any(np.isfinite(line.get_ydata()).any() for line in axes.get_lines()):
             axes.set_xlim(at.min() / 2, at.max() * 2)
-        written_out(axes.xaxis, at.astype(float).tolist(), WIDTH / columns - 1, SMALL)
+        layout.written_out(axes.xaxis, at.astype(float).tolist(), WIDTH / columns - 1, SMALL)
     elif x_scale == "log":
         axes.set_xscale("log")
-        logarithmic(axes.xaxis)
+        layout.logarithmic(axes.xaxis)
     if y_scale == "log" and any((line.get_ydata() > 0).any() for line in axes.get_lines()):  # type: ignore[union-attr,operator]
         axes.set_yscale("log")
-        logarithmic(axes.yaxis)
+        layout.logarithmic(axes.yaxis)
 
 
 def _listed(label: str) -> str:

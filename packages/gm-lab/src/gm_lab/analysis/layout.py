@@ -1,18 +1,17 @@
 """Where things of a picture go: wrapped text, room around the panels, labels beside the ends of lines."""
 
 from collections.abc import Sequence
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.text import Annotation
-from matplotlib.textpath import text_to_path
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
-from scipy.optimize import isotonic_regression
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.text import Annotation
 
 LEADING = 1.25
 """Height of a line of text in units of its size."""
@@ -24,41 +23,55 @@ POINTS = 72
 """Points in an inch."""
 
 
-class EndLabel(Annotation):
-    """A line's name at the right edge of its panel, as high as the line ends unless another label is in its way."""
+@cache
+def end_label() -> "type[Annotation]":
+    """The class of a line's name at the right edge of its panel, made late: importing Matplotlib takes its time."""
+    from matplotlib.text import Annotation
 
-    def get_tightbbox(self, renderer: Any = None) -> Any:
-        """The room that it takes; Matplotlib takes the offset for a place, which a logarithmic axis doesn't have."""
-        return self.get_window_extent(renderer)
+    class EndLabel(Annotation):
+        """As high as the line ends unless another label is in its way."""
+
+        def get_tightbbox(self, renderer: Any = None) -> Any:
+            """The room that it takes; Matplotlib takes the offset for a place, which a logarithmic axis lacks."""
+            return self.get_window_extent(renderer)
+
+    return EndLabel
 
 
-class Layout(ConstrainedLayoutEngine):
-    """Matplotlib's constrained layout, after which labels at the ends of lines move apart."""
+@cache
+def layout() -> "type[ConstrainedLayoutEngine]":
+    """The class of Matplotlib's constrained layout after which labels at the ends of lines move apart."""
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    def execute(self, fig: Figure) -> Any:
-        """Places everything; called whenever the figure is drawn."""
-        self._make_room(fig)
-        super().execute(fig)
-        done = super().execute(fig)  # once more, since the ticks depend on the size that the panels got
-        for axes in fig.axes:
-            spread(axes)
-        return done
-
-    def _make_room(self, fig: Figure) -> None:
+    class Layout(ConstrainedLayoutEngine):
         """Keeps the legends of the whole figure beneath the panels and above the caption."""
-        height = fig.bbox.height
-        caption = fig.get_supxlabel().count("\n") + 1 if fig.get_supxlabel() else 0
-        beneath = caption * CAPTION * LEADING / POINTS * fig.dpi
-        for legend in fig.legends:
-            legend.set_bbox_to_anchor((0.5, (beneath + (0.12 * fig.dpi if caption else 0)) / height), fig.transFigure)
-        taken = sum(legend.get_window_extent().height for legend in fig.legends) / height
-        if taken:
-            self.set(rect=(0, taken + 0.01, 1, 1 - taken - 0.01))
+
+        def execute(self, fig: "Figure") -> Any:
+            """Places everything; called whenever the figure is drawn."""
+            if taken := _legends(fig):
+                self.set(rect=(0, taken, 1, 1 - taken))
+            super().execute(fig)
+            done = super().execute(fig)  # once more, since the ticks depend on the size that the panels got
+            for axes in fig.axes:
+                spread(axes)
+            return done
+
+    return Layout
 
 
-def spread(axes: Axes) -> None:
+def _legends(figure: "Figure") -> float:
+    """Moves legends above the caption, and returns the share of the height that they take."""
+    lines = figure.get_supxlabel().count("\n") + 1 if figure.get_supxlabel() else 0
+    above = lines * CAPTION * LEADING / POINTS + (0.12 if lines else 0)
+    for legend in figure.legends:
+        legend.set_bbox_to_anchor((0.5, above * figure.dpi / figure.bbox.height), figure.transFigure)
+    taken = sum(legend.get_window_extent().height for legend in figure.legends) / figure.bbox.height
+    return taken + 0.01 if taken else 0.0
+
+
+def spread(axes: "Axes") -> None:
     """Moves the end labels of a panel up and down as little as keeps them apart and within the panel."""
-    labels = [text for text in axes.texts if isinstance(text, EndLabel)]
+    labels = [text for text in axes.texts if isinstance(text, end_label())]
     if not labels:
         return
     scale = POINTS / axes.figure.dpi
@@ -76,6 +89,8 @@ def spread(axes: Axes) -> None:
 
 def apart(wanted: "np.ndarray[Any, Any]", heights: "np.ndarray[Any, Any]", low: float, high: float) -> Any:
     """Heights near the wanted ones, by least squares, at which things so high don't overlap between low and high."""
+    from scipy.optimize import isotonic_regression
+
     order = np.argsort(wanted, kind="stable")
     sizes = heights[order]
     # where each would be, were all stacked upon the lowest: what is left of the wanted places mustn't fall
@@ -89,6 +104,9 @@ def apart(wanted: "np.ndarray[Any, Any]", heights: "np.ndarray[Any, Any]", low: 
 
 def width_of(text: str, size: float, weight: str = "normal") -> float:
     """How wide a line of text is, in inches."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
     width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size, weight=weight), False)
     return float(width) / POINTS
 
@@ -134,8 +152,9 @@ def number(value: float) -> str:
     return f"{value:.3g}".replace("e+", "e").replace("e0", "e").replace("e-0", "e-").replace("-", "−")
 
 
-def logarithmic(axis: Axis) -> None:
+def logarithmic(axis: "Axis") -> None:
     """Ticks of a logarithmic axis that can be read: powers of ten, with 2 and 5 between where there are few."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
     def between(value: float, _place: int) -> str:
         low, high = sorted(axis.get_view_interval())
@@ -147,8 +166,10 @@ def logarithmic(axis: Axis) -> None:
     axis.set_minor_formatter(FuncFormatter(between))
 
 
-def written_out(axis: Axis, values: Sequence[float], inches: float, size: float) -> None:
+def written_out(axis: "Axis", values: Sequence[float], inches: float, size: float) -> None:
     """Ticks at given values, with the numbers of as many as fit, the largest among them."""
+    from matplotlib.ticker import NullFormatter, NullLocator
+
     ticks = sorted(set(values))
     texts = [number(tick) for tick in ticks]
     widest = max(width_of(text, size) for text in texts) + 0.08
