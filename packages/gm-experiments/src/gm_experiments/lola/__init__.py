@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from gm_experiments.lola.learner import Learner
     from gm_experiments.lola.measurements import measurements_of
 
-__all__ = ["EXPERIMENT", "Arm", "Game", "Learner", "Settings", "arena", "blocks", "claims", "figures", "findings", "learner", "measurements", "measurements_of", "objectives", "problem", "run", "settings"]  # fmt: skip
+__all__ = [
+    "EXPERIMENT", "Arm", "Game", "Learner", "Settings", "arena", "blocks", "claims", "figures", "findings", "learner",
+    "measurements", "measurements_of", "objectives", "problem", "run", "settings",
+]  # fmt: skip
 
 EXPERIMENT = gm_lab.Experiment.of(settings, "lola_offpolicy", prepare=gm_lab.late("gm_experiments.lola.run:prepare"))
 
