@@ -285,6 +285,8 @@ def test_text_is_wrapped_between_words_and_within_those_that_are_too_long():
     pieces = wrapped("x" * 100, 0.6, 8).split("\n")
     assert "".join(pieces) == "x" * 100
     assert max(width_of(piece, 8) for piece in pieces) <= 0.6
+    assert wrapped("", 1, 8) == ""
+    assert wrapped("more at K = 3", width_of("more at K", 8) * 1.01, 8) == "more at\nK = 3"
     width = width_of(text, 8) * 0.95
     assert wrapped(text, width, 8).split("\n")[-1] == "six"
     assert balanced(text, width, 8) == "one two three\nfour five six"

@@ -60,7 +60,8 @@ def _headline(rows: "pd.DataFrame") -> "Figure":
     titles = ["accuracy (cosine)", "bias / gradient length", "std. deviation / gradient length"]
     figure = analysis.panels(titles, height=2.6, share_y=False)
     shown: tuple[tuple[pd.DataFrame, str, dict[str, Any]], ...] = (
-        (sampled, "accuracy", {}), (biased, "bias", {"root": True}), (sampled, "deviation", {"y_scale": "log"}),
+        (sampled, "accuracy", {}), (biased, "bias", {"root": True}),
+        (sampled, "deviation", {"y_scale": "log", "geometric": True}),
     )  # fmt: skip
     for axes, (chosen, metric, more) in zip(figure.axes, shown, strict=True):
         analysis.lines(
@@ -70,7 +71,11 @@ def _headline(rows: "pd.DataFrame") -> "Figure":
     figure.axes[1].set_ylim(0, 1)
     noise = ", but for the outer gradient in the middle panel, which is exact for less noise" if len(quiet) else ""
     drawn = f"Meta-gradients of MAML in random MDPs beside the exact one; all is sampled{noise}."
-    analysis.entitle(figure, findings.bias_left(biased), f"{drawn} {held(rows)}; {bands(rows)}.")
+    analysis.entitle(
+        figure,
+        findings.bias_left(biased),
+        f"{drawn} {means} {held(rows)}; {bands(rows)}.",
+    )
     return figure
 
 

@@ -1,5 +1,6 @@
 """Where things of a picture go: wrapped text, room around the panels, labels beside the ends of lines."""
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -112,9 +113,12 @@ def width_of(text: str, size: float, weight: str = "normal") -> float:
 
 
 def wrapped(text: str, inches: float, size: float, weight: str = "normal") -> str:
-    """Breaks a text between words into lines of no more than so many inches, and within words that are longer."""
+    """Breaks a text between words into lines of no more than so many inches, and within words that are longer.
+
+    What is on both sides of "=" stays in one line.
+    """
     lines: list[str] = []
-    for word in text.split():
+    for word in re.split(r"(?<! =) +(?!= )", " ".join(text.split())):
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and width_of(longer, size, weight) <= inches:
             lines[-1] = longer
