@@ -25,9 +25,9 @@ def small(tmp_path, monkeypatch):
             (folder / f"{name}.png").write_bytes(b"picture")
     (tmp_path / "pictures.toml").write_text('[run]\ncommand = "apps/x.py"\npictures = { one = "a", two = "b" }\n')
     runs = pictures.table(tmp_path / "pictures.toml")
-    monkeypatch.setattr("table", lambda: runs)
-    monkeypatch.setattr("IMAGES", images)
-    monkeypatch.setattr("drawn", lambda run: figures)
+    monkeypatch.setattr(pictures, "table", lambda: runs)
+    monkeypatch.setattr(pictures, "IMAGES", images)
+    monkeypatch.setattr(pictures, "drawn", lambda run: figures)
     return images, figures
 
 
@@ -95,7 +95,7 @@ def test_a_picture_that_nobody_draws_is_named(small, capsys):
 
 
 def test_what_a_run_says_when_it_fails_is_shown(tmp_path, monkeypatch):
-    monkeypatch.setattr("RUNS", tmp_path)
+    monkeypatch.setattr(pictures, "RUNS", tmp_path)
     failing = pictures.Run("failing", "-c 'import sys; print(sys.argv); sys.exit(3)'", {})
     with pytest.raises(ValueError, match=rf"(?s)^failing: .* ended with 3\n.*--run-dir.*{tmp_path}"):
         pictures.drawn(failing)

@@ -4,7 +4,7 @@ import gm_lab
 from gm_experiments.attribution import settings
 from gm_experiments.attribution.settings import Settings
 
-__all__ = ["EXPERIMENT", "Settings", "figures", "lola", "run", "settings", "sources"]
+__all__ = ["EXPERIMENT", "Settings", "figures", "findings", "lola", "run", "settings", "sources"]
 
 EXPERIMENT = gm_lab.Experiment.of(
     settings, "attribution", claims=lambda *_: [], prepare=gm_lab.late("gm_experiments.common.checks:prepare")

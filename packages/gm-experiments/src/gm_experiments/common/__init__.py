@@ -1,3 +1,3 @@
 """What several experiments share."""
 
-__all__ = ["checks", "claims", "findings", "labels", "mdps", "problem", "settings"]
+__all__ = ["checks", "claims", "dots", "findings", "labels", "mdps", "problem", "settings", "words"]

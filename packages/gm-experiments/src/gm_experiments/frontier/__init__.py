@@ -4,7 +4,7 @@ import gm_lab
 from gm_experiments.frontier import settings
 from gm_experiments.frontier.settings import Settings
 
-__all__ = ["EXPERIMENT", "Settings", "choices", "figures", "problem", "run", "settings"]
+__all__ = ["EXPERIMENT", "Settings", "choices", "figures", "findings", "problem", "run", "settings"]
 
 EXPERIMENT = gm_lab.Experiment.of(
     settings, "frontier", claims=lambda *_: [], prepare=gm_lab.late("gm_experiments.common.checks:prepare")

@@ -5,7 +5,8 @@ from gm_experiments.lpg import settings
 from gm_experiments.lpg.settings import Settings
 
 __all__ = [
-    "EXPERIMENT", "Settings", "claims", "figures", "lifetimes", "problem", "run", "settings", "study", "training",
+    "EXPERIMENT", "Settings", "claims", "figures", "findings", "lifetimes", "problem", "run", "settings", "study",
+    "training",
 ]  # fmt: skip
 
 EXPERIMENT = gm_lab.Experiment.of(settings, "lpg_tabular", prepare=gm_lab.late("gm_experiments.lpg.run:prepare"))

@@ -4,7 +4,10 @@ import gm_lab
 from gm_experiments.maml import settings
 from gm_experiments.maml.settings import Settings
 
-__all__ = ["EXPERIMENT", "Settings", "claims", "conclusion", "figures", "findings", "problem", "run", "settings"]
+__all__ = [
+    "EXPERIMENT", "Settings", "claims", "conclusion", "estimator_pictures", "figures", "findings", "problem", "run",
+    "settings",
+]  # fmt: skip
 
 EXPERIMENT = gm_lab.Experiment.of(
     settings,

@@ -71,6 +71,7 @@ def _headline(rows: "pd.DataFrame") -> "Figure":
     figure.axes[1].set_ylim(0, 1)
     noise = ", but for the outer gradient in the middle panel, which is exact for less noise" if len(quiet) else ""
     drawn = f"Meta-gradients of MAML in random MDPs beside the exact one; all is sampled{noise}."
+    means = "From left to right: mean, root of the mean squared bias, geometric mean."
     analysis.entitle(
         figure,
         findings.bias_left(biased),
