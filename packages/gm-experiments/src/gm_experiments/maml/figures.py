@@ -69,9 +69,9 @@ def _headline(rows: "pd.DataFrame") -> "Figure":
             x_label=SIZES, y_label="", x_scale="log2", direct=True, **more,
         )  # fmt: skip
     figure.axes[1].set_ylim(0, 1)
-    noise = ", but for the outer gradient in the middle panel, which is exact for less noise" if len(quiet) else ""
-    drawn = f"Meta-gradients of MAML in random MDPs beside the exact one; all is sampled{noise}."
-    means = "From left to right: mean, root of the mean squared bias, geometric mean."
+    noise = ", in the middle all but the outer gradient, for less noise" if len(quiet) else ""
+    drawn = f"Meta-gradients of MAML in random MDPs; everything is sampled{noise}."
+    means = "Left to right: mean, root of the mean squared bias, geometric mean."
     analysis.entitle(
         figure,
         findings.bias_left(biased),

@@ -49,9 +49,7 @@ RC: Any = {
 }  # fmt: skip
 
 
-def panels(
-    titles: Sequence[str], rows: int = 1, height: float = 2.6, share_y: bool = True, *, width: float | None = None
-) -> "Figure":
+def panels(titles: Sequence[str], rows: int = 1, height: float = 2.6, share_y: bool = True) -> "Figure":
     """Makes rows of panels in the common style, a title for each, row by row; they are `figure.axes`.
 
     The picture is `WIDTH` inches wide, a row `height` inches high. Raises ValueError if there are more than four panels
@@ -60,15 +58,14 @@ def panels(
     import matplotlib
     from matplotlib.figure import Figure
 
-    columns = len(titles) if width else len(titles) // rows  # width: the way of pictures that are not yet redrawn
-    if not width and not (0 < len(titles) <= MOST and columns * rows == len(titles)):
+    columns = len(titles) // rows
+    if not (0 < len(titles) <= MOST and columns * rows == len(titles)):
         raise ValueError(f"expected 1 to {MOST} panels that fill {rows} rows, got {len(titles)}")
     with matplotlib.rc_context(RC):
-        size = (width * columns if width else WIDTH, height * rows)
-        figure = Figure(figsize=size, layout=layout.layout()(w_pad=0.06, h_pad=0.05))
+        figure = Figure(figsize=(WIDTH, height * rows), layout=layout.layout()(w_pad=0.06, h_pad=0.05))
         grid = figure.subplots(rows, columns, squeeze=False, sharex="col", sharey="row" if share_y else "none")
-        for axes, title in zip(grid.flat, titles, strict=False):
-            room = size[0] / columns - 0.5
+        for axes, title in zip(grid.flat, titles, strict=True):
+            room = WIDTH / columns - 0.5
             axes.set_title(layout.wrapped(title, room, TITLE), fontsize=TITLE, loc="left", parse_math=False)
     return figure
 
