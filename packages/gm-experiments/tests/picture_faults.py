@@ -15,6 +15,8 @@ from gm_lab.analysis import WIDTH
 SHOWN = 100
 """Pixels of an inch, where a picture is shown 830 pixels wide."""
 SMALLEST, CONTRAST, PANELS = 9, 3, 4
+MUTED = "#8A8A8A"
+"""The grey of estimators that are beside the one that a picture is about."""
 
 
 def contrast(colour):
@@ -111,7 +113,7 @@ def _borrowed(figure):
     for axes in figure.axes:
         for line in axes.get_lines():
             label, owner = str(line.get_label()), colours.get(line.get_color())
-            if label in colours.values() and label != owner:
+            if label in colours.values() and label != owner and line.get_color() != MUTED:
                 yield f"another's colour: {label}"
             elif owner and owner not in label and not label.startswith("_"):
                 yield f"the colour of {owner}: {label}"

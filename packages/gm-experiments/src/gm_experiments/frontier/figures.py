@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LEAST = 0.5
 """Where the axis of ratios begins."""
+WIDE, TICKS = 60, 6
+"""From which ratio of its ends on an axis has powers of ten alone, and how many it has at most."""
 HEADERS = {"usual": "× usual", "jackknife": "× jack- knife", "apart": "× apart", "unseen": "× new MDPs"}
 
 
@@ -104,7 +106,10 @@ def _ratios(axes: "Axes", along: Literal["x", "y"], least: float, most: float) -
     """A logarithmic axis of ratios, with numbers that can be read."""
     axes.set(**{f"{along}scale": "log", f"{along}lim": (least, most)})
     axis = {"x": axes.xaxis, "y": axes.yaxis}[along]
-    ticks = [tick for tick in (0.5, 1, 2, 5, 10, 20, 50, 100, 1000, 10_000) if least <= tick <= most]
+    between = (2, 5) if most / least < WIDE else ()
+    powers = [10.0**power for power in range(int(np.log10(most)) + 1)]
+    ticks = [tick for power in powers for tick in (power, *(power * each for each in between)) if tick <= most]
+    ticks = ticks[:: -(-len(ticks) // TICKS)]
     axis.set_ticks(ticks, [f"{tick:,g}" for tick in ticks])
     axis.set_ticks([], minor=True)
 

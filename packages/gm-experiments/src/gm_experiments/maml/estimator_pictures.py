@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gm_experiments.common.findings import bands, held, two_digits
+from gm_experiments.common.findings import bands, held, two_digits, values_of
 from gm_experiments.common.labels import ESTIMATORS, SIZES, estimator, short
 from gm_lab import analysis
 from gm_lab.analysis import Style, log_ratio, mean_interval, style_of
@@ -24,7 +24,7 @@ def estimator_pictures(frame: "pd.DataFrame") -> "dict[str, Figure]":
     rows = frame[(frame["figure"] == "fig4") & frame["permutation"].isin(["SSS", "SSE"])]
     rows = rows.assign(
         bias=rows["bias_sq"] / rows["truth_sq"], deviation=(rows["variance"] / rows["truth_sq"]).clip(lower=0) ** 0.5
-    )
+    ).replace([float("inf"), -float("inf")], float("nan"))  # fmt: skip
     measured = set(rows.loc[rows["permutation"] == "SSS", "estimator"])
     return {f"estimator_{name}": _picture(rows, name) for name in ESTIMATORS if name in measured}
 
@@ -33,18 +33,19 @@ def finding(rows: "pd.DataFrame", name: str) -> str:
     """Whether an estimator is biased with most trajectories, and whether its standard deviation is the extreme one."""
     size = rows["sample_size"].max()
     biased, sampled = (part[part["sample_size"] == size] for part in _parts(rows))
-    bias = mean_interval(biased.loc[biased["estimator"] == name, "bias"].to_numpy())
-    told = f"a bias of {two_digits(bias.mean**0.5)} ‖g‖" if bias.low > 0 else "no bias told apart from 0"
-    deviation = sampled.pivot_table(index="estimator", columns="mdp", values="deviation")
-    ratios = [mean_interval(log_ratio(deviation.loc[name], deviation.loc[other]).to_numpy())
-              for other in deviation.index if other != name]  # fmt: skip
+    bias, deviations = values_of(biased, "bias")[name], dict(values_of(sampled, "deviation"))
+    if bias.empty or deviations[name].empty:
+        return f"{estimator(name)}, {size:,g} trajectories: bias and standard deviation are not known"
+    square = mean_interval(bias)
+    told = f"a bias of {two_digits(square.mean**0.5)} ‖g‖" if square.low > 0 else "no bias told apart from 0"
+    own = deviations.pop(name)
+    ratios = [mean_interval(log_ratio(own, other).to_numpy()) for other in deviations.values() if len(other)]
     rank = "a standard deviation of"
     if ratios and all(ratio.high < 0 for ratio in ratios):
         rank = "the smallest standard deviation,"
     elif ratios and all(ratio.low > 0 for ratio in ratios):
         rank = "the largest standard deviation,"
-    mean = two_digits(_geometric(deviation.loc[name]))
-    return f"{estimator(name)}, {size:,g} trajectories: {told}; {rank} {mean} ‖g‖"
+    return f"{estimator(name)}, {size:,g} trajectories: {told}; {rank} {two_digits(_geometric(own))} ‖g‖"
 
 
 def _parts(rows: "pd.DataFrame") -> "tuple[pd.DataFrame, pd.DataFrame]":
