@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OTHERS = "#8A8A8A"
-LARGEST = 1.0
-"""Where the axis of the bias ends."""
 
 
 def estimator_pictures(frame: "pd.DataFrame") -> "dict[str, Figure]":
@@ -68,7 +66,7 @@ def _picture(rows: "pd.DataFrame", name: str) -> "Figure":
             # what is averaged already is one unit, which has no band
             shown = own if one == name else own.groupby("sample_size", as_index=False)[metric].agg(mean).assign(mdp=0)
             _line(axes, shown.assign(estimator=one), metric, labels, {one: look})
-    figure.axes[0].set_ylim(0, LARGEST)
+    figure.axes[0].set_ylim(bottom=0)
     quiet = " with an exact outer gradient, for less noise" if biased is not sampled else ""
     caption = (
         f"Meta-gradients of MAML in random MDPs beside the exact one, g; everything is sampled. Left: root of the mean "
