@@ -13,9 +13,7 @@ PROBE_SECONDS = 2.0
 
 
 def destination(app: str, run_id: str, **chosen: str | None) -> dict[str, str | None]:
-    """Where runs go: what flags have chosen of project, group and entity, else WANDB_PROJECT, WANDB_RUN_GROUP and
-    WANDB_ENTITY, else the app's name, its run, and W&B's choice.
-    """
+    """Where runs go: what flags have chosen, else WANDB_PROJECT and its like, else app, its run and W&B's choice."""
     usual = {"project": app, "group": f"{app}-{run_id}", "entity": None}
     names = {"project": "WANDB_PROJECT", "group": "WANDB_RUN_GROUP", "entity": "WANDB_ENTITY"}
     return {part: chosen.get(part) or os.environ.get(name) or usual[part] for part, name in names.items()}

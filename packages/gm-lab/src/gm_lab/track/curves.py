@@ -24,7 +24,7 @@ BAND = ("_low", "_high")
 """What the keys of a band's two ends have behind the key of the mean."""
 FIGURE = "figure"
 LINES = "estimator"
-"""The column whose values are the lines of one panel, where curves have it; else it is the last that tells them apart."""
+"""The column whose values are the lines of one panel; for curves without it, the last that tells them apart."""
 FACTOR = 30.0
 """An axis is logarithmic if its values are positive and the largest is so many times the smallest."""
 

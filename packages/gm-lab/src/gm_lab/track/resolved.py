@@ -35,7 +35,8 @@ def values_of(items: Sequence[Any]) -> dict[str, Any]:
 
 
 def _values(values: Sequence[Any]) -> Any:
-    single = _distinct(item for value in _distinct(values) for item in (value if isinstance(value, tuple) else (value,)))
+    several = (value if isinstance(value, tuple) else (value,) for value in _distinct(values))
+    single = _distinct(item for some in several for item in some)
     if single and all(map(_is_settings, single)):
         return values_of(single)
     if single and all(isinstance(item, tuple) and len(item) == 2 and _is_settings(item[1]) for item in single):

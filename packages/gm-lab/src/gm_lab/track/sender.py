@@ -1,7 +1,7 @@
 """The process beside a run that talks to W&B: it reads the run directory, and nobody waits for it but at the end.
 
-One W&B run for the experiment: progress, curves with their bands, tables, figures, artifacts. Units that are trained one
-by one, such as seeds, have W&B runs of their own in its group. The run directory is the buffer between the two:
+One W&B run for the experiment: progress, curves with their bands, tables, figures, artifacts. Units that are trained
+one by one, such as seeds, have W&B runs of their own in its group. The run directory is the buffer between the two:
 live/*.csv while cells are computed, results.csv and the rest when they are finished. As long as there are cells it has
 the lowest priority, so that it never competes with them for a core.
 """
@@ -41,7 +41,7 @@ AT_ONCE = {True: 1, False: 4}  # units sent in parallel, by whether the run is o
 
 @dataclass(frozen=True)
 class Sending:
-    """The experiment's curves on their way: to which W&B run, what, from which step on, and whether all have arrived."""
+    """The experiment's curves on their way: to which W&B run, what, from which step on, and whether all are there."""
 
     run: str
     digest: str
