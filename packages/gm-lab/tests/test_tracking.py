@@ -211,6 +211,21 @@ def test_flags_say_where_runs_go(main, server, connected, monkeypatch, tmp_path)
     assert main("--wandb", "disabled", "--wandb-project", "another")[0] == 0
 
 
+def test_a_run_of_a_sweep_is_the_one_that_its_agent_waits_for(toy, server, connected, monkeypatch, tmp_path, capfd):
+    connected(server)
+    monkeypatch.setenv("WANDB_PROJECT", "of the sweep")
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep123")
+    monkeypatch.setenv("WANDB_RUN_ID", "named123")
+    trained = gm_lab.Curves(by=("estimator",), x="size", y=("accuracy", "bias"), alone="mdp")
+    experiment = dataclasses.replace(toy.EXPERIMENT, curves=(trained,))
+    flags = ["--run-dir", str(tmp_path / "run"), "--mdps", "2", "--estimators", "ad", "--wandb", "online"]
+    assert gm_lab.main(experiment, flags) == 0
+    assert "warning" not in capfd.readouterr().err
+    ((name, run),) = server.runs.items()  # seeds are none of what the sweep compares
+    assert (name, run["sweep"], run["project"]) == ("named123", "sweep123", "of the sweep")
+    assert curve_rows(server.history[name]) == expected_curves(tmp_path / "run")
+
+
 def test_an_empty_name_is_refused(main):
     status, _, err = main("--wandb-project", "")
     assert (status, err) == (2, "toy: --wandb-project: expected a name, got \n")
@@ -506,14 +521,21 @@ def test_a_process_that_dies_is_one_warning(alone, monkeypatch, tmp_path, until)
 @pytest.mark.parametrize("name", ["*", "../../victim", "a/b", "", "a" * 33, None, 7.5])
 def test_a_run_id_that_is_no_name_is_refused(tmp_path, monkeypatch, name):
     """It is read from config.yaml, perhaps somebody else's, and becomes part of the folders that are replaced."""
-    about = {"run_dir": str(tmp_path), "curves": [], "run_id": name, "config": {}, "app": "toy"}
+    about = {"run_dir": str(tmp_path), "curves": [], "run_id": name, "config": {}, "app": "toy", "sweep": False}
     monkeypatch.setattr(Sender, "_begun", lambda self: pytest.fail("begun"))
     with pytest.raises(ValueError, match="expected letters and digits as run_id"):
         Sender(about, pytest.fail)
 
 
 def test_a_folder_that_wandb_cannot_take_is_said(tmp_path):
-    about = {"run_dir": str(tmp_path / "r\udcff"), "curves": [], "run_id": "abcd", "config": {}, "app": "toy"}
+    about = {
+        "run_dir": str(tmp_path / "r\udcff"),
+        "curves": [],
+        "run_id": "abcd",
+        "config": {},
+        "app": "toy",
+        "sweep": False,
+    }
     with pytest.raises(ValueError, match="expected a run directory or WANDB_DIR whose name is UTF-8"):
         Sender(about, pytest.fail)
 

@@ -126,6 +126,8 @@ class Sender:
         if not isinstance(name, str) or not re.fullmatch(RUN_ID, name):  # it becomes part of paths
             raise ValueError(f"expected letters and digits as run_id in config.yaml, got {name!r}")
         self._kinds = [Curves.of(kind) for kind in about["curves"]]
+        # in a sweep a run that is begun here has the id that the agent has named, whatever we say
+        self._alone = [] if about["sweep"] else [kind for kind in self._kinds if kind.alone]
         self._folder = Path(os.environ.get("WANDB_DIR") or self._run_dir).resolve()
         if str(self._folder) != sendable(str(self._folder)):
             raise ValueError(f"expected a run directory or WANDB_DIR whose name is UTF-8, got {self._folder}")
@@ -229,7 +231,7 @@ class Sender:
         for path in sorted((self._run_dir / FOLDER).glob("*.csv")):
             cell, finished = path.stem, (self._run_dir / "cells" / f"{path.stem}.json").exists()
             for row in self._tails.setdefault(cell, Tail(path)).rows():
-                point = curve_of(self._kinds, row)
+                point = curve_of(self._alone, row)
                 if point is None or self.ledger.done(self.name(point)):
                     continue
                 if cell in self._open and self._open[cell].curve.id != point.id:
@@ -267,7 +269,7 @@ class Sender:
 
     def _send_units(self) -> None:
         """Sends the runs of units that are trained alone, of which no live row has come."""
-        units = [kind.of_each() for kind in self._kinds if kind.alone]
+        units = [kind.of_each() for kind in self._alone]
         frame = self._results() if units else None
         waiting = [] if frame is None else [
             curve for curve in curves_of(units, frame) if not self.ledger.done(self.name(curve))

@@ -46,7 +46,7 @@ class Tracker:
     """Has a run sent to W&B; every trouble becomes one warning.
 
     W&B's files go to wandb/ in the run directory unless WANDB_DIR says otherwise; the app's name is the project unless
-    another was `chosen`, and `run_id` names the run there, so that a resumed run goes on.
+    another was `chosen`, and `run_id`, or a sweep, names the run there, so that a resumed run goes on.
     """
 
     def __init__(
@@ -56,7 +56,11 @@ class Tracker:
         wish = os.environ.get("WANDB_MODE")
         self._mode = wish if mode == "auto" and wish else mode
         self.disabled = self._mode == "disabled"
-        self._about: dict[str, Any] = {"run_dir": str(run_dir), "app": app, "run_id": run_id, "program": sys.argv[0]}
+        # an agent of a sweep waits for the run that it named
+        sweep = bool(os.environ.get("WANDB_SWEEP_ID"))
+        name = os.environ.get("WANDB_RUN_ID") or run_id if sweep else run_id
+        self._about: dict[str, Any] = {"run_dir": str(run_dir), "app": app, "run_id": name, "program": sys.argv[0]}
+        self._about["sweep"] = sweep
         self.place = self._about["destination"] = destination(app, run_id, **chosen)
         self._about |= {"curves": [dataclasses.asdict(kind) for kind in curves], "driver": os.getpid()}
         self._warn = warn

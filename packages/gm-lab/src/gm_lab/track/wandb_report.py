@@ -77,8 +77,13 @@ def panel(run_id: str, column: str, lines: Mapping[str, Curve]) -> Any:
     first = next(iter(lines.values()))
     looks = styles([curve.line for curve in lines.values()])
     shared = [part for part in next(iter(lines)).split("/")[1:] if part != first.line] if len(lines) else []
-    means, ends, values = [], [], []
-    titles, colours, widths, marks = {}, {}, {}, {}
+    means: list[str] = []
+    ends: list[str] = []
+    values: list[float] = []
+    titles: dict[str, str] = {}
+    colours: dict[str, str] = {}
+    widths: dict[str, float] = {}
+    marks: dict[str, str] = {}
     for key, curve in lines.items():
         look = looks[curve.line]
         for end in ("", *BAND):
