@@ -31,6 +31,13 @@ with app.setup:
     NAMES = {"ad": "AD", "lvc": "LVC", "dice": "DiCE"}
 
 
+@app.function
+def table(head, rows):
+    """A table of texts, words at the left and numbers at the right."""
+    lines = [head, [":--"] + ["--:"] * (len(head) - 1), *rows]
+    return mo.md("\n".join("| " + " | ".join(line) + " |" for line in lines))
+
+
 @app.cell
 def _():
     mo.md(
@@ -40,11 +47,12 @@ def _():
         A *meta-gradient* says how to change where learning starts, so that it ends better. Learning here is one step of
         policy gradient, $\theta' = \theta + \alpha\,\nabla J(\theta)$, and the meta-gradient is the chain rule:
 
-        $$\nabla_\theta\, J(\theta') = (I + \alpha H)\;\nabla J(\theta'), \qquad H = \nabla^2 J(\theta).$$
+        $$\nabla_\theta\, J(\theta') = (I + \alpha H)\;\nabla J(\theta')$$
 
-        In practice nobody knows $J$. Each of three places gets an estimate from sampled trajectories: **(I)** the inner
-        gradient $\nabla J(\theta)$ that makes the step, **(II)** the Hessian $H$, **(III)** the outer gradient
-        $\nabla J(\theta')$. Each of the estimates may be right on average. Is the meta-gradient then right on average?
+        with the Hessian $H = \nabla^2 J(\theta)$. In practice nobody knows $J$. Each of three places gets an estimate
+        from sampled trajectories: **(I)** the inner gradient $\nabla J(\theta)$ that makes the step, **(II)** the
+        Hessian $H$, **(III)** the outer gradient $\nabla J(\theta')$. Each of the estimates may be right on average.
+        Is the meta-gradient then right on average?
 
         On a problem this small the average is a finite sum. No number on this page is sampled.
         """
@@ -66,7 +74,7 @@ def _():
 
     words = {0: "rest", 1: "work"}
     listed = [
-        {"actions": ", ".join(words[a] for a in actions), "probability": round(p, 3), "return": round(r, 2)}
+        [", ".join(words[a] for a in actions), f"{p:.3f}", f"{r:.2f}"]
         for actions, p, r in zip(every.actions.tolist(), probability.tolist(), returns.tolist(), strict=True)
     ]
     mo.vstack(
@@ -80,7 +88,7 @@ def _():
                 and its parameters θ prefer rest at home. This is all that can happen, and how likely it is:
                 """
             ),
-            mo.ui.table(listed, selection=None, show_column_summaries=False),
+            table(["actions", "probability", "return"], listed),
         ]
     )
     return discount, every, horizon, mdp, probability, returns, theta
@@ -135,14 +143,7 @@ def _(discount, horizon, mdp, theta):
     gradient_error = {
         name: float((found.gradient - true_gradient).norm() / true_gradient.norm()) for name, found in estimates.items()
     }
-    rows = [
-        {
-            "estimator": label,
-            "error of the mean gradient": f"{gradient_error[name]:.0%}",
-            "error of the mean Hessian": f"{hessian_error[name]:.0%}",
-        }
-        for name, label in NAMES.items()
-    ]
+    rows = [[label, f"{gradient_error[name]:.0%}", f"{hessian_error[name]:.0%}"] for name, label in NAMES.items()]
     mo.vstack(
         [
             mo.md(
@@ -160,7 +161,7 @@ def _(discount, horizon, mdp, theta):
                 - **DiCE** weighs each reward by the ratios of all steps that led to it, and forgets nothing.
                 """
             ),
-            mo.ui.table(rows, selection=None, show_column_summaries=False),
+            table(["estimator", "error of the mean gradient", "error of the mean Hessian"], rows),
         ]
     )
     return critic, estimates, gradient_error, hessian_error, true_hessian
@@ -183,7 +184,7 @@ def _():
                 Move α and n. The Hessian has trajectories of its own, and the outer gradient is exact.
                 """
             ),
-            mo.hstack([alpha_slider, n_slider], justify="start", gap=3),
+            mo.hstack([alpha_slider, n_slider], justify="start", gap=2, wrap=True),
         ]
     )
     return alpha_slider, n_slider
