@@ -119,8 +119,8 @@ def test_the_lines_of_a_panel_are_estimators():
 
 
 def test_a_panel_draws_bands_in_the_colour_of_their_estimator_on_the_axes_that_suit_them():
-    _, column, lines = next(panels_of(keyed(curves_of([KIND], results()))))
-    spec = wandb_report.panel("abcd", column, lines)._to_model().model_dump(by_alias=True)["config"]
+    _, panel = next(wandb_report.panels("abcd", keyed(curves_of([KIND], results()))))
+    spec = panel._to_model().model_dump(by_alias=True)["config"]
     assert (spec["xAxis"], spec["xLogScale"], spec["yLogScale"]) == ("size", True, False)
     assert spec["chartTitle"] == "accuracy SSE"
     names = [f"fig4/{name}/SSE/accuracy{end}" for name in ("ad", "lvc") for end in ("", "_low", "_high")]
@@ -132,6 +132,16 @@ def test_a_panel_draws_bands_in_the_colour_of_their_estimator_on_the_axes_that_s
         assert looks[name.split("/")[1]].colour in json.dumps(spec["overrideColors"][series])
         assert spec["overrideMarks"][series] == ("dotted" if band else "solid")
         assert spec["overrideLineWidths"][series] == (0.5 if band else 2.0)
+
+
+def test_the_panels_of_one_measure_have_axes_of_one_kind():
+    """Biases span a factor of 32; where one panel has a negative one, no panel is in factors."""
+    frame = results()
+    log_y = [panel.log_y for _, panel in wandb_report.panels("abcd", keyed(curves_of([KIND], frame)))]
+    assert log_y == [False, False, True, True]
+    frame.loc[(frame["permutation"] == "SEE") & (frame["size"] == 8), "bias"] = -1.0
+    log_y = [panel.log_y for _, panel in wandb_report.panels("abcd", keyed(curves_of([KIND], frame)))]
+    assert log_y == [False] * 4
 
 
 @pytest.fixture

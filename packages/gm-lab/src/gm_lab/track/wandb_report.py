@@ -3,7 +3,7 @@
 import contextlib
 import io
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -53,25 +53,33 @@ def _curves(run: Run, entity: str) -> list[Any]:
     with contextlib.suppress(OSError, ValueError, KeyError, Unreadable):  # the run may not be that far
         found = keyed(curves_of(kinds, read_results(run.path / "results.csv")))
     figures: dict[str, list[Any]] = defaultdict(list)
-    for figure, column, lines in panels_of(found):
-        figures[figure].append(panel(current_run(run), column, lines))
+    for figure, spec in panels(current_run(run), found):
+        figures[figure].append(spec)
     parts: list[Any] = []
-    for figure, panels in figures.items():
-        grid = wr.PanelGrid(runsets=[_runset(run, entity, "experiment")], panels=panels[:PANELS])
+    for figure, specs in figures.items():
+        grid = wr.PanelGrid(runsets=[_runset(run, entity, "experiment")], panels=specs[:PANELS])
         parts += [wr.H2(text=f"Curves: {figure}"), wr.P(text=BANDS), grid]
-        if more := len(panels) - PANELS:
-            parts += [wr.P(text=f"{more} more panels would show the other keys that begin with {figure}/.")] * (
-                more > 0
-            )
+        if (more := len(specs) - PANELS) > 0:
+            parts.append(wr.P(text=f"{more} more panels would show the other keys that begin with {figure}/."))
     for kind in (kind for kind in kinds if kind.alone):
         by = [f"curve.{column}" for column in kind.by]
         alone = _runset(run, entity, "curve", groupby=[f"config.{name}" for name in by])
-        panels = [wr.LinePlot(x=kind.x, y=[y], title=y, groupby_rangefunc="minmax") for y in kind.y]
-        parts += [wr.H2(text=f"Every {kind.alone}, as it was trained"), wr.PanelGrid(runsets=[alone], panels=panels)]
+        specs = [wr.LinePlot(x=kind.x, y=[y], title=y, groupby_rangefunc="minmax") for y in kind.y]
+        parts += [wr.H2(text=f"Every {kind.alone}, as it was trained"), wr.PanelGrid(runsets=[alone], panels=specs)]
     return parts
 
 
-def panel(run_id: str, column: str, lines: Mapping[str, Curve]) -> Any:
+def panels(run_id: str, curves: Mapping[str, Curve]) -> Iterator[tuple[str, Any]]:
+    """Yields figure and specification of each panel; those of one figure and measure have the same kind of axis."""
+    found = list(panels_of(curves))
+    means: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for figure, column, lines in found:
+        means[figure, column] += [row[column] for curve in lines.values() for row in curve.rows if column in row]
+    for figure, column, lines in found:
+        yield figure, _panel(run_id, column, lines, logarithmic(means[figure, column]))
+
+
+def _panel(run_id: str, column: str, lines: Mapping[str, Curve], log_y: bool) -> Any:
     """One panel: a mean for each line, in its estimator's colour, and the ends of its band, thin and dotted."""
     wr = _workspaces()
     first = next(iter(lines.values()))
@@ -79,7 +87,6 @@ def panel(run_id: str, column: str, lines: Mapping[str, Curve]) -> Any:
     shared = [part for part in next(iter(lines)).split("/")[1:] if part != first.line] if len(lines) else []
     means: list[str] = []
     ends: list[str] = []
-    values: list[float] = []
     titles: dict[str, str] = {}
     colours: dict[str, str] = {}
     widths: dict[str, float] = {}
@@ -91,7 +98,6 @@ def panel(run_id: str, column: str, lines: Mapping[str, Curve]) -> Any:
                 continue
             name = f"{key}/{column}{end}"
             (ends if end else means).append(name)
-            values += [point[f"{column}{end}"] for point in curve.rows if f"{column}{end}" in point]
             series = f"{run_id}:{name}"
             titles[series] = f"{curve.line}{' band' * bool(end)}"
             colours[series], widths[series] = look.colour, 0.5 if end else 2.0
@@ -99,7 +105,7 @@ def panel(run_id: str, column: str, lines: Mapping[str, Curve]) -> Any:
     return wr.LinePlot(
         title=" ".join([column, *shared]), x=first.kind.x, y=[*means, *ends], title_x=first.kind.x, title_y=column,
         log_x=logarithmic([point[first.kind.x] for curve in lines.values() for point in curve.rows]),
-        log_y=logarithmic(values), smoothing_type="none", ignore_outliers=False,
+        log_y=log_y, smoothing_type="none", ignore_outliers=False,
         line_titles=titles, line_colors=colours, line_widths=widths, line_marks=marks,
     )  # fmt: skip
 
