@@ -13,15 +13,23 @@ from gm_exact import gradient, hessian, maml_meta_gradient, trajectories
 from gm_lab.analysis import finding_of
 
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "notebooks" / "bias_in_five_minutes.py"
-SLIDERS = {"alpha_slider": SimpleNamespace(value=3.0), "n_slider": SimpleNamespace(value=2)}
+SLIDERS = {
+    "alpha_slider": SimpleNamespace(value=3.0),
+    "n_slider": SimpleNamespace(value=2),
+    "sizes": [1, 2, 4, 8, 16, 32],
+}
+
+
+def app_of(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.app
 
 
 @pytest.fixture(scope="module")
 def app():
-    spec = importlib.util.spec_from_file_location(NOTEBOOK.stem, NOTEBOOK)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.app
+    return app_of(NOTEBOOK)
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +104,15 @@ def test_the_sliders_move_the_picture(app, found):
     assert moved["here"] == found["bias"](3.0, 2)
     assert [axes.get_title(loc="left") for axes in moved["figure"].axes] == ["n = 2 trajectories", "α = 3"]
     assert finding_of(moved["figure"]) != finding_of(found["figure"])
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_a_reader_may_change_the_horizon(horizon, tmp_path):
+    """As the exercise about LVC asks: with one step it is right."""
+    code = NOTEBOOK.read_text()
+    assert code.count("horizon, discount = 2, 0.9") == 1
+    changed = tmp_path / "changed.py"
+    changed.write_text(code.replace("horizon, discount = 2, 0.9", f"horizon, discount = {horizon}, 0.9"))
+    _, found = app_of(changed).run()
+    assert (found["hessian_error"]["lvc"] < 1e-9) == (horizon == 1)
+    assert found["sizes"][-1] == {1: 32, 3: 8}[horizon]
