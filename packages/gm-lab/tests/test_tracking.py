@@ -141,6 +141,9 @@ def test_an_online_run_as_the_server_sees_it(main, server, connected, tmp_path):
     exact = pd.read_csv(path / "results.csv").query("size == 8").groupby("estimator")["accuracy"].mean()
     assert {name: server.summary[whole][f"{name}/accuracy"] for name in exact.index} == pytest.approx(exact.to_dict())
     assert {"summary", "claims", "figures/toy"} <= {name for row in server.history[whole] for name in row}
+    (picture,) = [row["figures/toy"] for row in server.history[whole] if "figures/toy" in row]
+    words = json.loads((path / "figures" / "captions.json").read_text())["toy"]
+    assert picture["caption"] == f"{words['finding']} {words['caption']}"
 
     # the artifacts hold the files as they are
     kinds = {item["artifactTypeName"]: f"artifact{index}" for index, item in enumerate(server.artifacts)}

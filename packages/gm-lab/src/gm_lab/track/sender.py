@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gm_lab.reporting import CAPTIONS
 from gm_lab.run.live import FOLDER, Tail
 from gm_lab.run.output import encoded, quoted, refuse_links_out
 from gm_lab.run.reading import read_json
@@ -307,7 +308,9 @@ class Sender:
         claims = pd.DataFrame(verdicts, columns=["id", "claim", "verdict", "measured"])
         images = sorted((self._run_dir / "figures").glob("*.png"))
         tables = {"summary": wandb.Table(dataframe=summary), "claims": wandb.Table(dataframe=claims)}
-        self._run.log(tables | {f"figures/{path.stem}": wandb.Image(str(path)) for path in images})
+        words = _words(self._run_dir / "figures" / CAPTIONS)
+        pictures = {path.stem: wandb.Image(str(path), caption=words.get(path.stem)) for path in images}
+        self._run.log(tables | {f"figures/{name}": picture for name, picture in pictures.items()})
         decided = {f"claims/{verdict['id']}": verdict["verdict"] for verdict in verdicts}
         self._run.summary.update(headline(summary) | decided)
         names = ("results.csv", "summary.csv", "claims.json", "config.yaml", "sessions.jsonl")
@@ -324,6 +327,13 @@ class Sender:
 
     def _warn(self, text: str) -> None:
         self._tell({"warn": text})
+
+
+def _words(path: Path) -> dict[str, str]:
+    """What each picture shows, in a sentence, and how to read it; nothing for a run from before there were captions."""
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, KeyError):
+        return {name: " ".join((said["finding"], said["caption"])) for name, said in read_json(path).items()}
+    return {}
 
 
 def in_a_line(error: BaseException) -> str:
