@@ -83,7 +83,7 @@ EXPERIMENT = gm_lab.Experiment(
     figures=lambda _settings, _frame: {},
     claims=lambda _settings, _frame: [],
     summary=lambda _settings, frame: frame.head(1),
-    curves=(gm_lab.Curves(by=("number",), x="step", y=("value",)),),
+    curves=(gm_lab.Curves(by=(), x="step", y=("value",), alone="number"),),
 )
 
 

@@ -143,7 +143,7 @@ class StandIn:
         new = given["name"] not in self.runs
         known = self.runs.setdefault(given["name"], {})
         known.update({name: value for name, value in given.items() if value is not None})
-        project = {"id": "p", "name": given["project"], "entity": {"id": "e", "name": "me"}}
+        project = {"id": "p", "name": given["project"], "entity": {"id": "e", "name": given.get("entity") or "me"}}
         bucket = {
             "id": given["name"],
             "name": given["name"],

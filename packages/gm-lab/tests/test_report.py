@@ -394,12 +394,12 @@ def test_the_report_on_wandb(stand_in, account, finished, unfinished, capfd):
     assert "Unfinished: 8 of 12 cells are computed." in text
     begun = json.loads((finished / "sessions.jsonl").read_text().splitlines()[0])
     assert begun["command"] in text
-    grid = next(block for block in spec["blocks"] if block["type"] == "panel-grid")
-    panels = grid["metadata"]["panelBankSectionConfig"]["panels"]
-    media, *lines = [panel["config"] for panel in panels]
+    figures, curves, *_ = [block["metadata"] for block in spec["blocks"] if block["type"] == "panel-grid"]
+    (media,) = (panel["config"] for panel in figures["panelBankSectionConfig"]["panels"])
     assert media["mediaKeys"] == ["figures/toy"]
-    assert [(line["xAxis"], line["metrics"]) for line in lines] == [("size", ["accuracy"]), ("size", ["bias"])]
-    (runs,) = grid["metadata"]["runSets"]
+    lines = [panel["config"] for panel in curves["panelBankSectionConfig"]["panels"]]
+    assert [(line["xAxis"], line["yAxisTitle"]) for line in lines] == [("size", "accuracy"), ("size", "bias")]
+    (runs,) = curves["runSets"]
     assert runs["project"]["name"] == "toy"
     run_id = (finished / "config.yaml").read_text().split("run_id: ")[1].split()[0].strip("'")
     assert f"toy-{run_id}" in json.dumps(runs["filters"])

@@ -1,5 +1,6 @@
 """Weights & Biases: online against a stand-in that records what it is sent, offline by reading the files back."""
 
+import dataclasses
 import gc
 import json
 import os
@@ -22,9 +23,10 @@ import gm_lab
 from gm_lab.analysis.statistics import mean_interval
 from gm_lab.analysis.tables import headline
 from gm_lab.run.live import LiveRows
+from gm_lab.run.provenance import sessions
 from gm_lab.track import tracker as tracking
 from gm_lab.track.connection import has_key, reachable
-from gm_lab.track.sender import Ledger, Sender
+from gm_lab.track.sender import Ledger, Sender, Sending
 from gm_lab.track.tracker import Tracker
 
 json_values = st.recursive(
@@ -93,8 +95,26 @@ def run_id(path):
     return (path / "config.yaml").read_text().split("run_id: ")[1].split("\n")[0].strip("'\"")
 
 
+def curve_rows(rows):
+    """What a run's history has of the toy's curves: by x, without W&B's own columns."""
+    return {row["size"]: {key: value for key, value in row.items() if "/" in key} for row in rows if "size" in row}
+
+
+def expected_curves(path):
+    """The toy's curves as results.csv has them: by x, mean and band of each estimator and column."""
+    rows = {}
+    for (size, name), part in pd.read_csv(path / "results.csv").groupby(["size", "estimator"]):
+        for column in ("accuracy", "bias"):
+            if part[column].notna().all():  # the bias is NaN at the first size
+                interval = mean_interval(part[column])
+                ends = {"": interval.mean, "_low": interval.low, "_high": interval.high}
+                for end, value in ends.items():
+                    rows.setdefault(size, {})[f"curves/{name}/{column}{end}"] = pytest.approx(value)
+    return rows
+
+
 def by_name(server):
-    """The runs of curves by their names."""
+    """The runs of single units by their names."""
     return {run["displayName"]: name for name, run in server.runs.items() if run["jobType"] == "curve"}
 
 
@@ -104,13 +124,15 @@ def test_an_online_run_as_the_server_sees_it(main, server, connected, tmp_path):
     status, out, err = main("--wandb", "online", "--seed", "3")
     assert (status, "W&B" in out, "warning" in err) == (0, False, False), err
     whole = run_id(path)
-    assert len(server.runs) == 4
-    assert {run["groupName"] for run in server.runs.values()} == {f"toy-{whole}"}
-    assert {run["project"] for run in server.runs.values()} == {"toy"}
-    assert set(server.exit_codes.values()) == {0}
+    assert list(server.runs) == [whole]
+    assert (server.runs[whole]["groupName"], server.runs[whole]["project"]) == (f"toy-{whole}", "toy")
+    assert server.exit_codes == {whole: 0}
 
     config = server.config(whole)
     assert (config["seed"], config["estimators"]) == (3, ["ad", "lvc", "mine"])
+    assert (config["workers"], config["device"], config["wandb"], config["run_dir"]) == (1, "cpu", "online", str(path))
+    assert config["cells"]["mdp"] == [0, 1, 2, 3]
+    assert None not in config.values()
     (begun, *_) = (json.loads(line) for line in (path / "sessions.jsonl").read_text().splitlines())
     assert config["origin"] == {name: begun[name] for name in config["origin"]}
     assert {"command", "versions", "machine"} <= set(config["origin"])
@@ -119,42 +141,121 @@ def test_an_online_run_as_the_server_sees_it(main, server, connected, tmp_path):
     exact = pd.read_csv(path / "results.csv").query("size == 8").groupby("estimator")["accuracy"].mean()
     assert {name: server.summary[whole][f"{name}/accuracy"] for name in exact.index} == pytest.approx(exact.to_dict())
     assert {"summary", "claims", "figures/toy"} <= {name for row in server.history[whole] for name in row}
+    (picture,) = [row["figures/toy"] for row in server.history[whole] if "figures/toy" in row]
+    words = json.loads((path / "figures" / "captions.json").read_text())["toy"]
+    assert picture["caption"] == f"{words['finding']} {words['caption']}"
 
     # the artifacts hold the files as they are
     kinds = {item["artifactTypeName"]: f"artifact{index}" for index, item in enumerate(server.artifacts)}
     for kind, name in (("results", "results.csv"), ("results", "claims.json"), ("figures", "figures/toy.png")):
         assert server.uploads[f"{kinds[kind]}/{Path(name).name}"] == (path / name).read_bytes()
 
-    # one run for each curve, against its own x axis
-    curves = by_name(server)
-    assert set(curves) == {"ad", "lvc", "mine"}
-    lvc = curves["lvc"]
-    assert server.runs[lvc]["tags"] == ["toy", "lvc"]
-    assert server.config(lvc)["curve"] == {"estimator": "lvc"}
-    assert server.config(lvc)["origin"]["command"] == begun["command"]
-    metrics = server.config(lvc)["_wandb"]["m"]
+    # all curves are keys of the one run, against their own x axis, with their bands
+    assert curve_rows(server.history[whole]) == expected_curves(path)
     # W&B's short names: 1 name, 2 glob, 5 index of the step metric from one
-    assert [(item.get("1"), item.get("2"), item.get("5")) for item in metrics][:2] == [
-        ("size", None, None),
-        (None, "*", 1),
-    ]
-    rows = pd.read_csv(path / "results.csv").query("estimator == 'lvc'")
-    assert [row["size"] for row in server.history[lvc]] == [2, 4, 8]
-    for row in server.history[lvc]:
-        values = rows[rows["size"] == row["size"]]["accuracy"]
-        interval = mean_interval(values)
-        found = [row[name] for name in ("accuracy", "accuracy_low", "accuracy_high")]
-        assert found == pytest.approx([interval.mean, interval.low, interval.high])
-        assert ("bias" in row) == (row["size"] != 2)  # it is NaN there
-    assert server.summary[lvc]["accuracy"]["mean"] == pytest.approx(rows["accuracy"].mean())
+    metrics = [(item.get("1"), item.get("2"), item.get("5")) for item in config["_wandb"]["m"]]
+    x = metrics.index(("size", None, None)) + 1
+    assert {(None, f"curves/{name}/*", x) for name in ("ad", "lvc", "mine")} <= set(metrics)
 
-    # again: the experiment's run goes on, nothing is doubled
-    before = {name: len(server.history[name]) for name in curves.values()}
+    # again: the run goes on, nothing is doubled
     requests = server.requests
     assert main("--wandb", "online", "--seed", "3")[0] == 0
     assert server.requests > requests
-    assert len(server.runs) == 4
-    assert {name: len(server.history[name]) for name in curves.values()} == before
+    assert list(server.runs) == [whole]
+    assert [row["size"] for row in server.history[whole] if "size" in row] == [2, 4, 8]
+
+
+def test_the_curves_of_a_run_that_has_grown_are_another_run(main, server, connected, tmp_path):
+    """What was logged can't be taken back; the run before is marked, and the grown one goes on from then on."""
+    connected(server)
+    for mdps in ("2", "5", "5"):
+        status, _, err = main("--wandb", "online", "--mdps", mdps)
+        assert (status, "warning" in err) == (0, False), err
+    before, after = server.runs
+    assert before == run_id(tmp_path / "run")
+    assert [server.runs[name]["tags"] for name in (before, after)] == [["toy", "superseded"], ["toy"]]
+    assert server.runs[before]["groupName"] == server.runs[after]["groupName"]
+    for name in (before, after):
+        assert [row["size"] for row in server.history[name] if "size" in row] == [2, 4, 8]
+    assert curve_rows(server.history[after]) == expected_curves(tmp_path / "run")
+    assert {name for row in server.history[after] for name in row} >= {"summary", "figures/toy"}
+
+
+@pytest.mark.parametrize("arrived", [0, 1, 3])
+def test_curves_of_which_a_part_arrived_are_completed(main, server, connected, tmp_path, arrived):
+    """As where the process is killed between two rows."""
+    connected(server)
+    assert main("--wandb", "online")[0] == 0
+    ledger = tmp_path / "run" / "wandb" / "sent.json"
+    known = json.loads(ledger.read_text())
+    known["online"]["curves"]["done"] = False
+    ledger.write_text(json.dumps(known))
+    ((name, rows),) = server.history.items()
+    del rows[[row.get("size") for row in rows].index(2) + arrived :]
+    server.summary[name]["_step"] = rows[-1]["_step"] if rows else -1
+    assert main("--wandb", "online")[0] == 0
+    (rows,) = server.history.values()
+    assert [row["size"] for row in rows if "size" in row] == [2, 4, 8]
+    assert json.loads(ledger.read_text())["online"]["curves"]["done"]
+
+
+def test_flags_say_where_runs_go(main, server, connected, monkeypatch, tmp_path):
+    connected(server)
+    monkeypatch.setenv("WANDB_PROJECT", "of the environment")
+    where = ["--wandb-project", "ours", "--wandb-entity", "us", "--wandb-group", "together"]
+    assert main("--wandb", "online", *where)[0] == 0
+    (run,) = server.runs.values()
+    assert (run["project"], run["entity"], run["groupName"]) == ("ours", "us", "together")
+    (tracked,) = [line for line in sessions(tmp_path / "run") if line["event"] == "tracked"]
+    assert {name: tracked[name] for name in ("project", "entity", "group")} == {
+        "project": "ours", "entity": "us", "group": "together"
+    }  # fmt: skip
+    # they are no part of what is computed: the run goes on elsewhere
+    assert main("--wandb", "disabled", "--wandb-project", "another")[0] == 0
+
+
+def test_a_run_of_a_sweep_is_the_one_that_its_agent_waits_for(toy, server, connected, monkeypatch, tmp_path, capfd):
+    connected(server)
+    monkeypatch.setenv("WANDB_PROJECT", "of the sweep")
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep123")
+    monkeypatch.setenv("WANDB_RUN_ID", "named123")
+    trained = gm_lab.Curves(by=("estimator",), x="size", y=("accuracy", "bias"), alone="mdp")
+    experiment = dataclasses.replace(toy.EXPERIMENT, curves=(trained,))
+    flags = ["--run-dir", str(tmp_path / "run"), "--mdps", "2", "--estimators", "ad", "--wandb", "online"]
+    assert gm_lab.main(experiment, flags) == 0
+    assert "warning" not in capfd.readouterr().err
+    ((name, run),) = server.runs.items()  # seeds are none of what the sweep compares
+    assert (name, run["sweep"], run["project"]) == ("named123", "sweep123", "of the sweep")
+    assert curve_rows(server.history[name]) == expected_curves(tmp_path / "run")
+
+
+def test_an_empty_name_is_refused(main):
+    status, _, err = main("--wandb-project", "")
+    assert (status, err) == (2, "toy: --wandb-project: expected a name, got \n")
+
+
+def test_units_that_are_trained_alone_have_runs_of_their_own(toy, server, connected, tmp_path, capfd):
+    connected(server)
+    path = tmp_path / "run"
+    trained = gm_lab.Curves(by=("estimator",), x="size", y=("accuracy", "bias"), alone="mdp")
+    experiment = dataclasses.replace(toy.EXPERIMENT, curves=(trained,))
+    flags = ["--run-dir", str(path), "--workers", "1", "--mdps", "2", "--wandb", "online", "--estimators", "ad", "lvc"]
+    for _ in range(2):  # the second has nothing to send
+        assert gm_lab.main(experiment, flags) == 0
+        assert "warning" not in capfd.readouterr().err
+        whole = run_id(path)
+        assert set(by_name(server)) == {f"{name} mdp={mdp}" for name in ("ad", "lvc") for mdp in (0, 1)}
+        assert {run["groupName"] for run in server.runs.values()} == {f"toy-{whole}"}
+        assert curve_rows(server.history[whole]) == expected_curves(path)
+        lvc = by_name(server)["lvc mdp=1"]
+        assert server.runs[lvc]["tags"] == ["toy", "lvc"]
+        config = server.config(lvc)
+        # the unit's own number is apart from the root of every random stream
+        assert (config["curve"], config["seed"]) == ({"estimator": "lvc", "mdp": 1}, 0)
+        rows = pd.read_csv(path / "results.csv").query("estimator == 'lvc' and mdp == 1")
+        assert [row["size"] for row in server.history[lvc]] == list(rows["size"])
+        assert [row["accuracy"] for row in server.history[lvc]] == pytest.approx(list(rows["accuracy"]))
+        assert server.summary[lvc]["accuracy"]["mean"] == pytest.approx(rows["accuracy"].mean())
 
 
 def records(log):
@@ -172,10 +273,10 @@ def test_an_offline_run_read_back(alone, main, tmp_path):
         runs = f"{path}/wandb/offline-run-*-{run_id(path)}*"
         assert out.splitlines()[-1] == f"W&B run kept offline; to upload it: wandb sync {runs}"
         assert "wandb" not in err
-        logs = sorted(path.glob("wandb/offline-run-*/run-*.wandb"))
-        assert len(logs) == 4
+        (log,) = path.glob("wandb/offline-run-*/run-*.wandb")
     whole = run_id(path)
-    found = {log.stem.removeprefix("run-"): records(log) for log in logs}
+    assert log.stem == f"run-{whole}"
+    found = {whole: records(log)}
     history = {
         name: [record["history"]["item"] for record in written if record["type"] == "history"]
         for name, written in found.items()
@@ -187,8 +288,7 @@ def test_an_offline_run_read_back(alone, main, tmp_path):
         recorded = run["config"]["update"]["origin"]
         assert recorded["command"] == origin["command"]
         assert recorded.get("git_commit") == origin.get("git_commit")
-    (lvc,) = [name for name, run in begun.items() if run["display_name"] == "lvc"]
-    assert (begun[whole]["tags"], begun[lvc]["tags"]) == (["toy"], ["toy", "lvc"])
+    assert begun[whole]["tags"] == ["toy"]
     axes = {
         name: {
             metric.get("name") or metric["glob_name"]: metric.get("step_metric")
@@ -196,8 +296,9 @@ def test_an_offline_run_read_back(alone, main, tmp_path):
         }
         for name, written in found.items()
     }
-    assert axes[whole] == {"cells_done": None, "cell_seconds": "cells_done"}
-    assert axes[lvc] == {"size": None, "*": "size"}
+    assert axes[whole] == {"cells_done": None, "cell_seconds": "cells_done", "size": None} | {
+        f"curves/{name}/*": "size" for name in ("ad", "lvc", "mine")
+    }
     metrics = {
         name: value
         for record in found[whole]
@@ -219,9 +320,7 @@ def test_an_offline_run_read_back(alone, main, tmp_path):
     for item in (artifacts["results"]["results.csv"], artifacts["figures"]["toy.png"]):
         (file,) = path.rglob(f"{'figures/' * item['path'].endswith('png')}{item['path']}")
         assert Path(item["local_path"]).read_bytes() == file.read_bytes()
-    rows = pd.read_csv(path / "results.csv").query("estimator == 'lvc'")
-    means = rows.groupby("size")["accuracy"].mean()
-    assert {row["size"]: row["accuracy"] for row in history[lvc]} == pytest.approx(means.to_dict())
+    assert curve_rows(history[whole]) == expected_curves(path)
     (last,) = [row for row in history[whole] if "claims.path" in row]
     (folder,) = path.glob(f"wandb/offline-run-*-{whole}")
     claims = json.loads((folder / "files" / last["claims.path"]).read_text())
@@ -242,7 +341,8 @@ def test_the_line_that_uploads_an_offline_run_does_so(stand_in, alone, main, mon
         places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         machine = os.environ | account | {"PATH": places, "TMPDIR": str(another / "tmp")}
         subprocess.run(line, shell=True, check=True, capture_output=True, env=machine, cwd=another)
-        assert set(by_name(server)) == {"ad", "lvc", "mine"}
+        (rows,) = server.history.values()
+        assert curve_rows(rows) == expected_curves(path)
         assert set(server.exit_codes.values()) == {0}
         (results,) = (number for number, item in enumerate(server.artifacts) if item["artifactTypeName"] == "results")
         assert server.uploads[f"artifact{results}/results.csv"] == (path / "results.csv").read_bytes()
@@ -255,7 +355,7 @@ def test_a_server_that_refuses_the_key(stand_in, main, connected, tmp_path):
     assert status == 0
     assert "logging offline" in err
     assert "wandb sync" in out
-    assert len(list((tmp_path / "run").glob("wandb/offline-run-*"))) == 3
+    assert len(list((tmp_path / "run").glob("wandb/offline-run-*"))) == 1
 
 
 def test_a_slow_server_is_waited_for_a_limited_time(stand_in, main, connected, tmp_path, until, monkeypatch):
@@ -289,7 +389,7 @@ class Cell:
 
 
 def live_tracker(path, warnings):
-    kinds = [gm_lab.Curves(by=("game", "seed"), x="updates", y=("score",))]
+    kinds = [gm_lab.Curves(by=("game",), x="updates", y=("score",), alone="seed")]
     tracker = Tracker("online", path, "toy", "abcd1234", warnings.append, kinds)
     tracker.start({})
     return tracker
@@ -346,10 +446,9 @@ def test_what_was_begun_beside_the_cells_is_taken_over_and_sent_once(
     tracker.finish(0)
     assert warnings == []
     assert launched == [True, False]
-    assert len(server.runs) == 4
-    assert set(server.exit_codes.values()) == {0}
-    sizes = {name: [row["size"] for row in server.history[run]] for name, run in by_name(server).items()}
-    assert sizes == {name: [2, 4, 8] for name in ("ad", "lvc", "mine")}
+    assert server.exit_codes == {"abcd1234": 0}
+    assert curve_rows(server.history["abcd1234"]) == expected_curves(tmp_path / "run")
+    assert [row["size"] for row in server.history["abcd1234"] if "size" in row] == [2, 4, 8]
     assert "claims/TOY-1" in server.summary["abcd1234"]
 
 
@@ -425,16 +524,37 @@ def test_a_process_that_dies_is_one_warning(alone, monkeypatch, tmp_path, until)
 @pytest.mark.parametrize("name", ["*", "../../victim", "a/b", "", "a" * 33, None, 7.5])
 def test_a_run_id_that_is_no_name_is_refused(tmp_path, monkeypatch, name):
     """It is read from config.yaml, perhaps somebody else's, and becomes part of the folders that are replaced."""
-    about = {"run_dir": str(tmp_path), "curves": [], "run_id": name, "config": {}, "app": "toy"}
+    about = {"run_dir": str(tmp_path), "curves": [], "run_id": name, "config": {}, "app": "toy", "sweep": False}
     monkeypatch.setattr(Sender, "_begun", lambda self: pytest.fail("begun"))
     with pytest.raises(ValueError, match="expected letters and digits as run_id"):
         Sender(about, pytest.fail)
 
 
 def test_a_folder_that_wandb_cannot_take_is_said(tmp_path):
-    about = {"run_dir": str(tmp_path / "r\udcff"), "curves": [], "run_id": "abcd", "config": {}, "app": "toy"}
+    about = {
+        "run_dir": str(tmp_path / "r\udcff"),
+        "curves": [],
+        "run_id": "abcd",
+        "config": {},
+        "app": "toy",
+        "sweep": False,
+    }
     with pytest.raises(ValueError, match="expected a run directory or WANDB_DIR whose name is UTF-8"):
         Sender(about, pytest.fail)
+
+
+@pytest.mark.parametrize("run", ["*", "../victim", "abcd-1", "abcd-../../x", "", None, 7])
+def test_no_run_is_gone_on_with_whose_id_is_no_name(tmp_path, run):
+    curves = {"run": run, "digest": "00000000", "step": 3, "done": True}
+    (tmp_path / "sent.json").write_text(json.dumps({"online": {"curves": curves}}))
+    assert Ledger(tmp_path / "sent.json", "online").curves is None
+
+
+def test_what_is_on_its_way_is_remembered(tmp_path):
+    sending = Sending("abcd1234-0123abcd", "0123abcd", 3)
+    Ledger(tmp_path / "sent.json", "online").curves = sending
+    assert Ledger(tmp_path / "sent.json", "online").curves == sending
+    assert Ledger(tmp_path / "sent.json", "offline").curves is None
 
 
 @settings(deadline=None, derandomize=True)
@@ -444,6 +564,7 @@ def test_no_record_of_what_was_sent_is_believed_but_ours(tmp_path_factory, conte
     path.write_text(json.dumps(content))
     ledger = Ledger(path, "offline")
     ledger.note("mine")
+    assert ledger.curves is None
     assert Ledger(path, "offline").done("mine")
     assert not Ledger(path, "online").done("mine")
 

@@ -25,9 +25,10 @@ from gm_lab.run.late import resolved
 from gm_lab.run.machine import kind_of_machine, working_directory
 from gm_lab.run.output import open_streams, quoted
 from gm_lab.run.progress import Parts, progress
-from gm_lab.run.settings import SettingsT, parse, plain, result_settings, worker_count
+from gm_lab.run.settings import SettingsT, parse, result_settings, worker_count
 from gm_lab.run.store import RunDirectory, allowed_to, compute_cell, default_run_dir, opened
 from gm_lab.run.typed import near
+from gm_lab.track.resolved import resolved_settings
 from gm_lab.track.tracker import Tracker
 
 
@@ -157,7 +158,10 @@ def _run(
                 store.log(f"warning: {text}")
                 say(f"warning: {text}")
 
-            tracker = Tracker(settings.wandb, path, experiment.name, config["run_id"], warn, experiment.curves)
+            chosen = {part: getattr(settings, f"wandb_{part}") for part in ("project", "entity", "group")}
+            tracker = Tracker(
+                settings.wandb, path, experiment.name, config["run_id"], warn, experiment.curves, **chosen
+            )  # fmt: skip
             parts: Any = (settings, cells, store, config, tracker, reports, interruption, say, warn)
             _live(_Session(experiment, argv, folder, *parts))
 
@@ -239,7 +243,9 @@ def _begin(session: _Session[SettingsT, CellT]) -> None:
     curves = [dataclasses.asdict(kind) for kind in session.experiment.curves]
     with _again_in(session.folder):
         origin = provenance.begun(session.store.path, session.argv, session.settings, len(session.cells), curves)
-    session.tracker.start(plain(session.settings) | {"origin": origin})
+    session.tracker.start(resolved_settings(session.settings, session.cells) | {"origin": origin})
+    if not session.tracker.disabled:
+        provenance.record(session.store.path, event="tracked", **session.tracker.place)
 
 
 def _warn_of_mixture(session: _Session[SettingsT, CellT], kinds: Mapping[str, int], here: str = "") -> None:

@@ -154,7 +154,7 @@ MEASURED = (
 SOURCES = ("hessian_error_sq", "composition_error_sq")
 """What the sampled Hessian, and the sampled step alone, add to the error where the outer gradient is exact."""
 COLUMNS = (*KEY, *MEASURED, *POLICY, *SOURCES)
-CURVES = (gm_lab.Curves(by=("figure", "curve", "seed"), x="update", y=(*MEASURED, *SOURCES)),)
+CURVES = (gm_lab.Curves(by=("figure", "curve"), x="update", y=(*MEASURED, *SOURCES), alone="seed"),)
 UNIT, BUDGET = "seeds", ("seeds", "updates")
 
 

@@ -19,7 +19,9 @@ COLUMNS = (*KEY, *MEASURED)
 TEXT = ("figure", "rule", "kind", "task", "estimator", "permutation")
 """Columns of text."""
 CURVES = (
-    gm_lab.Curves(by=("figure", "rule", "kind", "seed"), x="update", y=("score",), over="task", figures=("learning",)),
+    gm_lab.Curves(
+        by=("figure", "rule", "kind"), x="update", y=("score",), over="task", figures=("learning",), alone="seed",
+    ),
     gm_lab.Curves(
         by=("figure", "estimator", "permutation", "sample_size"), x="inner_steps",
         y=("accuracy", "variance", "bias_sq"), over="mdp", figures=("gradient",),

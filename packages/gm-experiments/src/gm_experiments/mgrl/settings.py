@@ -37,8 +37,8 @@ SECONDS = tuple(f"seconds_{part.replace(' ', '_')}" for part in PARTS)
 COLUMNS = (*KEY, *PROGRESS, *TERMS, *RATES, *SECONDS, *QUALITY)
 CURVES = (
     gm_lab.Curves(
-        ("figure", "game", "algorithm", "seed"), x="env_steps", y=(*PROGRESS[1:], *TERMS, "steps_per_second"),
-        figures=("returns",),
+        ("figure", "game", "algorithm"), x="env_steps", y=(*PROGRESS[1:], *TERMS, "steps_per_second"),
+        figures=("returns",), alone="seed",
     ),
 )  # fmt: skip
 

@@ -25,7 +25,7 @@ class RunSettings:
 
     GROUPED: ClassVar[Mapping[str, str]] = {
         "how much": "seed",
-        "where": "run_dir svg wandb",
+        "where": "run_dir svg wandb wandb_project wandb_entity wandb_group",
         "machine": "device workers launcher ray_address cpus_per_cell gpus_per_cell",
     }
     """Under what the help has a flag that is not about what is computed."""
@@ -50,6 +50,12 @@ class RunSettings:
     """With --launcher ray: GPUs, or the part of one, that a cell needs (default: 1 with --device cuda, else 0)."""
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     """Weights & Biases: auto is online when logged in and reachable, else offline; disabled doesn't touch it."""
+    wandb_project: str | None = None
+    """The W&B project (default: WANDB_PROJECT, or the app's name)."""
+    wandb_entity: str | None = None
+    """The W&B user or team (default: WANDB_ENTITY, or the one of the account)."""
+    wandb_group: str | None = None
+    """The group of the runs in W&B (default: WANDB_RUN_GROUP, or one of this run)."""
     svg: bool = False
     """Writes the figures as SVG, too."""
 
@@ -85,6 +91,8 @@ def parse(settings: type[SettingsT], app: str, argv: Sequence[str] | None = None
     require(parsed, "workers", "a positive integer", parsed.workers is None or parsed.workers > 0)
     require(parsed, "cpus_per_cell", "a positive number", parsed.cpus_per_cell > 0)
     require(parsed, "gpus_per_cell", "a number of at least 0", (parsed.gpus_per_cell or 0) >= 0)
+    for name in ("wandb_project", "wandb_entity", "wandb_group"):
+        require(parsed, name, "a name", getattr(parsed, name) != "")
     on_ray = parsed.ray_address is None or parsed.launcher == "ray"
     require(parsed, "ray_address", "--launcher ray beside it", on_ray)
     return parsed

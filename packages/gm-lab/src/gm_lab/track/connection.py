@@ -12,13 +12,11 @@ from urllib.request import getproxies
 PROBE_SECONDS = 2.0
 
 
-def destination(app: str, run_id: str) -> dict[str, str | None]:
-    """Where runs go: WANDB_PROJECT, WANDB_RUN_GROUP and WANDB_ENTITY, or the app's name, its run, and W&B's choice."""
-    return {
-        "project": os.environ.get("WANDB_PROJECT") or app,
-        "group": os.environ.get("WANDB_RUN_GROUP") or f"{app}-{run_id}",
-        "entity": os.environ.get("WANDB_ENTITY") or None,
-    }
+def destination(app: str, run_id: str, **chosen: str | None) -> dict[str, str | None]:
+    """Where runs go: what flags have chosen, else WANDB_PROJECT and its like, else app, its run and W&B's choice."""
+    usual = {"project": app, "group": f"{app}-{run_id}", "entity": None}
+    names = {"project": "WANDB_PROJECT", "group": "WANDB_RUN_GROUP", "entity": "WANDB_ENTITY"}
+    return {part: chosen.get(part) or os.environ.get(name) or usual[part] for part, name in names.items()}
 
 
 def chosen_mode(wish: str, base_url: str, warn: Callable[[str], None]) -> Literal["online", "offline"]:

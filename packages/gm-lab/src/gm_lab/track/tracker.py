@@ -45,18 +45,23 @@ def _libraries() -> list[str]:
 class Tracker:
     """Has a run sent to W&B; every trouble becomes one warning.
 
-    W&B's files go to wandb/ in the run directory unless WANDB_DIR says otherwise; the app's name is the project, and
-    `run_id` names the run there, so that a resumed run goes on.
+    W&B's files go to wandb/ in the run directory unless WANDB_DIR says otherwise; the app's name is the project unless
+    another was `chosen`, and `run_id`, or a sweep, names the run there, so that a resumed run goes on.
     """
 
     def __init__(
         self, mode: Mode, run_dir: Path, app: str, run_id: str, warn: Callable[[str], None],
-        curves: Sequence[Curves] = (),
+        curves: Sequence[Curves] = (), **chosen: str | None,
     ) -> None:  # fmt: skip
         wish = os.environ.get("WANDB_MODE")
         self._mode = wish if mode == "auto" and wish else mode
-        self._about: dict[str, Any] = {"run_dir": str(run_dir), "app": app, "run_id": run_id, "program": sys.argv[0]}
-        self._about["destination"] = destination(app, run_id)
+        self.disabled = self._mode == "disabled"
+        # an agent of a sweep waits for the run that it named
+        sweep = bool(os.environ.get("WANDB_SWEEP_ID"))
+        name = os.environ.get("WANDB_RUN_ID") or run_id if sweep else run_id
+        self._about: dict[str, Any] = {"run_dir": str(run_dir), "app": app, "run_id": name, "program": sys.argv[0]}
+        self._about["sweep"] = sweep
+        self.place = self._about["destination"] = destination(app, run_id, **chosen)
         self._about |= {"curves": [dataclasses.asdict(kind) for kind in curves], "driver": os.getpid()}
         self._warn = warn
         self._warnings: set[str] = set()
@@ -70,7 +75,7 @@ class Tracker:
 
     def start(self, config: dict[str, Any]) -> None:
         """Has the run followed as soon as it has lasted a while; does nothing if W&B is disabled."""
-        if self._mode != "disabled":
+        if not self.disabled:
             self._about["config"] = config
             self._later = threading.Timer(QUIET_SECONDS, self._launch, [True])
             self._later.daemon = True
@@ -156,7 +161,7 @@ class Tracker:
             if "sync" in message:
                 self.sync_line = message["sync"]
             if "sent" in message:
-                self._sent = f" ({message['sent']} of {message['of']} curves sent)"
+                self._sent = f" ({message['sent']} of {message['of']} runs of single units sent)"
             self._services = message.get("services", self._services)
         self._heard = len(lines)
         self._notice_death()
