@@ -111,6 +111,12 @@ def test_the_bash_blocks_of_a_page_run(page, tmp_path):
 
 
 @pytest.mark.parametrize(("page", "code"), SHELL)
+def test_a_command_fits_a_screen(page, code):
+    """At 1280 pixels a block of the site has room for 84 characters."""
+    assert [line for line in code.splitlines() if len(line) > 84 and not line.startswith("#")] == []
+
+
+@pytest.mark.parametrize(("page", "code"), SHELL)
 def test_every_shell_block_is_one(page, code):
     done = subprocess.run(["bash", "-n", "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
