@@ -17,11 +17,11 @@ FORMULA = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">(?:\\\((?P<inline>.*?)\\\)|\\\[(?P<block>.*?)\\\])</(?P=tag)>', re.DOTALL
 )
 WORDS = r"(?<![\w*])(\*{1,2})(?=[^\s*])(.+?)(?<=[^\s*])\1(?![\w*])"
-SPACING = {  # the dictionary of MathML operators puts wide gaps around bars, slashes and names of functions
+SPACING = {  # the dictionary of MathML operators puts wide gaps around bars, slashes, ⊥ and names of functions
     re.compile(
         r"<mo(?: [^>]*)?>(&#x02016;|&#x0007C;)</mo>"
     ): r'<mo stretchy="false" lspace="0.05em" rspace="0.05em">\1</mo>',
-    re.compile(r"<mo>(&#x0002F;)</mo>"): r'<mo lspace="0" rspace="0">\1</mo>',
+    re.compile(r"<mo>(&#x0002F;|&#x022A5;)</mo>"): r'<mo lspace="0" rspace="0">\1</mo>',
     re.compile(r"<mo>([A-Za-z]{2,})</mo>"): r'<mo lspace="0" rspace="0.17em">\1</mo>',
     # a prime is raised by itself, and too small to be read as an exponent
     re.compile(r"<msup>(<mi>[^<]*</mi>)<mi>(&#x0203[234];)</mi></msup>"): (
