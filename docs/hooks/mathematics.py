@@ -23,6 +23,7 @@ SPACING = {  # the dictionary of MathML operators puts wide gaps around bars, sl
     ): r'<mo stretchy="false" lspace="0.05em" rspace="0.05em">\1</mo>',
     re.compile(r"<mo>(&#x0002F;|&#x022A5;)</mo>"): r'<mo lspace="0" rspace="0">\1</mo>',
     re.compile(r"<mo>([A-Za-z]{2,})</mo>"): r'<mo lspace="0" rspace="0.17em">\1</mo>',
+    re.compile(r"<mi>(log|exp|max|min)</mi>"): r'<mo lspace="0.17em" rspace="0.17em">\1</mo>',
     # a prime is raised by itself, and too small to be read as an exponent
     re.compile(r"<msup>(<mi>[^<]*</mi>)<mi>(&#x0203[234];)</mi></msup>"): (
         r'<mrow>\1<mo lspace="0" rspace="0">\2</mo></mrow>'
