@@ -11,7 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from xml.etree import ElementTree
 
+import markdown
 import pytest
+
+from hooks.mathematics import NoFormulaIsEmphasis, mathml, with_mathml
 
 ROOT = Path(__file__).parents[1]
 QUIET = {"script", "style", "code", "pre", "math", "svg", "title"}  # where a dollar or a backslash is itself
@@ -146,6 +149,32 @@ def test_a_formula_that_markdown_has_eaten_is_seen():
     assert broken_formulas(r"<math><mi>\foo</mi></math> <math><msub><mi>x</mi></msub></math> <math><mi>x</math>") != []
     assert len(broken_formulas("<math><mi>x</mi></math> <math><mfrac><mi>a</mi><mi>b</mi></mfrac></math>")) == 0
     assert raw_latex(Page(r"<p>$x$ <code>$HOME</code> \alpha</p>")) == ["$x$ ", r" \alpha"]
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("Σ_s d(s) Σ_a ∇²π_t", "Σ_s d(s) Σ_a ∇²π_t"),
+        (")_t and (_t, _x_ and __x__", ")_t and (_t, _x_ and __x__"),
+        ("2*x*y, `*batch` and *batch", "2*x*y, <code>*batch</code> and *batch"),
+        ("a * b * c", "a * b * c"),
+        ("*a word* and **two words**, (*so*)", "<em>a word</em> and <strong>two words</strong>, (<em>so</em>)"),
+        ("**a `c_d`**", "<strong>a <code>c_d</code></strong>"),
+    ],
+)
+def test_emphasis_is_of_whole_words_between_asterisks(text, html):
+    assert markdown.markdown(text, extensions=[NoFormulaIsEmphasis()]) == f"<p>{html}</p>"
+
+
+def test_latex_becomes_mathml():
+    assert well_formed(mathml(r"\frac{\hat\theta^K}{2} \le \lVert x \rVert_\infty", "block"))
+    assert not well_formed(mathml(r"\nosuchcommand x", "inline"))
+    inline = with_mathml(r'<p>a <span class="arithmatex">\(x &lt; y\)</span></p>')
+    assert inline.startswith("<p>a <math")
+    assert "&#x0003C;" in inline
+    block = with_mathml('<div class="arithmatex">\\[\nx\n\\]</div>')
+    assert block.startswith('<div class="formula"><math')
+    assert 'display="block"' in block
 
 
 def test_no_page_has_a_formula_that_emphasis_has_eaten(pages):
