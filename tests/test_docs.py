@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = {path.relative_to(ROOT / "docs").as_posix(): path.read_text() for path in (ROOT / "docs").rglob("*.md")}
 SNIPPET = re.compile(r"^--8<--\n(.+)\n--8<--$", re.MULTILINE)
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+NAMED = re.DOTALL | re.MULTILINE
 BLOCKS = [(page, *match) for page, text in PAGES.items() for match in BLOCK.findall(text)]
 PYTHON = [
     (page, SNIPPET.sub(lambda path: (ROOT / path[1]).read_text(), code))
@@ -31,12 +32,17 @@ RUN = sorted({page for page, kind, _, _ in BLOCKS if kind == "bash"})
 COMMANDS = sorted(
     {found for _, code in SHELL for found in re.findall(r"uv run apps/(\w+)\.py *(.*)", code.replace("\\\n", " "))}
 )
+INLINE = re.compile(r"`uv run apps/(\w+)\.py([^`#|&]*)`")
 ENDS = ("results.csv", "report.html")
 
 README = (ROOT / "README.md").read_text()
 README_COMMANDS = {
     (app, " ".join(flags.split()))
     for app, flags in re.findall(r"uv run apps/(\w+)\.py([^`#|&]*?)(?:`|\n(?=```|uv))", README)
+}
+# in sentences and tables, those of the README and those of the pages
+IN_TEXT = README_COMMANDS | {
+    (app, " ".join(flags.split())) for text in PAGES.values() for app, flags in INLINE.findall(text)
 }
 # what follows a command of full scale, so that it ends within a second: the later of two equal flags counts
 TABULAR = "--mdps 2 --repeats 2 --states 4 --actions 2 --horizon 5"
@@ -59,7 +65,7 @@ FULL_SCALE = sorted(
         if kind == "sh"
         for app, flags in re.findall(r"uv run apps/(\w+)\.py *(.*)", code.replace("\\\n", " "))
     }
-    | README_COMMANDS
+    | IN_TEXT
 )
 # of a cluster, or of runs that are there already: their flags are read below, and their own tests run them
 ELSEWHERE = {found for found in FULL_SCALE if "--ray-address" in found[1] or found[0] not in SMALL}
@@ -67,16 +73,24 @@ ELSEWHERE = {found for found in FULL_SCALE if "--ray-address" in found[1] or fou
 
 def test_every_block_is_of_a_kind_that_is_tested():
     kinds = {kind for _, kind, _, _ in BLOCKS}
-    assert kinds <= {"python", "sh", "bash"}
+    assert kinds <= {"python", "sh", "bash", "bibtex"}
     assert len(PYTHON) >= 3
     assert RUN
 
 
 @pytest.mark.parametrize(("page", "code"), PYTHON)
-def test_an_example_prints_what_it_says(page, code):
+def test_an_example_prints_what_it_says(page, code, tmp_path, monkeypatch):
+    """A block may import an earlier one of its page that has a file's name."""
+    monkeypatch.syspath_prepend(tmp_path)
+    named = dict(re.findall(r'^```python title="(\w+\.py)"\n(.*?)^```', PAGES[page], NAMED))
+    for name, text in named.items():
+        (tmp_path / name).write_text(text)
+        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, page, "exec"), {})
+    for name in named:
+        sys.modules.pop(name.removesuffix(".py"), None)
     assert printed.getvalue().splitlines() == re.findall(r"# → (.*)", code)
 
 
@@ -97,12 +111,18 @@ def test_the_bash_blocks_of_a_page_run(page, tmp_path):
 
 
 @pytest.mark.parametrize(("page", "code"), SHELL)
+def test_a_command_fits_a_screen(page, code):
+    """At 1280 pixels a block of the site has room for 85 characters."""
+    assert [line for line in code.splitlines() if len(line) > 85 and not line.startswith("#")] == []
+
+
+@pytest.mark.parametrize(("page", "code"), SHELL)
 def test_every_shell_block_is_one(page, code):
     done = subprocess.run(["bash", "-n", "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(("app", "flags"), sorted({*COMMANDS, *README_COMMANDS}))
+@pytest.mark.parametrize(("app", "flags"), sorted({*COMMANDS, *IN_TEXT}))
 def test_the_apps_know_the_flags(app, flags):
     module = importlib.import_module(app)
     line = shlex.split(flags.split("#")[0])
@@ -137,7 +157,8 @@ def test_commands_that_are_only_read_are_few_and_known():
     assert {app for app, flags in ELSEWHERE if "--ray-address" not in flags} == {"mgrl_figures", "report", "reproduce"}
     assert {app for app, flags in ELSEWHERE if "--ray-address" in flags} == {"maml_tabular", "mgrl_atari"}
     assert set(SMALL) == {app for app, _ in FULL_SCALE} - {"mgrl_figures", "report", "reproduce"}
-    assert len(README_COMMANDS) >= 15
+    assert len(README_COMMANDS) >= 10
+    assert len(IN_TEXT) >= 20
 
 
 def test_the_slurm_script_starts_a_head_workers_and_the_app(tmp_path):
@@ -151,6 +172,13 @@ def test_the_slurm_script_starts_a_head_workers_and_the_app(tmp_path):
     assert "--nodelist=node1 uv run ray start --head" in said
     assert "uv run ray start --address node1:6379" in said
     assert "uv run apps/maml_tabular.py --launcher ray --ray-address node1:6379" in said
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("verdicts/")])
+def test_decimals_have_one_form(page):
+    """0.08 and not .08; the verdicts are what the apps print."""
+    prose = re.sub(r"```.*?```|`[^`]*`", "", PAGES[page], flags=re.DOTALL)
+    assert re.findall(r"(?<![\w.)])\.\d.*", prose) == []
 
 
 def test_links_lead_somewhere():

@@ -1,4 +1,4 @@
-"""README.md: its examples run and print what it says, its links lead somewhere, its two commands stand first."""
+"""README.md: short, its examples run and print what it says, its links lead somewhere, its two commands stand first."""
 
 import contextlib
 import io
@@ -22,6 +22,27 @@ def test_an_example_prints_what_it_says(example):
     promised = re.findall(r"# → (.*)", example)
     assert promised
     assert printed.getvalue().splitlines() == promised
+
+
+def test_a_visitor_can_read_all_of_it():
+    assert len(README.splitlines()) <= 150
+    headings = re.findall(r"^## (.*)", README, re.MULTILINE)
+    wanted = ["Quick start", "How biased is my estimator?", "What was found", "Packages", "Limits", "Cite, contribute"]
+    assert headings == wanted
+
+
+def test_the_first_screen_says_what_it_is_shows_it_and_says_why():
+    first = README.partition("## Quick start")[0]
+    assert len(re.findall(r"!\[[^\]]+\]\(", first)) == 1
+    assert "docs/images/headline.png" in first
+    assert "**Why.**" in first
+    for term in ("AD", "DiCE", "Loaded-DiCE", "LVC", "I, II, III", "S, E"):
+        assert re.search(rf"^\| \[?{term}\b", first, re.MULTILINE), term
+
+
+def test_decimals_have_one_form():
+    prose = re.sub(r"```.*?```|`[^`]*`", "", README, flags=re.DOTALL)
+    assert re.findall(r"(?<![\w.)])\.\d", prose) == []
 
 
 def test_links_lead_somewhere():

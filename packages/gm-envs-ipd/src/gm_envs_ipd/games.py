@@ -60,7 +60,13 @@ class MatrixGame:
 
 
 def game_from_payoffs(payoffs: Sequence[float], name: str = "custom", cooperative: SupportsIndex = 1) -> MatrixGame:
-    """A game from eight numbers, as a command line gives them: R¹ row by row, then R² row by row."""
+    """A game from eight numbers, as a command line gives them: R¹ row by row, then R² row by row.
+
+    Examples:
+        >>> from gm_envs_ipd import game_from_payoffs
+        >>> game_from_payoffs([-2, 0, -3, -1, -2, -3, 0, -1]).name
+        'custom'
+    """
     if len(payoffs) != 8:
         raise ValueError(f"payoffs: expected 8 numbers, R¹ and R² row by row, got {len(payoffs)}")
     a, b, c, d, e, f, g, h = payoffs
@@ -112,7 +118,13 @@ GAMES: dict[str, MatrixGame] = {
 
 
 def game(name: str) -> MatrixGame:
-    """The game of a name."""
+    """The game of a name.
+
+    Examples:
+        >>> from gm_envs_ipd import game
+        >>> game("ipd").payoffs
+        (((-2.0, 0.0), (-3.0, -1.0)), ((-2.0, -3.0), (0.0, -1.0)))
+    """
     if name not in GAMES:
         close = get_close_matches(name.lower(), GAMES, 1)
         hint = f" (did you mean {close[0]}?)" if close else ""

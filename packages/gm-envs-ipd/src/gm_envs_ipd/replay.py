@@ -12,14 +12,28 @@ from gm_envs_ipd.views import actions, other_view, states
 
 
 def log_policy(params: Float[Tensor, "*batch 5"]) -> Float[Tensor, "*batch 5 action=2"]:
-    """The table of log π(a | s): log σ(θ) for action 0, log σ(−θ) for action 1."""
+    """The table of log π(a | s): log σ(θ) for action 0, log σ(−θ) for action 1.
+
+    Examples:
+        >>> import torch
+        >>> from gm_envs_ipd import log_policy
+        >>> log_policy(torch.zeros(5)).exp()[0].tolist()
+        [0.5, 0.5]
+    """
     return torch.stack((logsigmoid(params), logsigmoid(-params)), -1)
 
 
 def log_probs(
     table: Float[Tensor, "*#batch 2 5 action=2"], outcome: Integer[Tensor, "*#batch time"]
 ) -> Float[Tensor, "*#batch 2 time"]:
-    """The log πⁱ(aⁱ_t | sⁱ_t) of each player, with the table of log π as from `log_policy`."""
+    """The log πⁱ(aⁱ_t | sⁱ_t) of each player, with the table of log π as from `log_policy`.
+
+    Examples:
+        >>> import torch
+        >>> from gm_envs_ipd import log_policy, log_probs
+        >>> log_probs(log_policy(torch.zeros(2, 5)), torch.tensor([0, 3])).exp().tolist()
+        [[0.5, 0.5], [0.5, 0.5]]
+    """
     cell = 2 * states(outcome) + actions(outcome)
     flat = table.flatten(-2)
     return torch.take_along_dim(flat[(None,) * (cell.ndim - flat.ndim)], cell, -1)

@@ -40,6 +40,13 @@ def draws(
     """The random numbers of `rollout`, of `size` trajectories of `horizon` rounds; the same on every device.
 
     Of several generators each has an element of the first batch axis, whose numbers no other element then changes.
+
+    Examples:
+        >>> import numpy as np
+        >>> from gm_envs_ipd import draws
+        >>> numbers = draws(np.random.default_rng(0), (), size=4, horizon=3)
+        >>> numbers.key.shape
+        torch.Size([3, 2, 4])
     """
     shape, size = (integer("horizon", horizon), 2, *batch), integer("size", size)
     if isinstance(rng, np.random.Generator):
@@ -68,6 +75,14 @@ def rollout(params: Float[Tensor, "*batch 2 5"], numbers: Draws) -> UInt8[Tensor
         aⁱ_t ~ Bernoulli(1 − σ(θⁱ[sⁱ_t])),   s_0 = start,   s_{t+1} = (own, other) actions of round t
 
     θ¹ and θ² are log-odds of action 0, each in the player's own states, ±∞ where an action is never played.
+
+    Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> from gm_envs_ipd import draws, rollout
+        >>> always_1 = torch.full((2, 5), -50.0)  # log-odds of action 0
+        >>> rollout(always_1, draws(np.random.default_rng(0), (), size=2, horizon=3)).tolist()
+        [[3, 3, 3], [3, 3, 3]]
     """
     batch = tuple(params.shape[:-2])
     if params.shape[-2:] != (2, 5):

@@ -43,6 +43,11 @@ def strategy_logits(
     """θ = ±sharpness, the log-odds of action 0 in each of the player's states; infinite for the strategy itself.
 
     The game decides which action cooperates.
+
+    Examples:
+        >>> from gm_envs_ipd import game, strategy_logits
+        >>> strategy_logits("TFT", game("ipd"), sharpness=4.0).tolist()
+        [-4.0, 4.0, -4.0, 4.0, -4.0]
     """
     if not sharpness >= 0:  # NaN, too
         raise ValueError(f"sharpness: expected a number of at least 0, got {sharpness}")
@@ -73,6 +78,11 @@ def strategy_values(
         V = Σ_{t<k} γᵗ r_t + γᵏ (Σ_{j<p} γʲ r_{k+j}) / (1 − γᵖ);   to the horizon T: V_T = V − γᵀ V(from T on)
 
     Without a horizon T the game goes on for ever, with γ below one.
+
+    Examples:
+        >>> from gm_envs_ipd import game, strategy_values
+        >>> strategy_values(game("ipd"), "TFT", "ALLD", discount=0.5)
+        (-5.0, -2.0)
     """
     rounds = None if horizon is None else integer("horizon", horizon)
     if not 0 <= discount <= 1 or (rounds is None and discount == 1):

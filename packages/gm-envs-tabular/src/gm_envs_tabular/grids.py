@@ -44,6 +44,12 @@ def grid_world(
     Returns:
         An `MDP` of float64 tensors with height · width + 1 states: the start is 0, the last one absorbs and its reward
         is zero. Walls, and cells that only they could lead to, keep a state that is never visited.
+
+    Examples:
+        >>> import numpy as np
+        >>> from gm_envs_tabular import grid_world
+        >>> grid_world(np.random.default_rng(0), height=3, width=3).transition.shape
+        torch.Size([10, 4, 10])
     """
     height, width = integer("height", height), integer("width", width)
     cells = height * width

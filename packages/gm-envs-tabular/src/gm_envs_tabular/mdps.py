@@ -25,6 +25,13 @@ def sparse_dirichlet(rng: np.random.Generator, concentration: float, shape: tupl
     variables", section 6). At c = 0.001 its value underflows, its logarithm does not:
 
         log x_k = log g_k + log(U_k) / c,   g_k ~ Gamma(c + 1),   p = softmax(log x)
+
+    Examples:
+        >>> import numpy as np
+        >>> from gm_envs_tabular import sparse_dirichlet
+        >>> rows = sparse_dirichlet(np.random.default_rng(0), 0.001, (4, 3))
+        >>> rows.sum(-1).round(6).tolist()
+        [1.0, 1.0, 1.0, 1.0]
     """
     if not (concentration > 0 and np.isfinite(concentration)):
         raise ValueError(f"concentration: expected a positive finite number, got {concentration!r}")
@@ -45,6 +52,13 @@ def random_mdp(
         p(· | s, a) ~ Dirichlet(c, …, c),   r(s, a) ~ U[0, 1]
 
     At the paper's concentration c = 0.001 most transitions are almost deterministic.
+
+    Examples:
+        >>> import numpy as np
+        >>> from gm_envs_tabular import random_mdp
+        >>> mdp = random_mdp(np.random.default_rng(0), states=3, actions=2)
+        >>> mdp.transition.shape, mdp.reward.shape
+        (torch.Size([3, 2, 3]), torch.Size([3, 2]))
     """
     states, actions = integer("states", states), integer("actions", actions)
     require_memory("states, actions", 3 * states * actions * states)

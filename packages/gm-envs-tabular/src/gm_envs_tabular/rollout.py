@@ -43,7 +43,14 @@ class Rollout(NamedTuple):
 
 
 def successors(transition: Float[Tensor, "*batch state action next_state"]) -> Successors:
-    """The next states that a 53-bit uniform number can hit: what `rollout` needs of p(s′ | s, a)."""
+    """The next states that a 53-bit uniform number can hit: what `rollout` needs of p(s′ | s, a).
+
+    Examples:
+        >>> import torch
+        >>> from gm_envs_tabular import successors
+        >>> successors(torch.tensor([[[0.25, 0.75]], [[1.0, 0.0]]])).state.tolist()
+        [[[1, 0]], [[0, 1]]]
+    """
     if transition.ndim < 3 or transition.shape[-1] != transition.shape[-3] or 0 in transition.shape:
         raise ValueError(f"transition: expected shape [..., state, action, state], got {tuple(transition.shape)}")
     sums = transition.sum(-1)
@@ -65,6 +72,12 @@ def uniforms(
     """Uniform numbers for `rollout`, in [0, 1), the same on every device, stored time first as its loop reads them.
 
     They are drawn trajectory by trajectory: a larger `size` extends a smaller one.
+
+    Examples:
+        >>> import numpy as np
+        >>> from gm_envs_tabular import uniforms
+        >>> uniforms(np.random.default_rng(0), (), size=4, horizon=2).shape
+        torch.Size([4, 2])
     """
     sizes = (integer("size", size), integer("horizon", horizon), *batch)
     drawn = torch.from_numpy(rng.random(sizes)).to(device)
@@ -86,6 +99,15 @@ def rollout(
         next_states: as from `successors`; its batch axes broadcast to the policy's.
         uniform: one number in [0, 1) for every step, as from `uniforms`.
         start: the first state s_0.
+
+    Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> from gm_envs_tabular import rollout, successors, uniforms
+        >>> swap = torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]]]).double()  # two states, one action
+        >>> numbers = uniforms(np.random.default_rng(0), (), size=1, horizon=3)
+        >>> rollout(torch.ones(2, 1).double(), successors(swap), numbers).state.tolist()
+        [[0, 1, 0, 1]]
     """
     *batch, states, actions = policy.shape
     *_, size, horizon = uniform.shape

@@ -32,12 +32,14 @@ __all__ = [
 ]  # fmt: skip
 
 Measure = Callable[[Tensor, Tensor], Tensor]
+"""(estimates, truth) ↦ a number that says how wrong they are."""
 ESTIMATED = ("composition", "hessian", "outer")
 """Sources that every `Problem` has: the estimators I, II and III."""
 SHARED_BATCH = "shared_batch"
 """The source that inner gradient and Hessian read the same trajectories."""
 _DECAYS = (0.9, 0.999)
 MEASURES: dict[str, Measure] = {"bias_sq": bias_sq, "variance": lambda estimates, _truth: variance(estimates)}
+"""What is attributed if nothing else is asked for."""
 
 
 def shapley(value: Mapping[frozenset[str], Tensor], sources: Sequence[str]) -> dict[str, Tensor]:
@@ -45,6 +47,13 @@ def shapley(value: Mapping[frozenset[str], Tensor], sources: Sequence[str]) -> d
 
     Raises:
         ValueError: if v is missing for a set.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.attribution import shapley, subsets
+        >>> value = {subset: torch.tensor(float(len(subset)) ** 2) for subset in subsets(["adam", "clipping"])}
+        >>> shapley(value, ["adam", "clipping"])
+        {'adam': tensor(2.), 'clipping': tensor(2.)}
     """
     missing = [sorted(some) for some in subsets(sources) if some not in value]
     if missing:
@@ -77,6 +86,14 @@ def attribute(
 
     Raises:
         ValueError: if a source is named twice.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.attribution import attribute
+        >>> truth, noise = torch.tensor([3.0]), torch.tensor([[-1.0], [1.0]])
+        >>> shares = attribute(lambda some: truth + noise * ("sampling" in some), ["sampling"], truth)
+        >>> shares["variance"]
+        {'sampling': tensor(2.)}
     """
     if len(set(sources)) < len(sources):
         raise ValueError(f"sources: expected different names, got {list(sources)}")
@@ -138,17 +155,37 @@ def attribution(
 
 
 def permutation_of(practice: Container[str]) -> str:
-    """Returns the permutation in which of `ESTIMATED` only those are sampled, such as "SSE"."""
+    """Returns the permutation in which of `ESTIMATED` only those are sampled, such as "SSE".
+
+    Examples:
+        >>> from gm_estimators.attribution import permutation_of
+        >>> permutation_of({"composition", "outer"})
+        'SES'
+    """
     return "".join("S" if source in practice else "E" for source in ESTIMATED)
 
 
 def permutations_of(sources: Container[str]) -> list[str]:
-    """Returns the permutations in which nothing else is sampled than what is a source."""
+    """Returns the permutations in which nothing else is sampled than what is a source.
+
+    Examples:
+        >>> from gm_estimators.attribution import permutations_of
+        >>> permutations_of({"composition", "hessian"})
+        ['SSE', 'SEE', 'ESE']
+    """
     return [p for p in PERMUTATIONS if all(p[i] == "E" or source in sources for i, source in enumerate(ESTIMATED))]
 
 
 def clipped(x: Tensor, longest: Tensor) -> Tensor:
-    """Clipping makes estimates no longer than c: x · min(1, c / ‖x‖) along the last axis (Pascanu et al. 2013)."""
+    """Clipping makes estimates no longer than c: x · min(1, c / ‖x‖) along the last axis (Pascanu et al. 2013).
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.attribution import clipped
+        >>> clipped(torch.tensor([[6.0, 8.0], [0.3, 0.4]]), torch.tensor(5.0))
+        tensor([[3.0000, 4.0000],
+                [0.3000, 0.4000]])
+    """
     short: Tensor = x * (longest / torch.linalg.vector_norm(x, dim=-1, keepdim=True)).clamp(max=1)
     return short
 
@@ -207,5 +244,11 @@ class AdamDistortion:
 
 
 def subsets(sources: Sequence[str]) -> list[frozenset[str]]:
-    """Sources form these sets, small ones first."""
+    """Sources form these sets, small ones first.
+
+    Examples:
+        >>> from gm_estimators.attribution import subsets
+        >>> [sorted(subset) for subset in subsets(["adam", "clipping"])]
+        [[], ['adam'], ['clipping'], ['adam', 'clipping']]
+    """
     return [frozenset(some) for some in chain.from_iterable(combinations(sources, r) for r in range(len(sources) + 1))]

@@ -39,6 +39,14 @@ def sampling_correction(
         outer_value: J_Out(θᴷ), exact or estimated.
         coefficient: c.
         baseline: b, independent of these trajectories.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.corrections import sampling_correction
+        >>> log_prob = torch.tensor([[-0.5, -1.0]], requires_grad=True)
+        >>> correction = sampling_correction(log_prob, torch.tensor(3.0))
+        >>> correction.item(), torch.autograd.grad(correction.sum(), log_prob)[0].tolist()
+        (0.0, [[3.0, 3.0]])
     """
     score = (log_prob - log_prob.detach()).sum((-2, -1))
     return coefficient * (outer_value.detach() - baseline) * score
@@ -50,6 +58,13 @@ def credit(estimator: Estimator, outer_value: Float[Tensor, "*batch"]) -> Estima
         f_j = c n (J_Out − b_j) Σ_t log π_t,   b_j = Σ_{i≠j} R_i / (n − 1),   R = Σ_t γᵗ r_t + γᵀ V(s_T)
 
     Without its own return a trajectory's baseline is independent of its actions; one trajectory alone has none.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators import load
+        >>> from gm_estimators.corrections import credit
+        >>> credit(load("ad+correction@0.1"), torch.tensor(3.0)).name
+        'ad+correction@0.1'
     """
 
     def weight(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"]:

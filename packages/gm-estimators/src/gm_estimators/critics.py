@@ -22,6 +22,13 @@ def learnt_values(
     Without its own return a trajectory's baseline is independent of its actions, so that no surrogate gets biased, as
     one does by O(1/n) with the mean over all trajectories. States, or groups of them, have numbers below `states`;
     those that no other trajectory visits have the value 0, and so has s_T: nothing is bootstrapped.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.critics import learnt_values
+        >>> reward, state = torch.tensor([[1.0], [3.0]]), torch.zeros(2, 2, dtype=torch.long)
+        >>> learnt_values(reward, state, discount=1.0, states=1)[:, 0]  # each trajectory sees the other's
+        tensor([3., 1.])
     """
     expected = (*reward.shape[:-1], reward.shape[-1] + 1)
     if tuple(state.shape) != expected:

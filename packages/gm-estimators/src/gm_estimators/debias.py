@@ -201,6 +201,13 @@ def combine(estimate: Callable[[Tensor], Tensor], terms: Sequence[Term], *, batc
 
     `estimate` is g, from the numbers of a part's trajectories, `[m]`, to a tensor; if `batched`, from those of several
     parts, `[part, m]`, to their values along a new first axis.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.debias import Jackknife, combine
+        >>> draws = torch.tensor([1.0, 2.0, 3.0, 6.0])
+        >>> combine(lambda numbers: draws[numbers].mean().square(), Jackknife(blocks=2, order=1).terms(4))
+        tensor(6.7500)
     """
     total: Tensor | None = None
     for weight, parts in terms:
@@ -221,6 +228,15 @@ def jackknife(
 
     Raises:
         ValueError: as `Jackknife`.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.debias import jackknife
+        >>> draws = torch.tensor([1.0, 2.0, 3.0, 6.0])
+        >>> draws.mean().square()
+        tensor(9.)
+        >>> jackknife(lambda numbers: draws[numbers].mean().square(), 4)
+        tensor(6.7500)
     """
     return combine(estimate, Jackknife(blocks, order).terms(size), batched=batched)
 
@@ -230,6 +246,13 @@ def multilevel(estimate: Callable[[Tensor], Tensor], levels: Levels, level: int,
 
     Raises:
         ValueError: as `Levels.at`.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.debias import Levels, multilevel
+        >>> draws = torch.tensor([1.0, 2.0, 3.0, 6.0])
+        >>> print(f"{multilevel(lambda numbers: draws[numbers].mean().square(), Levels(base=2), level=1):.2f}")
+        2.02
     """
     return combine(estimate, levels.at(level).terms(levels.size(level)), batched=batched)
 
@@ -238,6 +261,11 @@ def trajectories_drawn(debias: Debias | None, size: int) -> tuple[int, int]:
     """A sample costs n trajectories at θ⁰, where all parts share it, and more at a θ that depends on the part.
 
     That is the sum of the parts' sizes: n if plain (`None`), 2n with a jackknife of two blocks.
+
+    Examples:
+        >>> from gm_estimators.debias import Jackknife, trajectories_drawn
+        >>> trajectories_drawn(None, 16), trajectories_drawn(Jackknife(blocks=2, order=1), 16)
+        ((16, 16), (16, 32))
     """
     if debias is None:
         return size, size

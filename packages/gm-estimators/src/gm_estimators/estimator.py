@@ -85,7 +85,13 @@ class Estimator:
 
 
 def said_by(error: Exception, length: int = 500) -> str:
-    """What an exception says, on one line of at most `length` characters; nothing if its own text can't be had."""
+    """What an exception says, on one line of at most `length` characters; nothing if its own text can't be had.
+
+    Examples:
+        >>> from gm_estimators.estimator import said_by
+        >>> said_by(ValueError("two   words"))
+        'two words'
+    """
     try:
         text = " ".join(str(error).split())
     except Exception:
@@ -113,7 +119,14 @@ FAMILY = _by_name(
 
 
 def families(estimators: Iterable[Estimator]) -> list[list[Estimator]]:
-    """Estimators with one first derivative form a group; groups are in order of appearance."""
+    """Estimators with one first derivative form a group; groups are in order of appearance.
+
+    Examples:
+        >>> from gm_estimators import load
+        >>> from gm_estimators.estimator import families
+        >>> [[estimator.name for estimator in group] for group in families(map(load, ["ad", "dice", "lvc"]))]
+        [['ad', 'lvc'], ['dice']]
+    """
     groups: dict[str, list[Estimator]] = {}
     for estimator in estimators:
         groups.setdefault(estimator.gradient_family, []).append(estimator)
@@ -125,6 +138,12 @@ def require_advantages(estimator: Estimator) -> Estimator:
 
     Raises:
         EstimatorError: if it reads rewards, for which V-trace has no weights.
+
+    Examples:
+        >>> from gm_estimators import load
+        >>> from gm_estimators.estimator import require_advantages
+        >>> require_advantages(load("lvc")).name
+        'lvc'
     """
     if estimator.reads != "advantages":
         raise EstimatorError(

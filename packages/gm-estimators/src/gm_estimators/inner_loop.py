@@ -58,6 +58,15 @@ def inner_loop(
         ValueError: if K is below one, not exactly one of `inner_lr` and `update` is given, the objective has a shape
             that θ has not first, or in `torch.inference_mode()`.
         TypeError: if φ or θ is something else.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.inner_loop import inner_loop
+        >>> target, start = torch.tensor([2.0]), torch.tensor([0.0])
+        >>> inner_loop(
+        ...     lambda phi, theta, step: -0.5 * (theta - phi).square().sum(), target, start, inner_steps=2, inner_lr=0.5
+        ... )
+        tensor([1.5000], grad_fn=<AddBackward0>)
     """
     if inner_steps < 1:
         raise ValueError(f"inner_steps: expected at least 1, got {inner_steps}")

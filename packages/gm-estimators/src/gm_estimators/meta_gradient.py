@@ -47,6 +47,19 @@ def meta_gradient(
         ValueError: as `inner_loop`; or if the outer objective is a constant or has a shape that φ has not first, or a
             meta-parameter never enters.
         TypeError: as `inner_loop`.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators import meta_gradient
+        >>> meta_gradient(
+        ...     torch.tensor([2.0]),
+        ...     torch.tensor([0.0]),
+        ...     inner=lambda phi, theta, step: -0.5 * (theta - phi).square().sum(),
+        ...     outer=lambda phi, theta: theta.sum(),
+        ...     inner_steps=2,
+        ...     inner_lr=0.5,
+        ... )
+        tensor([0.7500])
     """
     given = read_params(meta_params, "meta_params")
     with differentiating():

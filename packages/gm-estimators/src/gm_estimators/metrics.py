@@ -31,6 +31,12 @@ def accuracy(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "*shap
     """The accuracy is the cosine Acc(x, y) = xᵀy / (√xᵀx √yᵀy) (paper, Eq. 63), NaN if one of the two is zero.
 
     Both are scaled first, so that squares of very small or large entries neither vanish nor overflow; y broadcasts.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.metrics import accuracy
+        >>> print(f"{accuracy(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 0.0])):.3f}")
+        0.707
     """
     estimate, truth = _vectors("estimate", estimate), _vectors("truth", truth)
     _require_entries(estimate, truth)
@@ -39,7 +45,14 @@ def accuracy(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "*shap
 
 
 def correlation(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "*shape2 size"]) -> Tensor:
-    """Pearson's correlation over the gradient's entries is the accuracy of the centred vectors."""
+    """Pearson's correlation over the gradient's entries is the accuracy of the centred vectors.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.metrics import correlation
+        >>> print(f"{correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([5.0, 6.0, 7.0])):.3f}")
+        1.000
+    """
     estimate, truth = _vectors("estimate", estimate), _vectors("truth", truth)
     return accuracy(estimate - estimate.mean(-1, keepdim=True), truth - truth.mean(-1, keepdim=True))
 
@@ -49,6 +62,12 @@ def relative_bias(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "
 
     Linear in x: its mean over estimates estimates the same of E[x] without bias, even from one estimate of each truth.
     −1 is an estimate without any share of the truth, −2 one of the same length in the opposite direction. y broadcasts.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.metrics import relative_bias
+        >>> relative_bias(torch.tensor([3.0, 0.0]), torch.tensor([2.0, 0.0]))  # half as long again
+        tensor(0.5000)
     """
     estimate, truth = _vectors("estimate", estimate), _vectors("truth", truth)
     _require_entries(estimate, truth)
@@ -62,12 +81,25 @@ def variance(estimates: Float[Tensor, "*batch repeat size"]) -> Float[Tensor, "*
 
     Raises:
         ValueError: if there is only one repeat.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.metrics import variance
+        >>> variance(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
+        tensor(2.)
     """
     return _variances(estimates).sum(-1)
 
 
 def std_sum(estimates: Float[Tensor, "*batch repeat size"]) -> Float[Tensor, "*batch"]:
-    """The standard deviations have the sum Σ_l √Var[x_l], which the paper's figures call the variance."""
+    """The standard deviations have the sum Σ_l √Var[x_l], which the paper's figures call the variance.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.metrics import std_sum
+        >>> print(f"{std_sum(torch.tensor([[1.0, 0.0], [3.0, 0.0]])):.3f}")
+        1.414
+    """
     return _variances(estimates).sqrt().sum(-1)
 
 
@@ -79,6 +111,12 @@ def bias_sq(
         ‖x̄ − y‖² − tr Cov[x] / R
 
     A mean of R carries that much variance.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.metrics import bias_sq
+        >>> bias_sq(torch.tensor([[1.0], [3.0]]), torch.tensor([0.0]))  # 2² less the mean's own variance, 1
+        tensor(3.)
     """
     estimates, truth = _repeats_of(estimates, truth)
     repeats = estimates.shape[-2]
@@ -86,7 +124,14 @@ def bias_sq(
 
 
 def mse(estimates: Float[Tensor, "*batch repeat size"], truth: Float[Tensor, "*batch size"]) -> Float[Tensor, "*batch"]:
-    """The mean squared error E‖x − y‖² is the squared bias plus the variance."""
+    """The mean squared error E‖x − y‖² is the squared bias plus the variance.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.metrics import mse
+        >>> mse(torch.tensor([[1.0], [3.0]]), torch.tensor([0.0]))
+        tensor(5.)
+    """
     estimates, truth = _repeats_of(estimates, truth)
     return (estimates - truth.unsqueeze(-2)).square().sum(-1).mean(-1)
 
@@ -94,7 +139,15 @@ def mse(estimates: Float[Tensor, "*batch repeat size"], truth: Float[Tensor, "*b
 def summary(
     estimates: Float[Tensor, "*batch repeat size"], truth: Float[Tensor, "*batch size"]
 ) -> dict[str, Float[Tensor, "*batch"]]:
-    """The summary has accuracy and correlation (means over repeats), variance, std_sum and bias_sq, by name."""
+    """The summary has accuracy and correlation (means over repeats), variance, std_sum and bias_sq, by name.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.metrics import summary
+        >>> found = summary(torch.tensor([[1.0, 0.0], [3.0, 0.0]]), torch.tensor([1.0, 0.0]))
+        >>> {name: round(value.item(), 3) for name, value in found.items()}
+        {'accuracy': 1.0, 'correlation': 1.0, 'variance': 2.0, 'std_sum': 1.414, 'bias_sq': 0.0}
+    """
     each = truth.unsqueeze(-2)
     return {
         "accuracy": accuracy(estimates, each).mean(-1),
@@ -116,6 +169,13 @@ def bias_sq_interval(
 
     of which only what differs between repeats is computed, in float64. Two repeats leave nothing to estimate the error
     from: their interval has no bounds.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.metrics import bias_sq_interval
+        >>> found = bias_sq_interval(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([0.0]))
+        >>> print(f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]")
+        3.67 [-6.68, 14.01]
     """
     value, repeats = bias_sq(estimates, truth), estimates.shape[-2]
     quantile = student_t_quantile(0.5 + confidence / 2, repeats - 1)
@@ -132,7 +192,15 @@ def bias_sq_interval(
 
 
 def mean_interval(values: Float[Tensor, "*batch repeat"], confidence: float = 0.95) -> Interval:
-    """The mean over the last axis has a Student-t interval."""
+    """The mean over the last axis has a Student-t interval.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.metrics import mean_interval
+        >>> found = mean_interval(torch.tensor([1.0, 2.0, 3.0]))
+        >>> print(f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]")
+        2.00 [-0.48, 4.48]
+    """
     values = _vectors("values", values)
     count = values.shape[-1]
     _require_repeats(count)
@@ -144,7 +212,15 @@ def mean_interval(values: Float[Tensor, "*batch repeat"], confidence: float = 0.
 def paired_difference(
     first: Float[Tensor, "*batch repeat"], second: Float[Tensor, "*batch repeat"], confidence: float = 0.95
 ) -> Interval:
-    """The mean of first − second, paired along the last axis, has a Student-t interval."""
+    """The mean of first − second, paired along the last axis, has a Student-t interval.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.metrics import paired_difference
+        >>> found = paired_difference(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 1.5, 2.0]))
+        >>> print(f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]")
+        0.83 [0.12, 1.55]
+    """
     first, second = _vectors("first", first), _vectors("second", second)
     if first.shape[-1] != second.shape[-1]:
         came = f"{tuple(first.shape)} and {tuple(second.shape)}"
@@ -160,6 +236,11 @@ def student_t_quantile(probability: float, degrees: int) -> float:
 
     Raises:
         ValueError: if the probability is not in [0.5, 1), or ν < 1.
+
+    Examples:
+        >>> from gm_estimators.metrics import student_t_quantile
+        >>> print(f"{student_t_quantile(0.975, 9):.3f}")
+        2.262
     """
     if not 0.5 <= probability < 1 or degrees < 1 or degrees % 1:
         raise ValueError(f"expected 0.5 ≤ probability < 1 and degrees ≥ 1, got {probability} and {degrees}")

@@ -40,6 +40,13 @@ def load(name: str, *, suffixes: bool = True) -> Estimator:
 
     Raises:
         EstimatorError: if there is none of that name, with what there is.
+
+    Examples:
+        >>> from gm_estimators import load
+        >>> load("lvc").source
+        'Rothfuss et al. 2019'
+        >>> load("loaded_dice@0.5+jackknife").debias
+        Jackknife(blocks=2, order=1)
     """
     plain, *endings = name.split("+")
     kinds = [_kind(ending) for ending in endings]

@@ -42,20 +42,40 @@ class AdamState:
 
 
 def adam_state(params: ParamsLike) -> AdamState:
-    """Adam begins with moments of zero; parameters are as in `parameters.read_params`."""
+    """Adam begins with moments of zero; parameters are as in `parameters.read_params`.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.optimisers import adam_state
+        >>> adam_state({"x": torch.tensor([1.0])}).first
+        {'x': tensor([0.])}
+    """
     named = as_dict(read_params(params))
     return AdamState(0, *({name: torch.zeros_like(value) for name, value in named.items()} for _ in range(2)))
 
 
 def linear_decay(initial: float, updates: int) -> Callable[[int], float]:
-    """The learning rate falls to zero in N updates: α_i = α_0 max(0, 1 − i / N)."""
+    """The learning rate falls to zero in N updates: α_i = α_0 max(0, 1 − i / N).
+
+    Examples:
+        >>> from gm_estimators.optimisers import linear_decay
+        >>> rate = linear_decay(1.0, updates=4)
+        >>> [rate(update) for update in range(5)]
+        [1.0, 0.75, 0.5, 0.25, 0.0]
+    """
     if not updates >= 1:
         raise ValueError(f"updates: expected at least 1, got {updates}")
     return lambda step: initial * max(0.0, 1 - step / updates)
 
 
 def constant(value: float) -> Callable[[int], float]:
-    """The learning rate stays as it is: α_i = α_0."""
+    """The learning rate stays as it is: α_i = α_0.
+
+    Examples:
+        >>> from gm_estimators.optimisers import constant
+        >>> constant(0.1)(5)
+        0.1
+    """
     return lambda _step: value
 
 
@@ -63,6 +83,12 @@ def global_norm(tensors: Tensors, batch_axes: int = 0) -> Float[Tensor, "*batch"
     """All entries of all tensors have the norm √(Σ x²), with derivative 0 where that is 0.
 
     The first `batch_axes` axes stay: each element of a batch has a norm of its own.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.optimisers import global_norm
+        >>> global_norm({"weight": torch.tensor([3.0]), "bias": torch.tensor([4.0])})
+        tensor(5.)
     """
     each = [_norm(x, batch_axes) for x in as_dict(tensors).values()]
     norm: Tensor = torch.linalg.vector_norm(torch.stack(each, -1), dim=-1)
@@ -80,6 +106,12 @@ def clip_coefficient(gradient: Tensors, max_norm: float, batch_axes: int = 0) ->
     """A gradient longer than c is shortened by min(1, c / ‖g‖), in a batch each element's by itself.
 
     It is NaN where the norm overflows, not a step of zero.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.optimisers import clip_coefficient
+        >>> print(f"{clip_coefficient({'x': torch.tensor([3.0, 4.0])}, max_norm=1.0):.3f}")
+        0.200
     """
     norm = global_norm(gradient, batch_axes)
     return (max_norm / (norm + 1e-6)).clamp(max=1).where(norm < math.inf, math.nan)
@@ -146,6 +178,13 @@ def ascent(inner_lr: float | Tensor, *, max_norm: float | None = None, detach_cl
     """Gradient ascent goes to θ′ = θ + α g, with clipping to θ′ = θ + α g · min(1, c / ‖g‖), c = `max_norm`; no state.
 
     With `detach_clip` the clipping coefficient counts as a constant in derivatives.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators import ascent
+        >>> stepped, _ = ascent(0.5)({"x": torch.tensor([1.0])}, {"x": torch.tensor([2.0])}, None)
+        >>> stepped["x"]
+        tensor([2.])
     """
     return _Ascent(inner_lr, _Clipping(max_norm, detach_clip))
 
@@ -240,6 +279,14 @@ def adam(
     Raises:
         ValueError: if a β is not in [0, 1), or ε is not positive.
         TypeError: if the learning rate is no function; at a step, if parameters are float16.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.optimisers import adam, adam_state, constant
+        >>> params = {"x": torch.tensor([1.0])}
+        >>> stepped, state = adam(constant(0.1))(params, {"x": torch.tensor([5.0])}, adam_state(params))
+        >>> print(f"{stepped['x'].item():.2f}")
+        1.10
     """
     if not callable(learning_rate):
         raise TypeError(f"learning_rate: expected a function such as constant(0.1), got {learning_rate!r}")

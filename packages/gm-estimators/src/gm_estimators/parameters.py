@@ -10,6 +10,7 @@ from torch import Tensor
 __all__ = ["Params", "ParamsLike", "as_dict", "detached", "gradient", "like", "read_params"]
 
 Params = Tensor | dict[str, Tensor]
+"""One tensor, or several by name."""
 ParamsLike = Params | torch.nn.Module | Iterable[tuple[str, Tensor]]
 """What `read_params` makes `Params` of: also a module, or its `named_parameters()`."""
 
@@ -19,6 +20,12 @@ def read_params(params: object, name: str = "params") -> Params:
 
     Raises:
         TypeError: if they are anything else, such as a list without names, or not floating-point tensors.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.parameters import read_params
+        >>> list(read_params(torch.nn.Linear(2, 1)))
+        ['weight', 'bias']
     """
     if isinstance(params, Tensor):
         _require_float(params, name)
@@ -46,6 +53,12 @@ def as_dict(params: Params) -> dict[str, Tensor]:
 
     Raises:
         TypeError: as `read_params`, which this is not: it takes no module.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.parameters import as_dict
+        >>> as_dict(torch.tensor([1.0]))
+        {'': tensor([1.])}
     """
     if isinstance(params, dict):
         return params
@@ -55,17 +68,40 @@ def as_dict(params: Params) -> dict[str, Tensor]:
 
 
 def like(params: Params, values: dict[str, Tensor]) -> Params:
-    """The values get the form of the parameters: the inverse of `as_dict`."""
+    """The values get the form of the parameters: the inverse of `as_dict`.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.parameters import as_dict, like
+        >>> params = torch.tensor([1.0])
+        >>> like(params, {name: 2 * value for name, value in as_dict(params).items()})
+        tensor([2.])
+    """
     return values if isinstance(params, dict) else values[""]
 
 
 def detached(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors lose their history."""
+    """The tensors lose their history.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.parameters import detached
+        >>> detached({"x": torch.tensor([1.0], requires_grad=True)})
+        {'x': tensor([1.])}
+    """
     return {name: tensor.detach() for name, tensor in tensors.items()}
 
 
 def gradient(objective: Float[Tensor, "*batch"], params: Params, *, create_graph: bool = False) -> dict[str, Tensor]:
-    """The summed objective has this gradient ∇θ J by name, zeros where it does not depend on a tensor."""
+    """The summed objective has this gradient ∇θ J by name, zeros where it does not depend on a tensor.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.parameters import gradient
+        >>> x = torch.tensor([3.0], requires_grad=True)
+        >>> gradient(x.square().sum(), {"x": x})
+        {'x': tensor([6.])}
+    """
     named = as_dict(params)
     if not objective.requires_grad:
         return {name: torch.zeros_like(value) for name, value in named.items()}

@@ -13,7 +13,13 @@ __all__ = ["discounts", "gae", "gae_adjoint", "lambda_returns", "returns_to_go",
 
 
 def discounts(discount: float | Tensor, horizon: int) -> Float[Tensor, "*batch time"]:
-    """The powers γᵗ, t = 0 … T−1, are float64 unless γ is a tensor of another type."""
+    """The powers γᵗ, t = 0 … T−1, are float64 unless γ is a tensor of another type.
+
+    Examples:
+        >>> from gm_estimators.returns import discounts
+        >>> discounts(0.5, 4).tolist()
+        [1.0, 0.5, 0.25, 0.125]
+    """
     if horizon < 0:
         raise ValueError(f"horizon: expected at least 0, got {horizon}")
     steps = torch.arange(horizon, dtype=torch.float64)
@@ -23,7 +29,14 @@ def discounts(discount: float | Tensor, horizon: int) -> Float[Tensor, "*batch t
 
 
 def reverse_cumsum(x: Float[Tensor, "*batch time"]) -> Float[Tensor, "*batch time"]:
-    """The sum runs from each step to the end: y_t = Σ_{u ≥ t} x_u."""
+    """The sum runs from each step to the end: y_t = Σ_{u ≥ t} x_u.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.returns import reverse_cumsum
+        >>> reverse_cumsum(torch.tensor([1.0, 2.0, 3.0]))
+        tensor([6., 5., 3.])
+    """
     return x.flip(-1).cumsum(-1).flip(-1)
 
 
@@ -75,7 +88,14 @@ def _plus_scaled(x: Tensor, y: Tensor, scale: float | Tensor) -> Tensor:
 def returns_to_go(
     reward: Float[Tensor, "*batch time"], discount: float | Tensor, last_value: Float[Tensor, "*batch"] | None = None
 ) -> Float[Tensor, "*batch time"]:
-    """The return that follows step t is G_t = r_t + γ_t G_{t+1}, with G_T = V(s_T), or 0 without one."""
+    """The return that follows step t is G_t = r_t + γ_t G_{t+1}, with G_T = V(s_T), or 0 without one.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.returns import returns_to_go
+        >>> returns_to_go(torch.tensor([1.0, 1.0, 1.0]), discount=0.5)
+        tensor([1.7500, 1.5000, 1.0000])
+    """
     return _backward_recursion(reward, discount, 0.0 if last_value is None else last_value)
 
 
@@ -93,6 +113,12 @@ def gae(
 
     Raises:
         ValueError: if there is not one more value than rewards.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.returns import gae
+        >>> gae(torch.tensor([1.0, 1.0]), torch.tensor([0.0, 2.0, 4.0]), discount=0.5, gae_lambda=0.5)
+        tensor([2.2500, 1.0000])
     """
     _require_steps("reward", reward)
     _require_steps("value", value)
@@ -112,6 +138,13 @@ def gae_adjoint(
         e_t = c_t + γ λ e_{t−1},   ∂/∂r_t = e_t,   ∂/∂V(s_t) = γ e_{t−1} − e_t,   e_{−1} = e_T = 0
 
     e is an eligibility trace.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.returns import gae_adjoint
+        >>> of_rewards, of_values = gae_adjoint(torch.tensor([1.0, 0.0]), discount=0.5, gae_lambda=0.5)
+        >>> of_rewards, of_values
+        (tensor([1.0000, 0.2500]), tensor([-1.0000,  0.2500,  0.1250]))
     """
     trace = _backward_recursion(cotangent.flip(-1), discount * gae_lambda).flip(-1)
     zero = trace.new_zeros(*trace.shape[:-1], 1)
@@ -124,5 +157,12 @@ def lambda_returns(
     discount: float | Tensor,
     gae_lambda: float | Tensor = 1.0,
 ) -> Float[Tensor, "*batch time"]:
-    """The λ-return is G^λ_t = A_t + V(s_t) with the advantages of `gae`, whose arguments and errors it has."""
+    """The λ-return is G^λ_t = A_t + V(s_t) with the advantages of `gae`, whose arguments and errors it has.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.returns import lambda_returns
+        >>> lambda_returns(torch.tensor([1.0, 1.0]), torch.tensor([0.0, 2.0, 4.0]), discount=0.5, gae_lambda=0.0)
+        tensor([2., 3.])
+    """
     return gae(reward, value, discount, gae_lambda) + value[..., :-1]

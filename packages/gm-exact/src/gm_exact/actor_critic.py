@@ -58,6 +58,15 @@ def actor_critic_step(mdp: TabularMDP, params: ActorCritic, meta_params: MetaPar
 
     Raises:
         ValueError: if shapes don't fit, or the horizon is no positive integer.
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import ActorCritic, MetaParams, TabularMDP, actor_critic_step
+        >>> mdp = TabularMDP(torch.ones(1, 2, 1), torch.tensor([[1.0, 0.0]]), start=0, discount=0.5)  # two arms
+        >>> params = ActorCritic(torch.zeros(1, 2), torch.zeros(1))
+        >>> phi = MetaParams(*map(torch.tensor, (0.5, 1.0, 0.5, 0.0, 1.0)))
+        >>> actor_critic_step(mdp, params, phi, horizon=1)
+        ActorCritic(logits=tensor([[ 0.2500, -0.2500]]), values=tensor([0.5000]))
     """
     logits, values = _checked(mdp, params)
     steps = check_count("horizon", horizon, "a positive integer")
@@ -78,7 +87,17 @@ def actor_critic_step(mdp: TabularMDP, params: ActorCritic, meta_params: MetaPar
 def actor_critic_path(
     mdp: TabularMDP, params: ActorCritic, meta_params: MetaParams, *, inner_steps: Count, horizon: Count
 ) -> list[ActorCritic]:
-    """The path [θ⁰, …, θᴷ] of expected updates; arguments and errors are those of `actor_critic_step`."""
+    """The path [θ⁰, …, θᴷ] of expected updates; arguments and errors are those of `actor_critic_step`.
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import ActorCritic, MetaParams, TabularMDP, actor_critic_path
+        >>> mdp = TabularMDP(torch.ones(1, 2, 1), torch.tensor([[1.0, 0.0]]), start=0, discount=0.5)  # two arms
+        >>> params = ActorCritic(torch.zeros(1, 2), torch.zeros(1))
+        >>> phi = MetaParams(*map(torch.tensor, (0.5, 1.0, 0.5, 0.0, 1.0)))
+        >>> len(actor_critic_path(mdp, params, phi, inner_steps=3, horizon=1))
+        4
+    """
     path = [params]
     for _ in range(check_count("inner_steps", inner_steps, "an integer of at least 0", least=0)):
         path.append(actor_critic_step(mdp, path[-1], meta_params, horizon))
@@ -110,6 +129,16 @@ def mgrl_meta_gradient(
 
     Raises:
         ValueError: as `actor_critic_step` and `evaluate`.
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import ActorCritic, MetaParams, TabularMDP, mgrl_meta_gradient
+        >>> mdp = TabularMDP(torch.ones(1, 2, 1), torch.tensor([[1.0, 0.0]]), start=0, discount=0.5)  # two arms
+        >>> params = ActorCritic(torch.zeros(1, 2), torch.zeros(1))
+        >>> phi = MetaParams(*map(torch.tensor, (0.5, 1.0, 0.5, 0.0, 1.0)))
+        >>> found = mgrl_meta_gradient(mdp, params, phi, inner_steps=1, horizon=1)
+        >>> print(f"{found.inner_lr:.3f}")
+        0.235
     """
     check_horizon(outer_horizon)
     with torch.enable_grad():

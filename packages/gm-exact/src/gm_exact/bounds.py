@@ -79,6 +79,11 @@ def eq6_compositional_bias(
 
     c₂ is the Lipschitz constant of ∇θ J_In in θ; σ_In is taken at θ̂ⁱ, as Eq. 23 has it, not at θⁱ. With the root mean
     square *error* in its place the lemma needs no Assumption 4.2.
+
+    Examples:
+        >>> from gm_exact import eq6_compositional_bias
+        >>> print(f"{eq6_compositional_bias(1.0, 0.1, inner_lr=0.1, inner_steps=2):.4f}")
+        0.0210
     """
     inner_steps = check_count("inner_steps", inner_steps, "an integer of at least 0", least=0)
     growth = 1 + _tensor(inner_lr) * c2
@@ -103,6 +108,13 @@ def eq44_bias(
         inner_lr: α.
         inner_steps: K, 1 or more.
         meta_is_params: whether φ = θ⁰.
+
+    Examples:
+        >>> from gm_exact import Constants, Errors, eq44_bias
+        >>> constants = Constants(m2=1.0, mu1=0.0, mu2=1.0, c1=0.0, c2=1.0, rho2=1.0, lambda2=0.0)
+        >>> errors = Errors(inner_std=0.1, hessian_bias=0.1, hessian_std=0.1)
+        >>> print(f"{eq44_bias(constants, errors, inner_lr=0.1, inner_steps=2, meta_is_params=True):.4f}")
+        0.0491
     """
     inner_steps = check_count("inner_steps", inner_steps, "an integer of at least 1")
     k, e = constants, errors
@@ -132,6 +144,13 @@ def eq9_bias(
         b = max(μ₁ + αK (c₁μ₂ + λ₂m₂) + ½ α² c₁ρ₂m₂ K(K−1) + ι (μ₂ + αρ₂m₂K),  αKm₂,  αc₁m₂ + ιm₂)
 
     Arguments as in `eq44_bias`. Because of its K − 1 + ι it does not vanish with the errors.
+
+    Examples:
+        >>> from gm_exact import Constants, Errors, eq9_bias
+        >>> constants = Constants(m2=1.0, mu1=0.0, mu2=1.0, c1=0.0, c2=1.0, rho2=1.0, lambda2=0.0)
+        >>> errors = Errors(inner_std=0.1, hessian_bias=0.1, hessian_std=0.1)
+        >>> print(f"{eq9_bias(constants, errors, inner_lr=0.1, inner_steps=2, meta_is_params=True):.4f}")
+        2.9881
     """
     inner_steps = check_count("inner_steps", inner_steps, "an integer of at least 1")
     k, steps, own, alpha = constants, inner_steps, int(meta_is_params), _tensor(inner_lr)
@@ -158,6 +177,13 @@ def eq57_variance(
     where w_i bounds E‖λ̂_i‖² and v_i the variance of λ̂_i (paper Eqs. 46, 49 and 57 corrected).
 
     Arguments as in `eq44_bias`; I, II and III and the steps of II have to be drawn independently of each other.
+
+    Examples:
+        >>> from gm_exact import Constants, Errors, eq57_variance
+        >>> constants = Constants(m2=1.0, mu1=0.0, mu2=1.0, c1=0.0, c2=1.0, rho2=1.0, lambda2=0.0)
+        >>> errors = Errors(inner_std=0.1, hessian_bias=0.1, hessian_std=0.1)
+        >>> print(f"{eq57_variance(constants, errors, inner_lr=0.1, inner_steps=2, meta_is_params=True):.4f}")
+        0.0027
     """
     inner_steps = check_count("inner_steps", inner_steps, "an integer of at least 1")
     k, e = constants, errors
@@ -181,6 +207,13 @@ def eq10_variance(
 
     (paper Eq. 10, corrected: as printed, σ_H and σ₂ have no effect where Δ_J = σ_J = 0, because the c₁² of Eq. 57 got
     lost beside Δ_J² + σ_J², and V₂ has m₁ for m₂).
+
+    Examples:
+        >>> from gm_exact import Constants, Errors, eq10_variance
+        >>> constants = Constants(m2=1.0, mu1=0.0, mu2=1.0, c1=0.0, c2=1.0, rho2=1.0, lambda2=0.0)
+        >>> errors = Errors(inner_std=0.1, hessian_bias=0.1, hessian_std=0.1)
+        >>> print(f"{eq10_variance(constants, errors, inner_lr=0.1, inner_steps=2, meta_is_params=True):.4f}")
+        8.9294
     """
     inner_steps = check_count("inner_steps", inner_steps, "an integer of at least 1")
     k, e = constants, errors

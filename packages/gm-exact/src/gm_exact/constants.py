@@ -27,6 +27,13 @@ def global_constants(
 
     The horizon is infinite, or any finite one without terminal values. With an intrinsic reward φ the inner loop has
     the reward r + φ; None is for φ = θ⁰, where c₁ = λ₂ = 0.
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import TabularMDP, global_constants
+        >>> mdp = TabularMDP(torch.ones(1, 2, 1), torch.tensor([[1.0, 0.0]]), start=0, discount=0.5)  # two arms
+        >>> global_constants(mdp).c2
+        tensor(4.)
     """
     if not mdp.discount < 1:
         raise ValueError(f"discount: expected less than 1, got {mdp.discount}")
@@ -53,6 +60,14 @@ def local_c2(
 
     The largest of ‖∇²J(θⁱ)‖ and ‖∇J(θ̂ⁱ) − ∇J(θⁱ)‖ / ‖θ̂ⁱ − θⁱ‖, i = 0 … K−1. The MDP is that of the inner loop; its
     last batch axis has size 1, for the samples, and the result has no such axis.
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import TabularMDP, inner_path, local_c2
+        >>> mdp = TabularMDP(torch.ones(1, 2, 1), torch.tensor([[1.0, 0.0]]), start=0, discount=0.5)  # two arms
+        >>> path = inner_path(mdp, torch.zeros(1, 1, 2), inner_lr=1.0, inner_steps=2)
+        >>> local_c2(mdp, path, path).shape
+        torch.Size([])
     """
     found = []
     for theta, theta_hat in zip(exact_path[:-1], sampled_path[:-1], strict=True):
@@ -75,6 +90,14 @@ def local_constants(
 
     MDP and result have axes as in `local_c2`, the intrinsic reward is as in `global_constants`. Without a sampled path
     the inner gradient is exact. Two paths have the same length, of at least one step.
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import TabularMDP, inner_path, local_constants
+        >>> mdp = TabularMDP(torch.ones(1, 2, 1), torch.tensor([[1.0, 0.0]]), start=0, discount=0.5)  # two arms
+        >>> path = inner_path(mdp, torch.zeros(1, 1, 2), inner_lr=1.0, inner_steps=2)
+        >>> local_constants(mdp, path).m2.shape
+        torch.Size([])
     """
     sampled = list(exact_path if sampled_path is None else sampled_path)
     if len(sampled) != len(exact_path) or len(sampled) < 2:

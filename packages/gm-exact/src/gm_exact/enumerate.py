@@ -55,6 +55,13 @@ def trajectories(mdp: TabularMDP, horizon: Count, *, max_trajectories: int = MAX
     """Every trajectory of T steps with positive environment probability, grown from the possible first states.
 
     Raises `ValueError` if the MDP has batch axes, or there are more than `max_trajectories`.
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import TabularMDP, trajectories
+        >>> mdp = TabularMDP(torch.ones(1, 2, 1), torch.tensor([[1.0, 0.0]]), start=0, discount=0.5)  # two arms
+        >>> trajectories(mdp, horizon=2).actions.tolist()
+        [[0, 0], [0, 1], [1, 0], [1, 1]]
     """
     if mdp.batch_shape:
         raise ValueError(f"mdp: expected no batch axes, got {tuple(mdp.batch_shape)}")
@@ -95,6 +102,14 @@ def expectation(
 
     The surrogate f is called once per derivative with log π(a_t|s_t) and the trajectories, and returns one number per
     trajectory. The other arguments and errors are those of `trajectories`.
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import TabularMDP, expectation
+        >>> mdp = TabularMDP(torch.ones(1, 2, 1), torch.tensor([[1.0, 0.0]]), start=0, discount=0.5)  # two arms
+        >>> found = expectation(lambda log_prob, every: every.rewards.sum(-1), mdp, torch.zeros(1, 2), horizon=2)
+        >>> found.value
+        tensor(1.)
     """
     every = trajectories(mdp, horizon, max_trajectories=max_trajectories)
     if params.shape != (mdp.n_states, mdp.n_actions):

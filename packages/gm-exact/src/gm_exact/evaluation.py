@@ -189,6 +189,14 @@ def evaluate(
 
     Warns:
         UserWarning: If the dtype has fewer than three digits at this horizon, as float32 from γ = 0.9999 on.
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import TabularMDP, evaluate
+        >>> mdp = TabularMDP(torch.ones(1, 2, 1), torch.tensor([[1.0, 0.0]]), start=0, discount=0.5)  # two arms
+        >>> found = evaluate(mdp, torch.zeros(1, 2))
+        >>> found.value, found.gradient
+        (tensor(1.), tensor([[ 0.5000, -0.5000]]))
     """
     horizon = _check_request(mdp, params, horizon, terminal_value)
     terminal = params.new_zeros(mdp.n_states) if terminal_value is None else terminal_value
@@ -246,35 +254,74 @@ def _check_request(mdp: TabularMDP, params: Tensor, horizon: Count | None, termi
 
 
 def policy(params: StateAction) -> StateAction:
-    """Softmax policy: π(a|s) = exp θ[s, a] / Σ_b exp θ[s, b]."""
+    """Softmax policy: π(a|s) = exp θ[s, a] / Σ_b exp θ[s, b].
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import policy
+        >>> policy(torch.tensor([[0.0, 0.0]]))
+        tensor([[0.5000, 0.5000]])
+    """
     return params.softmax(-1)
 
 
 def value(
     mdp: TabularMDP, params: StateAction, horizon: Count | None = None, terminal_value: PerState | None = None
 ) -> Float[Tensor, "*#batch"]:
-    """Expected discounted return: J(θ) = Σ_s start(s) V_0(s); arguments as in `evaluate`."""
+    """Expected discounted return: J(θ) = Σ_s start(s) V_0(s); arguments as in `evaluate`.
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import TabularMDP, value
+        >>> mdp = TabularMDP(torch.ones(1, 2, 1), torch.tensor([[1.0, 0.0]]), start=0, discount=0.5)  # two arms
+        >>> value(mdp, torch.zeros(1, 2))  # ½ in each round, for ever
+        tensor(1.)
+    """
     return evaluate(mdp, params, horizon, terminal_value).value
 
 
 def state_values(
     mdp: TabularMDP, params: StateAction, horizon: Count | None = None, terminal_value: PerState | None = None
 ) -> PerState:
-    """State values: V_t = r_π + γ P_π V_{t+1}, at t = 0; arguments as in `evaluate`."""
+    """State values: V_t = r_π + γ P_π V_{t+1}, at t = 0; arguments as in `evaluate`.
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import TabularMDP, state_values
+        >>> mdp = TabularMDP(torch.ones(1, 2, 1), torch.tensor([[1.0, 0.0]]), start=0, discount=0.5)  # two arms
+        >>> state_values(mdp, torch.zeros(1, 2))
+        tensor([1.])
+    """
     return evaluate(mdp, params, horizon, terminal_value).state_values
 
 
 def action_values(
     mdp: TabularMDP, params: StateAction, horizon: Count | None = None, terminal_value: PerState | None = None
 ) -> StateAction:
-    """Action values: Q_t(s, a) = r(s, a) + γ Σₓ P(x|s, a) V_{t+1}(x), at t = 0; arguments as in `evaluate`."""
+    """Action values: Q_t(s, a) = r(s, a) + γ Σₓ P(x|s, a) V_{t+1}(x), at t = 0; arguments as in `evaluate`.
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import TabularMDP, action_values
+        >>> mdp = TabularMDP(torch.ones(1, 2, 1), torch.tensor([[1.0, 0.0]]), start=0, discount=0.5)  # two arms
+        >>> action_values(mdp, torch.zeros(1, 2))
+        tensor([[1.5000, 0.5000]])
+    """
     return evaluate(mdp, params, horizon, terminal_value).action_values
 
 
 def occupancy(
     mdp: TabularMDP, params: StateAction, horizon: Count | None = None, terminal_value: PerState | None = None
 ) -> PerState:
-    """Discounted visits: d(s) = Σ_t γᵗ Pr(s_t = s), for ever 1 / (1 − γ) in all; arguments as in `evaluate`."""
+    """Discounted visits: d(s) = Σ_t γᵗ Pr(s_t = s), for ever 1 / (1 − γ) in all; arguments as in `evaluate`.
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import TabularMDP, occupancy
+        >>> mdp = TabularMDP(torch.ones(1, 2, 1), torch.tensor([[1.0, 0.0]]), start=0, discount=0.5)  # two arms
+        >>> occupancy(mdp, torch.zeros(1, 2), horizon=3)  # 1 + ½ + ¼
+        tensor([1.7500])
+    """
     return evaluate(mdp, params, horizon, terminal_value).occupancy
 
 
@@ -284,6 +331,13 @@ def gradient(
     """Policy gradient: ∂J/∂θ[s, a] = Σ_t d_t(s) π(a|s) (Q_t(s, a) − V_t(s)) (Sutton et al. 2000, Theorem 1).
 
     Arguments as in `evaluate`.
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import TabularMDP, gradient
+        >>> mdp = TabularMDP(torch.ones(1, 2, 1), torch.tensor([[1.0, 0.0]]), start=0, discount=0.5)  # two arms
+        >>> gradient(mdp, torch.zeros(1, 2))
+        tensor([[ 0.5000, -0.5000]])
     """
     return evaluate(mdp, params, horizon, terminal_value).gradient
 
@@ -295,7 +349,15 @@ def hessian_vector_product(
     horizon: Count | None = None,
     terminal_value: PerState | None = None,
 ) -> StateAction:
-    """∇²J v by two linear solves, the Hessian never formed; see `PolicyEvaluation.tangent` and `evaluate`."""
+    """∇²J v by two linear solves, the Hessian never formed; see `PolicyEvaluation.tangent` and `evaluate`.
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import TabularMDP, hessian_vector_product
+        >>> mdp = TabularMDP(torch.ones(1, 2, 1), torch.tensor([[1.0, 0.0]]), start=0, discount=0.5)  # two arms
+        >>> hessian_vector_product(mdp, torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])).shape
+        torch.Size([1, 2])
+    """
     return evaluate(mdp, params, horizon, terminal_value).hessian_vector_product(vector)
 
 
@@ -305,6 +367,13 @@ def hessian(
     """∂²J/∂θ[s, a]∂θ[s', a'], all S·A Hessian-vector products at once: memory for S·A times as many problems.
 
     Arguments as in `evaluate`.
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import TabularMDP, hessian
+        >>> mdp = TabularMDP(torch.ones(1, 2, 1), torch.tensor([[1.0, 0.0]]), start=0, discount=0.5)  # two arms
+        >>> hessian(mdp, torch.tensor([[1.0, 0.0]])).shape
+        torch.Size([1, 2, 1, 2])
     """
     columns = evaluate(mdp, params, horizon, terminal_value).every_tangent().gradient
     return columns.movedim(0, -1).reshape(*columns.shape[1:], mdp.n_states, mdp.n_actions)

@@ -88,7 +88,15 @@ def other_view(per_state: Float[Tensor, "*batch 5"]) -> Float[Tensor, "*batch 5"
 def game_value(
     payoffs: Payoffs, params: LogOdds, *, discount: float, horizon: Count | None = None
 ) -> Float[Tensor, "*#batch 2"]:
-    """Both players' return, as by `evaluate_game`: V = P₀ᵀ (I − γP)⁻¹ R (Foerster et al. 2018, LOLA, §4.1)."""
+    """Both players' return, as by `evaluate_game`: V = P₀ᵀ (I − γP)⁻¹ R (Foerster et al. 2018, LOLA, §4.1).
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import game_value
+        >>> payoffs = torch.tensor([[[-2.0, 0.0], [-3.0, -1.0]], [[-2.0, -3.0], [0.0, -1.0]]])
+        >>> game_value(payoffs, torch.zeros(2, 5), discount=0.5)
+        tensor([-3., -3.])
+    """
     return evaluate_game(payoffs, params, discount=discount, horizon=horizon).value
 
 
@@ -102,6 +110,13 @@ def evaluate_game(
         params: θ¹ and θ², log-odds of action 0, each in the player's own states.
         discount: γ in [0, 1], below 1 for ever.
         horizon: T; None for ever.
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import evaluate_game
+        >>> payoffs = torch.tensor([[[-2.0, 0.0], [-3.0, -1.0]], [[-2.0, -3.0], [0.0, -1.0]]])
+        >>> evaluate_game(payoffs, torch.zeros(2, 5), discount=0.5).gradient.shape
+        torch.Size([2, 2, 5])
     """
     horizon = _check(payoffs, params, discount, horizon)
     batch = broadcast(payoffs.shape[:-3], params.shape[:-2])
@@ -133,6 +148,14 @@ def lola_meta_gradient(
     φ is the learner's policy and J_Out its value, θ the opponent's and J_In the opponent's. α is a number or a tensor
     that broadcasts against `[*batch, learner, 5]`; K = 0 gives each player's own policy gradient. The rest is as in
     `evaluate_game`.
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import lola_meta_gradient
+        >>> payoffs = torch.tensor([[[-2.0, 0.0], [-3.0, -1.0]], [[-2.0, -3.0], [0.0, -1.0]]])
+        >>> found = lola_meta_gradient(payoffs, torch.zeros(2, 5), discount=0.5, inner_lr=0.3)
+        >>> found.gradient.shape, found.look_ahead.shape
+        (torch.Size([2, 5]), torch.Size([2, 5]))
     """
     _check_tensors(payoffs, params)
     steps_ahead = check_count("inner_steps", inner_steps, "an integer of at least 0", least=0)

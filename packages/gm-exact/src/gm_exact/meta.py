@@ -28,6 +28,13 @@ def inner_path(
         inner_steps: K, 0 or more.
         horizon: T; None for ever.
         terminal_value: as in `evaluate`, whose errors it raises, too.
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import TabularMDP, inner_path
+        >>> mdp = TabularMDP(torch.ones(1, 2, 1), torch.tensor([[1.0, 0.0]]), start=0, discount=0.5)  # two arms
+        >>> [params.tolist() for params in inner_path(mdp, torch.zeros(1, 2), inner_lr=1.0, inner_steps=1)]
+        [[[0.0, 0.0]], [[0.5, -0.5]]]
     """
     return _ascend(mdp, params, inner_lr, inner_steps, horizon, terminal_value)[0]
 
@@ -48,6 +55,14 @@ def maml_meta_gradient(
 
     Arguments and errors are those of `inner_path`; both objectives have the same horizon and terminal value. Without an
     outer MDP the inner one serves both; K = 0 gives the policy gradient.
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import TabularMDP, maml_meta_gradient
+        >>> mdp = TabularMDP(torch.ones(1, 2, 1), torch.tensor([[1.0, 0.0]]), start=0, discount=0.5)  # two arms
+        >>> found = maml_meta_gradient(mdp, torch.zeros(1, 2), inner_lr=1.0, inner_steps=1)
+        >>> print([round(x, 3) for x in found.flatten().tolist()])
+        [0.393, -0.393]
     """
     path, evaluations = _ascend(mdp, params, inner_lr, inner_steps, horizon, terminal_value)
     adjoint = evaluate(outer_mdp or mdp, path[-1], horizon, terminal_value).gradient
@@ -73,6 +88,14 @@ def lirpg_meta_gradient(
     is linear in the reward, so the first factor is the derivative of the state-action occupancy along λⁱ⁺¹.
 
     The MDP has the extrinsic reward R. Arguments and errors are those of `maml_meta_gradient`; K = 0 gives zero.
+
+    Examples:
+        >>> import torch
+        >>> from gm_exact import TabularMDP, lirpg_meta_gradient
+        >>> mdp = TabularMDP(torch.ones(1, 2, 1), torch.tensor([[1.0, 0.0]]), start=0, discount=0.5)  # two arms
+        >>> found = lirpg_meta_gradient(mdp, torch.zeros(1, 2), torch.zeros(1, 2), inner_lr=1.0, inner_steps=1)
+        >>> print([round(x, 3) for x in found.flatten().tolist()])
+        [0.393, -0.393]
     """
     if intrinsic_reward.shape[-2:] != mdp.reward.shape[-2:]:
         expected, got = tuple(mdp.reward.shape[-2:]), tuple(intrinsic_reward.shape)

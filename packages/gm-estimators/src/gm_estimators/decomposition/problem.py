@@ -11,6 +11,7 @@ from gm_estimators.estimator import Estimator
 Role = Literal["inner", "hessian", "outer"]
 """What samples are for: I, the inner-loop gradient, II, its Jacobian and Hessian, or III, the outer gradient."""
 ROLES: tuple[Role, ...] = ("inner", "hessian", "outer")
+"""All three, in order."""
 PERMUTATIONS = ("SSS", "SES", "ESS", "EES", "SSE", "SEE", "ESE")
 """Whether I, II and III are estimated from samples (S) or exact (E), where anything is; EEE is the truth."""
 Rows = slice | Tensor

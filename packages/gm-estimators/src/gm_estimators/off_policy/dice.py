@@ -16,6 +16,15 @@ def off_policy_dice(trajectories: Trajectories) -> Float[Tensor, "*batch traject
 
     Value and derivatives of any order are unbiased whatever μ is, as long as μ can do all that π can. It takes
     `OffPolicyTrajectories`.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.off_policy import OffPolicyTrajectories, off_policy_dice
+        >>> log_prob, behaviour = torch.tensor([[0.8, 0.5]]).log(), torch.tensor([[0.5, 0.5]]).log()
+        >>> reward, value, discount = torch.ones(1, 2), torch.zeros(1, 3), torch.ones(3)
+        >>> seen = OffPolicyTrajectories(log_prob, reward, value, torch.tensor([[2.0, 1.0]]), discount, behaviour)
+        >>> off_policy_dice(seen)  # the first reward counts 1.6 times, the second too
+        tensor([3.2000])
     """
     read = require_off_policy(trajectories)
     seen = weighted(read)
@@ -31,5 +40,14 @@ def off_policy_dice_derivatives(trajectories: Trajectories) -> LogProbDerivative
 
     since ρ_t, a constant, times □_{≤t} has the derivatives of Π_{u≤t} π_u / μ_u; γᵀ ρ_{T−1} V(s_T) counts as a reward
     at the last step.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.off_policy import OffPolicyTrajectories, off_policy_dice_derivatives
+        >>> log_prob, behaviour = torch.tensor([[0.8, 0.5]]).log(), torch.tensor([[0.5, 0.5]]).log()
+        >>> reward, value, discount = torch.ones(1, 2), torch.zeros(1, 3), torch.ones(3)
+        >>> seen = OffPolicyTrajectories(log_prob, reward, value, torch.tensor([[2.0, 1.0]]), discount, behaviour)
+        >>> off_policy_dice_derivatives(seen).first
+        tensor([[3.2000, 1.6000]])
     """
     return replace(dice_derivatives(weighted(require_off_policy(trajectories))), mixed=None)

@@ -30,6 +30,16 @@ def off_policy(estimator: Estimator) -> Estimator:
 
     Raises:
         EstimatorError: if it has a τ of its own.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.off_policy import OffPolicyTrajectories, off_policy
+        >>> log_prob, behaviour = torch.tensor([[0.8, 0.5]]).log(), torch.tensor([[0.5, 0.5]]).log()
+        >>> reward, value, discount = torch.ones(1, 2), torch.zeros(1, 3), torch.ones(3)
+        >>> seen = OffPolicyTrajectories(log_prob, reward, value, torch.tensor([[2.0, 1.0]]), discount, behaviour)
+        >>> from gm_estimators import load
+        >>> off_policy(load("lvc")).surrogate(seen)
+        tensor([4.8000])
     """
     if estimator.gae_lambda is not None:
         raise EstimatorError(

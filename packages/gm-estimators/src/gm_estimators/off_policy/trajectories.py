@@ -88,6 +88,15 @@ def cumulative_ratio(trajectories: OffPolicyTrajectories) -> Float[Tensor, "*bat
 
     Raises:
         ValueError: if a ratio is infinite or NaN, or all are zero that are to be normalised.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.off_policy import OffPolicyTrajectories, cumulative_ratio
+        >>> log_prob, behaviour = torch.tensor([[0.8, 0.5]]).log(), torch.tensor([[0.5, 0.5]]).log()
+        >>> reward, value, discount = torch.ones(1, 2), torch.zeros(1, 3), torch.ones(3)
+        >>> seen = OffPolicyTrajectories(log_prob, reward, value, torch.tensor([[2.0, 1.0]]), discount, behaviour)
+        >>> cumulative_ratio(seen)
+        tensor([[1.6000, 1.6000]])
     """
     return ratio_of(trajectories, step_log_ratio(trajectories).cumsum(-1))
 
@@ -129,6 +138,12 @@ def effective_sample_size(weight: Float[Tensor, "*batch trajectory"]) -> Float[T
 
     That is from 1, if one trajectory has all the weight, to n; NaN if all weights are zero, or one is negative or
     infinite.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.off_policy import effective_sample_size
+        >>> effective_sample_size(torch.tensor([1.0, 1.0, 0.0, 0.0]))
+        tensor(2.)
     """
     weight = weight / power_of_two_below(weight)  # so that the sum cannot overflow
     share = weight / weight.sum(-1, keepdim=True)
@@ -143,6 +158,15 @@ def weighted(trajectories: OffPolicyTrajectories) -> Trajectories:
         advantage_t = Σ_{u≥t} γᵘ ρ_u r_u + γᵀ ρ_{T−1} V(s_T) − γᵗ ρ_t V(s_t)
 
     The baseline of DiCE, Σ_t γᵗ (1 − π_t/μ_t) V(s_t), has ratios of single steps, which are not clipped up to 2²⁴.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.off_policy import OffPolicyTrajectories, weighted
+        >>> log_prob, behaviour = torch.tensor([[0.8, 0.5]]).log(), torch.tensor([[0.5, 0.5]]).log()
+        >>> reward, value, discount = torch.ones(1, 2), torch.zeros(1, 3), torch.ones(3)
+        >>> seen = OffPolicyTrajectories(log_prob, reward, value, torch.tensor([[2.0, 1.0]]), discount, behaviour)
+        >>> weighted(seen).advantage
+        tensor([[3.2000, 1.6000]])
     """
     log_ratio = step_log_ratio(trajectories)
     ratio = ratio_of(trajectories, log_ratio.cumsum(-1))

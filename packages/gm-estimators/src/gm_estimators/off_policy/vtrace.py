@@ -29,6 +29,16 @@ def vtrace(estimator: Estimator, *, ratio_clip: float = 1.0, trace_clip: float =
     Raises:
         ValueError: if a bound is not positive, the estimator reads rewards as `dice` and `tmaml`, or the trajectories
             come with a clip or self-normalisation, which are for cumulative ratios, or a ratio is infinite or NaN.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.off_policy import OffPolicyTrajectories, vtrace
+        >>> log_prob, behaviour = torch.tensor([[0.8, 0.5]]).log(), torch.tensor([[0.5, 0.5]]).log()
+        >>> reward, value, discount = torch.ones(1, 2), torch.zeros(1, 3), torch.ones(3)
+        >>> seen = OffPolicyTrajectories(log_prob, reward, value, torch.tensor([[2.0, 1.0]]), discount, behaviour)
+        >>> from gm_estimators import load
+        >>> vtrace(load("ad")).surrogate(seen).shape
+        torch.Size([1])
     """
     require_advantages(estimator)
     if not (ratio_clip > 0 and trace_clip > 0):

@@ -24,6 +24,14 @@ def automatic_derivatives(surrogate: Surrogate, trajectories: Trajectories) -> L
     Raises:
         ValueError: if it gives another shape than one number per trajectory, does not depend on the
             log-probabilities, or has a gradient that is not finite.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.surrogates import Trajectories, automatic_derivatives, lvc
+        >>> log_prob, reward, value = torch.tensor([[-0.5, -1.0]]), torch.ones(1, 2), torch.zeros(1, 3)
+        >>> seen = Trajectories(log_prob, reward, value, torch.tensor([[2.0, 1.0]]), torch.ones(3))
+        >>> automatic_derivatives(lvc, seen).first
+        tensor([[2., 1.]])
     """
     leaf = trajectories.log_prob.detach().requires_grad_()
     mean = mean_surrogate(surrogate, copied(replace(trajectories, log_prob=leaf)))

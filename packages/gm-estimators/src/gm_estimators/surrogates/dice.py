@@ -15,6 +15,14 @@ def dice(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"]:
 
     The middle term bootstraps at the horizon. With a critic of zeros only the first term is left, whose derivatives are
     unbiased at any order.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.surrogates import Trajectories, dice
+        >>> log_prob, reward, value = torch.tensor([[-0.5, -1.0]]), torch.ones(1, 2), torch.zeros(1, 3)
+        >>> seen = Trajectories(log_prob, reward, value, torch.tensor([[2.0, 1.0]]), torch.ones(3))
+        >>> dice(seen)  # the return, as every box is 1
+        tensor([2.])
     """
     discount, value = trajectories.discount, trajectories.value
     box = magic_box(trajectories.log_prob.cumsum(-1))
@@ -29,6 +37,14 @@ def dice_derivatives(trajectories: Trajectories) -> LogProbDerivatives:
         w_t = R_t − γᵗ V(s_t),   (F d)_t = Σ_{u≥t} ρ_u Σ_{v≤u} d_v − γᵗ V(s_t) d_t,   R_t = Σ_{u≥t} ρ_u
 
     ρ_u is γᵘ r_u, with γᵀ V(s_T) added at the last step.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.surrogates import Trajectories, dice_derivatives
+        >>> log_prob, reward, value = torch.tensor([[-0.5, -1.0]]), torch.ones(1, 2), torch.zeros(1, 3)
+        >>> seen = Trajectories(log_prob, reward, value, torch.tensor([[2.0, 1.0]]), torch.ones(3))
+        >>> dice_derivatives(seen).first
+        tensor([[2., 1.]])
     """
     baseline = trajectories.discount[..., :-1] * trajectories.value[..., :-1]
     to_go = reward_to_go(trajectories)

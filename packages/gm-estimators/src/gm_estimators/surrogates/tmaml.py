@@ -18,6 +18,14 @@ def tmaml(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"]:
         Σ_t γᵗ r_t □_{≤t} + γᵀ V(s_T) □_{<T} − Σ_t γᵗ V(s_t) (□_{≤t} − □_{<t})
 
     and have the first two derivatives of `loaded_dice` with advantages Σ_{u≥t} γ^{u−t} r_u + γ^{T−t} V(s_T) − V(s_t).
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.surrogates import Trajectories, tmaml
+        >>> log_prob, reward, value = torch.tensor([[-0.5, -1.0]]), torch.ones(1, 2), torch.zeros(1, 3)
+        >>> seen = Trajectories(log_prob, reward, value, torch.tensor([[2.0, 1.0]]), torch.ones(3))
+        >>> tmaml(seen).shape
+        torch.Size([1])
     """
     discount, value = trajectories.discount, trajectories.value
     before = trajectories.log_prob.cumsum(-1) - trajectories.log_prob
@@ -26,6 +34,15 @@ def tmaml(trajectories: Trajectories) -> Float[Tensor, "*batch trajectory"]:
 
 
 def tmaml_derivatives(trajectories: Trajectories) -> LogProbDerivatives:
-    """The derivatives of `tmaml` are w_t = c_t and F_tu = c_max(t,u), c_t = Σ_{u≥t} γᵘ r_u + γᵀ V(s_T) − γᵗ V(s_t)."""
+    """The derivatives of `tmaml` are w_t = c_t and F_tu = c_max(t,u), c_t = Σ_{u≥t} γᵘ r_u + γᵀ V(s_T) − γᵗ V(s_t).
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.surrogates import Trajectories, tmaml_derivatives
+        >>> log_prob, reward, value = torch.tensor([[-0.5, -1.0]]), torch.ones(1, 2), torch.zeros(1, 3)
+        >>> seen = Trajectories(log_prob, reward, value, torch.tensor([[2.0, 1.0]]), torch.ones(3))
+        >>> tmaml_derivatives(seen).first
+        tensor([[2., 1.]])
+    """
     weight = reward_to_go(trajectories) - trajectories.discount[..., :-1] * trajectories.value[..., :-1]
     return LogProbDerivatives(weight, None, product_by_later_step(weight), through_rewards(trajectories))

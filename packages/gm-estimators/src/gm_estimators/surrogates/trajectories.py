@@ -111,6 +111,7 @@ class LogProbDerivatives:
 
 
 DerivativesFunction = Callable[[Trajectories], LogProbDerivatives]
+"""What a surrogate has beside it where its derivatives are known."""
 
 
 def mean_surrogate(surrogate: Surrogate, trajectories: Trajectories) -> Float[Tensor, "*batch"]:
@@ -118,6 +119,14 @@ def mean_surrogate(surrogate: Surrogate, trajectories: Trajectories) -> Float[Te
 
     Raises:
         ValueError: if the surrogate does not give one number per trajectory.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators.surrogates import Trajectories, ad, mean_surrogate
+        >>> log_prob, reward, value = torch.tensor([[-0.5, -1.0]]), torch.ones(1, 2), torch.zeros(1, 3)
+        >>> seen = Trajectories(log_prob, reward, value, torch.tensor([[2.0, 1.0]]), torch.ones(3))
+        >>> mean_surrogate(ad, seen)
+        tensor(-2.)
     """
     per_trajectory = surrogate(trajectories)
     expected = trajectories.log_prob.shape[:-1]

@@ -1,0 +1,56 @@
+"""The examples in docstrings: every public function of four packages has one, and it prints what it says."""
+
+import doctest
+import importlib
+import inspect
+from types import ModuleType
+
+import pytest
+
+PACKAGES = [importlib.import_module(f"gm_{name}") for name in ("estimators", "exact", "envs_tabular", "envs_ipd")]
+OF_A_PROBLEM = {"attribution", "decompose", "exact_meta_gradient", "sampled_path"}
+"""Those that need a whole two-level problem; docs/reading shows what they compute."""
+
+
+def public_functions():
+    """The functions that the packages and their rooms name in `__all__`, each once."""
+    found = {}
+    for package in PACKAGES:
+        rooms = [getattr(package, name) for name in package.__all__]
+        for room in [package, *(room for room in rooms if isinstance(room, ModuleType))]:
+            for name in room.__all__:
+                if inspect.isfunction(function := getattr(room, name)):
+                    found[f"{function.__module__}.{name}"] = function
+    return found
+
+
+FUNCTIONS = public_functions()
+
+
+def parsed(name, text):
+    return doctest.DocTestParser().get_doctest(text, {}, name, None, 0)
+
+
+def failures(name, text):
+    said = []
+    runner = doctest.DocTestRunner(verbose=False)
+    runner.run(parsed(name, text), out=said.append)
+    return "".join(said)
+
+
+def test_there_are_functions():
+    assert len(FUNCTIONS) > 110
+    assert {name.rpartition(".")[2] for name in FUNCTIONS} >= OF_A_PROBLEM
+
+
+def test_an_example_that_prints_something_else_is_found_out():
+    assert failures("good", ">>> 1 + 1\n2\n") == ""
+    assert "Expected" in failures("bad", ">>> 1 + 1\n3\n")
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name.rpartition(".")[2] not in OF_A_PROBLEM])
+def test_a_public_function_has_an_example_that_prints_what_it_says(name):
+    text = inspect.getdoc(FUNCTIONS[name]) or ""
+    examples = parsed(name, text).examples
+    assert any(example.want for example in examples), f"{name}: expected an example with its output"
+    assert failures(name, text) == ""
