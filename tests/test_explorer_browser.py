@@ -183,11 +183,15 @@ def on_average(name, rate, count, inner, hessian):
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_browser_enumerates_what_gm_exact_enumerates(browser, explored, count):
     mdp, params = tiny_mdp()
-    script = """(() => { const prepared = tiny.prepare(charts.data().tiny, %s);
-        return %s.map(rate => [tiny.metaGradient(prepared, rate), Object.fromEntries(Object.keys(prepared.of).map(name =>
-            [name, [[true, true], [true, false], [false, true]].map(([inner, hessian]) =>
-                tiny.expectation(prepared, name, rate, %d, {inner, hessian}))])),
-            Object.fromEntries(Object.keys(prepared.of).map(name => [name, tiny.hessianBias(prepared, name)]))]); })()"""
+    script = """(() => {
+        const prepared = tiny.prepare(charts.data().tiny, %s), names = Object.keys(prepared.of);
+        const cases = [[true, true], [true, false], [false, true]];
+        const each = of => Object.fromEntries(names.map(name => [name, of(name)]));
+        return %s.map(rate => [
+            tiny.metaGradient(prepared, rate),
+            each(name => cases.map(([inner, hessian]) => tiny.expectation(prepared, name, rate, %d, {inner, hessian}))),
+            each(name => tiny.hessianBias(prepared, name))]);
+    })()"""
     rates = [0.3, 1.0, 2.7]
     with browser.open((explored / "explorer.html").as_uri(), "desktop") as tab:
         found = tab.evaluate(script % (json.dumps(list(ESTIMATORS)), json.dumps(rates), count))

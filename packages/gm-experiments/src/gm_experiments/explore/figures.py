@@ -27,6 +27,6 @@ def summary(_settings: Settings, frame: "pd.DataFrame") -> "pd.DataFrame":
     """Mean accuracy with the most trajectories over all α and K, by estimator and what is sampled."""
     most = frame["sample_size"].max()
     rows = frame[frame["sample_size"] == most]
-    table = rows.pivot_table(index="estimator", columns="permutation", values="accuracy").reset_index()
+    table: pd.DataFrame = rows.pivot_table(index="estimator", columns="permutation", values="accuracy").reset_index()
     head = f"accuracy at {most} trajectories"
     return table[["estimator", *(p for p in ORDER if p in table)]].rename(columns={"estimator": head})

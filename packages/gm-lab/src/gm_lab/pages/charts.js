@@ -115,9 +115,9 @@ const charts = (() => {
     const dash = {field: "name", type: "nominal", scale: scale(look => look.dash.length ? look.dash : [1, 0]), legend: null};
     const shape = {field: "name", type: "nominal", scale: scale(look => look.shape), legend: null};
     const x = {field: "x", type: "quantitative", title: xTitle, scale: {type: xLog ? "log" : "linear", zero: false, nice: false,
-      padding: 8}, axis: {grid: false, format: "~g", ...(ticks ? {values: ticks} : {})}};
+      padding: 8}, axis: {grid: false, format: ",~r", ...(ticks ? {values: ticks} : {})}};
     const y = {field: "mean", type: "quantitative", title: yTitle, scale: {type: yLog ? "log" : "linear", zero: Boolean(zero),
-      nice: !yLog}, axis: {tickCount: 6, ...(yLog ? {format: "~g"} : {})}};
+      nice: !yLog}, axis: {tickCount: 6, ...(yLog ? {format: Math.min(...positive) < 1e-4 || Math.max(...positive) >= 1e6 ? "~e" : ",~r"} : {})}};
     const band = shown.filter(row => Number.isFinite(row.low) && row.low !== null && row.high !== null);
     const bounds = {...y, field: "low"};
     const tooltip = [{field: "label", title: " "}, {field: "place", title: xTitle}, {field: "value", title: yTitle}];
@@ -127,16 +127,16 @@ const charts = (() => {
       layer: [
         ...(at === undefined ? [] : [{data: {values: [{x: at}]}, mark: {type: "rule", color: tone("--soft"), strokeWidth: 1.5,
           strokeDash: [3, 3]}, encoding: {x}}]),
-        {data: {values: band}, mark: {type: "area", opacity: Number(tone("--shade")), clip: true},
+        {data: {values: band}, mark: {type: "area", opacity: Number(tone("--shade")), clip: true, aria: false},
           encoding: {x, y: bounds, y2: {field: "high"}, color: colour}},
-        {data: {values: shown}, mark: {type: "line", strokeWidth: 2.2, clip: true},
+        {data: {values: shown}, mark: {type: "line", strokeWidth: 2.2, clip: true, aria: false},
           params: [{name: "zoom", bind: "scales", select: {type: "interval",
             translate: "[pointerdown[event.pointerType !== 'touch'], window:pointerup] > window:pointermove!",
             zoom: "wheel![event.shiftKey]"}}],
           encoding: {x, y, color: colour, strokeDash: dash}},
         ...(marks === false ? [] : [{data: {values: shown}, mark: {type: "point", filled: true, size: 55, opacity: 1, clip: true},
           encoding: {x, y, color: colour, shape}}]),
-        {data: {values: shown}, mark: {type: "point", filled: true, size: 500, opacity: 0, clip: true},
+        {data: {values: shown}, mark: {type: "point", filled: true, size: 500, opacity: 0, clip: true, aria: false},
           encoding: {x, y, tooltip}},
       ],
     };
