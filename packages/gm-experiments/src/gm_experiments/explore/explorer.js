@@ -103,7 +103,7 @@
     charts.embed(find("chart"), charts.lines({
       rows, looks: Object.fromEntries(all.map(name => [name, looks[name]])),
       xTitle: WORDS[axis.value], yTitle: data.metrics[metric.value].name, at: at[axis.value].get(), ticks: axes[axis.value],
-      xLog: axis.value !== "inner_steps", yLog: metric.value === "deviation" || metric.value === "error",
+      xLog: axis.value !== "inner_steps", height: matchMedia("(max-width: 56rem)").matches ? 230 : 340, yLog: metric.value === "deviation" || metric.value === "error",
       description: `${data.metrics[metric.value].name} of each estimator against ${WORDS[axis.value]}`}));
     table(find("numbers"), ["", ...Object.values(data.metrics).map(each => each.name)], known ? names.map(name => ({name,
       cells: Object.keys(data.metrics).map(each => {
@@ -203,7 +203,7 @@
       range: [charts.tone("--text"), ...NAMES.map(name => charts.readable(looks[name].colour))]}};
     const x = {field: "x", type: "quantitative", title: "action 2 in state 1", scale: {domain: domain(left, right, width), nice: false}, axis: {tickCount: 5}};
     const y = {field: "y", type: "quantitative", title: "action 2 in state 2", scale: {domain: domain(low, high, height), nice: false}, axis: {tickCount: 5}};
-    const tooltip = [{field: "label", title: " "}, {field: "value", title: "mean"}];
+    const tooltip = [{field: "label", title: "title"}, {field: "value", title: "mean"}];
     return {
       $schema: "https://vega.github.io/schema/vega-lite/v6.json", width: "container", height, data: {values: ends},
       description: "Arrows of the true meta-gradient and of the mean of each estimator", padding: {left: 2, top: 6, right: 6, bottom: 2},

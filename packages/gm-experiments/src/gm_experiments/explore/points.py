@@ -19,7 +19,7 @@ METRICS = {
     "error": ("mean squared error", "squared bias plus variance, in units of the true length squared"),
 }
 """What each metric of the page is called, and what it says."""
-DIGITS = 4
+DIGITS = 3
 
 
 def measured(frame: "pd.DataFrame") -> "pd.DataFrame":

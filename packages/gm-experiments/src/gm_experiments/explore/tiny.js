@@ -10,35 +10,45 @@ const tiny = (() => {
   function policy({reward}, params) {
     const actions = reward[0].length;
     return reward.map((_, s) => {
-      const powers = reward[s].map((_, a) => Math.exp(params[s * actions + a] - Math.max(
-        ...params.slice(s * actions, (s + 1) * actions))));
-      return powers.map(power => power / sum(powers));
+      const own = params.slice(s * actions, (s + 1) * actions), most = Math.max(...own);
+      const powers = own.map(logit => Math.exp(logit - most)), total = sum(powers);
+      return powers.map(power => power / total);
     });
   }
 
-  // V_t(s) and Q_t(s, a) for t = T … 0, backwards from V_T = 0
-  function values(mdp, pi) {
-    const value = Array.from({length: mdp.horizon + 1}, () => mdp.reward.map(() => 0)), quality = [];
-    for (let t = mdp.horizon - 1; t >= 0; t--) {
-      quality[t] = mdp.reward.map((row, s) => row.map((reward, a) =>
-        reward + mdp.discount * sum(mdp.transition[s][a].map((p, x) => p * value[t + 1][x]))));
-      value[t] = quality[t].map((row, s) => sum(row.map((q, a) => pi[s][a] * q)));
+  // V_t(s) and Q_t(s, a) for t = T … 0, backwards from V_T = 0; plain loops, because this is done some 100,000 times
+  function values({transition, reward, discount, horizon}, pi) {
+    const value = [], quality = [], states = reward.length, actions = reward[0].length;
+    value[horizon] = new Array(states).fill(0);
+    for (let t = horizon - 1; t >= 0; t--) {
+      value[t] = new Array(states).fill(0);
+      quality[t] = [];
+      for (let s = 0; s < states; s++) {
+        const row = quality[t][s] = [];
+        for (let a = 0; a < actions; a++) {
+          let later = 0;
+          for (let x = 0; x < states; x++) later += transition[s][a][x] * value[t + 1][x];
+          row[a] = reward[s][a] + discount * later;
+          value[t][s] += pi[s][a] * row[a];
+        }
+      }
     }
     return {value, quality};
   }
 
   // ∇J(θ) = Σ_t γᵗ Σ_s P(s_t = s) π(a|s) (Q_t(s, a) − V_t(s))
   function gradient(mdp, params) {
-    const pi = policy(mdp, params), {value, quality} = values(mdp, pi), actions = mdp.reward[0].length;
-    const result = params.map(() => 0);
-    let at = mdp.reward.map((_, s) => s === mdp.start ? 1 : 0);
-    for (let t = 0; t < mdp.horizon; t++) {
-      const next = at.map(() => 0);
-      for (let s = 0; s < at.length; s++)
+    const pi = policy(mdp, params), {value, quality} = values(mdp, pi), states = pi.length, actions = pi[0].length;
+    const result = new Array(params.length).fill(0);
+    let at = new Array(states).fill(0), discount = 1;
+    at[mdp.start] = 1;
+    for (let t = 0; t < mdp.horizon; t++, discount *= mdp.discount) {
+      const next = new Array(states).fill(0);
+      for (let s = 0; s < states; s++)
         for (let a = 0; a < actions; a++) {
           const mass = at[s] * pi[s][a];
-          result[s * actions + a] += mdp.discount ** t * mass * (quality[t][s][a] - value[t][s]);
-          for (let x = 0; x < at.length; x++) next[x] += mass * mdp.transition[s][a][x];
+          result[s * actions + a] += discount * mass * (quality[t][s][a] - value[t][s]);
+          for (let x = 0; x < states; x++) next[x] += mass * mdp.transition[s][a][x];
         }
       at = next;
     }
@@ -118,7 +128,7 @@ const tiny = (() => {
     }));
     // what DiCE without a baseline gives on average is exact
     const exact = estimateMean(mdp, pi, all, value);
-    return {mdp, params, all, of, exact};
+    return {mdp, params, all, of, exact, ends: new Map()};
   }
 
   function estimateMean(mdp, pi, all, value) {
@@ -128,20 +138,23 @@ const tiny = (() => {
   }
 
   // E ∇J(φ + α ḡ) over all ways to draw n trajectories, ḡ the mean of their gradients
-  function composed(prepared, name, rate, n) {
-    const {mdp, params, all, of} = prepared, firsts = of[name].firsts;
-    let total = params.map(() => 0);
+  function composed({mdp, params, all, of, ends}, name, rate, n) {
+    const firsts = of[name].firsts, key = `${BASELINE[name]}, ${rate}, ${n}`;  // one for all with the same gradients
+    if (ends.has(key)) return ends.get(key);
+    const total = params.map(() => 0);
     const factorial = k => k < 2 ? 1 : k * factorial(k - 1);
-    function draw(from, left, chance, summed, ways) {
+    // weight: n! Π p^k / k! so far, for k copies of each trajectory
+    function draw(from, left, weight, point) {
       if (left === 0) {
-        total = add(total, gradient(mdp, add(params, summed, rate / n)), chance * ways);
+        gradient(mdp, point).forEach((value, i) => { total[i] += weight * value; });
         return;
       }
       if (from === all.length) return;
-      for (let times = 0, power = 1; times <= left; times++, power *= all[from].probability)
-        draw(from + 1, left - times, chance * power, add(summed, firsts[from], times), ways / factorial(times));
+      for (let copies = 0, power = 1; copies <= left; copies++, power *= all[from].probability / copies)
+        draw(from + 1, left - copies, weight * power, copies ? add(point, firsts[from], copies * rate / n) : point);
     }
-    draw(0, n, 1, params.map(() => 0), factorial(n));
+    draw(0, n, factorial(n), params);
+    ends.set(key, total);
     return total;
   }
 

@@ -120,7 +120,7 @@ const charts = (() => {
       nice: !yLog}, axis: {tickCount: 6, ...(yLog ? {format: Math.min(...positive) < 1e-4 || Math.max(...positive) >= 1e6 ? "~e" : ",~r"} : {})}};
     const band = shown.filter(row => Number.isFinite(row.low) && row.low !== null && row.high !== null);
     const bounds = {...y, field: "low"};
-    const tooltip = [{field: "label", title: " "}, {field: "place", title: xTitle}, {field: "value", title: yTitle}];
+    const tooltip = [{field: "label", title: "title"}, {field: "place", title: xTitle}, {field: "value", title: yTitle}];
     return {
       $schema: "https://vega.github.io/schema/vega-lite/v6.json", description, width: "container", height: height ?? 340,
       autosize: {type: "fit-x", contains: "padding"}, padding: {left: 2, top: 6, right: 6, bottom: 2},
