@@ -1,6 +1,8 @@
 """The explorer as one HTML file that needs no network and no Python, out of the data that a run wrote."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gm_experiments.common.labels import estimator
@@ -29,3 +31,10 @@ def rendered(data: Mapping[str, Any]) -> str:
     return pages.document(
         TITLE, pages.part("explorer.html", here), styles=[pages.part("explorer.css", here)], scripts=scripts, data=data
     )
+
+
+def write(source: Path, out: Path) -> None:
+    """Writes the page about the data of an explorer.json, as a site does that keeps these alone."""
+    page = rendered(json.loads(source.read_text(encoding="utf-8")))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page, encoding="utf-8")

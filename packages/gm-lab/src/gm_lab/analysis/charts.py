@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gm_lab import pages
-from gm_lab.analysis.figures import styles
+from gm_lab.analysis.palette import Style, category_style, styles
 from gm_lab.analysis.tables import is_text
 
 if TYPE_CHECKING:
@@ -85,13 +85,20 @@ def _chart(
         "x": x,
         "over": over or "",
         "line": line or "",
-        "looks": {name: pages.look(*vars(style).values()) for name, style in styles(names).items()},
+        "looks": {name: pages.look(look.colour, look.marker, look.dash) for name, look in _looks(line, names).items()},
         "choices": {name: values[name] for name in several if name != line},
         "metrics": metrics,
         "rows": [_row(record, [places[name][i] for name in several if name != line],
                       places[line][i] if line else names[0], x, metrics)
                  for i, record in enumerate(table.to_dict("records")) if record[x] in kept],
     }  # fmt: skip
+
+
+def _looks(line: str | None, names: Sequence[str]) -> dict[str, Style]:
+    """Estimators look as everywhere, other lines by their places."""
+    if line in (None, LINES[0]):
+        return styles(names)
+    return {name: category_style(place) for place, name in enumerate(names)}
 
 
 def _row(record: Mapping[Any, Any], choices: list[str], name: str, x: str, metrics: list[str]) -> list[Any]:
