@@ -68,9 +68,7 @@ def expected(frame, **place):
     for column, value in place.items():
         rows = rows[rows[column] == value]
     found = {ESTIMATORS[name]: mean_interval(of["accuracy"]) for name, of in rows.groupby("estimator")}
-    # the page has four digits of each number, of which it shows three
-    rounded = {name: [float(f"{part:.4g}") for part in (at.mean, at.low, at.high)] for name, at in found.items()}
-    return {name: f"{text(mean)}[{text(low)}, {text(high)}]" for name, (mean, low, high) in rounded.items()}
+    return {name: f"{text(at.mean)}[{text(at.low)}, {text(at.high)}]" for name, at in found.items()}
 
 
 @pytest.mark.parametrize("screen", ["phone", "desktop"])

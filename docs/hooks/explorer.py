@@ -1,4 +1,4 @@
-"""Puts the explorer's page into the site, out of docs/explorer.json, which is what a run of apps/explore.py measured."""
+"""Puts the explorer's page into the site, out of docs/explorer.json, which a run of apps/explore.py measured."""
 
 import sys
 from pathlib import Path

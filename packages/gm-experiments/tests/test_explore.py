@@ -59,7 +59,7 @@ def test_values_are_means_over_mdps_of_results_with_their_intervals(explored):
     for metric, values in expected.items():
         interval = mean_interval(values)
         found = mean_at(data, metric, *place)
-        assert found == pytest.approx([interval.mean, interval.low, interval.high], rel=1e-3)
+        assert found == pytest.approx([interval.mean, interval.low, interval.high], rel=5e-3)
     assert len(data["values"]["accuracy"]) == len(frame) / 3
 
 
@@ -77,7 +77,7 @@ def test_the_command_of_a_point_computes_the_same_numbers(explored, tmp_path):
     frame = read_results(tmp_path / "maml" / "results.csv")
     for name in ("lvc", "ad"):
         mean = frame[frame["estimator"] == name]["accuracy"].mean()
-        assert mean_at(data, "accuracy", 10.0, 2, 2, "SSE", name)[0] == pytest.approx(mean, rel=1e-3)
+        assert mean_at(data, "accuracy", 10.0, 2, 2, "SSE", name)[0] == pytest.approx(mean, rel=5e-3)
 
 
 def test_a_users_own_estimator_keeps_its_name_and_has_looks_of_its_own(tmp_path):
