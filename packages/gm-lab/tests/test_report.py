@@ -113,7 +113,7 @@ def test_the_browser_is_told_to_run_these_scripts_alone_and_to_load_nothing(page
     assert len(hashes) == 3
 
 
-WORDS = {"size", "accuracy", "toy", "ad", "lvc", "mine"}
+WORDS = {"size", "accuracy", "toy", "ad", "lvc", "mine", "The larger the better", "Bands are 95% intervals."}
 
 
 def test_every_figure_is_there_with_words_for_those_who_cannot_see_it(page, finished):
@@ -231,7 +231,7 @@ def test_a_run_made_outside_a_checkout(finished, tmp_path):
     assert "git checkout" not in text
 
 
-CAPTIONS = {"toy": {"finding": "LVC <wins> & stays.", "caption": "Bands are 95% intervals\nover 4 MDPs."}}
+CAPTIONS = {"toy": {"finding": "LVC <wins> & stays", "caption": "Bands are 95% intervals\nover 4 MDPs."}}
 
 
 def test_the_finding_of_the_main_picture_is_the_headline_and_pictures_are_told_of(vectors):
@@ -240,17 +240,35 @@ def test_the_finding_of_the_main_picture_is_the_headline_and_pictures_are_told_o
     (figures / "captions.json").write_text(json.dumps(CAPTIONS))
     run = load(vectors)
     assert [figure.name for figure in run.figures] == ["toy", "another"]
-    assert run.headline == "LVC <wins> & stays."
+    assert run.headline == "LVC <wins> & stays"
     parsed = Page(rendered([run], ""))
     assert parsed.text("p")[0] == run.headline
-    assert parsed.text("strong") == [run.headline]
-    assert "Bands are 95% intervals over 4 MDPs." in parsed.text("figcaption")
+    assert parsed.text("strong") == [f"{run.headline}."]
+    assert "Bands are 95% intervals over 4 MDPs." in parsed.text("span")
     assert Page(rendered([run, run], "")).text("p").count(run.headline) == 2
 
 
-def test_a_run_whose_pictures_say_nothing_has_no_headline(page, finished):
-    assert load(finished).headline == ""
-    assert "headline" not in [attrs.get("class") for attrs in Page(page).of("p")]
+def test_the_main_picture_comes_first(vectors):
+    figures = vectors / "figures"
+    shutil.copy(figures / "toy.png", figures / "headline.png")
+    (figures / "captions.json").write_text(
+        json.dumps(CAPTIONS | {"headline": {"finding": "All in one", "caption": ""}})
+    )
+    run = load(vectors)
+    assert [figure.name for figure in run.figures] == ["headline", "toy"]
+    assert run.headline == "All in one"
+
+
+def test_a_run_whose_pictures_say_nothing_has_no_headline(page, finished, tmp_path):
+    assert load(finished).headline == "The larger the better"
+    assert "headline" in [attrs.get("class") for attrs in Page(page).of("p")]
+    shutil.copytree(finished, tmp_path / "copy")
+    (tmp_path / "copy" / "figures" / "captions.json").unlink()
+    silent = load(tmp_path / "copy")
+    assert silent.headline == ""
+    parsed = Page(rendered([silent], ""))
+    assert "headline" not in [attrs.get("class") for attrs in parsed.of("p")]
+    assert "toy" in parsed.text("span")
 
 
 def test_figures_come_before_the_numbers_and_these_before_the_claims(page):
@@ -431,6 +449,7 @@ def test_a_record_begins_a_line_also_after_a_torn_one(tmp_path):
 def test_only_figures_wider_than_a_phone_are_scrolled(finished, vectors, monkeypatch):
     for path in (finished, vectors):
         with monkeypatch.context() as patch:
+            patch.setattr("gm_lab.analysis.report.WIDE_POINTS", 1000.0)
             assert 'class="drawing wide"' not in rendered([load(path)], "")
             patch.setattr("gm_lab.analysis.report.WIDE_POINTS", 200.0)
             assert '<div class="drawing wide" tabindex="0"><img' in rendered([load(path)], "")

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SVG_BYTES = 1_000_000
 # one wider than this, as drawn, is not shrunk to a phone's width but scrolled
 WIDE_POINTS = 552.0
+MAIN = "headline"
+"""The picture that sums up the others, where a run has one."""
 MOST_SECONDS = 1e12  # a file may say anything
 MARKS = {"supported": "✓", "contradicted": "✗", "undecided": "?", "not measured": "–"}
 
@@ -141,12 +143,12 @@ def _is_of_curves(kind: Any) -> bool:
 
 
 def _figures(app: str, folder: Path) -> list[Figure]:
-    """The pictures of a run with their findings and captions, in the order of captions.json; others follow by name."""
+    """The pictures of a run with their findings and captions: the main one, those of captions.json, others by name."""
     file = folder / "captions.json"
     with _as_we_write(file):
         told = _captions(reading.read_json(file)) if file.exists() else {}
     drawn = {file.with_suffix("") for file in folder.glob("[!.]*") if file.suffix in (".png", ".svg")}
-    order = list(told)
+    order = sorted(told, key=lambda name: name != MAIN)
     figures = []
     for stem in sorted(drawn, key=lambda stem: (order.index(stem.name) if stem.name in told else len(order), stem)):
         with _as_we_write(stem):
