@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 def figures(settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
     """Writes explorer.html, and explorer.json with its data, beside results.csv; the page has all the pictures."""
+    if settings.run_dir is None:
+        return {}
     found = points.points(settings, frame)
     data = page.data_of(found, analysis.styles(found["axes"]["estimator"]))
-    assert settings.run_dir is not None
     run.write_atomically(settings.run_dir / "explorer.json", run.output.encoded(pages.embedded(data)))
     run.write_atomically(settings.run_dir / "explorer.html", run.output.encoded(page.rendered(data)))
     print(f"page: {settings.run_dir / 'explorer.html'}")
