@@ -24,7 +24,7 @@ import gm_lab
 from gm_lab.analysis import mean_interval, read_results
 from gm_lab.analysis.charts import charts, interval_table
 from gm_lab.analysis.figures import words
-from gm_lab.analysis.report import Run, claim_of, forest_of, load, rendered
+from gm_lab.analysis.report import Run, claim_of, exactly, forest_of, load, number, rendered
 from gm_lab.run.errors import BadInput
 from gm_lab.track.wandb_report import published
 
@@ -171,6 +171,13 @@ def test_what_a_page_says_about_a_run(page, finished):
     )
     means = load(finished).summary["accuracy"]
     assert [f"{mean:.3g}" for mean in means] == [text for text in parsed.text("td") if re.fullmatch(r"[\d.]+", text)]
+
+
+def test_numbers_of_tables_are_short_to_read_and_whole_to_sort_by():
+    assert [number(value) for value in (0.123456, 7, "lvc", float("nan"), 10**400)] == [
+        "0.123", "7", "lvc", "–", str(10**400),
+    ]  # fmt: skip
+    assert [exactly(value) for value in (0.123456, np.int64(7), "lvc")] == ["0.123456", "7.0", "lvc"]
 
 
 def test_an_unfinished_run_says_so(page):

@@ -268,7 +268,9 @@ def _figure(app: str, stem: Path) -> Figure:
 
 
 def number(value: Any) -> str:
-    """A table's value as text, numbers with three significant digits."""
+    """A table's value as text, numbers with three significant digits, a dash for what is not there."""
+    if value != value:
+        return "–"
     with contextlib.suppress(OverflowError):
         return f"{value:.3g}" if isinstance(value, numbers.Real) else str(value)
     return str(value)

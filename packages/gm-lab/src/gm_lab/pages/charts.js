@@ -115,7 +115,7 @@ const charts = (() => {
     const dash = {field: "name", type: "nominal", scale: scale(look => look.dash.length ? look.dash : [1, 0]), legend: null};
     const shape = {field: "name", type: "nominal", scale: scale(look => look.shape), legend: null};
     const x = {field: "x", type: "quantitative", title: xTitle, scale: {type: xLog ? "log" : "linear", zero: false, nice: false,
-      padding: 8}, axis: {grid: false, format: ",~r", ...(ticks ? {values: ticks} : {})}};
+      padding: 8}, axis: {grid: false, format: ",~r", ...(ticks ? {values: ticks} : {tickCount: 8})}};
     const y = {field: "mean", type: "quantitative", title: yTitle, scale: {type: yLog ? "log" : "linear", zero: Boolean(zero),
       nice: !yLog}, axis: {tickCount: 6, ...(yLog ? {format: Math.min(...positive) < 1e-4 || Math.max(...positive) >= 1e6 ? "~e" : ",~r"} : {})}};
     const band = shown.filter(row => Number.isFinite(row.low) && row.low !== null && row.high !== null);
