@@ -172,3 +172,26 @@ def test_no_page_on_paper_is_empty_and_what_is_for_screens_is_left_out(browser, 
     assert whole.count("Figures") == whole.count("How to reproduce") == 2
     assert "Contents" not in whole
     assert "Explore the numbers" not in whole
+
+
+HOSTILE = ["</script><script>window.ran = 1</script>", '<img src=x onerror="window.ran = 1">']
+
+
+def test_names_that_are_markup_are_text_wherever_they_are_shown(browser, toy, tmp_path):
+    flags = ["--estimators", *HOSTILE, "lvc", "ad", "--run-dir", str(tmp_path / "run"), "--workers", "1"]
+    assert gm_lab.main(toy.EXPERIMENT, [*flags, "--wandb", "disabled"]) == 0
+    report = tmp_path / "report.html"
+    report.write_text(rendered([load(tmp_path / "run")], "command"))
+    with browser.open(report.as_uri(), "desktop") as tab:
+        tab.settle()
+        labels = "[...document.querySelectorAll('.touch .names label')].map(label => label.textContent)"
+        assert set(tab.evaluate(labels)) == {*HOSTILE, "lvc", "ad"}
+        tab.evaluate("document.querySelector('.touch .chart').scrollIntoView({block: 'center', behavior: 'instant'})")
+        tab.settle()
+        x, y = tab.evaluate(MARK.replace("lvc$", "onerror.*$"))
+        tab.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        tab.settle()
+        assert "accuracy" in tab.evaluate(TOOLTIP)
+        assert tab.evaluate("window.ran ?? 0") == 0
+        assert tab.complaints == []
+        assert tab.requests == [report.as_uri()]
