@@ -68,6 +68,9 @@
     element.replaceChildren(top, rest);
   }
 
+  // within a page of a site, which has a heading of its own
+  document.documentElement.classList.toggle("framed", self !== top);
+
   // The measured grid
 
   const changed = once(draw), all = Object.keys(looks);
