@@ -18,9 +18,9 @@ APPS = {path.stem: path.read_text() for path in sorted(ROOT.glob("apps/*.py"))}
 BENCHMARKS = {path.stem: path.read_text() for path in sorted(ROOT.glob("benchmarks/*.py"))}
 MAY_IMPORT = {"gm-mgrl-atari": {"gm_estimators"}, "gm-experiments": set(MODULE.values())}
 TORCH_ONLY = {"gm-estimators", "gm-exact"}
-HEAVY = {"matplotlib", "scipy", "tyro", "wandb"}
+HEAVY = {"matplotlib", "scipy", "tyro", "vl_convert", "wandb"}
 NUMERICAL = HEAVY - {"tyro"} | {"torch", "numpy", "pandas", "ale_py", "gymnasium", "gm_estimators", "gm_exact"}
-DISTRIBUTION = {"yaml": "pyyaml", "ale_py": "ale-py"}
+DISTRIBUTION = {"yaml": "pyyaml", "ale_py": "ale-py", "vl_convert": "vl-convert-python"}
 MOST_LINES_OF_AN_APP = 45
 MOST_LINES_OF_A_BODY = 60
 

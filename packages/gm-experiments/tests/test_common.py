@@ -17,7 +17,7 @@ from gm_experiments.common import settings
 from gm_experiments.common.checks import prepare
 from gm_experiments.common.claims import Claim, Evidence
 
-EXPERIMENTS = ("attribution", "frontier", "lirpg", "maml")
+EXPERIMENTS = ("attribution", "explore", "frontier", "lirpg", "maml")
 
 
 def test_names_that_settings_write_out_are_those_of_the_packages():

@@ -21,6 +21,7 @@ SMALL = [
     ("maml", f"{TABULAR} --figure fig1 --sample-sizes 3 --inner-steps 2"),
     ("maml", f"{TABULAR} --figure theory --sample-sizes 3 --inner-steps 2 --inner-lrs 3"),
     ("lirpg", f"{TABULAR} --figure fig1 --sample-sizes 3 --inner-steps 2"),
+    ("explore", f"{TABULAR} --inner-lrs 3 --sample-sizes 3 --inner-steps 2"),
     ("frontier", f"{TABULAR} --sample-sizes 24 --inner-steps 2 --points 1 --splits 1:1"),
     ("frontier", f"{TABULAR} --figure training --sample-sizes 24 --splits 1:1 --updates 2"),
     ("attribution", f"{TABULAR} --sample-sizes 3 --points 2 --estimators lvc"),

@@ -15,7 +15,7 @@ from gm_experiments import reproduce
 from gm_lab.run import parse, resources
 from gm_lab.run.settings import flag_of
 
-MODULES = ("maml", "lirpg", "frontier", "attribution", "lola", "attribution.lola", "lpg", "mgrl")
+MODULES = ("maml", "lirpg", "frontier", "explore", "attribution", "lola", "attribution.lola", "lpg", "mgrl")
 EXPERIMENTS = {name: import_module(f"gm_experiments.{name}").EXPERIMENT for name in MODULES}
 HARMLESS = {"seed", "max_age", "workers"}
 """Of these any number is taken, or one above the number of cells is as good as that."""
@@ -76,8 +76,14 @@ def test_no_number_is_so_large_that_it_is_begun(refused, name, field, digits, fi
 
 
 LARGE = {
-    "the paper": [("maml", "--figure fig1 fig4 fig5 fig6 theory"), ("lirpg", ""), ("lola", ""), ("frontier", "")],
-    "640 MDPs": [(name, "--mdps 640") for name in ("maml", "lirpg", "frontier", "attribution")],
+    "the paper": [
+        ("maml", "--figure fig1 fig4 fig5 fig6 theory"),
+        ("lirpg", ""),
+        ("lola", ""),
+        ("frontier", ""),
+        ("explore", ""),
+    ],
+    "640 MDPs": [(name, "--mdps 640") for name in ("maml", "lirpg", "frontier", "explore", "attribution")],
     "320 seeds": [("lola", "--figure debias --seeds 320"), ("lola_attribution", "--seeds 320")],
     "more samples": [
         ("maml", "--sample-sizes 8192"),

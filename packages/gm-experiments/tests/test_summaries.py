@@ -17,6 +17,7 @@ SMALL = [
     ("maml", f"{TABULAR} --figure theory --sample-sizes 3 6 --inner-steps 2 --inner-lrs 3"),
     ("lirpg", f"{TABULAR} --figure fig1 --sample-sizes 3"),
     ("lirpg", f"{TABULAR} --figure entropy --sample-sizes 3 --inner-steps 2"),
+    ("explore", f"{TABULAR} --inner-lrs 3 --sample-sizes 3 6 --inner-steps 1 2"),
     ("frontier", f"{TABULAR} --sample-sizes 24 --inner-steps 2 --points 0 1"),
     ("frontier", f"{TABULAR} --figure training --sample-sizes 24 --updates 2"),
     ("frontier", f"{TABULAR} --figure budgets --sample-sizes 24 48 --points 0 1"),

@@ -42,6 +42,13 @@ def toy():
 
 
 @pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """A browser to look at pages with."""
+    with load(TOY.with_name("browser.py")).opened(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
 def stand_in():
     """The class of servers that stand in for W&B's."""
     return load(TOY.with_name("standin.py")).StandIn

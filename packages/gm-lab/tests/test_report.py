@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import hashlib
 import html
 import itertools
 import json
@@ -13,13 +14,17 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gm_lab
+from gm_lab.analysis import mean_interval, read_results
+from gm_lab.analysis.charts import charts, interval_table
 from gm_lab.analysis.figures import words
-from gm_lab.analysis.report import Run, forest_of, load, rendered
+from gm_lab.analysis.report import Run, claim_of, exactly, forest_of, load, number, rendered
 from gm_lab.run.errors import BadInput
 from gm_lab.track.wandb_report import published
 
@@ -89,13 +94,26 @@ def test_nothing_is_loaded_from_anywhere(page):
     found = {value for _, attrs in parsed.tags for name, value in attrs.items() if name in LOADS}
     assert found
     assert all(value.startswith(("data:", "#run-")) for value in found), found
-    assert not {"script", "iframe", "object", "embed", "form", "base"} & {tag for tag, _ in parsed.tags}
-    assert "url(" not in page
-    assert "@import" not in page
-    assert not re.search(r"https?://", page)
+    assert not {"iframe", "object", "embed", "form", "base"} & {tag for tag, _ in parsed.tags}
+    assert {name for attrs in parsed.of("script") for name in attrs} == {"type", "id"}  # those of the data
+    written = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert "url(" not in written
+    assert "@import" not in written
+    assert not re.search(r"https?://", written)
 
 
-WORDS = {"size", "accuracy", "toy", "ad", "lvc", "mine"}
+def test_the_browser_is_told_to_run_these_scripts_alone_and_to_load_nothing(page):
+    (policy,) = [meta["content"] for meta in Page(page).of("meta") if "http-equiv" in meta]
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    assert rules["img-src"] == "data:"
+    assert rules["script-src"].split() == [f"'sha256-{digest}'" for digest in hashes]
+    assert len(hashes) == 3
+
+
+WORDS = {"size", "accuracy", "toy", "ad", "lvc", "mine", "The larger the better", "Bands are 95% intervals."}
 
 
 def test_every_figure_is_there_with_words_for_those_who_cannot_see_it(page, finished):
@@ -137,9 +155,11 @@ def test_what_a_page_says_about_a_run(page, finished):
     texts = parsed.text()
     (claim,) = json.loads((finished / "claims.json").read_text())
     mark = {"supported": "✓", "contradicted": "✗", "undecided": "?"}[claim["verdict"]]
-    assert {claim["id"], claim["claim"], claim["measured"], f"{mark} {claim['verdict']}"} <= set(
-        parsed.text("td", "th")
-    )
+    assert {claim["id"], claim["claim"], f"{mark} {claim['verdict']}"} <= set(parsed.text("td", "th"))
+    counted, wanted, *examples = claim["measured"].split("; ")
+    assert f"{counted}; {wanted}" in parsed.text("td")
+    assert wanted.startswith("about ")
+    assert "; ".join(examples) in parsed.text("p")
     assert parsed.text("h1") == ["toy"]
     begun = json.loads((finished / "sessions.jsonl").read_text().splitlines()[0])
     (code, _) = parsed.text("code")[:2]
@@ -151,6 +171,13 @@ def test_what_a_page_says_about_a_run(page, finished):
     )
     means = load(finished).summary["accuracy"]
     assert [f"{mean:.3g}" for mean in means] == [text for text in parsed.text("td") if re.fullmatch(r"[\d.]+", text)]
+
+
+def test_numbers_of_tables_are_short_to_read_and_whole_to_sort_by():
+    assert [number(value) for value in (0.123456, 7, "lvc", float("nan"), 10**400)] == [
+        "0.123", "7", "lvc", "–", str(10**400),
+    ]  # fmt: skip
+    assert [exactly(value) for value in (0.123456, np.int64(7), "lvc")] == ["0.123456", "7.0", "lvc"]
 
 
 def test_an_unfinished_run_says_so(page):
@@ -165,9 +192,14 @@ def test_names_are_text_and_never_markup(page, finished):
 
 
 def test_runs_of_one_app_are_told_apart(page, finished):
-    assert Page(page).text("h2") == Page(page).text("a") == ["toy: <b>&run", "toy: stopped"]
+    parsed = Page(page)
+    assert parsed.text("h2") == ["toy: <b>&run", "toy: stopped"]
+    ends = ["Speed", "How to reproduce"]
+    parts = ["Figures", "Explore the numbers", "Claims", "Summary", *ends]
+    assert parsed.text("a") == ["toy: <b>&run", *parts, "toy: stopped", *ends]
     alone = Page(rendered([load(finished)], ""))
-    assert alone.text("h2") == alone.text("a") == ["toy"]
+    assert alone.text("h2") == ["Run <b>&run"]
+    assert alone.text("a") == ["Run <b>&run", *parts]
 
 
 def test_headings_captions_and_labels(page):
@@ -180,9 +212,9 @@ def test_headings_captions_and_labels(page):
     assert all(attrs.get("scope") in {"col", "row"} for attrs in parsed.of("th"))
     assert parsed.of("html") == [{"lang": "en"}]
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in parsed.of("meta")
-    names = [attrs["id"] for _, attrs in parsed.tags if "id" in attrs]
-    assert len(names) == len(set(names)) == 2
-    assert {attrs["href"] for attrs in parsed.of("a")} == {f"#{name}" for name in names}
+    names = [attrs["id"] for tag, attrs in parsed.tags if "id" in attrs and tag != "script"]
+    assert len(names) == len(set(names)) == 10
+    assert [attrs["href"] for attrs in parsed.of("a")] == [f"#{name}" for name in names]
 
 
 def test_a_run_older_than_the_records_of_sessions(finished, tmp_path):
@@ -206,7 +238,121 @@ def test_a_run_made_outside_a_checkout(finished, tmp_path):
     assert "git checkout" not in text
 
 
+CAPTIONS = {"toy": {"finding": "LVC <wins> & stays", "caption": "Bands are 95% intervals\nover 4 MDPs."}}
+
+
+def test_the_finding_of_the_main_picture_is_the_headline_and_pictures_are_told_of(vectors):
+    figures = vectors / "figures"
+    shutil.copy(figures / "toy.png", figures / "another.png")
+    (figures / "captions.json").write_text(json.dumps(CAPTIONS))
+    run = load(vectors)
+    assert [figure.name for figure in run.figures] == ["toy", "another"]
+    assert run.headline == "LVC <wins> & stays"
+    parsed = Page(rendered([run], ""))
+    assert parsed.text("p")[0] == run.headline
+    assert parsed.text("strong") == [f"{run.headline}."]
+    assert "Bands are 95% intervals over 4 MDPs." in parsed.text("span")
+    assert Page(rendered([run, run], "")).text("p").count(run.headline) == 2
+
+
+def test_the_main_picture_comes_first(vectors):
+    figures = vectors / "figures"
+    shutil.copy(figures / "toy.png", figures / "headline.png")
+    (figures / "captions.json").write_text(
+        json.dumps(CAPTIONS | {"headline": {"finding": "All in one", "caption": ""}})
+    )
+    run = load(vectors)
+    assert [figure.name for figure in run.figures] == ["headline", "toy"]
+    assert run.headline == "All in one"
+
+
+def test_a_run_whose_pictures_say_nothing_has_no_headline(page, finished, tmp_path):
+    assert load(finished).headline == "The larger the better"
+    assert "headline" in [attrs.get("class") for attrs in Page(page).of("p")]
+    shutil.copytree(finished, tmp_path / "copy")
+    (tmp_path / "copy" / "figures" / "captions.json").unlink()
+    silent = load(tmp_path / "copy")
+    assert silent.headline == ""
+    parsed = Page(rendered([silent], ""))
+    assert "headline" not in [attrs.get("class") for attrs in parsed.of("p")]
+    assert "toy" in parsed.text("span")
+
+
+def test_figures_come_before_the_numbers_and_these_before_the_claims(page):
+    heads = Page(page).text("h3")
+    assert heads[:4] == ["Figures", "Explore the numbers", "Claims", "Summary"]
+
+
+def test_the_curves_of_a_run_are_there_to_be_touched(finished):
+    (chart,) = load(finished).charts
+    frame = read_results(finished / "results.csv")
+    assert (chart["x"], chart["over"], chart["line"], chart["metrics"]) == (
+        "size",
+        "mdp",
+        "estimator",
+        ["accuracy", "bias"],
+    )
+    assert list(chart["looks"]) == ["ad", "lvc", "mine"]
+    rows = {(name, x): numbers for _, name, x, *numbers in chart["rows"]}
+    assert set(rows) == {(name, x) for name in chart["looks"] for x in (2, 4, 8)}
+    values = frame[(frame["estimator"] == "lvc") & (frame["size"] == 4)]["accuracy"]
+    interval = mean_interval(values)
+    assert rows["lvc", 4][:3] == pytest.approx([interval.mean, interval.low, interval.high], rel=1e-3)
+    assert rows["lvc", 2][3:] == [None, None, None]  # not measured
+
+
+def test_an_unfinished_run_has_nothing_to_be_touched(unfinished):
+    assert load(unfinished).charts == []
+
+
+KINDS = [
+    None, {}, {"by": ["estimator"], "x": "nowhere", "y": ["accuracy"], "figures": []},
+    {"by": ["estimator"], "x": "size", "y": ["nowhere"], "figures": []},
+    {"by": ["estimator"], "x": "estimator", "y": ["accuracy"], "figures": []},
+    {"by": [], "x": "size", "y": ["estimator"], "figures": []},
+    {"by": "estimator", "x": "size", "y": ["accuracy"], "figures": []},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_curves_that_results_lack_are_left_out(finished, tmp_path, kind):
+    shutil.copytree(finished, tmp_path / "copy")
+    file = tmp_path / "copy" / "sessions.jsonl"
+    begun, *rest = file.read_text().splitlines()
+    known = json.loads(begun)
+    file.write_text("\n".join([json.dumps(known | {"curves": [kind, *known["curves"]]}), *rest]) + "\n")
+    assert load(tmp_path / "copy").charts == load(finished).charts
+
+
+def test_curves_of_seeds_that_name_no_units_are_averaged_over_the_seeds():
+    frame = pd.DataFrame({"seed": [0, 0, 1, 1], "update": [1, 2, 1, 2], "score": [1.0, 2.0, 3.0, 4.0]})
+    kind = {"by": ["seed"], "x": "update", "y": ["score"], "over": None, "figures": []}
+    (chart,) = charts([kind], frame)
+    assert [row[2:4] for row in chart["rows"]] == [[1, 2.0], [2, 3.0]]
+    assert chart["over"] == "seed"
+
+
+def test_intervals_of_a_table_are_those_of_each_mean():
+    frame = pd.DataFrame({
+        "name": ["a"] * 6 + ["b"], "unit": [0, 0, 1, 2, 2, 3, 0], "y": [1.0, 3.0, 5.0, 2.0, 4.0, np.nan, 7.0],
+    })  # fmt: skip
+    table = interval_table(frame, ["name"], "unit", ["y"]).set_index("name")
+    interval = mean_interval([2.0, 5.0, 3.0])
+    assert table.loc["a"].to_list() == pytest.approx([interval.low, interval.mean, interval.high])
+    assert table.loc["b", "y"] == 7.0
+    assert table.loc["b", ["y_low", "y_high"]].isna().all()
+
+
+def test_long_curves_are_thinned_and_keep_their_end():
+    frame = pd.DataFrame({"unit": 0, "x": range(1000), "y": 0.5})
+    (chart,) = charts([{"by": [], "x": "x", "y": ["y"], "over": "unit", "figures": []}], frame)
+    assert len(chart["rows"]) == 100
+    assert chart["rows"][-1][2] == 999
+
+
 DAMAGED = {
+    "figures/captions.json": [b"[1]", b"null", b'{"toy": 1}', b"\xff\xfe"],
+    "results.csv": [b"", b"\xff\xfe"],
     "claims.json": [b"[1]", b"null", b"{}", b'[{"id": "A"}]', b"\xff\xfe[]"],
     "config.yaml": [b"app: toy\nrun_id: a\nsettings: 1", b"null", b"\xff\xfe\xfd"],
     "figures/toy.svg": [b"\xff\xfe"],
@@ -310,9 +456,10 @@ def test_a_record_begins_a_line_also_after_a_torn_one(tmp_path):
 def test_only_figures_wider_than_a_phone_are_scrolled(finished, vectors, monkeypatch):
     for path in (finished, vectors):
         with monkeypatch.context() as patch:
-            assert 'class="wide"' not in rendered([load(path)], "")  # 3.2 inches
+            patch.setattr("gm_lab.analysis.report.WIDE_POINTS", 1000.0)
+            assert 'class="drawing wide"' not in rendered([load(path)], "")
             patch.setattr("gm_lab.analysis.report.WIDE_POINTS", 200.0)
-            assert '<div class="wide" tabindex="0"><img' in rendered([load(path)], "")
+            assert '<div class="drawing wide" tabindex="0"><img' in rendered([load(path)], "")
 
 
 def test_the_command_of_ones_own_module(tmp_path):
@@ -435,8 +582,7 @@ def test_a_picture_has_every_comparison_with_its_interval_and_the_band_that_does
 
 def run_with(claim):
     """A run with one claim."""
-    claims = [claim | {"budget": "", "forest": forest_of(claim["comparisons"])}]
-    return Run(Path("x"), "toy", "1", {}, True, 1, 1, claims, None, [], [], {})
+    return Run(Path("x"), "toy", "1", {}, True, 1, 1, [claim_of(claim)], None, [], [], {})
 
 
 def test_verdicts_as_a_markdown_table_with_those_of_other_runs_beside_them(finished, toy, tmp_path, capsys):

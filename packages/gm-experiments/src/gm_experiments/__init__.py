@@ -1,3 +1,5 @@
 """The workbench's experiments, one folder each: what is measured, how, and what the paper claims about it."""
 
-__all__ = ["attribution", "common", "frontier", "lirpg", "lola", "lpg", "maml", "mgrl", "reproduce", "theory"]
+__all__ = [
+    "attribution", "common", "explore", "frontier", "lirpg", "lola", "lpg", "maml", "mgrl", "reproduce", "theory",
+]  # fmt: skip

@@ -24,19 +24,19 @@ from gm_lab.run import (
 from gm_lab.track import Curves
 
 if TYPE_CHECKING:
-    from gm_lab import analysis, launch, report_command
+    from gm_lab import analysis, launch, pages, report_command
     from gm_lab.analysis import *  # noqa: F403
 
 __all__ = [
     "BadInput", "CellFailed", "Context", "Curves", "Experiment", "LiveRows", "Need", "Row", "RunSettings",
-    "analysis", "cell_id", "got", "late", "launch", "main", "progressed", "report_command", "require", "run",
-    "seed_of", "track",
+    "analysis", "cell_id", "got", "late", "launch", "main", "pages", "progressed", "report_command", "require",
+    "run", "seed_of", "track",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     """Imports what takes its time only when it, or a name of `gm_lab.analysis`, is asked for."""
-    if name in ("analysis", "launch", "report_command"):
+    if name in ("analysis", "launch", "pages", "report_command"):
         return import_module(f"gm_lab.{name}")
     analysis = None if name.startswith("_") else import_module("gm_lab.analysis")
     if analysis is None or name not in analysis.__all__:

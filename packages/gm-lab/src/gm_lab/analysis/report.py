@@ -7,11 +7,13 @@ import math
 import numbers
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gm_lab import pages
+from gm_lab.analysis.charts import charts
 from gm_lab.analysis.figures import DPI, PNG_HEADER, PNG_WORDS, words
 from gm_lab.analysis.tables import read_results
 from gm_lab.run import reading
@@ -27,25 +29,33 @@ if TYPE_CHECKING:
 SVG_BYTES = 1_000_000
 # one wider than this, as drawn, is not shrunk to a phone's width but scrolled
 WIDE_POINTS = 552.0
+MAIN = "headline"
+"""The picture that sums up the others, where a run has one."""
 MOST_SECONDS = 1e12  # a file may say anything
 MARKS = {"supported": "✓", "contradicted": "✗", "undecided": "?", "not measured": "–"}
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure as a data URL, what it shows in words, and whether it is too wide for a phone."""
+    """A figure as a data URL, what it shows in words, and whether it is too wide for a phone.
+
+    `finding` is its title in a sentence, `caption` says what is drawn; empty where nobody has said so.
+    """
 
     name: str
     data: str
     alt: str
     wide: bool
+    finding: str = ""
+    caption: str = ""
 
 
 @dataclass(frozen=True)
 class Run:
     """What a run directory holds for readers; `finished` says whether figures and verdicts are of the whole run.
 
-    `kinds` counts the cells that each kind of machine computed.
+    `kinds` counts the cells that each kind of machine computed; `charts` are the curves that people may touch. Figures
+    come in the order in which the run tells of them, the main one first.
     """
 
     path: Path
@@ -60,6 +70,12 @@ class Run:
     figures: list[Figure]
     sessions: list[dict[str, Any]]
     kinds: dict[str, int]
+    charts: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def headline(self) -> str:
+        """What the run's main picture shows, in a sentence; empty if no picture has one."""
+        return next((figure.finding for figure in self.figures if figure.finding), "")
 
     @property
     def begun(self) -> dict[str, Any]:
@@ -97,17 +113,58 @@ def load(path: Path) -> Run:
         claims = claims_of(file) if file.exists() else []
     with _as_we_write(path / "summary.csv") as file:
         summary = read_results(file) if file.exists() else None
-    drawn = (file for file in (path / "figures").glob("[!.]*") if file.suffix in (".png", ".svg"))
-    figures = []
-    for stem in sorted({file.with_suffix("") for file in drawn}):
-        with _as_we_write(stem):
-            figures.append(_figure(app, stem))
+    figures = _figures(app, path / "figures")
     lines = sessions(path)
     done = len(list((path / "cells").glob("[!.]*.json")))
     known = [line["cells"] for line in lines if isinstance(line.get("cells"), int)]
     finished = any(line.get("event") == "done" for line in lines) or (not lines and bool(figures))
     cells, kinds = known[-1] if known else None, kinds_of_machine(path)
-    return Run(path, app, run_id, settings, finished, done, cells, claims, summary, figures, lines, kinds)
+    drawn = _charts(path / "results.csv", lines) if finished else []
+    return Run(path, app, run_id, settings, finished, done, cells, claims, summary, figures, lines, kinds, drawn)
+
+
+def _charts(file: Path, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The charts of results.csv for the curves that the first session tells of, as far as they are as we write them."""
+    told: list[Any] = next((line.get("curves", []) for line in lines if line.get("event") == "begun"), [])
+    kinds = [kind for kind in told if _is_of_curves(kind)]
+    if not kinds or not file.exists():
+        return []
+    with _as_we_write(file):
+        return charts(kinds, read_results(file))
+
+
+def _is_of_curves(kind: Any) -> bool:
+    def names(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+    if not isinstance(kind, dict) or not all(names(kind.get(part)) for part in ("by", "y", "figures")):
+        return False
+    return isinstance(kind.get("x"), str) and all(isinstance(kind.get(part), str | None) for part in ("over", "alone"))
+
+
+def _figures(app: str, folder: Path) -> list[Figure]:
+    """The pictures of a run with their findings and captions: the main one, those of captions.json, others by name."""
+    file = folder / "captions.json"
+    with _as_we_write(file):
+        told = _captions(reading.read_json(file)) if file.exists() else {}
+    drawn = {file.with_suffix("") for file in folder.glob("[!.]*") if file.suffix in (".png", ".svg")}
+    order = sorted(told, key=lambda name: name != MAIN)
+    figures = []
+    for stem in sorted(drawn, key=lambda stem: (order.index(stem.name) if stem.name in told else len(order), stem)):
+        with _as_we_write(stem):
+            finding, caption = told.get(stem.name, ("", ""))
+            figures.append(replace(_figure(app, stem), finding=finding, caption=caption))
+    return figures
+
+
+def _captions(told: Any) -> dict[str, tuple[str, str]]:
+    if not isinstance(told, dict) or not all(isinstance(words, dict) for words in told.values()):
+        raise ValueError("expected findings and captions by picture")
+
+    def text(value: Any) -> str:
+        return " ".join(str(value or "").split())
+
+    return {name: (text(words.get("finding")), text(words.get("caption"))) for name, words in told.items()}
 
 
 @contextlib.contextmanager
@@ -127,11 +184,23 @@ def claims_of(file: Path) -> list[dict[str, Any]]:
     claims = reading.read_json(file)
     if not isinstance(claims, list):
         raise ValueError(f"expected a list, got {type(claims).__name__}")
-    return [
-        {name: str(claim[name]) for name in ("id", "claim", "verdict", "measured")}
-        | {"budget": str(claim.get("budget", "")), "forest": forest_of(claim.get("comparisons", []))}
-        for claim in claims
-    ]
+    return [claim_of(claim) for claim in claims]
+
+
+def claim_of(claim: Mapping[str, Any]) -> dict[str, Any]:
+    """A claim of claims.json as the page shows it."""
+    named = {name: str(claim[name]) for name in ("id", "claim", "verdict", "measured")}
+    forest = forest_of(claim.get("comparisons", []))
+    return (
+        named | {"budget": str(claim.get("budget", "")), "forest": forest} | _in_short(named["measured"], bool(forest))
+    )
+
+
+def _in_short(measured: str, folds: bool) -> dict[str, str]:
+    """What was measured as `claims.in_words` says it: the counts with what would decide it, and the examples."""
+    count, *rest = measured.split("; ") if folds else [measured]
+    told = [count, *(part for part in rest[:1] if "would decide it" in part)]
+    return {"brief": "; ".join(told), "examples": "; ".join(rest[len(told) - 1 :])}
 
 
 ROW, LABELS, PLOT = 18, 330, 300
@@ -199,9 +268,18 @@ def _figure(app: str, stem: Path) -> Figure:
 
 
 def number(value: Any) -> str:
-    """A table's value as text, numbers with three significant digits."""
+    """A table's value as text, numbers with three significant digits, a dash for what is not there."""
+    if value != value:
+        return "–"
     with contextlib.suppress(OverflowError):
         return f"{value:.3g}" if isinstance(value, numbers.Real) else str(value)
+    return str(value)
+
+
+def exactly(value: Any) -> str:
+    """A value as tables are sorted by: a number in full."""
+    with contextlib.suppress(OverflowError):
+        return repr(float(value)) if isinstance(value, numbers.Real) else str(value)
     return str(value)
 
 
@@ -212,21 +290,27 @@ def rendered(runs: Sequence[Run], command: str) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["number"] = number
-    source = Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
+    environment.filters |= {"number": number, "exactly": exactly}
     total = sum((run.verdicts for run in runs), Counter[str]())
     words = [name for name in MARKS if total[name]]
     counted = ", ".join(f"{total[name]} {name}" for name in words)
+    apps = ", ".join(dict.fromkeys(run.app for run in runs))
     named = {
+        "apps": apps,
         "counted": counted,
         "sizes": {"row": ROW, "labels": LABELS, "plot": PLOT},
         "runs": runs,
-        "titles": titles(runs),
+        "headings": titles(runs) if len(runs) > 1 else [f"Run {runs[0].path.absolute().name}"],
         "total": total,
         "marks": MARKS,
         "command": command,
     }
-    return environment.from_string(source).render(named)
+    here = __package__
+    body = environment.from_string(pages.part("report.html.jinja", here)).render(named)
+    return pages.document(
+        f"{apps} – report", body, styles=[pages.part("report.css", here)], scripts=[pages.part("report.js", here)],
+        data=[run.charts for run in runs],
+    )  # fmt: skip
 
 
 def verdict_table(runs: Sequence[Run]) -> str:
