@@ -13,12 +13,14 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TABLE, IMAGES, RUNS = ROOT / "docs" / "pictures.toml", ROOT / "docs" / "images", ROOT / "runs" / "pictures"
+DOCS, RUNS = ROOT / "docs", ROOT / "runs" / "pictures"
+TABLE, IMAGES = DOCS / "pictures.toml", DOCS / "images"
+KINDS = ("pictures", "files")
 BY_HAND = "by_hand"
 """The part of the table with pictures that no run draws: name and how it was made."""
 LAST = 2000
@@ -32,6 +34,8 @@ class Run:
     name: str
     command: str
     pictures: dict[str, str]
+    files: dict[str, str] = field(default_factory=dict)
+    """Other files of the run that docs/ keeps: path in docs/ and path in the run directory."""
 
     @property
     def folder(self) -> Path:
@@ -49,7 +53,7 @@ def table(path: Path = TABLE) -> tuple[list[Run], dict[str, str]]:
     """The runs, and the pictures that no run draws."""
     parts = tomllib.loads(path.read_text())
     by_hand = parts.pop(BY_HAND, {})
-    return [Run(name, part["command"], part["pictures"]) for name, part in parts.items()], by_hand
+    return [Run(name=name, **{"pictures": {}, **part}) for name, part in parts.items()], by_hand
 
 
 def chosen(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:
@@ -57,7 +61,7 @@ def chosen(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:
 
     Raises ValueError if there is no such name.
     """
-    known = [*(run.name for run in runs), *(picture for run in runs for picture in run.pictures)]
+    known = [*(run.name for run in runs), *(kept for run in runs for kept in (*run.pictures, *run.files))]
     for name in names:
         if name not in known:
             near = get_close_matches(name, known, 1)
@@ -66,26 +70,28 @@ def chosen(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:
             )
     kept = [
         run if not names or run.name in names
-        else replace(run, pictures={picture: file for picture, file in run.pictures.items() if picture in names})
+        else replace(
+            run, **{kind: {kept: own for kept, own in getattr(run, kind).items() if kept in names} for kind in KINDS}
+        )
         for run in runs
     ]  # fmt: skip
-    return [run for run in kept if run.pictures]
+    return [run for run in kept if run.pictures or run.files]
 
 
-def out_of_date(run: Run, drawn: Path, images: Path) -> Iterator[tuple[str, str, bytes]]:
-    """The pictures of a run that docs/images lacks or has otherwise, why, and what they are now.
+def out_of_date(run: Run, docs: Path) -> Iterator[tuple[str, str, Path, bytes]]:
+    """What docs/ lacks of a run or has otherwise: its name, why, its place, and what it is now.
 
-    Raises ValueError if the run has not drawn one.
+    Raises ValueError if the run has not made it.
     """
-    for picture, file in run.pictures.items():
-        source, shown = drawn / f"{file}.png", images / f"{picture}.png"
-        if not source.exists():
-            raise ValueError(f"{picture}: the run {run.name} has drawn no {file}.png")
-        now = source.read_bytes()
-        if not shown.exists():
-            yield picture, "missing", now
-        elif shown.read_bytes() != now:
-            yield picture, "changed", now
+    pictures = {name: (f"figures/{own}.png", docs / "images" / f"{name}.png") for name, own in run.pictures.items()}
+    for name, (own, kept) in (pictures | {name: (own, docs / name) for name, own in run.files.items()}).items():
+        if not (run.folder / own).exists():
+            raise ValueError(f"{name}: the run {run.name} has made no {own}")
+        now = (run.folder / own).read_bytes()
+        if not kept.exists():
+            yield name, "missing", kept, now
+        elif kept.read_bytes() != now:
+            yield name, "changed", kept, now
 
 
 def unlisted(runs: Sequence[Run], by_hand: dict[str, str], images: Path) -> list[str]:
@@ -94,15 +100,14 @@ def unlisted(runs: Sequence[Run], by_hand: dict[str, str], images: Path) -> list
     return sorted(path.stem for path in images.glob("*.png") if path.stem not in listed)
 
 
-def drawn(run: Run) -> Path:
-    """Runs it, or goes on with it, and returns the folder of its figures; raises ValueError with its last words."""
+def run_through(run: Run) -> None:
+    """Runs it, or goes on with it; raises ValueError with its last words."""
     run.folder.parent.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         run.line, cwd=ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
     if done.returncode:
         raise ValueError(f"{run.name}: {run.command} ended with {done.returncode}\n{done.stdout[-LAST:]}")
-    return run.folder / "figures"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -116,11 +121,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         for run in chosen(runs, options.names):
             print(f"{run.name}: {run.command}", flush=True)
-            for picture, why, now in out_of_date(run, drawn(run), IMAGES):
-                found.append(picture)
-                print(f"  out of date: {picture} ({why})", flush=True)
+            run_through(run)
+            for name, why, kept, now in out_of_date(run, DOCS):
+                found.append(name)
+                print(f"  out of date: {name} ({why})", flush=True)
                 if not options.check:
-                    (IMAGES / f"{picture}.png").write_bytes(now)
+                    kept.write_bytes(now)
     except ValueError as error:
         print(f"pictures: {error}", file=sys.stderr)
         return 2

@@ -18,16 +18,18 @@ SHOWN = {name for page in PAGES for name in re.findall(r"images/([\w-]+)\.png", 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """A table of one run with two pictures, which exist and are up to date; it returns their folder and what draws."""
-    images, figures = tmp_path / "images", tmp_path / "figures"
+    images, figures = tmp_path / "images", tmp_path / "runs" / "run" / "figures"
     for folder, names in ((images, ("one", "two")), (figures, ("a", "b"))):
-        folder.mkdir()
+        folder.mkdir(parents=True)
         for name in names:
             (folder / f"{name}.png").write_bytes(b"picture")
     (tmp_path / "pictures.toml").write_text('[run]\ncommand = "apps/x.py"\npictures = { one = "a", two = "b" }\n')
     runs = pictures.table(tmp_path / "pictures.toml")
     monkeypatch.setattr(pictures, "table", lambda: runs)
+    monkeypatch.setattr(pictures, "DOCS", tmp_path)
     monkeypatch.setattr(pictures, "IMAGES", images)
-    monkeypatch.setattr(pictures, "drawn", lambda run: figures)
+    monkeypatch.setattr(pictures, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(pictures, "run_through", lambda run: None)
     return images, figures
 
 
@@ -91,11 +93,21 @@ def test_a_picture_that_nobody_draws_is_named(small, capsys):
     assert "not in pictures.toml: three" in capsys.readouterr().out
     (figures / "b.png").unlink()
     assert pictures.main(["--check"]) == 2
-    assert capsys.readouterr().err == "pictures: two: the run run has drawn no b.png\n"
+    assert capsys.readouterr().err == "pictures: two: the run run has made no figures/b.png\n"
 
 
 def test_what_a_run_says_when_it_fails_is_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "RUNS", tmp_path)
     failing = pictures.Run("failing", "-c 'import sys; print(sys.argv); sys.exit(3)'", {})
     with pytest.raises(ValueError, match=rf"(?s)^failing: .* ended with 3\n.*--run-dir.*{tmp_path}"):
-        pictures.drawn(failing)
+        pictures.run_through(failing)
+
+
+def test_other_files_that_docs_keep_are_compared_too(small, tmp_path):
+    _, figures = small
+    runs = [pictures.Run("run", "apps/x.py", {}, {"kept.json": "own.json"})]
+    assert pictures.chosen(runs, ["kept.json"]) == runs
+    (figures.parent / "own.json").write_bytes(b"{}")
+    assert [(name, why) for name, why, *_ in pictures.out_of_date(runs[0], tmp_path)] == [("kept.json", "missing")]
+    (tmp_path / "kept.json").write_bytes(b"{}")
+    assert list(pictures.out_of_date(runs[0], tmp_path)) == []
