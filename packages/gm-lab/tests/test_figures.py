@@ -316,7 +316,7 @@ def test_a_geometric_mean_is_that_of_logarithms_and_a_root_is_taken_of_the_mean(
 
 
 def test_what_cannot_be_shown_on_a_logarithmic_axis_keeps_nothing_from_being_drawn(frame):
-    for value in (0.0, -1.0, np.nan):
+    for value in (0.0, -1.0, np.nan, np.inf):
         figure = panels(["one"])
         rows = frame.assign(accuracy=value)
         lines(figure.axes[0], rows, "size", "accuracy", "name", "mdp", x_scale="log2", y_scale="log", direct=True)

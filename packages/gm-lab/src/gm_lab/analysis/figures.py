@@ -182,7 +182,10 @@ def _scales(axes: "Axes", at: "pd.Series[Any]", x_scale: str, y_scale: str) -> N
     elif x_scale == "log":
         axes.set_xscale("log")
         layout.logarithmic(axes.xaxis)
-    if y_scale == "log" and any((line.get_ydata() > 0).any() for line in axes.get_lines()):  # type: ignore[union-attr,operator]
+    drawn = np.concatenate(
+        [np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.get_lines()] or [np.zeros(0)]
+    )
+    if y_scale == "log" and (np.isfinite(drawn) & (drawn > 0)).any():
         axes.set_yscale("log")
         layout.logarithmic(axes.yaxis)
 
