@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[1]
 DOCS, RUNS = ROOT / "docs", ROOT / "runs" / "pictures"
 TABLE, IMAGES = DOCS / "pictures.toml", DOCS / "images"
 KINDS = ("pictures", "files")
-BY_HAND = "by_hand"
-"""The part of the table with pictures that no run draws: name and how it was made."""
+SCRIPTS, OUT = "scripts", "{out}"
+"""The part of the table with pictures that a script draws, and what stands there for where it goes."""
 LAST = 2000
 """Characters of what a run said that are shown if it fails."""
 
@@ -45,15 +45,20 @@ class Run:
     @property
     def line(self) -> list[str]:
         """The command line that starts it or goes on with it."""
+        if OUT in self.command:
+            (self.folder / "figures").mkdir(parents=True, exist_ok=True)
+            out = str(self.folder / "figures" / f"{self.name}.png")
+            return [sys.executable, *(word.replace(OUT, out) for word in shlex.split(self.command))]
         where = ["--run-dir", str(self.folder), "--wandb", "disabled"]
         return [sys.executable, *shlex.split(self.command), *where]
 
 
-def table(path: Path = TABLE) -> tuple[list[Run], dict[str, str]]:
-    """The runs, and the pictures that no run draws."""
+def table(path: Path = TABLE) -> list[Run]:
+    """The runs, those of apps first and then those of scripts, which may need them."""
     parts = tomllib.loads(path.read_text())
-    by_hand = parts.pop(BY_HAND, {})
-    return [Run(name=name, **{"pictures": {}, **part}) for name, part in parts.items()], by_hand
+    scripts = parts.pop(SCRIPTS, {})
+    runs = [Run(name=name, **{"pictures": {}, **part}) for name, part in parts.items()]
+    return [*runs, *(Run(name, command, {name: name}) for name, command in scripts.items())]
 
 
 def chosen(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:
@@ -94,9 +99,9 @@ def out_of_date(run: Run, docs: Path) -> Iterator[tuple[str, str, Path, bytes]]:
             yield name, "changed", kept, now
 
 
-def unlisted(runs: Sequence[Run], by_hand: dict[str, str], images: Path) -> list[str]:
+def unlisted(runs: Sequence[Run], images: Path) -> list[str]:
     """The pictures of docs/images that are not in the table."""
-    listed = {*by_hand, *(picture for run in runs for picture in run.pictures)}
+    listed = {picture for run in runs for picture in run.pictures}
     return sorted(path.stem for path in images.glob("*.png") if path.stem not in listed)
 
 
@@ -116,7 +121,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("names", nargs="*", help="only these pictures, or those of these runs")
     parser.add_argument("--check", action="store_true", help="write nothing; status 1 if a picture is out of date")
     options = parser.parse_args(arguments)
-    runs, by_hand = table()
+    runs = table()
     found = []
     try:
         for run in chosen(runs, options.names):
@@ -130,7 +135,7 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:
         print(f"pictures: {error}", file=sys.stderr)
         return 2
-    loose = [] if options.names else unlisted(runs, by_hand, IMAGES)
+    loose = [] if options.names else unlisted(runs, IMAGES)
     for picture in loose:
         print(f"  not in {TABLE.name}: {picture}")
     print(
