@@ -18,7 +18,7 @@ from hooks.mathematics import NoFormulaIsEmphasis, mathml, with_mathml
 
 ROOT = Path(__file__).parents[1]
 QUIET = {"script", "style", "code", "pre", "math", "svg", "title"}  # where a dollar or a backslash is itself
-WORDS = re.compile(r"[A-Za-zÀ-ÿ0-9][\w\s,.;:?!/()’'\"“”‑–-]*")
+WORDS = re.compile(r"[A-Za-zÀ-ÿ0-9][\w\s,.;:?!/()’'\"“”‑–&-]*")
 ARITY = {"msub": 2, "msup": 2, "msubsup": 3, "munder": 2, "mover": 2, "munderover": 3, "mfrac": 2, "mroot": 2}
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "object": "data"}
 FORMULA = re.compile(r"\$\$.+?\$\$|\$[^$\n]+\$", re.DOTALL)
