@@ -49,6 +49,7 @@ TABULAR = "--mdps 2 --repeats 2 --states 4 --actions 2 --horizon 5"
 SMALL = {
     "maml_tabular": f"{TABULAR} --sample-sizes 4 8",
     "lirpg_tabular": f"{TABULAR} --sample-sizes 16 --inner-steps 1 2",
+    "explore": f"{TABULAR} --sample-sizes 4 8 --inner-lrs 1 --inner-steps 1",
     "frontier": f"{TABULAR} --sample-sizes 24 --inner-steps 1 --points 0 --updates 2",
     "attribution": f"{TABULAR} --sample-sizes 8 --points 0",
     "lola_offpolicy": "--seeds 2 --updates 2 --horizon 5 --evaluation-size 8",

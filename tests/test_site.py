@@ -1,6 +1,7 @@
 """The built site: no formula is broken, nothing is asked of a network, every public name has a page."""
 
 import importlib
+import importlib.util
 import os
 import re
 import subprocess
@@ -18,7 +19,7 @@ from hooks.mathematics import NoFormulaIsEmphasis, mathml, with_mathml
 
 ROOT = Path(__file__).parents[1]
 QUIET = {"script", "style", "code", "pre", "math", "svg", "title"}  # where a dollar or a backslash is itself
-WORDS = re.compile(r"[A-Za-zÀ-ÿ0-9][\w\s,.;:?!/()’'\"“”‑–-]*")
+WORDS = re.compile(r"[A-Za-zÀ-ÿ0-9][\w\s,.;:?!/()’'\"“”‑–&-]*")
 ARITY = {"msub": 2, "msup": 2, "msubsup": 3, "munder": 2, "mover": 2, "munderover": 3, "mfrac": 2, "mroot": 2}
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "object": "data"}
 FORMULA = re.compile(r"\$\$.+?\$\$|\$[^$\n]+\$", re.DOTALL)
@@ -218,6 +219,27 @@ def test_every_picture_and_every_page_of_the_site_is_there(pages, site):
         folder = site if name == "404.html" else (site / name).parent
         near = [asked.partition("?")[0] for asked in page.asked if not asked.startswith(("http", "data:", "/"))]
         assert [asked for asked in near if not (folder / asked).exists()] == [], name
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    spec = importlib.util.spec_from_file_location("browser", ROOT / "packages/gm-lab/tests/browser.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with module.opened(tmp_path_factory.mktemp("profile")) as found:
+        yield found
+
+
+@pytest.mark.parametrize("name", ["own_problem", "cluster", "api/gm_exact/evaluation", "reading"])
+def test_code_does_not_scroll_sideways_and_all_that_is_loaded_is_here(browser, site, name):
+    with browser.open((site / name / "index.html").as_uri(), "desktop") as tab:
+        assert tab.evaluate("document.querySelectorAll('pre').length") > 2
+        assert [asked for asked in tab.requests if not asked.startswith("file:")] == []
+        wider = (
+            "[...document.querySelectorAll('pre, pre > code')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
+        )
+        assert tab.evaluate(wider) == 0
+        assert tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
 
 
 def places_of(package, name):
