@@ -179,6 +179,14 @@ def test_latex_becomes_mathml():
     assert 'display="block"' in block
 
 
+def test_the_steps_of_contributing_keep_their_numbers(pages):
+    """A list that a block of code cuts in two begins again at 1."""
+    lists = re.findall(r"<ol>(.*?)</ol>", pages["contributing/index.html"].html, re.DOTALL)
+    assert [one.count("<li>") for one in lists if one.count("<li>") < 2] == []
+    source = (ROOT / "CONTRIBUTING.md").read_text()
+    assert sum(one.count("<li>") for one in lists) == len(re.findall(r"^\d+\. ", source, re.MULTILINE)) > 5
+
+
 def test_a_flag_in_a_line_of_text_is_not_broken():
     assert unbroken("<p><code>uv run a-b.py --top-k 2 -v</code> --no</p>") == (
         '<p><code>uv run a-b.py <span class="flag">--top-k</span> 2 <span class="flag">-v</span></code> --no</p>'
