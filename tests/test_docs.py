@@ -175,9 +175,22 @@ def test_the_slurm_script_starts_a_head_workers_and_the_app(tmp_path):
     assert "uv run apps/maml_tabular.py --launcher ray --ray-address node1:6379" in said
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("verdicts/")])
+@pytest.mark.parametrize("page", PAGES)
+def test_no_sentence_breaks_off(page):
+    """A paragraph ends with a full stop or the like, or with the formula that it leads to."""
+    text = re.sub(r"\A---\n.*?\n---\n|^( *)```.*?^\1```", "", PAGES[page], flags=re.DOTALL | re.MULTILINE)
+    paragraphs = [part.strip() for part in text.replace("\n\n$$", " $$").split("\n\n")]
+    words = [part for part in paragraphs if re.match(r"[\w*`(]|- ", part)]
+    assert [part for part in words if not re.search(r"[.:;?!…][)*`\]]*$|\$\$$", part)] == []
+
+
+def test_an_estimator_has_one_name():
+    assert [page for page, text in PAGES.items() if re.search(r"Loaded DiCE(?!\]|:)", text)] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_decimals_have_one_form(page):
-    """0.08 and not .08; the verdicts are what the apps print."""
+    """0.08 and not .08."""
     prose = re.sub(r"```.*?```|`[^`]*`", "", PAGES[page], flags=re.DOTALL)
     assert re.findall(r"(?<![\w.)])\.\d.*", prose) == []
 
@@ -194,7 +207,7 @@ def test_every_package_and_every_app_has_a_page():
     assert {Path(page).stem for page in PAGES if page.startswith("packages/")} == packages
     nav = (ROOT / "mkdocs.yml").read_text()
     shown = "".join(PAGES.values())
-    assert [page for page in PAGES if page not in nav and f'--8<-- "docs/{page}"' not in shown] == []
+    assert [page for page in PAGES if page not in nav and f'--8<-- "docs/{page}' not in shown] == []
     mentioned = {app for app, _ in COMMANDS}
     apps = {path.stem for path in (ROOT / "apps").glob("*.py") if "gm_lab.main(EXPERIMENT)" in path.read_text()}
     assert apps - mentioned == set()

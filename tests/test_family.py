@@ -1,4 +1,4 @@
-"""The rest of the family by enumeration: TMAML, Loaded DiCE's λ, learnt critics, V-trace, the sampling correction."""
+"""The rest of the family by enumeration: TMAML, Loaded-DiCE's λ, learnt critics, V-trace, the sampling correction."""
 
 from dataclasses import replace
 

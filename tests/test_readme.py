@@ -40,6 +40,12 @@ def test_the_first_screen_says_what_it_is_shows_it_and_says_why():
         assert re.search(rf"^\| \[?{term}\b", first, re.MULTILINE), term
 
 
+def test_no_line_of_code_scrolls():
+    """A README is shown 830 px wide: room for 98 characters."""
+    blocks = re.findall(r"```\w*\n(.*?)```", README, re.DOTALL)
+    assert [line for block in blocks for line in block.splitlines() if len(line) > 98] == []
+
+
 def test_decimals_have_one_form():
     prose = re.sub(r"```.*?```|`[^`]*`", "", README, flags=re.DOTALL)
     assert re.findall(r"(?<![\w.)])\.\d", prose) == []

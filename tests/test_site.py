@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import markdown
 import pytest
 
+from hooks.flags import unbroken
 from hooks.mathematics import NoFormulaIsEmphasis, mathml, with_mathml
 
 ROOT = Path(__file__).parents[1]
@@ -178,6 +179,50 @@ def test_latex_becomes_mathml():
     assert 'display="block"' in block
 
 
+def test_the_steps_of_contributing_keep_their_numbers(pages):
+    """A list that a block of code cuts in two begins again at 1."""
+    lists = re.findall(r"<ol>(.*?)</ol>", pages["contributing/index.html"].html, re.DOTALL)
+    assert [one.count("<li>") for one in lists if one.count("<li>") < 2] == []
+    source = (ROOT / "CONTRIBUTING.md").read_text()
+    assert sum(one.count("<li>") for one in lists) == len(re.findall(r"^\d+\. ", source, re.MULTILINE)) > 5
+
+
+def test_a_flag_in_a_line_of_text_is_not_broken():
+    assert unbroken("<p><code>uv run a-b.py --top-k 2 -v</code> --no</p>") == (
+        '<p><code>uv run a-b.py <span class="flag">--top-k</span> 2 <span class="flag">-v</span></code> --no</p>'
+    )
+    block = '<pre><code class="language-sh">uv run a.py --top-k</code></pre>'
+    assert unbroken(block) == block
+
+
+def numbered(text):
+    """The claims that a sentence names, `A-1 to A-3` among them."""
+    runs = re.findall(r"([A-Z]+)-(\d+)(?:\s+to\s+\1-(\d+))?", text)
+    return [f"{name}-{number}" for name, low, high in runs for number in range(int(low), int(high or low) + 1)]
+
+
+def test_a_figures_page_shows_the_claims_that_it_names(pages):
+    checked = 0
+    for name, page in pages.items():
+        said = re.search(r"Here: (.*?)[;.]", page.html, re.DOTALL)
+        if name.startswith("figures/") and said:
+            assert re.findall(r"<td>([A-Z]+-\d+): ", page.html) == numbered(said[1]), name
+            checked += 1
+    assert checked == 8
+
+
+def test_every_picture_is_told_in_words(pages):
+    ours = {name: page.html for name, page in pages.items() if name != "explorer/page.html"}
+    pictures = {name: re.findall(r"<img [^>]*>", html) for name, html in ours.items()}
+    dumb = {
+        name: found
+        for name, every in pictures.items()
+        if (found := [p for p in every if 'alt=""' in p or "alt=" not in p])
+    }
+    assert dumb == {}
+    assert sum(map(len, pictures.values())) > 40
+
+
 def test_no_page_has_a_formula_that_emphasis_has_eaten(pages):
     assert {name: found for name, page in pages.items() if (found := broken_emphasis(page))} == {}
 
@@ -240,6 +285,24 @@ def test_code_does_not_scroll_sideways_and_all_that_is_loaded_is_here(browser, s
         )
         assert tab.evaluate(wider) == 0
         assert tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+
+
+@pytest.mark.parametrize("name", ["estimators", "figures", "figures/maml_fig5", "figures/lirpg", "speed", "theory"])
+def test_no_table_is_cut_off(browser, site, name):
+    with browser.open((site / name / "index.html").as_uri(), "desktop") as tab:
+        wider = "[...document.querySelectorAll('table')].filter(e => e.offsetWidth > e.closest('article').clientWidth)"
+        assert tab.evaluate("document.querySelectorAll('table').length") > 0
+        assert tab.evaluate(f"{wider}.length") == 0
+
+
+def test_the_explorer_is_as_dark_as_the_page_around_it(browser, site):
+    with browser.open((site / "explorer" / "index.html").as_uri(), "desktop") as tab:
+        tab.call("Emulation.setEmulatedMedia", features=[])  # which would hold for the frame, too
+        tab.settle()
+        for scheme in ("slate", "default"):
+            tab.evaluate(f"document.body.dataset.mdColorScheme = {scheme!r}")
+            style = "getComputedStyle(document.querySelector('iframe')).colorScheme"
+            assert tab.evaluate(style) == {"slate": "dark", "default": "light"}[scheme]
 
 
 def places_of(package, name):

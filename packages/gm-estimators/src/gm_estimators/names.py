@@ -21,7 +21,7 @@ __all__ = ["load"]
 def load(name: str, *, suffixes: bool = True) -> Estimator:
     """A name stands for an estimator: one of `CATALOGUE` or `FAMILY`, or `package.module:function` for one's own.
 
-    `loaded_dice@0.5` is Loaded DiCE with that λ, `loaded_dice@0.5,0.9` with advantages of τ = 0.9, too, the λ of
+    `loaded_dice@0.5` is Loaded-DiCE with that λ, `loaded_dice@0.5,0.9` with advantages of τ = 0.9, too, the λ of
     `returns.gae`, whatever the problem has for other estimators (Farquhar et al. 2019). Each may end in these, once
     each:
 

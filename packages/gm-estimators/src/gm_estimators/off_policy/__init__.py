@@ -8,7 +8,7 @@ so that a surrogate is made off-policy by weighing each reward with ρ_t: the su
 then carries that step's ratio, too. `off_policy` takes an estimator to its off-policy form:
 
 - DiCE to `off_policy_dice` and its derivatives;
-- AD, LVC, Loaded DiCE, TMAML and one's own to themselves on `weighted` trajectories, where the derivatives of the first
+- AD, LVC, Loaded-DiCE, TMAML and one's own to themselves on `weighted` trajectories, where the derivatives of the first
   three keep the means that they have on-policy;
 - one whose name ends in `+vtrace` to itself on the advantages of `vtrace`.
 """

@@ -1,4 +1,4 @@
-"""Loaded DiCE (Farquhar, Whiteson and Foerster 2019).
+"""Loaded-DiCE (Farquhar, Whiteson and Foerster 2019).
 
 "Loaded DiCE: Trading off Bias and Variance in Any-Order Score Function Estimators for Reinforcement Learning".
 """
@@ -12,7 +12,7 @@ from gm_estimators.surrogates.trajectories import LogProbDerivatives, Trajectori
 
 
 def loaded_dice(trajectories: Trajectories, decay: float = 1.0) -> Float[Tensor, "*batch trajectory"]:
-    """Loaded DiCE gives every advantage the ratios of its own and all earlier steps: Σ_t γᵗ A_t (□_{≤t} − □_{<t}).
+    """Loaded-DiCE gives every advantage the ratios of its own and all earlier steps: Σ_t γᵗ A_t (□_{≤t} − □_{<t}).
 
     λ < 1 discounts what earlier actions have to do with later advantages, □_{≤t} = □(Σ_{u≤t} λ^{t−u} log π_u) and
     □_{<t} the same without log π_t: products of scores at times u < t count λ^{t−u}. At λ = 1 all derivatives are

@@ -65,9 +65,9 @@ def accurate_with_samples_and_few_steps(at: Measured) -> Iterator[Comparison]:
 
 
 def lvc_stays_accurate(at: Measured) -> Iterator[Comparison]:
-    """After five steps LVC is above .9 and AD below .7."""
-    yield at_least(f"accuracy of LVC at K = 5, {MOST} > .9", at("lvc", MOST, 5), 0.9, ACCURACY)
-    yield at_most(f"accuracy of AD at K = 5, {MOST} < .7", at("ad", MOST, 5), 0.7, ACCURACY)
+    """After five steps LVC is above 0.9 and AD below 0.7."""
+    yield at_least(f"accuracy of LVC at K = 5, {MOST} > 0.9", at("lvc", MOST, 5), 0.9, ACCURACY)
+    yield at_most(f"accuracy of AD at K = 5, {MOST} < 0.7", at("ad", MOST, 5), 0.7, ACCURACY)
 
 
 def ad_varies_more(at: Measured) -> Iterator[Comparison]:

@@ -91,9 +91,9 @@ def fails(curve: str, means: Means) -> Iterator[analysis.Comparison]:
 
 
 def far_more_accurate(means: Means) -> Iterator[analysis.Comparison]:
-    """An exact inner gradient adds .2 to the accuracy that 1024 trajectories have."""
+    """An exact inner gradient adds 0.2 to the accuracy that 1024 trajectories have."""
     more = gain(means.accuracy(EXACT), means.accuracy(MANY))
-    yield analysis.at_least("accuracy with exact outer: exact − 1024 > .2", more, 0.2, ACCURACY)
+    yield analysis.at_least("accuracy with exact outer: exact − 1024 > 0.2", more, 0.2, ACCURACY)
 
 
 def gains_little(means: Means) -> Iterator[analysis.Comparison]:

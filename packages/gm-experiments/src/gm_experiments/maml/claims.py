@@ -137,12 +137,12 @@ def _gap(permutation: str, point: Point, figures: Figures) -> "pd.Series[float]"
 
 
 def only_an_exact_hessian_gets_there(figures: Figures) -> Iterator[Comparison]:
-    """The accuracy of AD approaches 1 with an exact Hessian, and stays below .85 with a sampled one."""
+    """The accuracy of AD approaches 1 with an exact Hessian, and stays below 0.85 with a sampled one."""
     (many,) = sizes("fig1", 256)
     exact, *sampled = (_values(("ad", p), many, "accuracy", figures) for p in ("SEE", "ESE", "SSE"))
-    yield at_least("accuracy of AD SEE at 256 > .97", exact, 0.97, ACCURACY)
+    yield at_least("accuracy of AD SEE at 256 > 0.97", exact, 0.97, ACCURACY)
     for permutation, values in zip(("ESE", "SSE"), sampled, strict=True):
-        yield at_most(f"accuracy of AD {permutation} at 256 < .85", values, 0.85, ACCURACY)
+        yield at_most(f"accuracy of AD {permutation} at 256 < 0.85", values, 0.85, ACCURACY)
 
 
 def lvc_has_no_bias_that_matters(figures: Figures) -> Iterator[Comparison]:
