@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     Values = Mapping[str, pd.Series[float]]
     """One number for each unit, by name."""
 
+ROUNDING = 1e-9
+"""What an estimator written in other words differs by, in units of the largest value."""
+FEW = 4
+"""Of more names than these, a sentence has the first, and how many more there are."""
 HELD = {"sample_size": "trajectories", "inner_steps": "K", "inner_lr": "α"}
 
 
@@ -44,9 +48,10 @@ def difference(first: "pd.Series[float]", second: "pd.Series[float]") -> analysi
 
 
 def apart(first: "pd.Series[float]", second: "pd.Series[float]") -> bool:
-    """Whether the interval of the difference leaves out zero."""
+    """Whether the interval of the difference leaves out zero, and more than rounding differs."""
     found = difference(first, second)
-    return found is not None and (found.low > 0 or found.high < 0)
+    rounding = ROUNDING * max(first.abs().max(), second.abs().max())
+    return found is not None and (found.low > 0 or found.high < 0) and abs(found.mean) > rounding
 
 
 def tiers(values: "Values", largest: bool = True) -> list[list[str]]:
@@ -68,22 +73,31 @@ def ranked(
     """Says who is first, who comes next and so on, with means that `show` words.
 
     `most` says of one and of several, which stand for {}, that they are first; `nothing` is what can't be told apart,
-    as "accuracy". Only the first `tiers_shown` ranks are named, or all.
+    as "accuracy". Only the first `tiers_shown` ranks are named, or all if they are few.
     """
     order = tiers(values, largest)
     names = [name for tier in order for name in tier]
 
     def means(tier: Sequence[str]) -> str:
-        return joined(dict.fromkeys(show(float(values[name].mean())) for name in tier))
+        shown = [show(float(values[name].mean())) for name in tier]
+        if len(set(shown)) == 1:
+            return shown[0]
+        return joined(shown) if len(tier) <= FEW else f"{shown[0]} to {shown[-1]}"
+
+    def named(tier: Sequence[str]) -> str:
+        return few([labels[name] for name in tier])
 
     if not order:
         return f"no {nothing} is known"
     if len(names) == 1:
         return f"the {nothing} of {labels[names[0]]} is {means(names)}"
     if len(order) == 1:
-        return f"{joined(labels[name] for name in names)} are not told apart in {nothing} ({means(names)})"
-    first = most[len(order[0]) > 1].format(joined(labels[name] for name in order[0]))
-    rest = (f"then {joined(labels[name] for name in tier)} ({means(tier)})" for tier in order[1:tiers_shown])
+        return f"{named(names)} are not told apart in {nothing} ({means(names)})"
+    first = most[len(order[0]) > 1].format(named(order[0]))
+    shown = order[1:tiers_shown]
+    if len(shown) >= FEW:  # all that come late are one
+        shown = [*shown[: FEW - 2], [name for tier in shown[FEW - 2 :] for name in tier]]
+    rest = (f"then {named(tier)} ({means(tier)})" for tier in shown)
     return ", ".join([f"{first} ({means(order[0])})", *rest])
 
 
@@ -95,6 +109,11 @@ def changed(before: "Values", after: "Values", labels: Mapping[str, str], verb: 
         return f"{verb} no estimator {what} that intervals tell from none"
     named = joined(labels[name] for name in losing)
     return f"{verb} {'every estimator' if len(losing) == len(both) > 1 else named} {what}"
+
+
+def few(words: Sequence[str]) -> str:
+    """A, B and C; of many the first three, and how many more."""
+    return joined(words if len(words) <= FEW else [*words[: FEW - 1], f"{len(words) - FEW + 1} others"])
 
 
 def joined(words: Iterable[str]) -> str:

@@ -87,7 +87,8 @@ def debias_of(name: str) -> estimators.debias.Debias | None:
     try:
         estimator = estimator_of("lvc", name)
     except ValueError as error:
-        raise gm_lab.BadInput(f"--debias: expected none or a jackknife, got {name!r}: {error}") from error
+        asked = gm_lab.got(name, ("none", "jackknife"))
+        raise gm_lab.BadInput(f"--debias: expected none, jackknife, jackknifeB or jackknifeB.p, {asked}") from error
     lvc = estimators.load("lvc")
     if estimator != replace(lvc, name=estimator.name, source=estimator.source, debias=estimator.debias):
         raise gm_lab.BadInput(f"--debias: expected none or a jackknife, got {name!r}")

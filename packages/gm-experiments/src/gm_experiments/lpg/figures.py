@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from gm_experiments.common.findings import joined
-from gm_experiments.common.labels import short
+from gm_experiments.common.labels import COSINES, short
 from gm_experiments.lpg import findings
 from gm_experiments.lpg.findings import EQUAL, KINDS, LABELS
 from gm_experiments.lpg.settings import CORRECTED, FOR_THE_MEAN, HAND_MADE, LEARNT, Settings
@@ -89,6 +89,7 @@ def _gradient(rows: "pd.DataFrame") -> "Figure":
             labels=short(rows["estimator"].unique()) | {CORRECTED: LABELS[CORRECTED]},
             names=[str(name) for name in rows["estimator"].unique()], x_label="inner steps K", y_label="",
             y_scale="linear" if accuracy else "log", geometric=not accuracy, direct=True,
+            within=COSINES if accuracy else None,
         )  # fmt: skip
         axes.set_xticks(steps, [f"{step:g}" for step in steps])
         axes.set_xlim(steps[0] - 0.3, steps[-1] + 0.3)

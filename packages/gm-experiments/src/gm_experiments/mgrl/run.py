@@ -134,8 +134,10 @@ class Teller:
         if now - self._shown < SHOW_SECONDS and row["updates"] != self._updates:
             return
         self._shown = now
+        ended = row["episode_return"] == row["episode_return"]
+        reached = f"return {row['episode_return']:.4g}" if ended else "no episode ended yet"
         tell(
-            f"{self._label}: {row['updates']}/{self._updates} updates, return {row['episode_return']:.4g}, "
+            f"{self._label}: {row['updates']}/{self._updates} updates, {reached}, "
             f"γ {row['gamma']:.4f}, λ {row['gae_lambda']:.4f}, {row['steps_per_second']:.0f} steps/s"
         )
 
