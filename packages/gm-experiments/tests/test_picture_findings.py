@@ -69,8 +69,10 @@ def test_budgets_name_who_is_never_beaten():
     alike = {("ad", *kinds): 1.0, ("lvc", *kinds): 1.0}
     rows = choices(few, "budgets", 16) + choices(many, "budgets", 1024) + choices(alike, "budgets", 16, rate=3.0)
     assert frontier.budgets(frontier.of_estimators(pd.DataFrame(rows))) == (
-        "Never beaten: AD with 16 trajectories, LVC with 1,024"
+        "Never told to be worse than another: AD with 16 trajectories, LVC with 1,024"
     )
+    own = pd.DataFrame(rows).replace({"estimator": {"lvc": "a_users.module:own"}})
+    assert frontier.budgets(frontier.of_estimators(own)).endswith("AD with 16 trajectories, own with 1,024")
     neutral = frontier.of_estimators(pd.DataFrame(choices(alike, "budgets", 16)))
     assert frontier.budgets(neutral) == "No estimator is told apart as the better one with any number of trajectories"
 

@@ -104,7 +104,7 @@ def ranked(
 def changed(before: "Values", after: "Values", labels: Mapping[str, str], verb: str, what: str) -> str:
     """Who loses something between two points, in words: "{verb} every estimator {what}"."""
     both = [name for name in before if name in after]
-    losing = [name for name in both if (found := difference(before[name], after[name])) is not None and found.low > 0]
+    losing = [name for name in both if before[name].mean() > after[name].mean() and apart(before[name], after[name])]
     if not losing:
         return f"{verb} no estimator {what} that intervals tell from none"
     named = joined(labels[name] for name in losing)
