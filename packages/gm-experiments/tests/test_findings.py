@@ -57,7 +57,17 @@ def test_only_units_that_both_have_are_compared():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0123, "0.012"), (1.26, "1.3"), (99.6, "100"), (1234, "1,200"), (-0.5, "−0.50"), (0, "0"), (2.5e14, "2.5e14")],
+    [
+        (0.0123, "0.012"),
+        (1.26, "1.3"),
+        (99.6, "100"),
+        (1234, "1,200"),
+        (-0.5, "−0.50"),
+        (0, "0"),
+        (2.5e14, "2.5e14"),
+        (-3.14e-17, "−3.1e−17"),
+        (1e-6, "0.000001"),
+    ],
 )
 def test_two_digits_count(value, text):
     assert findings.two_digits(value) == text
@@ -203,3 +213,9 @@ def test_rounding_tells_nothing_apart():
 def test_one_update_is_not_several():
     rows = game({"a": -1.0, "b": -1.5})
     assert lola.rewards(rows, {"a": "A", "b": "B"}, 1).startswith("In the last update players")
+
+
+def test_one_unit_has_no_intervals_to_speak_of():
+    assert findings.intervals("Bands", 10, "MDPs") == "Bands: 95% intervals over 10 MDPs."
+    assert findings.intervals("Band", 10, "meta-trainings") == "Band: 95% interval over 10 meta-trainings."
+    assert findings.intervals("Bars", 1, "runs") == "One run, so there are no intervals."

@@ -192,4 +192,4 @@ def test_nothing_is_to_be_decided_where_there_are_no_more_units(toy, tmp_path, c
 
 def test_an_unknown_number_is_a_dash():
     frame = pd.DataFrame({"name": ["none"], "share": [float("nan")]})
-    assert words_of(shown(summary_table(frame), 80)) == ["name", "share", "none", "—"]
+    assert words_of(shown(summary_table(frame), 80)) == ["name", "share", "none", "–"]

@@ -29,8 +29,8 @@ def two_digits(value: float) -> str:
     """A number of any size with the two digits that count, written out."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    if abs(value) >= 1e7:
-        return f"{value:.1e}".replace("e+", "e")
+    if not 1e-6 <= abs(value) < 1e7:
+        return f"{value:.1e}".replace("e+", "e").replace("e-0", "e-").replace("-", "−")
     digits = max(0, 1 - math.floor(math.log10(abs(value))))
     return f"{round(value, 1 - math.floor(math.log10(abs(value)))):,.{min(digits, 6)}f}".replace("-", "−", 1)
 
@@ -132,6 +132,13 @@ def held(frame: "pd.DataFrame") -> str:
     same = {column: frame[column].iloc[0] for column in HELD if column in frame and frame[column].nunique() == 1}
     words = [f"{HELD[column]} = {value:g}" for column, value in same.items() if column != "sample_size"]
     return ", ".join(words + [f"{value:g} {HELD[column]}" for column, value in same.items() if column == "sample_size"])
+
+
+def intervals(shown: str, count: int, units: str) -> str:
+    """What is shown as an interval, such as "Bands", and of how many units, as a sentence."""
+    if count > 1:
+        return f"{shown}: 95% interval{'s' * shown.endswith('s')} over {count} {units}."
+    return f"One {units.removesuffix('s')}, so there are no intervals."
 
 
 def bands(frame: "pd.DataFrame", unit: str = "MDP", over: str = "mdp", shown: str = "bands") -> str:
