@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -33,6 +34,9 @@ from gm_experiments.mgrl.settings import KEY, Settings, cells, completed
 from gm_lab.analysis import summary_table
 from gm_lab.run import result_settings
 from gm_mgrl_atari import NAMES, PAPER_GAMES, study
+
+PACKAGES = Path(__file__).parents[1] / "packages"
+picture_faults = runpy.run_path(str(PACKAGES / "gm-experiments" / "tests" / "picture_faults.py"))
 
 APP = Path(__file__).parents[1] / "apps" / "mgrl_atari.py"
 SMALL = ["--wandb", "disabled", "--envs", "2", "--steps", "2"]
@@ -71,6 +75,8 @@ def test_a_run_leaves_what_it_promises(app, tmp_path):
     assert (rates[[*flags.SECONDS]].sum(axis=1) > 0).all()
     for name in ("meta_parameters", "gradient", "returns", "time"):
         assert (run / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    for name, figure in figures.figures(Settings(), frame).items():
+        assert picture_faults["faults"](figure) == [], name
     verdicts = {v["id"]: v["verdict"] for v in json.loads((run / "claims.json").read_text())}
     assert verdicts.keys() == {"MGRL-1", "MGRL-2", "MGRL-3"}
     assert verdicts["MGRL-1"] == verdicts["MGRL-2"] == "not measured"

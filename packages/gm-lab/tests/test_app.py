@@ -44,7 +44,7 @@ def test_a_run_directory_holds_what_the_design_says(run, toy, tmp_path):
     status, out, err = run("--run-dir", path)
     assert status == 0
     names = sorted(str(item.relative_to(path)) for item in path.rglob("*") if item.parent.name != "cells")
-    drawn = ["figures", "figures/toy.png"]
+    drawn = ["figures", "figures/captions.json", "figures/toy.png"]
     assert names == [
         ".lock",
         "cells",

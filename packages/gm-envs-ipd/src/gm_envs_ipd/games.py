@@ -64,7 +64,7 @@ def game_from_payoffs(payoffs: Sequence[float], name: str = "custom", cooperativ
 
     Examples:
         >>> from gm_envs_ipd import game_from_payoffs
-        >>> game_from_payoffs([-2, 0, -3, -1, -2, -3, 0, -1]).name
+        >>> game_from_payoffs([-2.0, 0.0, -3.0, -1.0, -2.0, -3.0, 0.0, -1.0]).name
         'custom'
     """
     if len(payoffs) != 8:

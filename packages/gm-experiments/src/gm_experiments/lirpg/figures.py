@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from gm_experiments.common.findings import bands, held
 from gm_experiments.common.labels import ACCURACY, COSINES, SIZES, SPREAD, STEPS, estimator, permutation, short
 from gm_experiments.lirpg import findings
-from gm_experiments.lirpg.settings import LOW, Settings
+from gm_experiments.lirpg.settings import FIGURES, LOW, Settings
 from gm_lab import analysis
 
 if TYPE_CHECKING:
@@ -22,14 +22,15 @@ PANELS = 3
 def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
     """Figure 1(c,d), the accuracy, Figure 7, the variance, and entropy, as far as results.csv has rows for them.
 
-    Where several permutations were measured, each has a picture of its own.
+    Where several permutations were measured, each has a picture of its own; that of the paper keeps the figure's name.
     """
     drawn = {}
     for name, metric in {"fig1": "accuracy", "fig7": "std_sum"}.items():
         rows = frame[frame["figure"] == name]
-        several = rows["permutation"].nunique() > 1
-        for sampled, of_one in rows.groupby("permutation"):
-            drawn[f"{name}_{str(sampled).lower()}" if several else name] = _by_size(of_one, metric)
+        measured = sorted(rows["permutation"].unique(), key=lambda each: each != FIGURES[name].permutations[0])
+        for place, sampled in enumerate(measured):
+            of_one = rows[rows["permutation"] == sampled]
+            drawn[f"{name}_{sampled.lower()}" if place else name] = _by_size(of_one, metric)
     return drawn | _entropy(deepest(frame))
 
 
