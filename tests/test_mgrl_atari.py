@@ -29,6 +29,7 @@ import gm_mgrl_atari
 from gm_experiments.mgrl import EXPERIMENT, claims, figures, tables, unfinished
 from gm_experiments.mgrl import run as running
 from gm_experiments.mgrl import settings as flags
+from gm_experiments.mgrl.run import Teller
 from gm_experiments.mgrl.settings import KEY, Settings, cells, completed
 from gm_lab.analysis import summary_table
 from gm_lab.run import result_settings
@@ -519,3 +520,13 @@ def test_the_summary_has_final_returns():
     final = frame[(frame["game"] == "Qbert") & (frame["algorithm"] == "mgrl") & (frame["updates"] == 125_000)]
     assert table.loc["Qbert mgrl", "return"] == pytest.approx(final["episode_return"].mean())
     assert gm_lab.style_of("mgrl") != gm_lab.style_of("mgrl-lvc")
+
+
+def test_what_is_told_of_a_run_has_no_return_before_an_episode_has_ended(capsys):
+    row = {"updates": 3, "episode_return": float("nan"), "gamma": 0.99, "gae_lambda": 0.95, "steps_per_second": 39.0}
+    tell = Teller("Qbert", 3)
+    tell(row)
+    tell(row | {"episode_return": 12.5})
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "mgrl_atari: Qbert: 3/3 updates, no episode ended yet, γ 0.9900, λ 0.9500, 39 steps/s"
+    assert ", return 12.5, " in second

@@ -333,3 +333,8 @@ def test_hours_that_are_over_stop_an_app_which_keeps_what_it_has(tmp_path):
     assert "maml_tabular: its time is over, every finished cell is kept" in said
     assert "expected a run directory of mgrl_atari" in said  # so it was drawn, if by the wrong program
     assert (tmp_path / "maml" / "results.csv").exists()
+
+
+def test_a_misspelt_budget_is_asked_about(tmp_path, capfd):
+    assert main(["--budget", "tabluar,ipd", "--run-dir", str(tmp_path / "new")]) == 2
+    assert capfd.readouterr().err.endswith("got 'tabluar' (did you mean tabular?)\n")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import import_module
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from gm_experiments.attribution import sources
 from gm_experiments.common import settings
 from gm_experiments.common.checks import prepare
 from gm_experiments.common.claims import Claim, Evidence
+from gm_lab.run import parse
 
 EXPERIMENTS = ("attribution", "explore", "frontier", "lirpg", "maml")
 
@@ -108,3 +110,17 @@ def test_a_claim_is_supported_if_all_its_parts_are_and_says_what_it_asked_for():
     assert verdict(part(True), part(None)).verdict == "undecided"
     assert verdict(part(True), part(True, True)).needs == {1, 2}
     assert verdict(part(False)).measured.startswith("0 supported, 1 contradicted, 0 undecided; x 0: contradicted")
+
+
+@pytest.mark.parametrize(
+    ("app", "flags", "meant"),
+    [
+        ("maml", ["--device", "cud"], "cuda"),
+        ("maml", ["--device", "CPU"], "cpu"),
+        ("frontier", ["--debias", "jacknife"], "jackknife"),
+    ],
+)
+def test_what_may_have_been_meant_is_asked(app, flags, meant):
+    experiment = import_module(f"gm_experiments.{app}").EXPERIMENT
+    with pytest.raises(gm_lab.BadInput, match=rf"^{flags[0]}: .*, got '{flags[1]}' \(did you mean {meant}\?\)$"):
+        list(experiment.cells(parse(experiment.settings, app, flags)))

@@ -26,11 +26,13 @@ RUNS = {
 }  # fmt: skip
 """Small runs: app and flags."""
 ALL, EVERY = ("ad", "dice", "loaded_dice", "lvc"), ("SSS", "SES", "ESS", "EES", "SSE", "SEE", "ESE")
+MANY = tuple(f"a_users.module:estimator_with_a_name_that_goes_on_and_on_{n}" for n in range(10))
 POWERS = (2, 4, 8, 16, 32, 64, 128, 256)
 MADE = {
     "maml": [("fig1", ("ad", "lvc"), ("SSE", "SEE", "ESE"), POWERS, (1,), (10.0,), 3),
         ("fig4", ALL, EVERY, POWERS, (1,), (10.0,), 3), ("fig5", ALL, EVERY, (32,), (5,), (1.0, 7.0, 13.0), 3),
         ("fig6", ALL, EVERY, (32,), (1, 2, 3), (10.0,), 3)],
+    "many estimators": [("fig4", (*ALL, *MANY), ("SSS", "SES", "ESE", "ESS"), POWERS, (1,), (10.0,), 3)],
     "one of everything": [("fig4", ("lvc",), ("SSE",), (3,), (1,), (10.0,), 1),
         ("fig6", ("lvc",), ("SSE",), (3,), (1,), (10.0,), 1)],
     "lirpg": [(f, ("ad", "lvc"), ("ESE",), (16, 32, 64, 128, 256), (1, 2, 3), (10.0,), 3) for f in ("fig1", "fig7")],
@@ -55,7 +57,9 @@ def drawn(rows_of):
     """The figures of a small run or of made-up results, perhaps after something was done to their rows."""
 
     def call(name, change=lambda frame: frame):
-        app, line = RUNS.get(name, ("maml" if name in ("maml", "one of everything") else "lirpg", ""))
+        app, line = RUNS.get(
+            name, ("maml" if name in ("maml", "many estimators", "one of everything") else "lirpg", "")
+        )
         experiment = import_module(f"gm_experiments.{app}").EXPERIMENT
         settings = parse(experiment.settings, experiment.name, line.split())
         return experiment.figures(settings, change(rows_of(experiment, *line.split()) if line else made(name)))

@@ -57,7 +57,17 @@ def test_only_units_that_both_have_are_compared():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0123, "0.012"), (1.26, "1.3"), (99.6, "100"), (1234, "1,200"), (-0.5, "−0.50"), (0, "0"), (2.5e14, "2.5e14")],
+    [
+        (0.0123, "0.012"),
+        (1.26, "1.3"),
+        (99.6, "100"),
+        (1234, "1,200"),
+        (-0.5, "−0.50"),
+        (0, "0"),
+        (2.5e14, "2.5e14"),
+        (-3.14e-17, "−3.1e−17"),
+        (1e-6, "0.000001"),
+    ],
 )
 def test_two_digits_count(value, text):
     assert findings.two_digits(value) == text
@@ -183,3 +193,29 @@ def test_answers_in_kind_are_said_of_the_curves_that_have_them():
     assert said == "After the other’s defection players cooperate less with A; elsewhere that is not told from chance"
     assert lola.in_kind(rows.query("curve == 'a'"), {"a": "A"}).endswith("cooperate less in every curve")
     assert lola.in_kind(rows.query("curve == 'b'"), {"b": "B"}).startswith("No curve’s players are told")
+
+
+def test_of_many_names_a_sentence_has_the_first_and_a_range_of_means():
+    many = {chr(97 + place): 0.9 - 1e-4 * place for place in range(7)}
+    assert ranked(many) == "A, B, C and 4 others are not told apart in score (0.90)"
+    assert ranked({**many, "z": 0.1}) == "A, B, C and 4 others are best (0.90), then Z (0.10)"
+    assert ranked({"a": 0.9, "b": 0.4, "c": 0.38}, spread=0.05) == "A is best (0.90), then B and C (0.40 and 0.38)"
+    ranks = ranked({chr(97 + place): 0.9 - 0.1 * place for place in range(7)})
+    assert ranks == "A is best (0.90), then B (0.80), then C (0.70), then D, E, F and G (0.60, 0.50, 0.40 and 0.30)"
+
+
+def test_rounding_tells_nothing_apart():
+    first = around(0.9)
+    assert not findings.apart(first, first * (1 - 1e-15))
+    assert findings.apart(first, first * (1 - 1e-6))
+
+
+def test_one_update_is_not_several():
+    rows = game({"a": -1.0, "b": -1.5})
+    assert lola.rewards(rows, {"a": "A", "b": "B"}, 1).startswith("In the last update players")
+
+
+def test_one_unit_has_no_intervals_to_speak_of():
+    assert findings.intervals("Bands", 10, "MDPs") == "Bands: 95% intervals over 10 MDPs."
+    assert findings.intervals("Band", 10, "meta-trainings") == "Band: 95% interval over 10 meta-trainings."
+    assert findings.intervals("Bars", 1, "runs") == "One run, so there are no intervals."

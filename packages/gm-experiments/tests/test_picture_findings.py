@@ -67,8 +67,10 @@ def test_budgets_name_who_is_never_beaten():
     alike = {("ad", *kinds): 1.0, ("lvc", *kinds): 1.0}
     rows = choices(few, "budgets", 16) + choices(many, "budgets", 1024) + choices(alike, "budgets", 16, rate=3.0)
     assert frontier.budgets(frontier.of_estimators(pd.DataFrame(rows))) == (
-        "Never beaten: AD with 16 trajectories, LVC with 1,024"
+        "Never told to be worse than another: AD with 16 trajectories, LVC with 1,024"
     )
+    own = pd.DataFrame(rows).replace({"estimator": {"lvc": "a_users.module:own"}})
+    assert frontier.budgets(frontier.of_estimators(own)).endswith("AD with 16 trajectories, own with 1,024")
     neutral = frontier.of_estimators(pd.DataFrame(choices(alike, "budgets", 16)))
     assert frontier.budgets(neutral) == "No estimator is told apart as the better one with any number of trajectories"
 
@@ -135,7 +137,7 @@ def test_lpg_is_set_beside_hand_made_rules():
         "In held-out tasks LPG ends above policy gradient and actor-critic in random MDPs but below both in grid worlds"
     )
     level = {("lpg", "grid"): 0.5, ("policy_gradient", "grid"): 0.5}
-    assert lpg.learning(lives(level)) == "In held-out tasks LPG ends level with policy gradient in grid worlds"
+    assert lpg.learning(lives(level)) == "In held-out tasks LPG ends not told apart from policy gradient in grid worlds"
 
 
 def test_the_most_biased_estimator_of_lpg_is_named_if_it_is_told_apart():
@@ -212,3 +214,11 @@ def test_pictures_of_small_runs_are_whole(rows_of, name, line):
         assert figures
         for figure in figures.values():
             assert faults(figure) == []
+
+
+def test_an_estimator_without_any_spread_is_drawn_without_a_warning(recwarn):
+    still = estimates({"ad": 0.25, "module:none": 1.0}, {"ad": 1.0, "module:none": 0.0})
+    finding = analysis.finding_of(estimator_pictures.estimator_pictures(still)["estimator_ad"])
+    assert finding.startswith("AD, ")
+    assert "nan" not in finding
+    assert [str(warning.message) for warning in recwarn] == []

@@ -322,3 +322,32 @@ def test_what_cannot_be_shown_on_a_logarithmic_axis_keeps_nothing_from_being_dra
         lines(figure.axes[0], rows, "size", "accuracy", "name", "mdp", x_scale="log2", y_scale="log", direct=True)
         FigureCanvasAgg(figure).draw()
         assert figure.axes[0].get_yscale() == "linear"
+
+
+def test_names_too_many_for_the_edge_of_a_panel_are_listed_beneath(frame):
+    names = [f"package.module:estimator_with_a_long_name_{place}" for place in range(12)]
+    many = pd.concat([frame[frame["name"] == "ad"].assign(name=name) for name in names])
+    figure = panels(["one", "two"])
+    for axes in figure.axes:
+        lines(axes, many, x="size", y="accuracy", by="name", over="mdp", direct=True)
+    entitle(figure, "A finding", "A caption.")
+    assert not any(isinstance(text, end_label()) for axes in figure.axes for text in axes.texts)
+    FigureCanvasAgg(figure).draw()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert len(legend.get_texts()) == len(names)
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+    assert min(axes.bbox.height for axes in figure.axes) > 1.4 * figure.dpi
+
+
+def test_a_band_ends_where_no_value_is_possible(frame):
+    axes = panels(["one"]).axes[0]
+    lines(axes, frame, x="size", y="accuracy", by="name", over="mdp", within=(0.45, 0.5))
+    heights = np.concatenate([path.vertices[:, 1] for band in axes.collections for path in band.get_paths()])
+    assert (heights.min(), heights.max()) == (0.45, 0.5)
+
+
+def test_no_two_of_many_plug_ins_look_alike():
+    looks = styles([f"m:f{place}" for place in range(20)])
+    assert len(set(looks.values())) == 20

@@ -114,3 +114,22 @@ def test_what_may_have_been_meant_is_asked(line, meant):
 def test_nothing_is_guessed_where_nothing_is_close():
     with pytest.raises(BadInput, match=r"got 'quite another'$"):
         parse(Toy, "toy", ["--figure", "quite another"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Choosy(RunSettings):
+    """Which?"""
+
+    sources: tuple[Literal["composition", "hessian", "outer", "shared_batch", "critic", "clipping", "adam"], ...] = (
+        "adam",
+    )
+    """Sources."""
+
+
+def test_choices_that_are_too_many_for_a_line_go_on_beneath(shown):
+    narrow, wide = shown(60, Choosy), shown(120, Choosy)
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert "--sources {composition, hessian, outer, shared_batch, critic, clipping, adam} ..." in " ".join(
+        narrow.split()
+    )
+    assert "--sources {composition,hessian,outer,shared_batch,critic,clipping,adam} ..." in wide

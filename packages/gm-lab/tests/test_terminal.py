@@ -188,3 +188,8 @@ def test_nothing_is_to_be_decided_where_there_are_no_more_units(toy, tmp_path, c
         alone = dataclasses.replace(toy.EXPERIMENT, **others)
         assert gm_lab.main(alone, [*flags, "--most-mdps", "2"]) == 0
         assert list(next_steps(capfd.readouterr().out)) == ["as one page"]
+
+
+def test_an_unknown_number_is_a_dash():
+    frame = pd.DataFrame({"name": ["none"], "share": [float("nan")]})
+    assert words_of(shown(summary_table(frame), 80)) == ["name", "share", "none", "–"]

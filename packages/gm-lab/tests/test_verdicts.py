@@ -117,3 +117,11 @@ def test_units_are_in_ascending_order_each_with_the_mean_of_its_rows_and_nothing
     assert list(found("error", kind="b").items()) == [(2.0, 7.0), (3.0, 5.0)]
     assert dict(found("error")) == pytest.approx({1.0: 11.0, 2.0: 13.5, 3.0: 17.5})
     assert len(found("error", kind="c")) == 0
+
+
+def test_one_unit_is_not_several():
+    one = numbers(0.3).iloc[:1]
+    found = decided("X-1", "words", [above("a > b", one, one * 0, PLAIN)])
+    several = decided("X-1", "words", [above("a > b", numbers(0.3, 9), numbers(0.0) * 0, PLAIN)])
+    (name,) = {word for word in several.measured.split() if word in ("units", "MDPs", "seeds")}
+    assert found.measured.endswith(f"with 1 {name.removesuffix('s')}")

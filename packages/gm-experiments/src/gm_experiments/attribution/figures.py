@@ -8,6 +8,7 @@ import gm_lab
 from gm_experiments.attribution import findings
 from gm_experiments.attribution.findings import MEASURES, UNITS, unit_of
 from gm_experiments.common.dots import dot, moment, named_rows
+from gm_experiments.common.findings import intervals as intervals_over
 from gm_experiments.common.labels import estimator, short
 from gm_experiments.common.words import span
 from gm_lab import analysis
@@ -67,7 +68,7 @@ def _dots(rows: "pd.DataFrame") -> "Figure":
     caption = (
         "Each source's share (Shapley value) of all that adds to the error or hides some of it; above each panel the "
         f"whole error. {str(rows['algorithm'].iloc[0]).upper()} with K = {steps:g}, α = {rate:g}, {size:,g} "
-        f"trajectories for each role and step. Bars: 95% intervals over {rows[unit].nunique()} {UNITS[unit]}."
+        f"trajectories for each role and step. {intervals_over('Bars', rows[unit].nunique(), UNITS[unit])}"
     )
     analysis.entitle(figure, findings.finding(rows), caption)
     return figure

@@ -52,7 +52,9 @@ def device_of(settings: gm_lab.RunSettings) -> str:
 def require_device(settings: gm_lab.RunSettings, there: bool = True) -> None:
     """Refuses a device that isn't `there`, and names of such as no experiment computes on; it imports nothing."""
     if not there or re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", settings.device) is None:
-        raise gm_lab.BadInput(f"--device: expected cpu, or cuda where there is a GPU, got {settings.device!r}")
+        known = ["auto", "cpu", *["cuda"] * there]
+        asked = gm_lab.got(settings.device, () if settings.device.startswith("cuda") else known)
+        raise gm_lab.BadInput(f"--device: expected cpu, or cuda where there is a GPU, {asked}")
 
 
 def require_cpu(settings: gm_lab.RunSettings) -> None:

@@ -11,6 +11,8 @@ SIZES = "trajectories per estimate"
 STEPS = "inner steps K"
 RATE = "inner learning rate α"
 ACCURACY = "accuracy (cosine)"
+COSINES = (-1.0, 1.0)
+"""Where an accuracy can be."""
 SPREAD = "Σ standard deviations"
 
 

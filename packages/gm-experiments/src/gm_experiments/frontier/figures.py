@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from gm_experiments.common.dots import MOST, dot, moment, named_rows, shown
-from gm_experiments.common.findings import joined, two_digits
+from gm_experiments.common.findings import intervals, joined, two_digits
 from gm_experiments.common.labels import short
 from gm_experiments.frontier import choices, findings
 from gm_experiments.frontier.choices import PLACE
@@ -209,7 +209,7 @@ def _training(rows: "pd.DataFrame") -> "Figure":
     at = f"K = {steps:g}, α = {rate:g}, {budget:,g} trajectories for each update. " if single else ""
     caption = (
         f"The objective J after K exact inner steps, less J of exact training in the same MDP. {at}Exact training "
-        f"(black line) raises J from {first:.2f} to {last:.2f}. Bands: 95% intervals over {units} MDPs."
+        f"(black line) raises J from {first:.2f} to {last:.2f}. {intervals('Bands', units, 'MDPs')}"
     )
     analysis.entitle(figure, findings.training(rows), caption)
     return figure

@@ -9,6 +9,7 @@ import numpy as np
 from gm_experiments.common.claims import VARIANCE
 from gm_experiments.common.findings import joined, two_digits
 from gm_experiments.common.labels import estimator as label_of
+from gm_experiments.common.labels import short
 from gm_experiments.common.words import either, span
 from gm_experiments.frontier import choices
 from gm_lab.analysis import Interval, mean_interval, paired_difference
@@ -114,7 +115,8 @@ def of_estimators(rows: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def budgets(ratios: "pd.DataFrame") -> str:
-    """Which estimators nothing beats with each budget, at any α or point of training."""
+    """Which estimators are not told to be worse with each budget, at any α or point of training."""
+    called = short(ratios["estimator"].unique())
     beaten = ratios.groupby(["sample_size", "estimator"], sort=True)["worse"].any()
     never = {int(size): [name for name in beaten[size].index if not beaten[size, name]]
              for size in beaten.index.unique("sample_size")}  # fmt: skip
@@ -124,9 +126,9 @@ def budgets(ratios: "pd.DataFrame") -> str:
         return "No estimator is told apart as the better one with any number of trajectories"
     sizes: dict[str, list[str]] = {}
     for size, names in known.items():
-        sizes.setdefault(either([label_of(name) for name in names]), []).append(f"{size:,g}")
+        sizes.setdefault(either([called[name] for name in names]), []).append(f"{size:,g}")
     first, *rest = [f"{names} with {joined(of_names)}" for names, of_names in sizes.items()]
-    return f"Never beaten: {', '.join([f'{first} trajectories', *rest])}"
+    return f"Never told to be worse than another: {', '.join([f'{first} trajectories', *rest])}"
 
 
 def training(gaps: "pd.DataFrame") -> str:

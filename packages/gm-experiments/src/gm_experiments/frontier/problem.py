@@ -87,7 +87,10 @@ def debias_of(name: str) -> estimators.debias.Debias | None:
     try:
         estimator = estimator_of("lvc", name)
     except ValueError as error:
-        raise gm_lab.BadInput(f"--debias: expected none or a jackknife, got {name!r}: {error}") from error
+        asked = gm_lab.got(name, () if name.startswith("jackknife") else ("none", "jackknife"))
+        # of a jackknife's numbers it says what is wrong; of other names what may follow an estimator
+        why = f": {error}" if name.startswith("jackknife") else ""
+        raise gm_lab.BadInput(f"--debias: expected none or a jackknife, {asked}{why}") from error
     lvc = estimators.load("lvc")
     if estimator != replace(lvc, name=estimator.name, source=estimator.source, debias=estimator.debias):
         raise gm_lab.BadInput(f"--debias: expected none or a jackknife, got {name!r}")

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from gm_experiments.common.findings import bands, held
-from gm_experiments.common.labels import ACCURACY, SIZES, SPREAD, STEPS, estimator, permutation, short
+from gm_experiments.common.labels import ACCURACY, COSINES, SIZES, SPREAD, STEPS, estimator, permutation, short
 from gm_experiments.lirpg import findings
 from gm_experiments.lirpg.settings import FIGURES, LOW, Settings
 from gm_lab import analysis
@@ -45,6 +45,7 @@ def _by_size(rows: "pd.DataFrame", metric: str) -> "Figure":
             axes, chosen, "inner_steps", metric, by="estimator", over="mdp", names=names, labels=short(names),
             direct=size == sizes[-1], x_label=STEPS, y_label=ACCURACY if accurate else SPREAD,
             y_scale="linear" if accurate else "log", geometric=not accurate,
+            within=COSINES if accurate else None,
         )  # fmt: skip
         axes.set_xticks(sorted(rows["inner_steps"].unique()))
         if accurate:

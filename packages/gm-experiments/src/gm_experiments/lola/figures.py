@@ -88,7 +88,7 @@ def _rewards(rows: "pd.DataFrame", part: str) -> "Figure":
         f"Reward per round of two LOLA learners; varied: {PARTS[part]}. The other estimates have 128 trajectories. "
         f"{MEANS}; {bands(rows, 'seed', 'seed')}."
     )
-    analysis.entitle(figure, findings.rewards(last_updates(rows), called, LAST), caption)
+    analysis.entitle(figure, findings.rewards(last_updates(rows), called, _last_of(rows)), caption)
     return figure
 
 
@@ -161,8 +161,8 @@ def _policies(frame: "pd.DataFrame") -> "Figure":
             colour = "black" if value > 0.5 else "white"
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)
     caption = (
-        f"Probability of cooperating in the last {LAST} updates, by the own action and the other’s in the round before "
-        f"(C cooperate, D defect); means of both players and of {frame['seed'].nunique()} seeds."
+        f"Probability of cooperating in the last {_last_of(rows)} updates, by the own action and the other’s in the "
+        f"round before (C cooperate, D defect); means of both players and of {frame['seed'].nunique()} seeds."
     )
     analysis.entitle(figure, findings.in_kind(rows, called), caption)
     return figure
@@ -172,6 +172,11 @@ def last_updates(frame: "pd.DataFrame") -> "pd.DataFrame":
     """Returns the rows of the last `LAST` updates."""
     rows: pd.DataFrame = frame[frame["update"] > frame["update"].max() - LAST]
     return rows
+
+
+def _last_of(frame: "pd.DataFrame") -> int:
+    """How many updates are the last ones: all of a short training."""
+    return int(last_updates(frame)["update"].nunique())
 
 
 def undefined(frame: "pd.DataFrame") -> str:

@@ -17,7 +17,7 @@ def rewards(end: "pd.DataFrame", labels: Mapping[str, str], last: int) -> str:
     """Who earns most in the last updates."""
     values = findings.values_of(end, "score", "curve", "seed")
     found = findings.ranked(values, labels, ("players earn most with {}",) * 2, "reward")
-    return f"In the last {last} updates {found}"
+    return f"In the last {f'{last} updates' if last > 1 else 'update'} {found}"
 
 
 def accuracies(frame: "pd.DataFrame", labels: Mapping[str, str]) -> str:

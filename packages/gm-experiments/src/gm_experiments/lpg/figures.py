@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from gm_experiments.common.findings import joined
-from gm_experiments.common.labels import short
+from gm_experiments.common.findings import intervals, joined
+from gm_experiments.common.labels import COSINES, short
 from gm_experiments.lpg import findings
 from gm_experiments.lpg.findings import EQUAL, KINDS, LABELS
 from gm_experiments.lpg.settings import CORRECTED, FOR_THE_MEAN, HAND_MADE, LEARNT, Settings
@@ -49,9 +49,10 @@ def _learning(rows: "pd.DataFrame") -> "Figure":
             x_label="updates of an agent", y_label=SCORE,
         )  # fmt: skip
     learnt = rows.loc[rows["rule"].str.startswith(LEARNT), "seed"].nunique()
+    whose = "one rule" if learnt == 1 else f"means of {learnt} rules, each meta-trained on its own"
     caption = (
         "Scores in tasks that no rule has seen, larger than those it was trained or tuned in: 0 is the uniform "
-        f"policy's, 1 the best. LPG: means of {learnt} rule{'s' if learnt != 1 else ''}, each meta-trained on its own. "
+        f"policy's, 1 the best. LPG: {whose}. "
         f"Bands: 95% intervals over {rows.groupby('kind')['task'].nunique().max()} tasks of each kind."
     )
     analysis.entitle(figure, findings.learning(rows), caption)
@@ -65,7 +66,7 @@ def _meta(rows: "pd.DataFrame") -> "Figure":
         looks=LOOKS, direct=True, x_label="meta-updates (windows of K updates)", y_label="mean score of agents",
     )  # fmt: skip
     runs = rows["seed"].nunique()
-    caption = f"Mean score of agents of all ages in the training tasks. Band: 95% interval over {runs} meta-trainings."
+    caption = f"Mean score of agents of all ages in the training tasks. {intervals('Band', runs, 'meta-trainings')}"
     analysis.entitle(figure, findings.meta(rows), caption)
     return figure
 
@@ -89,6 +90,7 @@ def _gradient(rows: "pd.DataFrame") -> "Figure":
             labels=short(rows["estimator"].unique()) | {CORRECTED: LABELS[CORRECTED]},
             names=[str(name) for name in rows["estimator"].unique()], x_label="inner steps K", y_label="",
             y_scale="linear" if accuracy else "log", geometric=not accuracy, direct=True,
+            within=COSINES if accuracy else None,
         )  # fmt: skip
         axes.set_xticks(steps, [f"{step:g}" for step in steps])
         axes.set_xlim(steps[0] - 0.3, steps[-1] + 0.3)
@@ -97,7 +99,7 @@ def _gradient(rows: "pd.DataFrame") -> "Figure":
     caption = (
         "LPG's meta-gradient g in tiny MDPs whose every trajectory is enumerated. Left and middle: only the update's "
         "derivatives sampled, geometric means over MDPs; right: means. A squared bias of 0 has no place on the axis"
-        f"{f' ({joined(exact)})' if exact else ''}. Bands: 95% intervals over {rows['mdp'].nunique()} MDPs."
+        f"{f' ({joined(exact)})' if exact else ''}. {intervals('Bands', rows['mdp'].nunique(), 'MDPs')}"
     )
     analysis.entitle(figure, findings.gradient(rows), caption)
     return figure

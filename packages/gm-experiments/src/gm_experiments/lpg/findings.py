@@ -45,7 +45,7 @@ def _beside(scores: "pd.DataFrame", suffix: str) -> str:
         "below": [NAMES[rule] for rule, gap in more.items() if gap.high < 0],
     }
     told = [f"{side} {joined(names)}" for side, names in sides.items() if names]
-    return joined(told) if told or not others else f"level with {either([NAMES[rule] for rule in others])}"
+    return joined(told) if told or not others else f"not told apart from {either([NAMES[rule] for rule in others])}"
 
 
 def meta(rows: "pd.DataFrame") -> str:

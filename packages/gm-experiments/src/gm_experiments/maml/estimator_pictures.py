@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OTHERS = "#8A8A8A"
+MOST_LABELLED = 8
+"""Estimators that are all named beside their lines; of more only the house's are."""
 
 
 def estimator_pictures(frame: "pd.DataFrame") -> "dict[str, Figure]":
@@ -65,7 +67,8 @@ def _picture(rows: "pd.DataFrame", name: str) -> "Figure":
             mean = {"bias": "mean", "deviation": _geometric}[metric]
             # what is averaged already is one unit, which has no band
             shown = own if one == name else own.groupby("sample_size", as_index=False)[metric].agg(mean).assign(mdp=0)
-            _line(axes, shown.assign(estimator=one), metric, labels, {one: look})
+            told = one in (name, *ESTIMATORS) or len(names) <= MOST_LABELLED
+            _line(axes, shown.assign(estimator=one), metric, labels, {one: look}, told)
     figure.axes[0].set_ylim(bottom=0)
     quiet = " with an exact outer gradient, for less noise" if biased is not sampled else ""
     caption = (
@@ -76,13 +79,16 @@ def _picture(rows: "pd.DataFrame", name: str) -> "Figure":
     return figure
 
 
-def _line(axes: "Axes", rows: "pd.DataFrame", metric: str, labels: dict[str, str], looks: dict[str, Style]) -> None:
+def _line(
+    axes: "Axes", rows: "pd.DataFrame", metric: str, labels: dict[str, str], looks: dict[str, Style], told: bool
+) -> None:  # fmt: skip
     bias = metric == "bias"
     analysis.lines(
-        axes, rows, "sample_size", metric, by="estimator", over="mdp", labels=labels, looks=looks, direct=True,
+        axes, rows, "sample_size", metric, by="estimator", over="mdp", labels=labels, looks=looks, direct=told,
         x_label=SIZES, y_label="", x_scale="log2", y_scale="linear" if bias else "log", root=bias, geometric=not bias,
     )  # fmt: skip
 
 
 def _geometric(values: "pd.Series[float]") -> float:
-    return float(np.exp(np.log(values).mean()))
+    with np.errstate(divide="ignore"):  # 0 if one of them is
+        return float(np.exp(np.log(values).mean()))

@@ -2,9 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gm_experiments.common.findings import bands, held
 from gm_experiments.common.labels import (
     ACCURACY,
+    COSINES,
     ESTIMATORS,
     ORDER,
     RATE,
@@ -60,7 +63,7 @@ def _headline(rows: "pd.DataFrame") -> "Figure":
     titles = ["accuracy (cosine)", "bias / gradient length", "std. deviation / gradient length"]
     figure = analysis.panels(titles, height=2.6, share_y=False)
     shown: tuple[tuple[pd.DataFrame, str, dict[str, Any]], ...] = (
-        (sampled, "accuracy", {}), (biased, "bias", {"root": True}),
+        (sampled, "accuracy", {"within": COSINES}), (biased, "bias", {"root": True}),
         (sampled, "deviation", {"y_scale": "log", "geometric": True}),
     )  # fmt: skip
     for axes, (chosen, metric, more) in zip(figure.axes, shown, strict=True):
@@ -68,14 +71,15 @@ def _headline(rows: "pd.DataFrame") -> "Figure":
             axes, chosen, "sample_size", metric, by="estimator", over="mdp", labels=short(rows["estimator"].unique()),
             x_label=SIZES, y_label="", x_scale="log2", direct=True, **more,
         )  # fmt: skip
-    figure.axes[1].set_ylim(0, 1)
+    drawn = [value for line in figure.axes[1].get_lines() for value in np.asarray(line.get_ydata(), dtype=float)]
+    figure.axes[1].set_ylim(0, max([1.0, *(1.05 * value for value in drawn if np.isfinite(value))]))
     noise = ", in the middle all but the outer gradient, for less noise" if len(quiet) else ""
-    drawn = f"Meta-gradients of MAML in random MDPs; everything is sampled{noise}."
+    what = f"Meta-gradients of MAML in random MDPs; everything is sampled{noise}."
     means = "Left to right: mean, root of the mean squared bias, geometric mean."
     analysis.entitle(
         figure,
         findings.bias_left(biased),
-        f"{drawn} {means} {held(rows)}; {bands(rows)}.",
+        f"{what} {means} {held(rows)}; {bands(rows)}.",
     )
     return figure
 
@@ -89,9 +93,12 @@ def _by_estimator(rows: "pd.DataFrame") -> "Figure":
         analysis.lines(
             axes, rows[rows["estimator"] == name], "sample_size", "accuracy", by="permutation", over="mdp",
             names=permutations, labels={p: permutation(p) for p in permutations}, direct=name == names[-1],
-            x_label=SIZES, y_label=ACCURACY, x_scale="log2",
+            x_label=SIZES, y_label=ACCURACY, x_scale="log2", within=COSINES,
         )  # fmt: skip
-    caption = f"Accuracy of the meta-gradient in random MDPs; what isn’t sampled is exact. {held(rows)}; {bands(rows)}."
+    every = rows["estimator"].nunique()
+    chosen = f" {PANELS} of {every} estimators." if every > PANELS else ""
+    told = f"Accuracy of the meta-gradient in random MDPs; what isn’t sampled is exact.{chosen}"
+    caption = f"{told} {held(rows)}; {bands(rows)}."
     analysis.entitle(figure, findings.by_permutation(rows), caption)
     return figure
 
@@ -107,7 +114,7 @@ def _by_permutation(rows: "pd.DataFrame", x: str, x_label: str, metric: str) -> 
             labels=short(names), direct=name == chosen[-1], x_label=x_label,
             y_label=ACCURACY if metric == "accuracy" else SPREAD,
             x_scale="log2" if x == "sample_size" else "linear", y_scale="linear" if metric == "accuracy" else "log",
-            geometric=metric != "accuracy",
+            geometric=metric != "accuracy", within=COSINES if metric == "accuracy" else None,
         )  # fmt: skip
     what = (
         "Accuracy"

@@ -29,10 +29,10 @@ def bias_left(rows: "pd.DataFrame") -> str:
     if biased:
         (worst, most), *others = biased
         amounts = [f"{called[worst]} biased by {most} of the gradient", *(f"{called[n]} by {of}" for n, of in others)]
-        left = f"Even {size:g} trajectories leave {findings.joined(amounts)}"
-        return f"{left}; {findings.joined(least)}" if least else left
+        left = f"Even {size:g} trajectories leave {findings.few(amounts)}"
+        return f"{left}; {findings.few(least)}" if least else left
     if least:
-        return f"With {size:g} trajectories the gradient is biased in {findings.joined(least)} of its length"
+        return f"With {size:g} trajectories the gradient is biased in {findings.few(least)} of its length"
     return f"With {size:g} trajectories no bias is told from zero"
 
 

@@ -1,5 +1,6 @@
 """A cell trains one run, or goes on training it, and returns the rows of its log, throughput and meta-gradients."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -134,8 +135,10 @@ class Teller:
         if now - self._shown < SHOW_SECONDS and row["updates"] != self._updates:
             return
         self._shown = now
+        unknown = math.isnan(float(row["episode_return"]))
+        reached = "no episode ended yet" if unknown else f"return {row['episode_return']:.4g}"
         tell(
-            f"{self._label}: {row['updates']}/{self._updates} updates, return {row['episode_return']:.4g}, "
+            f"{self._label}: {row['updates']}/{self._updates} updates, {reached}, "
             f"γ {row['gamma']:.4f}, λ {row['gae_lambda']:.4f}, {row['steps_per_second']:.0f} steps/s"
         )
 

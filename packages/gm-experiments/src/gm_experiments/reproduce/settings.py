@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from gm_experiments.mgrl.settings import PAPER_GAMES
-from gm_lab import BadInput
+from gm_lab import BadInput, got
 
 LEAST = {"seed": 0, "mdps": 1, "repeats": 2, "seeds": 1, "updates": 1}
 PAPER = ("--games", *PAPER_GAMES, "--seeds", "5", "--env-steps", "40_000_000")
@@ -92,7 +92,8 @@ def stages(settings: Settings) -> list[Stage]:
             hours and (name != "atari" or not re.fullmatch(r"\d*\.?\d+", hours) or not float(hours))
         ):
             raise BadInput(
-                f"--budget: expected some of tabular, ipd, atari and atari=HOURS, with commas between, got '{part}'"
+                "--budget: expected some of tabular, ipd, atari and atari=HOURS, with commas between, "
+                + got(part, () if name in STAGES else STAGES)
             )
         asked += [paper_stage(float(hours))] if hours else STAGES[name]
     # a process that has computed on a GPU can't be forked any more

@@ -105,7 +105,13 @@ def wanted(verdict: Verdict) -> str:
     units = verdict.needed
     if units is None or math.isinf(units):
         return "no number of units would decide it if the means stay what they are"
-    return f"about {units:,.0f} {unit_of(verdict.comparisons)} would decide it"
+    return f"about {amount(units, verdict.comparisons)} would decide it"
+
+
+def amount(units: float, comparisons: Sequence[Judged]) -> str:
+    """A number of the units of some comparisons."""
+    name = unit_of(comparisons)
+    return f"{units:,.0f} {name.removesuffix('s') if round(units) == 1 else name}"
 
 
 def unit_of(comparisons: Sequence[Judged]) -> str:
@@ -120,7 +126,7 @@ def sentence(judged: Judged) -> str:
     if interval is None:
         return f"{item.label}: {judged.outcome}{f', {item.detail}' if item.detail else ''}"
     numbers = f"{item.metric.name} {item.shown(interval)}".strip()
-    return f"{item.label}: {judged.outcome}, {numbers} with {interval.count} {unit_of([judged])}"
+    return f"{item.label}: {judged.outcome}, {numbers} with {amount(interval.count, [judged])}"
 
 
 def as_record(judged: Judged) -> dict[str, Any]:

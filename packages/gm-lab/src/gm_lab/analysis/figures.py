@@ -37,6 +37,10 @@ FINDING, CAPTION, TITLE, TEXT, SMALL = 10.5, 8.0, 9.0, 8.0, 7.5
 """Sizes of text in points."""
 BESIDE = 1.25
 """Inches that a label at the end of a line takes at most."""
+BESIDES = 12
+"""Lines of text at the right of a panel; names that take more of them are listed beneath."""
+HANDLE = 6.0
+"""What a legend's line and the room around it take, in sizes of its text."""
 GREY = "#595959"
 LEADING = 1.25
 PNG_HEADER = 33  # bytes of signature and header
@@ -102,7 +106,7 @@ def lines(
     y_label: str | None = None, names: Sequence[str] | None = None, labels: Mapping[str, str] | None = None,
     x_scale: Literal["linear", "log", "log2"] = "linear", y_scale: Literal["linear", "log"] = "linear",
     marks: bool = True, direct: bool = False, looks: Mapping[str, Style] | None = None, geometric: bool = False,
-    root: bool = False,
+    root: bool = False, within: tuple[float, float] | None = None,
 ) -> None:  # fmt: skip
     """Draws, for each value of `by`, the mean of `y` over units against `x`, with its 95% t interval as a band.
 
@@ -110,12 +114,13 @@ def lines(
     in a legend or, if `direct`, where they end; `looks` are those of `styles` unless given. "log2" suits powers of two,
     which are then written out; `marks` shows the points, better not on long curves. A `geometric` mean suits what
     differs between units by orders of magnitude: mean and interval of the logarithm; it is left out where a unit's
-    value isn't positive. `root` shows the root of the mean, for squares, and zero where that is negative. Raises
-    ValueError if the frame lacks a column.
+    value isn't positive. `root` shows the root of the mean, for squares, and zero where that is negative. Bands end
+    where values are no longer possible, at the ends of `within`. Raises ValueError if the frame lacks a column.
     """
     if missing := [column for column in (x, y, by, over) if column not in frame.columns]:
         raise ValueError(f"expected columns {x}, {y}, {by}, {over}; missing: {', '.join(missing)}")
     order = [str(name) for name in (frame[by].unique() if names is None else names)]
+    crowded = direct and _lines_of(order, labels or {}) > BESIDES
     for rank, (name, look) in enumerate((styles(order) if looks is None else {n: looks[n] for n in order}).items()):
         of_name = frame[frame[by].astype(str) == name]
         if of_name.empty:
@@ -123,6 +128,7 @@ def lines(
         where, mean, low, high = _averaged(of_name, x, y, over, geometric, root)
         # a single unit has an unbounded interval: no band is more honest than none of width zero
         bounded = np.isfinite(low) & np.isfinite(high)
+        low, high = (np.clip(end, *(within or (None, None))) for end in (low, high))
         axes.fill_between(
             where, np.where(bounded, low, mean), np.where(bounded, high, mean), where=bounded.tolist(),
             color=look.colour, alpha=0.18, linewidth=0, zorder=2 + 0.01 * rank,
@@ -133,8 +139,10 @@ def lines(
             color=look.colour, linestyle=look.dash,
             marker=look.marker if marks else "", markeredgecolor="white", markeredgewidth=0.5,
         )  # fmt: skip
-        if direct:
+        if direct and not crowded:
             end_label(axes, mean, label, look.colour)
+    if crowded:
+        _listed_beneath(axes.figure.figure)
     _scales(axes, frame[x], x_scale, y_scale)
     # labels at the outer edge only where inner panels share the scale
     place = axes.get_subplotspec()
@@ -144,6 +152,20 @@ def lines(
         y_label is not None and len(axes.get_shared_y_axes().get_siblings(axes)) == 1
     ):  # fmt: skip
         axes.set_ylabel(y if y_label is None else y_label, parse_math=False)
+
+
+def _lines_of(names: Sequence[str], labels: Mapping[str, str]) -> int:
+    """Lines of text that names take at the right of a panel."""
+    return sum(layout.wrapped(labels.get(name, name), BESIDE, TEXT).count("\n") + 1 for name in names)
+
+
+def _listed_beneath(figure: "Figure") -> None:
+    """A legend for lines too many for labels at their ends; the panels keep their height."""
+    if figure.legends:
+        return
+    shared_legend(figure)
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + figure.legends[0].get_window_extent().height / figure.dpi)
 
 
 def _averaged(frame: "pd.DataFrame", x: str, y: str, over: str, geometric: bool, root: bool) -> Any:
@@ -203,10 +225,14 @@ def shared_legend(figure: "Figure", title: str | None = None, columns: int = 8) 
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if entries:
+        # a space at the beginning is there for a reason: see _listed
+        names = [" " * label.startswith(" ") + layout.wrapped(label, BESIDE * 2, TEXT) for label in entries]
+        widest = max(layout.width_of(line, TEXT) for name in names for line in name.split("\n"))
+        fitting = int((WIDTH - 2 * MARGIN) / (widest + HANDLE * TEXT / 72))
         figure.legend(
-            list(entries.values()), list(entries), title=title, loc="lower center", bbox_to_anchor=(0.5, 0),
+            list(entries.values()), names, title=title, loc="lower center", bbox_to_anchor=(0.5, 0),
             borderaxespad=0.2,
-            ncols=min(len(entries), columns), frameon=False, handlelength=3.2, fontsize=TEXT,
+            ncols=max(1, min(len(entries), columns, fitting)), frameon=False, handlelength=3.2, fontsize=TEXT,
         )  # fmt: skip
 
 

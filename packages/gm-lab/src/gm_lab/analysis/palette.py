@@ -89,4 +89,4 @@ def _variant_of(name: str) -> str | None:
 
 
 def _clashes(look: Style, taken: Iterable[Style]) -> int:
-    return sum((look.colour == other.colour) + (look.marker == other.marker) for other in taken)
+    return sum((look.colour == other.colour) + (look.marker == other.marker) + (look == other) for other in taken)

@@ -36,7 +36,8 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     if sample.size == 1:
         return Interval(mean, -np.inf, np.inf, 1)
     quantile = stdtrit(sample.size - 1, (1 + confidence) / 2)
-    half = float(quantile * sample.std(ddof=1) / np.sqrt(sample.size))
+    with np.errstate(invalid="ignore"):  # infinities have no spread
+        half = float(quantile * sample.std(ddof=1) / np.sqrt(sample.size))
     return Interval(mean, mean - half, mean + half, sample.size)
 
 

@@ -36,8 +36,10 @@ def summary_table(frame: "pd.DataFrame") -> "SmallTable":
 
 
 def shown(value: Any) -> str:
-    """A value as it is in a table: fractions with three significant digits, the rest in full."""
+    """A value as it is in a table: fractions with three significant digits, the rest in full, a dash if unknown."""
     fraction = isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
+    if fraction and math.isnan(value):
+        return "–"
     return f"{value:.3g}" if fraction else str(value)
 
 

@@ -25,7 +25,11 @@ class _Formatter(argparse.HelpFormatter):
     def _format_action_invocation(self, action: argparse.Action) -> str:
         """All names of a flag, and once what it takes."""
         taken = [action.metavar] if isinstance(action.metavar, str) and action.option_strings else []
-        return " ".join([", ".join(action.option_strings) or str(action.metavar), *taken])
+        line = " ".join([", ".join(action.option_strings) or str(action.metavar), *taken])
+        room = self._width - self._current_indent
+        # choices too many for one line go on beneath the flag
+        pieces = textwrap.wrap(line.replace(",", ", "), room, subsequent_indent="  ", break_on_hyphens=False)
+        return line if len(line) <= room else f"\n{' ' * self._current_indent}".join(pieces)
 
 
 def help_of(flags: type[Any], command: str) -> str:
