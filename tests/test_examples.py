@@ -1,4 +1,4 @@
-"""The examples in docstrings: every public function of four packages has one, and it prints what it says."""
+"""The examples in docstrings: every public function of five packages has one, and it prints what it says."""
 
 import doctest
 import importlib
@@ -7,9 +7,12 @@ from types import ModuleType
 
 import pytest
 
-PACKAGES = [importlib.import_module(f"gm_{name}") for name in ("estimators", "exact", "envs_tabular", "envs_ipd")]
+NAMES = ("estimators", "exact", "envs_tabular", "envs_ipd", "lab.analysis")
+PACKAGES = [importlib.import_module(f"gm_{name}") for name in NAMES]
 OF_A_PROBLEM = {"attribution", "decompose", "exact_meta_gradient", "sampled_path"}
 """Those that need a whole two-level problem; docs/reading shows what they compute."""
+OF_A_RUN = {"as_list", "end_label", "headline", "judge", "logarithmic", "summary_table", "together"}
+"""Those of `gm_lab.analysis` that go on from what others of it give."""
 
 
 def public_functions():
@@ -18,7 +21,7 @@ def public_functions():
     for package in PACKAGES:
         rooms = [getattr(package, name) for name in package.__all__]
         for room in [package, *(room for room in rooms if isinstance(room, ModuleType))]:
-            for name in room.__all__:
+            for name in getattr(room, "__all__", ()):
                 if inspect.isfunction(function := getattr(room, name)):
                     found[f"{function.__module__}.{name}"] = function
     return found
@@ -39,8 +42,8 @@ def failures(name, text):
 
 
 def test_there_are_functions():
-    assert len(FUNCTIONS) > 110
-    assert {name.rpartition(".")[2] for name in FUNCTIONS} >= OF_A_PROBLEM
+    assert len(FUNCTIONS) > 140
+    assert {name.rpartition(".")[2] for name in FUNCTIONS} >= OF_A_PROBLEM | OF_A_RUN
 
 
 def test_an_example_that_prints_something_else_is_found_out():
@@ -48,9 +51,17 @@ def test_an_example_that_prints_something_else_is_found_out():
     assert "Expected" in failures("bad", ">>> 1 + 1\n3\n")
 
 
-@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name.rpartition(".")[2] not in OF_A_PROBLEM])
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name.rpartition(".")[2] not in OF_A_PROBLEM | OF_A_RUN])
 def test_a_public_function_has_an_example_that_prints_what_it_says(name):
     text = inspect.getdoc(FUNCTIONS[name]) or ""
     examples = parsed(name, text).examples
     assert any(example.want for example in examples), f"{name}: expected an example with its output"
     assert failures(name, text) == ""
+
+
+def test_the_examples_of_a_runs_parts_print_what_they_say():
+    run = importlib.import_module("gm_lab.run")
+    texts = {name: inspect.getdoc(getattr(run, name)) or "" for name in run.__all__}
+    shown = {name: text for name, text in texts.items() if ">>>" in text}
+    assert shown.keys() >= {"cell_id", "describe_cell", "got", "plain", "seed_of"}
+    assert {name: found for name, text in shown.items() if (found := failures(name, text))} == {}

@@ -73,6 +73,14 @@ def decided(claim_id: str, claim: str, comparisons: Sequence[Comparison], exampl
 
     All are judged together, with an error of at most 5% for any wrong decision: see `gm_lab.analysis.decisions`. The
     words quote some comparisons, those that contradict it first.
+
+    Examples:
+        >>> import pandas as pd
+        >>> lvc, ad = pd.Series([0.9, 0.8, 0.7]), pd.Series([0.5, 0.6, 0.4])
+        >>> from gm_lab.analysis import Metric, above, decided
+        >>> compared = above("LVC > AD", lvc, ad, Metric("accuracy", 0.05, 0.0))
+        >>> decided("MINE-1", "LVC is more accurate than AD", [compared]).verdict
+        'undecided'
     """
     judged = judge(comparisons)
     found = Verdict(claim_id, claim, together([item.outcome for item in judged]), "", tuple(judged))

@@ -82,53 +82,136 @@ class Comparison:
 
 
 def above(label: str, first: "ByUnit", second: "ByUnit", metric: Metric) -> Comparison:
-    """Whether first > second in the mean, unit by unit."""
+    """Whether first > second in the mean, unit by unit.
+
+    Examples:
+        >>> import pandas as pd
+        >>> lvc, ad = pd.Series([0.9, 0.8, 0.7]), pd.Series([0.5, 0.6, 0.4])
+        >>> from gm_lab.analysis import Metric, above
+        >>> above("LVC > AD", lvc, ad, Metric("accuracy", 0.05, 0.0)).relation
+        'above'
+    """
     return Comparison(label, "above", paired(first, second), metric)
 
 
 def ratio_above(label: str, first: "pd.Series[float]", second: "pd.Series[float]", metric: Metric) -> Comparison:
-    """Whether log(first / second) > 0 in the mean, unit by unit: what variances are compared by."""
+    """Whether log(first / second) > 0 in the mean, unit by unit: what variances are compared by.
+
+    Examples:
+        >>> import pandas as pd
+        >>> lvc, ad = pd.Series([0.9, 0.8, 0.7]), pd.Series([0.5, 0.6, 0.4])
+        >>> from gm_lab.analysis import Metric, ratio_above
+        >>> compared = ratio_above("variance of LVC > of AD", lvc, ad, Metric("log ratio", 0.1, 0.0))
+        >>> compared.values.round(2).tolist()
+        [0.59, 0.29, 0.56]
+    """
     return Comparison(label, "above", known(log_ratio(first, second)), metric)
 
 
 def alike(label: str, first: "ByUnit", second: "ByUnit", metric: Metric) -> Comparison:
-    """Whether first ≈ second in the mean, unit by unit: a difference below δ."""
+    """Whether first ≈ second in the mean, unit by unit: a difference below δ.
+
+    Examples:
+        >>> import pandas as pd
+        >>> lvc, ad = pd.Series([0.9, 0.8, 0.7]), pd.Series([0.5, 0.6, 0.4])
+        >>> from gm_lab.analysis import Metric, alike
+        >>> alike("LVC ≈ AD", lvc, ad, Metric("accuracy", 0.05, 0.0)).region()
+        (-0.05, 0.05)
+    """
     return Comparison(label, "alike", paired(first, second), metric)
 
 
 def near(label: str, values: "ByUnit", target: float, metric: Metric) -> Comparison:
-    """Whether the mean is within δ of a target."""
+    """Whether the mean is within δ of a target.
+
+    Examples:
+        >>> import pandas as pd
+        >>> lvc, ad = pd.Series([0.9, 0.8, 0.7]), pd.Series([0.5, 0.6, 0.4])
+        >>> from gm_lab.analysis import Metric, near
+        >>> near("LVC near 0.8", lvc, 0.8, Metric("accuracy", 0.05, 0.0)).offset
+        0.8
+    """
     return Comparison(label, "alike", known(values - target), metric, offset=target)
 
 
 def at_least(label: str, values: "ByUnit", bound: float, metric: Metric) -> Comparison:
-    """Whether the mean is above a bound."""
+    """Whether the mean is above a bound.
+
+    Examples:
+        >>> import pandas as pd
+        >>> lvc, ad = pd.Series([0.9, 0.8, 0.7]), pd.Series([0.5, 0.6, 0.4])
+        >>> from gm_lab.analysis import Metric, at_least
+        >>> compared = at_least("LVC above 0.5", lvc, 0.5, Metric("accuracy", 0.05, 0.0))
+        >>> compared.values.round(2).tolist()
+        [0.4, 0.3, 0.2]
+    """
     return Comparison(label, "beyond", known(values - bound), metric, offset=bound)
 
 
 def at_most(label: str, values: "ByUnit", bound: float, metric: Metric) -> Comparison:
-    """Whether the mean is below a bound."""
+    """Whether the mean is below a bound.
+
+    Examples:
+        >>> import pandas as pd
+        >>> lvc, ad = pd.Series([0.9, 0.8, 0.7]), pd.Series([0.5, 0.6, 0.4])
+        >>> from gm_lab.analysis import Metric, at_most
+        >>> compared = at_most("AD below 0.9", ad, 0.9, Metric("accuracy", 0.05, 0.0))
+        >>> compared.values.round(2).tolist()
+        [0.4, 0.3, 0.5]
+    """
     return Comparison(label, "beyond", known(bound - values), metric, offset=bound, sign=-1.0)
 
 
 def more_often(label: str, first: "pd.Series[float]", second: "pd.Series[float]", metric: Metric) -> Comparison:
-    """Whether more of the units have the first than the second, both zeros and ones; intervals are exact."""
+    """Whether more of the units have the first than the second, both zeros and ones; intervals are exact.
+
+    Examples:
+        >>> import pandas as pd
+        >>> from gm_lab.analysis import Metric, more_often
+        >>> first, second = pd.Series([1.0, 1.0, 0.0]), pd.Series([0.0, 1.0, 0.0])
+        >>> more_often("cooperates more often", first, second, Metric("share", 0.1, 0.0)).values.tolist()
+        [1.0, 0.0, 0.0]
+    """
     return Comparison(label, "share", paired(first, second), metric)
 
 
 def check(label: str, holds: bool | None, detail: str) -> Comparison:
-    """What arithmetic decides and no sample does, such as an equality up to rounding; `None` if it was not measured."""
+    """What arithmetic decides and no sample does, such as an equality up to rounding; `None` if it was not measured.
+
+    Examples:
+        >>> from gm_lab.analysis import check
+        >>> check("K = 1: the two are equal", True, "difference 0").settled
+        'supported'
+        >>> check("K = 1: the two are equal", None, "").settled
+        'not measured'
+    """
     settled: Outcome = "not measured" if holds is None else "supported" if holds else "contradicted"
     return Comparison(label, "check", settled=settled, detail=detail)
 
 
 def within(label: str, value: float, limit: float, detail: str) -> Comparison:
-    """Whether a number is at most a limit; NaN is neither below nor above it."""
+    """Whether a number is at most a limit; NaN is neither below nor above it.
+
+    Examples:
+        >>> from gm_lab.analysis import within
+        >>> within("bias", 0.01, 0.02, "squared bias 0.01").settled
+        'supported'
+        >>> within("bias", 0.03, 0.02, "squared bias 0.03").settled
+        'contradicted'
+    """
     return check(label, None if math.isnan(value) else bool(value <= limit), detail)
 
 
 def log_ratio(first: "pd.Series[float]", second: "pd.Series[float]") -> "pd.Series[float]":
-    """log(first / second) of the units that both have; infinite or NaN, without a warning, where it does not exist."""
+    """log(first / second) of the units that both have; infinite or NaN, without a warning, where it does not exist.
+
+    Examples:
+        >>> import pandas as pd
+        >>> lvc, ad = pd.Series([0.9, 0.8, 0.7]), pd.Series([0.5, 0.6, 0.4])
+        >>> from gm_lab.analysis import log_ratio
+        >>> log_ratio(lvc, ad).round(2).tolist()
+        [0.59, 0.29, 0.56]
+    """
     both = first.index.intersection(second.index)
     ratio = first.loc[both] / second.loc[both]
     with np.errstate(all="ignore"):

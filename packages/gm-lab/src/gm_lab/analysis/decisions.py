@@ -63,7 +63,13 @@ class Judged:
 
 
 def looks(units: int) -> list[int]:
-    """How many units there are at each look that so many allow: 10, 20, 40 and so on."""
+    """How many units there are at each look that so many allow: 10, 20, 40 and so on.
+
+    Examples:
+        >>> from gm_lab.analysis import looks
+        >>> list(looks(100))
+        [10, 20, 40, 80]
+    """
     sizes = []
     size = FIRST_LOOK
     while size <= units:
@@ -73,7 +79,13 @@ def looks(units: int) -> list[int]:
 
 
 def next_look(units: int) -> int:
-    """How many units there are at the look after the one at so many."""
+    """How many units there are at the look after the one at so many.
+
+    Examples:
+        >>> from gm_lab.analysis import next_look
+        >>> next_look(10), next_look(25)
+        (20, 40)
+    """
     size = FIRST_LOOK
     while size <= units:
         size *= 2

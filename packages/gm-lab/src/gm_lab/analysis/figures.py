@@ -58,6 +58,14 @@ def panels(titles: Sequence[str], rows: int = 1, height: float = 2.6, share_y: b
 
     The picture is `WIDTH` inches wide, a row `height` inches high. Raises ValueError if there are more than four panels
     or if they don't fill the rows.
+
+    Examples:
+        >>> from gm_lab.analysis import panels
+        >>> figure = panels(["accuracy", "variance"])
+        >>> len(figure.axes)
+        2
+        >>> float(figure.get_figwidth())
+        8.3
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -75,7 +83,15 @@ def panels(titles: Sequence[str], rows: int = 1, height: float = 2.6, share_y: b
 
 
 def entitle(figure: "Figure", finding: str, caption: str) -> None:
-    """Puts what was found above a picture and what is drawn beneath it, wrapped; the panels keep their height."""
+    """Puts what was found above a picture and what is drawn beneath it, wrapped; the panels keep their height.
+
+    Examples:
+        >>> from gm_lab.analysis import entitle, finding_of, panels
+        >>> figure = panels(["accuracy"])
+        >>> entitle(figure, "LVC is most accurate", "Bands are 95% intervals over 10 MDPs.")
+        >>> finding_of(figure)
+        'LVC is most accurate'
+    """
     width, height = figure.get_size_inches()
     room = 0.97 * (width - 2 * MARGIN)  # letters are wider in some resolutions
     above, beneath = layout.balanced(finding, room, FINDING, "bold"), layout.wrapped(caption, room, CAPTION)
@@ -92,12 +108,26 @@ def _height(text: str, size: float) -> float:
 
 
 def finding_of(figure: "Figure") -> str:
-    """What a picture shows, in a sentence; empty if nobody has said so."""
+    """What a picture shows, in a sentence; empty if nobody has said so.
+
+    Examples:
+        >>> from gm_lab.analysis import finding_of, panels
+        >>> finding_of(panels(["accuracy"]))
+        ''
+    """
     return " ".join(figure.get_suptitle().split())
 
 
 def caption_of(figure: "Figure") -> str:
-    """What is drawn in a picture; empty if nobody has said so."""
+    """What is drawn in a picture; empty if nobody has said so.
+
+    Examples:
+        >>> from gm_lab.analysis import caption_of, entitle, panels
+        >>> figure = panels(["accuracy"])
+        >>> entitle(figure, "LVC is most accurate", "Bands are 95% intervals over 10 MDPs.")
+        >>> caption_of(figure)
+        'Bands are 95% intervals over 10 MDPs.'
+    """
     return " ".join(figure.get_supxlabel().split())
 
 
@@ -116,6 +146,16 @@ def lines(
     differs between units by orders of magnitude: mean and interval of the logarithm; it is left out where a unit's
     value isn't positive. `root` shows the root of the mean, for squares, and zero where that is negative. Bands end
     where values are no longer possible, at the ends of `within`. Raises ValueError if the frame lacks a column.
+
+    Examples:
+        >>> import pandas as pd
+        >>> columns = {"estimator": ["lvc", "lvc", "ad", "ad"], "mdp": [0, 1, 0, 1], "accuracy": [0.9, 0.8, 0.5, 0.6]}
+        >>> frame = pd.DataFrame(columns)
+        >>> from gm_lab.analysis import lines, panels
+        >>> (axes,) = panels(["accuracy"]).axes
+        >>> lines(axes, frame.assign(size=4), "size", "accuracy", by="estimator", over="mdp")
+        >>> [line.get_label() for line in axes.get_lines()]
+        ['lvc', 'ad']
     """
     if missing := [column for column in (x, y, by, over) if column not in frame.columns]:
         raise ValueError(f"expected columns {x}, {y}, {by}, {over}; missing: {', '.join(missing)}")
@@ -219,7 +259,19 @@ def _listed(label: str) -> str:
 
 
 def shared_legend(figure: "Figure", title: str | None = None, columns: int = 8) -> None:
-    """One legend for all panels, beneath them, where it hides no data."""
+    """One legend for all panels, beneath them, where it hides no data.
+
+    Examples:
+        >>> import pandas as pd
+        >>> columns = {"estimator": ["lvc", "lvc", "ad", "ad"], "mdp": [0, 1, 0, 1], "accuracy": [0.9, 0.8, 0.5, 0.6]}
+        >>> frame = pd.DataFrame(columns)
+        >>> from gm_lab.analysis import lines, panels, shared_legend
+        >>> figure = panels(["accuracy"])
+        >>> lines(figure.axes[0], frame.assign(size=4), "size", "accuracy", by="estimator", over="mdp")
+        >>> shared_legend(figure)
+        >>> [text.get_text() for text in figure.legends[0].get_texts()]
+        ['lvc', 'ad']
+    """
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -240,6 +292,13 @@ def save(figure: "Figure", stem: Path, svg: bool = False) -> list[Path]:
     """Writes a figure as PNG, and as SVG if asked or if there is one already; the same figure gives the same bytes.
 
     `stem` is a path without an extension. It returns the files, the PNG first, or raises BadInput if it can't write.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from gm_lab.analysis import panels, save
+        >>> [path.name for path in save(panels(["accuracy"]), Path(tempfile.mkdtemp(), "accuracy"))]
+        ['accuracy.png']
     """
     import matplotlib
 

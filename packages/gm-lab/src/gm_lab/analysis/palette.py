@@ -43,12 +43,26 @@ def style_of(name: str) -> Style:
 
     `lvc`, `ad`, `loaded_dice` and `dice` have their own. A name that goes on after one of them, as `lvc+jackknife` or
     "LVC, jackknife" do, has that colour with another marker and dash. Any other has a colour that none of these has.
+
+    Examples:
+        >>> from gm_lab.analysis import style_of
+        >>> style_of("lvc").colour == style_of("lvc+jackknife").colour
+        True
+        >>> style_of("lvc").colour == style_of("ad").colour
+        False
     """
     return category_style(name) if name in PERMUTATIONS else _choices(name)[0]
 
 
 def styles(names: Sequence[str]) -> dict[str, Style]:
-    """Gives the looks of the names of one picture, in any order; a name without a place steps aside for the others."""
+    """Gives the looks of the names of one picture, in any order; a name without a place steps aside for the others.
+
+    Examples:
+        >>> from gm_lab.analysis import styles
+        >>> looks = styles(["lvc", "mine:first", "mine:second"])
+        >>> len({look.colour for look in looks.values()})
+        3
+    """
     fixed = {*ESTIMATORS, *PERMUTATIONS}
     looks = {name: style_of(name) for name in names if name in fixed}
     for name in sorted(set(names) - fixed):
@@ -58,7 +72,15 @@ def styles(names: Sequence[str]) -> dict[str, Style]:
 
 
 def category_style(name: str | int) -> Style:
-    """The looks of what is no estimator, a permutation, a source, a curve: by its place, or else by its letters."""
+    """The looks of what is no estimator, a permutation, a source, a curve: by its place, or else by its letters.
+
+    Examples:
+        >>> from gm_lab.analysis import category_style, style_of
+        >>> category_style("SSE") == category_style("SSE")
+        True
+        >>> category_style("SSE").colour == style_of("lvc").colour
+        False
+    """
     if isinstance(name, str):
         name = PERMUTATIONS.index(name) if name in PERMUTATIONS else zlib.crc32(encoded(name))
     colour, marker, dash = CATEGORY_COLOURS, CATEGORY_MARKERS, CATEGORY_DASHES

@@ -26,7 +26,14 @@ class Interval:
 
 
 def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Gives Student's interval (1908) for a mean, x̄ ± t₍₁₊c₎⸝₂,ₙ₋₁ · s / √n; raises ValueError unless n > 0."""
+    """Gives Student's interval (1908) for a mean, x̄ ± t₍₁₊c₎⸝₂,ₙ₋₁ · s / √n; raises ValueError unless n > 0.
+
+    Examples:
+        >>> from gm_lab.analysis import mean_interval
+        >>> found = mean_interval([1.0, 2.0, 3.0])
+        >>> print(f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}] of {found.count}")
+        2.00 [-0.48, 4.48] of 3
+    """
     from scipy.special import stdtrit
 
     sample = np.asarray(values, dtype=np.float64)
@@ -42,7 +49,14 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
 
 
 def paired_difference(first: ArrayLike, second: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Gives Student's interval for the mean of first − second; raises ValueError unless the units are the same."""
+    """Gives Student's interval for the mean of first − second; raises ValueError unless the units are the same.
+
+    Examples:
+        >>> from gm_lab.analysis import paired_difference
+        >>> found = paired_difference([2.0, 3.1, 3.9], [1.0, 2.0, 3.0])
+        >>> print(f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]")
+        1.00 [0.75, 1.25]
+    """
     left, right = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if left.shape != right.shape:
         raise ValueError(f"expected two samples of the same units, got shapes {left.shape} and {right.shape}")

@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
 
 def read_results(path: Path) -> "pd.DataFrame":
-    """Reads results.csv: every number exactly as it was written, and text such as "NA" or "None" as text."""
+    """Reads results.csv: every number exactly as it was written, and text such as "NA" or "None" as text.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from gm_lab.analysis import read_results
+        >>> file = Path(tempfile.mkdtemp(), "results.csv")
+        >>> _ = file.write_text(chr(10).join(["estimator,accuracy", "lvc,0.1", "NA,nan"]))
+        >>> read_results(file)["estimator"].tolist()
+        ['lvc', 'NA']
+    """
     import pandas as pd
 
     # pandas 3 reads floats exactly by default and deprecates saying so

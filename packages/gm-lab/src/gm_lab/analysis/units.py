@@ -47,6 +47,14 @@ def per_unit(frame: "pd.DataFrame", value: str, over: str, **where: Any) -> "pd.
     """Returns one mean per independent unit, in ascending order, of the rows where column=value, perhaps of none.
 
     `Units` is quicker where many are asked for. Raises ValueError if there is no such column.
+
+    Examples:
+        >>> import pandas as pd
+        >>> columns = {"estimator": ["lvc", "lvc", "ad", "ad"], "mdp": [0, 1, 0, 1], "accuracy": [0.9, 0.8, 0.5, 0.6]}
+        >>> frame = pd.DataFrame(columns)
+        >>> from gm_lab.analysis import per_unit
+        >>> per_unit(frame, "accuracy", "mdp", estimator="lvc").tolist()
+        [0.9, 0.8]
     """
     return Units(frame, over)(value, **where)
 

@@ -13,12 +13,36 @@ Row = dict[str, str | int | float]
 
 
 def cell_id(cell: Any) -> str:
-    """Names a cell, a frozen dataclass of plain values, by its fields alone: 16 hexadecimal digits."""
+    """Names a cell, a frozen dataclass of plain values, by its fields alone: 16 hexadecimal digits.
+
+    Examples:
+        >>> from dataclasses import dataclass
+        >>> from gm_lab import cell_id
+        >>> @dataclass(frozen=True)
+        ... class Cell:
+        ...     estimator: str
+        ...     mdp: int
+        >>> cell_id(Cell("lvc", 0)) == cell_id(Cell("lvc", 0))
+        True
+        >>> cell_id(Cell("lvc", 0)) == cell_id(Cell("lvc", 1))
+        False
+    """
     return hashlib.sha256(json.dumps(plain(cell)).encode()).hexdigest()[:16]
 
 
 def describe_cell(cell: Any) -> str:
-    """`cell` for people: its fields as name=value."""
+    """`cell` for people: its fields as name=value.
+
+    Examples:
+        >>> from dataclasses import dataclass
+        >>> from gm_lab.run import describe_cell
+        >>> @dataclass(frozen=True)
+        ... class Cell:
+        ...     estimator: str
+        ...     mdp: int
+        >>> describe_cell(Cell("lvc", 0))
+        'estimator=lvc mdp=0'
+    """
     values = ((field.name, getattr(cell, field.name)) for field in dataclasses.fields(cell))
     return " ".join(f"{name}={shorten(str(value))}" for name, value in values)
 
@@ -30,7 +54,15 @@ def shorten(text: str, length: int = 60) -> str:
 
 
 def seed_of(root_seed: int, *labels: str | int | float) -> int:
-    """Derives a 64-bit seed from the root seed, at least 0, and labels; equal labels share random numbers."""
+    """Derives a 64-bit seed from the root seed, at least 0, and labels; equal labels share random numbers.
+
+    Examples:
+        >>> from gm_lab import seed_of
+        >>> seed_of(0, "maml", 3) == seed_of(0, "maml", 3)
+        True
+        >>> seed_of(0, "maml", 3) == seed_of(0, "maml", 4)
+        False
+    """
     from numpy.random import SeedSequence
 
     digest = hashlib.sha256(json.dumps(labels).encode()).digest()

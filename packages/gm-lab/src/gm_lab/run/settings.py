@@ -183,7 +183,15 @@ def mismatch(kind: Any, values: Sequence[str]) -> str:
 
 
 def got(given: str, known: Iterable[str]) -> str:
-    """Says what came instead of one of the known words, and which of them may have been meant."""
+    """Says what came instead of one of the known words, and which of them may have been meant.
+
+    Examples:
+        >>> from gm_lab import got
+        >>> got("lcv", ("ad", "dice", "lvc"))
+        "got 'lcv' (did you mean lvc?)"
+        >>> got("mine", ("ad", "dice", "lvc"))
+        "got 'mine'"
+    """
     return f"got '{given}'{_meant(given, known)}"
 
 
@@ -210,7 +218,14 @@ def result_settings(settings: RunSettings) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """`value` made of None, bool, int, float, str, list and dict only."""
+    """`value` made of None, bool, int, float, str, list and dict only.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from gm_lab.run import plain
+        >>> plain({"sizes": (2, 4), "out": Path("runs")})
+        {'sizes': [2, 4], 'out': 'runs'}
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
