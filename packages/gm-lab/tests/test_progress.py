@@ -128,3 +128,19 @@ def test_nothing_is_said_before_anything_is_known(capfd, monkeypatch):
         while len(asked) < 3:
             pass
     assert capfd.readouterr().err == ""
+
+
+def test_the_last_line_is_said_once_while_more_cells_may_come(capfd, monkeypatch, until):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress, "TICK_SECONDS", 0.001)
+    asked = []
+
+    def in_work():
+        asked.append(0)
+        return 0.0
+
+    with progress.progress("toy", 0, 1, in_work) as advance:
+        advance(1)
+        before = len(asked)
+        until(lambda: len(asked) > before + 3)
+    assert capfd.readouterr().err.count("toy: 1/1 cells") == 1

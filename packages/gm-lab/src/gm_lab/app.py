@@ -191,7 +191,8 @@ def _compute(session: _Session[SettingsT, CellT]) -> None:
     done = len(cells) - len(pending)
     store.log(f"{len(pending)} of {len(cells)} cells to compute")
     supply = Supply(pending, partial(_more, session, growth)) if growth else Supply(pending)
-    parts = Parts(worker_count(session.settings))
+    workers = worker_count(session.settings)
+    parts = Parts(workers if growth else max(1, min(workers, len(pending))))
     with session.interruption.computing(), _launched(session, supply, parts) as finished:
         # the workers are forked and compute: from here on threads may start, and there is time for the rest
         _begin(session)

@@ -79,10 +79,10 @@ class Experiment(Generic[SettingsT, CellT]):
 
     `conclusion` gives sentences on what was found, beside those that the pictures have as their titles.
 
-    The numbers of `summary`, the small table printed first at the end, are the run's headline metrics in W&B, where
-    each curve is a run, too; without `curves` there is one run. With `resumable_cells`, `run_cell` catches
-    `Interrupted` to write a checkpoint and later goes on from there: the first Ctrl-C, like SIGTERM, then stops the
-    cells in flight.
+    The numbers of `summary`, the small table printed first at the end, are the run's headline metrics in W&B, and its
+    `curves` are keys of that run; those of single seeds may be runs beside it (`Curves.alone`). With `resumable_cells`,
+    `run_cell` catches `Interrupted` to write a checkpoint and later goes on from there: the first Ctrl-C, like SIGTERM,
+    then stops the cells in flight.
     """
 
     name: str

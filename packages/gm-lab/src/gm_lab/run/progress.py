@@ -133,11 +133,11 @@ def _lines(label: str, done: int, total: int, in_work: InWork) -> Iterator[Calla
     start = shown = time.monotonic()
     finished, lock = done, threading.Lock()
 
-    def show() -> None:
+    def show(ended: bool = False) -> None:
         nonlocal shown
         with lock:
             now, reached = time.monotonic(), min(finished + in_work(), total)
-            if reached > done and (now - shown >= SECONDS_BETWEEN_LINES or finished == total):
+            if ended or (done < reached and finished < total and now - shown >= SECONDS_BETWEEN_LINES):
                 left = (now - start) / (reached - done) * (total - reached)
                 part = f" and {100 * reached / total:.0f}% of all work" if reached > finished else ""
                 say(f"{label}: {finished}/{total} cells{part}, {now - start:.1f} s elapsed, {left:.0f} s left")
@@ -146,7 +146,7 @@ def _lines(label: str, done: int, total: int, in_work: InWork) -> Iterator[Calla
     def advance(of: int) -> None:
         nonlocal finished, total
         finished, total = finished + 1, of
-        show()
+        show(ended=finished == total)
 
     with ticking(show):
         yield advance
