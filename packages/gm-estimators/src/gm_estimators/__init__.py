@@ -9,6 +9,7 @@ from gm_estimators import (
     critics,
     debias,
     decomposition,
+    diagnose,
     estimator,
     metrics,
     names,
@@ -29,7 +30,7 @@ from gm_estimators.surrogates import Trajectories
 
 __all__ = [
     "PERMUTATIONS", "Estimator", "EstimatorError", "Sizes", "Trajectories", "ascent", "attribution", "corrections",
-    "critics", "debias", "decompose", "decomposition", "estimator", "exact_meta_gradient", "inner_loop", "load",
-    "meta_gradient", "metrics", "names", "off_policy", "operators", "optimisers", "parameters", "returns",
+    "critics", "debias", "decompose", "decomposition", "diagnose", "estimator", "exact_meta_gradient", "inner_loop",
+    "load", "meta_gradient", "metrics", "names", "off_policy", "operators", "optimisers", "parameters", "returns",
     "surrogates",
 ]  # fmt: skip

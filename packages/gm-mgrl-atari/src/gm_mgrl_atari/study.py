@@ -1,23 +1,22 @@
 """How good the meta-gradient of one window is: bias, variance and direction beside a many-window average."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from gm_estimators import ascent
-from gm_estimators.metrics import accuracy, bias_sq, student_t_quantile, variance
+from gm_estimators.diagnose import Quality, qualities
 from gm_estimators.optimisers import AdamState, adam, linear_decay
 from gm_mgrl_atari.learner import Learner, Point, Training
 from gm_mgrl_atari.network import Network, Params
 from gm_mgrl_atari.objectives import Batch, policy_estimator
 from gm_mgrl_atari.rollouts import Collector
 
-__all__ = ["REFERENCE", "VARIANTS", "Estimate", "Quality", "Variant", "jackknife", "last_point", "measure", "windows"]
+__all__ = ["REFERENCE", "VARIANTS", "Variant", "WindowQuality", "last_point", "measure", "windows"]
 
 
 @dataclass(frozen=True)
@@ -47,54 +46,20 @@ BASE = "lvc"
 """What the other variants differ from in one thing."""
 
 
-class Estimate(NamedTuple):
-    """A number with its 95% interval over windows; two windows leave it unbounded."""
-
-    value: float
-    low: float
-    high: float
-
-
 @dataclass(frozen=True)
-class Quality:
-    """What a variant's meta-gradients x are like.
+class WindowQuality(Quality):
+    """A variant's `Quality` over windows, and how far it is from AD.
 
     Attributes:
-        accuracy: mean cosine of one window's with the mean of the reference over the other windows (paper, Eq. 63).
-        bias_sq: ‖E[x] − E[reference]‖², unbiased, so it can be negative.
-        variance: trace of the covariance over windows.
-        change: ‖E[x] − E[y]‖ / ‖E[reference]‖ with y that of `BASE`: the root of an unbiased square, 0 where that is
-            negative; NaN where `BASE` isn't measured.
-        distance: largest ‖x − y‖ / ‖y‖ to AD's of the same K on the same window.
+        distance: largest ‖x − y‖ / ‖y‖ to AD's of the same K on the same window; NaN where AD isn't measured.
     """
 
-    accuracy: Estimate
-    bias_sq: Estimate
-    variance: Estimate
-    change: Estimate
-    mean: tuple[float, float, float, float]
     distance: float
 
 
 def last_point(training: Training) -> int:
     """N − K, the number of updates after which every step of a window still has a learning rate above 0."""
     return training.updates - training.inner_steps
-
-
-def jackknife(statistic: Callable[[Tensor], Tensor], windows: Tensor) -> Estimate:
-    """A statistic of n independent windows with Student's interval (Efron and Stein 1981, "The Jackknife Estimate …").
-
-        s² = (n − 1)/n Σ_w (f_w − f̄)²,   f_w = statistic without window w
-
-    Windows lie along the first axis.
-    """
-    value, count = float(statistic(windows)), len(windows)
-    if count < 3:
-        return Estimate(value, -math.inf, math.inf)
-    every = torch.arange(count)
-    without = torch.stack([statistic(windows[every != w]) for w in range(count)])
-    half = student_t_quantile(0.975, count - 1) * float(((count - 1) * without.var(correction=0)).sqrt())
-    return Estimate(value, value - half, value + half)
 
 
 def windows(
@@ -114,7 +79,7 @@ def windows(
 def measure(
     training: Training, network: Network, point: Point, logits: Float[Tensor, "4"], collector: Collector, *, count: int,
     variants: Sequence[Variant] = VARIANTS,
-) -> dict[str, Quality]:  # fmt: skip
+) -> dict[str, WindowQuality]:  # fmt: skip
     """The quality of every variant's meta-gradient at a point up to `last_point`; the first variant is the reference.
 
     Variants share their windows, except that plain ascent, with the same learning rate, draws its own.
@@ -135,42 +100,13 @@ def measure(
         return paths[variant.adam]
 
     estimates = {v.name: windows(v, training, network, point, logits, drawn(v)).double().cpu() for v in variants}
-    reference = estimates[variants[0].name]
-    base = estimates.get(BASE, torch.full_like(reference, math.nan))
     plain = {v.inner_steps: estimates[v.name] for v in variants if v.estimator == "ad"}
+    found = qualities(estimates, reference=variants[0].name, base=BASE)
     return {
-        name: Quality(
-            _cosine(jackknife(_mean_accuracy, torch.stack([x, reference], 1))), jackknife(_square, x - reference),
-            jackknife(variance, x), _root(jackknife(_relative_square, torch.stack([x - base, reference], 1))),
-            tuple(x.mean(0).tolist()), _distance(x, plain.get(variant.inner_steps)),
-        )
-        for variant, (name, x) in zip(variants, estimates.items(), strict=True)
+        v.name: WindowQuality(
+            **vars(found[v.name]), distance=_distance(estimates[v.name], plain.get(v.inner_steps))
+        ) for v in variants
     }  # fmt: skip
-
-
-def _mean_accuracy(pairs: Float[Tensor, "window 2 size"]) -> Float[Tensor, ""]:
-    """Of each window's first with the mean of the second over the other windows."""
-    x, reference = pairs.unbind(1)
-    return accuracy(x, (reference.sum(0) - reference) / (len(x) - 1)).mean()
-
-
-def _square(x: Float[Tensor, "window size"]) -> Float[Tensor, ""]:
-    """‖E[x]‖², unbiased."""
-    return bias_sq(x, torch.zeros_like(x[0]))
-
-
-def _relative_square(pairs: Float[Tensor, "window 2 size"]) -> Float[Tensor, ""]:
-    """‖E[x]‖² / ‖y‖², x the first and y the mean of the second."""
-    x, reference = pairs.unbind(1)
-    return _square(x) / reference.mean(0).square().sum()
-
-
-def _cosine(estimate: Estimate) -> Estimate:
-    return Estimate(estimate.value, *torch.tensor(estimate[1:], dtype=torch.float64).clamp(-1, 1).tolist())
-
-
-def _root(square: Estimate) -> Estimate:
-    return Estimate(*torch.tensor(square, dtype=torch.float64).clamp(min=0).sqrt().tolist())
 
 
 def _draw(learner: Learner, point: Point, logits: Tensor, collector: Collector, inner_steps: int) -> list[Batch]:

@@ -184,7 +184,7 @@ def gradient_rows(cell: MgrlCell, context: AtariContext, trainer: mgrl.Trainer, 
     return [{**label, "variant": variant, **columns_of(quality)} for variant, quality in qualities.items()]
 
 
-def columns_of(quality: study.Quality) -> gm_lab.Row:
+def columns_of(quality: study.WindowQuality) -> gm_lab.Row:
     """Turns what a variant's meta-gradients are like into columns."""
     values = [value for measure in MEASURES for value in getattr(quality, measure)]
     intervals = dict(zip(INTERVALS, values, strict=True))
