@@ -267,12 +267,12 @@ def test_seeds_are_integers_of_64_bits(trainer, seed):
 def test_groups_of_two_games_are_refused(which_side):
     first, second = which_side(1), which_side(1)
     second.actions = 4
-    with pytest.raises(ValueError, match="groups: expected one game, got , 3 actions and , 4 actions"):
+    with pytest.raises(ValueError, match="environments: expected one game, got , 3 actions and , 4 actions"):
         Trainer(SMALL, [first, second])
 
 
 def test_the_number_of_environments_must_be_the_settings(which_side):
-    with pytest.raises(ValueError, match="groups: expected 2 environments in all, got 3"):
+    with pytest.raises(ValueError, match="environments: expected 2 in all, got 3"):
         Trainer(SMALL, [which_side(3)])
 
 

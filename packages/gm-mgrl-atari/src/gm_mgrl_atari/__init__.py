@@ -1,6 +1,8 @@
 """A2C and meta-gradient reinforcement learning on Atari with low-variance-curvature correction."""
 
+from gm_mgrl_atari.actor_critic import ActorCritic, Functional, functional
 from gm_mgrl_atari.checkpoints import CheckpointError
+from gm_mgrl_atari.distributions import Categorical, Distribution, Normal
 from gm_mgrl_atari.games import PAPER_GAMES, AtariGames, Games, Step, game_name, rom_name
 from gm_mgrl_atari.learner import ALGORITHMS, PARTS, Laps, Learner, NotFiniteError, Point, Training, Window
 from gm_mgrl_atari.network import Network
@@ -9,6 +11,7 @@ from gm_mgrl_atari.objectives import (
     NAMES,
     Batch,
     Coefficients,
+    Final,
     Terms,
     advantages,
     coefficients,
@@ -19,10 +22,12 @@ from gm_mgrl_atari.objectives import (
 )
 from gm_mgrl_atari.rollouts import Collector
 from gm_mgrl_atari.trainer import Progress, Trainer
+from gm_mgrl_atari.vector import GymnasiumGames
 
 __all__ = [
-    "ALGORITHMS", "INITIAL_LOGITS", "NAMES", "PAPER_GAMES", "PARTS", "AtariGames", "Batch", "CheckpointError",
-    "Coefficients", "Collector", "Games", "Laps", "Learner", "Network", "NotFiniteError", "Point", "Progress", "Step",
-    "Terms", "Trainer", "Training", "Window", "advantages", "coefficients", "combined", "fixed_coefficients",
+    "ALGORITHMS", "INITIAL_LOGITS", "NAMES", "PAPER_GAMES", "PARTS", "ActorCritic", "AtariGames", "Batch",
+    "Categorical", "CheckpointError", "Coefficients", "Collector", "Distribution", "Final", "Functional", "Games",
+    "GymnasiumGames", "Laps", "Learner", "Network", "Normal", "NotFiniteError", "Point", "Progress", "Step", "Terms",
+    "Trainer", "Training", "Window", "advantages", "coefficients", "combined", "fixed_coefficients", "functional",
     "game_name", "policy_estimator", "rom_name", "study", "terms", "throughput",
 ]  # fmt: skip

@@ -142,7 +142,7 @@ def tensors(record: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
             yield from tensors(value, f"{name} {key}".strip())
 
 
-SAME = ("settings", "game", "seed")
+SAME = ("settings", "game", "seed", "network")
 
 
 def difference(expected: Any, came: Any, name: str = "") -> str | None:
@@ -159,6 +159,9 @@ def difference(expected: Any, came: Any, name: str = "") -> str | None:
         if not isinstance(came, dict) or (missing := expected.keys() - came.keys()):
             lacking = ", ".join(sorted(missing)) if isinstance(came, dict) else "a dictionary"
             return f"{name or 'record'}: expected {lacking}, got none"
+        of_tensors = all(isinstance(value, torch.Tensor) for value in expected.values())
+        if of_tensors and (more := sorted(map(str, came.keys() - expected.keys()))):
+            return f"{name}: expected {', '.join(expected)} alone, got {reprlib.repr(more)} as well"
         return next(
             (d for key, value in expected.items() if (d := difference(value, came[key], f"{name} {key}".strip()))), None
         )

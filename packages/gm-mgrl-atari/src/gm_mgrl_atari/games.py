@@ -9,7 +9,7 @@ import ale_py
 import numpy as np
 from ale_py import roms
 from ale_py.vector_env import AtariVectorEnv
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from numpy import ndarray
 
 from gm_mgrl_atari.checks import EMULATOR_BYTES, integer, require_memory
@@ -22,23 +22,29 @@ MOST_NOOPS = 10_000
 class Step:
     """What n environments answer to one action each.
 
-    The reward is the sign of the game's; a lost life terminates, a time limit truncates. `valid` is false where the
-    environment was being reset, and the observation then of a new episode. Returns, undiscounted and unclipped, and
-    lengths are those of the whole games that were found to have ended.
+    Of Atari the reward is the sign of the game's, and a lost life terminates; a time limit truncates. `valid` is false
+    where the environment was being reset, and the observation then of a new episode. Returns, undiscounted and
+    unclipped, and lengths are those of the whole games that were found to have ended. Where a truncated episode's
+    observation is the next one's first already, `final` has its own last, in the order of environments.
     """
 
-    observation: UInt8[ndarray, "env frames side side"]
+    observation: Shaped[ndarray, "env *observation"]
     reward: Float[ndarray, "env"]
     terminated: Bool[ndarray, "env"]
     truncated: Bool[ndarray, "env"]
     valid: Bool[ndarray, "env"]
     returns: Float[ndarray, "ended"]
     lengths: Int[ndarray, "ended"]
+    final: Shaped[ndarray, "truncated *observation"] | None = None
 
 
 @runtime_checkable
 class Games(Protocol):
-    """n environments that step together."""
+    """n environments that step together.
+
+    They may have more: `game`, their name; `seed`; `continuous`, true where actions are vectors; `distribution`, what
+    actions are drawn from if the network doesn't say.
+    """
 
     @property
     def envs(self) -> int:
@@ -46,12 +52,12 @@ class Games(Protocol):
 
     @property
     def actions(self) -> int:
-        """Number of actions."""
+        """Number of actions, or of an action's dimensions."""
 
-    def reset(self) -> UInt8[ndarray, "env frames side side"]:
+    def reset(self) -> Shaped[ndarray, "env *observation"]:
         """Starts every environment anew."""
 
-    def send(self, action: Int[ndarray, "env"]) -> None:
+    def send(self, action: Shaped[ndarray, "env *action"]) -> None:
         """Starts a step and returns at once."""
 
     def receive(self) -> Step:

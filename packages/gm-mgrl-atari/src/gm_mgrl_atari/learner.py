@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import torch
@@ -14,8 +14,9 @@ from gm_estimators import Estimator, EstimatorError, meta_gradient
 from gm_estimators.optimisers import AdamState, Update, adam, global_norm, linear_decay
 from gm_estimators.parameters import Params as AnyParams
 from gm_estimators.parameters import as_dict, detached, gradient
+from gm_mgrl_atari.actor_critic import ActorCritic, HasUnmoved
 from gm_mgrl_atari.checks import EMULATOR_BYTES, STEP_BYTES, integer
-from gm_mgrl_atari.network import Network, Params
+from gm_mgrl_atari.network import Params
 from gm_mgrl_atari.objectives import (
     Batch,
     Coefficients,
@@ -87,7 +88,7 @@ class Window:
 class Learner:
     """A2C with a rule that updates θ; the estimator is that of the policy term, `lap` is told what has been done."""
 
-    network: Network
+    network: ActorCritic
     estimator: Estimator
     rule: Update
     outer: Coefficients = OUTER
@@ -117,6 +118,8 @@ class Learner:
         batches: list[Batch] = []
         seen: list[Terms] = []
         path: list[Point] = []
+        # φ doesn't move θ⁰
+        start = self.network.unmoved() if isinstance(self.network, HasUnmoved) else self.network
 
         def next_batch(params: Params) -> Batch:
             batches.append(batch_at(detached(params), len(batches)))
@@ -124,8 +127,7 @@ class Learner:
 
         def inner(meta: AnyParams, params: AnyParams, step: int) -> Tensor:
             learnt, theta = coefficients(as_dict(meta)[""]), as_dict(params)
-            # φ doesn't move θ⁰
-            network = replace(self.network, first_order=True) if step == 0 else self.network
+            network = start if step == 0 else self.network
             parts = terms(network, theta, next_batch(theta), learnt, self.estimator)
             seen.append(Terms(*(part.detach() for part in parts)))
             return combined(parts, learnt)
@@ -214,7 +216,7 @@ class Training:
             except EstimatorError as error:
                 raise ValueError(f"estimator: {error}") from error
 
-    def learner(self, network: Network, lap: Laps | None = None) -> Learner:
+    def learner(self, network: ActorCritic, lap: Laps | None = None) -> Learner:
         """The learner of these settings."""
         rate = linear_decay(self.inner_lr, self.updates)
         estimator = policy_estimator(self.estimator or ALGORITHMS[self.algorithm])

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn.functional import linear
 
 from gm_mgrl_atari.convolution import convolution, dense, rectified
+from gm_mgrl_atari.distributions import Categorical, Distribution
 
 Params = dict[str, Tensor]
 ATARI_LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
@@ -44,7 +45,8 @@ class Network:
         log π(·|s) = log softmax(W_π f),   V(s; γ) = w_V · relu(W_c [f, e(⊥γ)]),   e(γ) = u γ + b
 
     Without `conditioned` the critic is V(s) = w_V · f. Layers are (channels out, side of the filter, stride), in
-    `channels_last` order, which is faster; for `first_order` see `convolution`.
+    `channels_last` order, which is faster; for `first_order` see `convolution`. Observations are numbers of any type up
+    to `scale`, as grey levels or truths; with `frames_last` their last axis is that of frames, or channels.
     """
 
     actions: int
@@ -55,6 +57,17 @@ class Network:
     embedding: int = 16
     conditioned: bool = True
     first_order: bool = False
+    scale: float = 255.0
+    frames_last: bool = False
+
+    @property
+    def distribution(self) -> Distribution:
+        """Of its log-probabilities."""
+        return Categorical(normalised=True)
+
+    def unmoved(self) -> "Network":
+        """The same network for a θ that φ doesn't move."""
+        return replace(self, first_order=True)
 
     def init(
         self, generator: torch.Generator, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",
@@ -81,10 +94,10 @@ class Network:
         return params
 
     def __call__(
-        self, params: Params, observation: UInt8[Tensor, "*batch frames side side"], discount: Tensor,
+        self, params: Params, observation: Shaped[Tensor, "*batch _ _ _"], discount: Tensor,
         known: Sequence[Tensor] | None = None,
     ) -> tuple[Float[Tensor, "*batch actions"], Float[Tensor, "*batch"]]:  # fmt: skip
-        """(log π(·|s), V(s; ⊥γ)) of grey levels s, with outputs of the shared layers `known` from before."""
+        """(log π(·|s), V(s; ⊥γ)) of observations s, with outputs of the shared layers `known` from before."""
         features = self._features(params, observation, known)
         log_prob = _linear(params, "policy", features).log_softmax(-1)
         if self.conditioned:
@@ -92,7 +105,7 @@ class Network:
         return log_prob, _linear(params, "value", features).squeeze(-1)
 
     def policy(
-        self, params: Params, observation: UInt8[Tensor, "*batch frames side side"], keep: list[Tensor] | None = None
+        self, params: Params, observation: Shaped[Tensor, "*batch _ _ _"], keep: list[Tensor] | None = None
     ) -> Float[Tensor, "*batch actions"]:
         """The actor alone, log π(·|s); the outputs of the shared layers are appended to `keep`."""
         return _linear(params, "policy", self._features(params, observation, None, keep)).log_softmax(-1)
@@ -104,7 +117,9 @@ class Network:
         given = [None] * (len(self.layers) + 1) if known is None else known
         outputs = [] if keep is None else keep
         last = _channels_last(params["conv0.weight"])
-        x = _scaled(observation, params["conv0.weight"].dtype, last)
+        if self.frames_last:
+            observation = observation.movedim(-1, -3)
+        x = _scaled(observation, params["conv0.weight"].dtype, last, self.scale)
         for i, (_, _, stride) in enumerate(self.layers):
             weight, bias = params[f"conv{i}.weight"], params[f"conv{i}.bias"]
             x = convolution(x, weight, bias, stride, first_order=self.first_order, known=given[i])
@@ -134,9 +149,11 @@ def _channels_last(weight: Tensor) -> bool:
     return weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def _scaled(observation: Tensor, dtype: torch.dtype, channels_last: bool) -> Tensor:
-    """Grey levels as numbers in [0, 1], in the memory order of the filters, images along one axis."""
+def _scaled(observation: Tensor, dtype: torch.dtype, channels_last: bool, scale: float) -> Tensor:
+    """Numbers in [0, 1], in the memory order of the filters, images along one axis."""
+    by = 1 / scale
     if not channels_last:
-        return observation.to(dtype).mul_(1 / 255).flatten(0, -4)
-    levels = observation.movedim(-3, -1).to(dtype, memory_format=torch.contiguous_format).mul_(1 / 255)
-    return levels.flatten(0, -4).permute(0, 3, 1, 2)
+        levels = observation.to(dtype, copy=True)
+        return (levels if by == 1 else levels.mul_(by)).flatten(0, -4)
+    levels = observation.movedim(-3, -1).to(dtype, copy=True, memory_format=torch.contiguous_format)
+    return (levels if by == 1 else levels.mul_(by)).flatten(0, -4).permute(0, 3, 1, 2)

@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Integer, UInt8
+from jaxtyping import Bool, Float, Integer, Shaped
 from torch import Tensor
 
 from gm_estimators import Estimator, EstimatorError, Trajectories, load
 from gm_estimators.returns import gae
 from gm_estimators.surrogates import mean_surrogate
+from gm_mgrl_atari.actor_critic import ActorCritic
+from gm_mgrl_atari.distributions import Categorical, Distribution
 from gm_mgrl_atari.network import Activations, Network, Params
 
 NAMES = ("gamma", "gae_lambda", "value_coef", "entropy_coef")
@@ -39,21 +41,35 @@ def fixed_coefficients(
     return Coefficients(*values.unbind())
 
 
+CATEGORICAL = Categorical()
+
+
+class Final(NamedTuple):
+    """The last states s_{t+1} of episodes that a time limit ended, where the batch has the next episode's first."""
+
+    env: Integer[Tensor, "final"]
+    time: Integer[Tensor, "final"]
+    observation: Shaped[Tensor, "final *observation"]
+
+
 @dataclass(frozen=True)
 class Batch:
     """T steps of n environments, as learning sees them.
 
-    Nothing follows a terminated step, V(s_{t+1}) a truncated one; an environment that was being reset isn't `valid`.
-    The activations are what the network computed at s_0 … s_{T−1} when it acted, if that was kept.
+    Nothing follows a terminated step, V(s_{t+1}) a truncated one, with s_{t+1} of `final` if it is there; an
+    environment that was being reset isn't `valid`. The activations are what the network computed at s_0 … s_{T−1} when
+    it acted, if that was kept; the distribution is that of the actions, by the network's outputs.
     """
 
-    observation: UInt8[Tensor, "env time_plus_1 frames side side"]
-    action: Integer[Tensor, "env time"]
+    observation: Shaped[Tensor, "env time_plus_1 *observation"]
+    action: Shaped[Tensor, "env time *action"]
     reward: Float[Tensor, "env time"]
     terminated: Bool[Tensor, "env time"]
     truncated: Bool[Tensor, "env time"]
     valid: Bool[Tensor, "env time"]
     activations: Activations | None = None
+    final: Final | None = None
+    distribution: Distribution = CATEGORICAL
 
 
 class Terms(NamedTuple):
@@ -65,45 +81,79 @@ class Terms(NamedTuple):
 
 
 def advantages(
-    batch: Batch, value: Float[Tensor, "env time_plus_1"], coefficients: Coefficients
-) -> Float[Tensor, "env time"]:
+    batch: Batch, value: Float[Tensor, "env time_plus_1"], coefficients: Coefficients,
+    final_value: Float[Tensor, "final"] | None = None,
+) -> Float[Tensor, "env time"]:  # fmt: skip
     """A_t of `gm_estimators.returns.gae` across episode ends, differentiable in γ and λ.
 
         δ_t = r_t + γ_t V(s_{t+1}) − V(s_t),   A_t = δ_t + γ_t λ_t A_{t+1}
 
-    γ_t is zero after termination; λ_t is zero after either kind of end, so that a truncated episode bootstraps.
+    γ_t is zero after termination; λ_t is zero after either kind of end, so that a truncated episode bootstraps, with
+    the value of its `final` state where the batch has one.
     """
     going_on = (~batch.terminated).to(value)
     same_episode = (~(batch.terminated | batch.truncated)).to(value)
     discount = coefficients.discount.to(value) * going_on
-    return gae(batch.reward.to(value), value, discount, coefficients.gae_lambda.to(value) * same_episode)
+    reward = batch.reward.to(value)
+    if batch.final is not None and final_value is not None:
+        at = (batch.final.env, batch.final.time)
+        # r_t + γ_t (V(final) − V(s′)) + γ_t V(s′), s′ the next episode's first state
+        instead = torch.zeros_like(reward).index_put(at, final_value.to(value) - value[:, 1:][at])
+        reward = reward + discount * instead
+    return gae(reward, value, discount, coefficients.gae_lambda.to(value) * same_episode)
 
 
-def terms(network: Network, params: Params, batch: Batch, coefficients: Coefficients, estimator: Estimator) -> Terms:
+def terms(
+    network: ActorCritic, params: Params, batch: Batch, coefficients: Coefficients, estimator: Estimator
+) -> Terms:
     """The three parts of the A2C objective (Mnih et al. 2016; paper, Eq. 14 and Section 5.3).
 
         policy = mean_t f(log π, ⊥A), for instance ⊥A_t log π_t (AD) or ⊥A_t π_t/⊥π_t (LVC)
         value = mean_t (V(s_t) − (⊥A_t + ⊥V(s_t)))²,   entropy = mean_t H(π(·|s_t))
 
-    ⊥ stops the gradient to θ alone: A_t stays differentiable in γ and λ. Means are over valid steps.
+    ⊥ stops the gradient to θ alone: A_t stays differentiable in γ and λ. Means are over valid steps. π is a density
+    where actions are continuous.
     """
     known = None if batch.activations is None else batch.activations.at(params)
-    log_probs, value = network(params, batch.observation[:, :-1], coefficients.discount, known)
+    outputs, value = _evaluated(network, params, batch.observation[:, :-1], coefficients.discount, known)
     with torch.no_grad():
-        _, last = network(params, batch.observation[:, -1], coefficients.discount)
+        last, final = _bootstraps(network, params, batch, coefficients.discount)
     values = torch.cat([value.detach(), last.unsqueeze(-1)], dim=-1)
-    advantage = advantages(batch, values, coefficients)
+    advantage = advantages(batch, values, coefficients, final)
     weight = batch.valid.to(value)
     count = weight.sum().clamp(min=1)
-    log_prob = log_probs.gather(-1, batch.action.long().unsqueeze(-1)).squeeze(-1)
+    log_prob = batch.distribution.log_prob(outputs, batch.action)
     trajectories = Trajectories(
         log_prob=log_prob * weight, reward=batch.reward.to(value) * weight, value=values, advantage=advantage * weight,
         discount=values.new_ones(values.shape[-1]),
     )  # fmt: skip
     policy = mean_surrogate(estimator.surrogate, trajectories) * (len(weight) / count)
     error = (value - (advantage + values[:, :-1])).square()
-    entropy = -(log_probs.exp() * log_probs).sum(-1)
+    entropy = batch.distribution.entropy(outputs)
     return Terms(policy, (error * weight).sum() / count, (entropy * weight).sum() / count)
+
+
+def _evaluated(
+    network: ActorCritic, params: Params, observation: Tensor, discount: Tensor, known: tuple[Tensor, ...] | None
+) -> tuple[Tensor, Tensor]:
+    """A network at states of two batch axes; those of the package take any number, so that nothing is copied."""
+    if isinstance(network, Network):
+        return network(params, observation, discount, known)
+    axes = observation.shape[:2]
+    given = {} if known is None else {"known": known}
+    outputs, value = network(params, observation.flatten(0, 1), discount.detach(), **given)
+    return outputs.reshape(*axes, -1), value.reshape(axes)
+
+
+def _bootstraps(
+    network: ActorCritic, params: Params, batch: Batch, discount: Tensor
+) -> tuple[Float[Tensor, "env"], Float[Tensor, "final"] | None]:
+    """Values of the states after the last step, and of those that episodes ended in by a time limit."""
+    after = batch.observation[:, -1]
+    if batch.final is None:
+        return network(params, after, discount.detach())[1], None
+    _, value = network(params, torch.cat([after, batch.final.observation]), discount.detach())
+    return value[: len(after)], value[len(after) :]
 
 
 def combined(parts: Terms, coefficients: Coefficients) -> Float[Tensor, ""]:

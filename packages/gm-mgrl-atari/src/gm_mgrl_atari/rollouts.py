@@ -1,18 +1,19 @@
 """Experience: a policy acts in environments, T steps at a time."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import SupportsIndex
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gm_mgrl_atari.actor_critic import ActorCritic, KeepsActivations
 from gm_mgrl_atari.checks import integer
+from gm_mgrl_atari.distributions import Categorical, Distribution
 from gm_mgrl_atari.games import Games, Step
 from gm_mgrl_atari.learner import Laps, NotFiniteError
 from gm_mgrl_atari.network import Activations, Network, Params
-from gm_mgrl_atari.objectives import Batch
+from gm_mgrl_atari.objectives import Batch, Final, fixed_coefficients
 
 
 class Collector:
@@ -23,16 +24,20 @@ class Collector:
     """
 
     def __init__(
-        self, groups: Sequence[Games], network: Network, steps: SupportsIndex, generator: torch.Generator,
+        self, groups: Sequence[Games], network: ActorCritic, steps: SupportsIndex, generator: torch.Generator,
         device: torch.device | str = "cpu", memory_format: torch.memory_format = torch.channels_last,
-        lap: Laps | None = None, keep_activations: bool = True,
+        lap: Laps | None = None, keep_activations: bool = True, distribution: Distribution | None = None,
     ) -> None:  # fmt: skip
         self._groups, self._network, self._steps = groups, network, integer("steps", steps)
         self._generator, self._device = generator, torch.device(device)
         self._lap = lap or Laps()
-        self._keep_activations = keep_activations
-        self._channels_last = memory_format == torch.channels_last
-        self._observation = [self._frames(group.reset()) for group in groups]
+        self.distribution = distribution or distribution_of(network, groups[0])
+        self._actor = network if isinstance(network, KeepsActivations) else None
+        self._keep_activations = keep_activations and self._actor is not None
+        stacked = isinstance(network, Network) and not network.frames_last
+        self._channels_last = stacked and memory_format == torch.channels_last
+        self._discount = fixed_coefficients().discount.to(self._device)
+        self.observation = [self._frames(group.reset()) for group in groups]
         self.emulated = 0
         self.returns: list[float] = []
         self.lengths: list[int] = []
@@ -53,11 +58,11 @@ class Collector:
 
     def collect(self, params: Params) -> Batch:
         """T steps of every environment with π_θ."""
-        observations = [[observation] for observation in self._observation]
+        observations = [[observation] for observation in self.observation]
         actions: list[list[Tensor]] = [[] for _ in self._groups]
         steps: list[list[Step]] = [[] for _ in self._groups]
         layers: list[list[list[Tensor]]] = [[] for _ in self._groups]
-        for group, observation, taken, computed in zip(self._groups, self._observation, actions, layers, strict=True):
+        for group, observation, taken, computed in zip(self._groups, self.observation, actions, layers, strict=True):
             self._act(group, params, observation, taken, computed)
         for t in range(self._steps):
             everything = zip(self._groups, observations, actions, steps, layers, strict=True)
@@ -68,19 +73,40 @@ class Collector:
                 seen.append(self._frames(answers[-1].observation))
                 if t < self._steps - 1:
                     self._act(group, params, seen[-1], taken, computed)
-        self._observation = [seen[-1] for seen in observations]
+        self.observation = [seen[-1] for seen in observations]
         self._count(steps)
         batches = [
             Batch(
                 observation=self._stacked(seen), action=torch.stack(taken, dim=1),
+                reward=self._to_device(self._rewards(answers)),
                 **{name: self._to_device(np.stack([getattr(answer, name) for answer in answers], axis=1))
-                   for name in ("reward", "terminated", "truncated", "valid")},
-                activations=self._activations(params, computed),
+                   for name in ("terminated", "truncated", "valid")},
+                activations=self._activations(params, computed), final=self._final(answers),
+                distribution=self.distribution,
             )
             for seen, taken, answers, computed in zip(observations, actions, steps, layers, strict=True)
         ]  # fmt: skip
         self._lap("policy inference")
         return batches[0] if len(batches) == 1 else joined(batches)
+
+    def _rewards(self, answers: Sequence[Step]) -> "np.ndarray[tuple[int, ...], np.dtype[np.floating]]":
+        """The rewards `[env, time]`, if they are numbers."""
+        reward = np.stack([answer.reward for answer in answers], axis=1)
+        if not np.isfinite(reward).all():
+            env, _ = np.argwhere(~np.isfinite(reward))[0]
+            raise NotFiniteError(f"expected finite numbers, got NaN or infinity in a reward of environment {env}")
+        return reward
+
+    def _final(self, answers: Sequence[Step]) -> Final | None:
+        """The last states of truncated episodes, where the observations don't have them."""
+        ended = [(t, answer) for t, answer in enumerate(answers) if answer.final is not None and len(answer.final)]
+        if not ended:
+            return None
+        envs = [np.flatnonzero(answer.truncated) for _, answer in ended]
+        times = [np.full(len(env), t) for env, (t, _) in zip(envs, ended, strict=True)]
+        states = [self._frames(answer.final) for _, answer in ended if answer.final is not None]
+        env, time = (self._to_device(np.concatenate(index)) for index in (envs, times))
+        return Final(env, time, torch.cat(states))
 
     def _activations(self, params: Params, computed: Sequence[Sequence[Tensor]]) -> Activations | None:
         if not self._keep_activations:
@@ -90,18 +116,19 @@ class Collector:
     def _act(
         self, group: Games, params: Params, observation: Tensor, taken: list[Tensor], computed: list[list[Tensor]]
     ) -> None:
+        outputs: list[Tensor] = []
         with torch.no_grad():
-            outputs: list[Tensor] = []
-            probability = self._network.policy(params, observation, outputs).exp()
-            # on a GPU `multinomial` would end the process; marked, NaN is told by the one transfer that there is
-            finite = probability.isfinite().all(-1)
-            drawn = torch.multinomial(probability.where(finite.unsqueeze(-1), 1), 1, generator=self._generator)
-            action = drawn.squeeze(-1).where(finite, -1)
+            if self._actor is None:
+                numbers, _ = self._network(params, observation, self._discount)
+            else:
+                numbers = self._actor.policy(params, observation, outputs)
+            action = self.distribution.sample(numbers, self._generator)
         taken.append(action)
         computed.append(outputs)
         chosen = action.cpu().numpy()
-        if (chosen < 0).any():
-            raise NotFiniteError("expected finite numbers, got NaN or infinity in the policy's probabilities")
+        if (np.isnan(chosen) if chosen.dtype.kind == "f" else chosen < 0).any():
+            where = "the policy's probabilities" if _finite(observation) else "an observation"
+            raise NotFiniteError(f"expected finite numbers, got NaN or infinity in {where}")
         self._lap("policy inference")
         group.send(chosen)
         self._lap("emulation")
@@ -120,6 +147,19 @@ class Collector:
         return ended
 
 
+def distribution_of(network: ActorCritic, games: Games) -> Distribution:
+    """The network's distribution of actions, if it has one, or the environments', or a categorical one."""
+    for who in (network, games):
+        found = getattr(who, "distribution", None)
+        if isinstance(found, Distribution):
+            return found
+    return Categorical()
+
+
+def _finite(observation: Tensor) -> bool:
+    return not observation.is_floating_point() or bool(observation.isfinite().all())
+
+
 def joined(batches: Sequence[Batch]) -> Batch:
     """One batch of all environments."""
     parts = [batch.activations for batch in batches]
@@ -128,6 +168,18 @@ def joined(batches: Sequence[Batch]) -> Batch:
     if len(kept) == len(parts):
         layers = zip(*(part.layers for part in kept), strict=True)
         activations = Activations(kept[0].params, tuple(torch.cat(layer) for layer in layers))
-    names = [field.name for field in fields(Batch) if field.name != "activations"]
+    names = ("observation", "action", "reward", "terminated", "truncated", "valid")
     tensors = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in names}
-    return Batch(**tensors, activations=activations)
+    return Batch(
+        **tensors, activations=activations, final=_joined_finals(batches), distribution=batches[0].distribution
+    )
+
+
+def _joined_finals(batches: Sequence[Batch]) -> Final | None:
+    """Each batch's, with environments counted on."""
+    finals, before = [], 0
+    for batch in batches:
+        if batch.final is not None:
+            finals.append(batch.final._replace(env=batch.final.env + before))
+        before += len(batch.action)
+    return Final(*(torch.cat(part) for part in zip(*finals, strict=True))) if finals else None

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import inspect
 import io
 import math
 import reprlib
@@ -13,16 +14,20 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from gm_estimators.optimisers import AdamState, adam, adam_state, constant
 from gm_mgrl_atari import checkpoints
+from gm_mgrl_atari.actor_critic import ActorCritic, described, functional, require_fitting
 from gm_mgrl_atari.checks import integer, require_memory
-from gm_mgrl_atari.games import AtariGames, Games
+from gm_mgrl_atari.distributions import Distribution
+from gm_mgrl_atari.games import Games
 from gm_mgrl_atari.learner import Laps, NotFiniteError, Point, Training, require_finite
 from gm_mgrl_atari.network import Network, Params
 from gm_mgrl_atari.objectives import INITIAL_LOGITS, NAMES, Batch, Terms, coefficients
 from gm_mgrl_atari.rollouts import Collector
+from gm_mgrl_atari.vector import GymnasiumGames
 
 Row = dict[str, int | float]
 COLUMNS = (
@@ -43,38 +48,74 @@ class Progress:
     rows: tuple[Row, ...]
 
 
+Environments = Games | VectorEnv | Sequence[Games | VectorEnv]
+
+
 class Trainer:
     """A run; `run` goes on from the last checkpoint in its folder.
 
+    The environments are `AtariGames` or other `Games`, or a `gymnasium.vector.VectorEnv`, or several of a kind. The
+    network is an `ActorCritic` or a plain `torch.nn.Module`, which `functional` makes one of; without it, the paper's
+    `Network` for Atari. Actions are drawn from `distribution`, or the network's own, or that of the action space.
+
     A resumed run has all that the checkpoint holds; environments begin new games, and a game's unfinished return is
     lost. On another kind of device than the checkpoint's the random stream is another, too. Nothing is written without
-    a folder. With `keep_activations` learning uses what acting computed at the same θ.
+    a folder. With `keep_activations` learning uses what acting computed at the same θ, if the network can.
+
+    Raises:
+        ValueError: for environments that aren't `training.envs` of one kind, or whose observations or actions are not
+            those of the network and the distribution.
+        CheckpointError: if there are checkpoints in the folder and none of them is of this run.
+
+    Examples:
+        >>> import gymnasium, torch
+        >>> from gm_mgrl_atari import Trainer, Training
+        >>> class Policy(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.actor, self.critic = torch.nn.Linear(4, 2), torch.nn.Linear(4, 1)
+        ...
+        ...     def forward(self, observation):
+        ...         return self.actor(observation), self.critic(observation)
+        >>> training = Training(algorithm="mgrl-lvc", envs=3, updates=2)
+        >>> trainer = Trainer(training, gymnasium.make_vec("CartPole-v1", num_envs=3), network=Policy())
+        >>> trainer.run(log_every=2)[-1]["env_steps"]
+        30
     """
 
     def __init__(
-        self, training: Training, groups: Sequence[Games], *, seed: SupportsIndex = 0,
-        device: torch.device | str = "cpu", folder: Path | None = None,
+        self, training: Training, environments: Environments, *,
+        network: ActorCritic | torch.nn.Module | None = None, distribution: Distribution | None = None,
+        seed: SupportsIndex = 0, device: torch.device | str = "cpu", folder: Path | None = None,
         memory_format: torch.memory_format = torch.channels_last,
         warn: Callable[[str], None] = print, keep_activations: bool = True,
     ) -> None:  # fmt: skip
         training.check()
+        seed = integer("seed", seed, -(2**63), 2**64 - 1)
+        groups = games_of(environments, seed)
         if (envs := sum(group.envs for group in groups)) != training.envs:
-            raise ValueError(f"groups: expected {training.envs} environments in all, got {envs}")
+            raise ValueError(f"environments: expected {training.envs} in all, got {envs}")
         played = sorted({f"{getattr(group, 'game', '')}, {group.actions} actions" for group in groups})
         if len(played) > 1:
-            raise ValueError(f"groups: expected one game, got {' and '.join(played)}")
-        require_memory(training.envs, training.bytes_per_env())
-        seed = integer("seed", seed, -(2**63), 2**64 - 1)
+            raise ValueError(f"environments: expected one game, got {' and '.join(played)}")
         self.training, self.folder, self._device, self._seed = training, folder, torch.device(device), seed
         self._game, self._warn = getattr(groups[0], "game", ""), warn
-        self._game_seed = groups[0].seed if isinstance(groups[0], AtariGames) else None
-        self.network = Network(groups[0].actions, conditioned=training.conditioned)
+        self._game_seed = getattr(groups[0], "seed", None)
+        self._described: str | None = None
+        if network is None:
+            require_memory(training.envs, training.bytes_per_env())
+            self.network: ActorCritic = Network(groups[0].actions, conditioned=training.conditioned)
+        else:
+            self.network = functional(network) if isinstance(network, torch.nn.Module) else network
+            self._described = described(self.network)
         self.lap = Laps()
         self.learner = training.learner(self.network, self.lap)
         self._meta_rule = adam(constant(training.meta_lr))
         self._generator = torch.Generator(device).manual_seed(seed)
         drawn = torch.Generator().manual_seed(seed)
-        params = self.network.init(drawn, device=device, memory_format=memory_format)
+        ordered = "memory_format" in inspect.signature(self.network.init).parameters
+        like: dict[str, Any] = {"memory_format": memory_format} if ordered else {}
+        params = self.network.init(drawn, device=device, **like)
         logits = torch.tensor(INITIAL_LOGITS, device=device)
         self.progress = Progress(Point(params, adam_state(params)), logits, adam_state({"": logits}), 0, 0, ())
         if folder is not None:
@@ -82,7 +123,11 @@ class Trainer:
             self.progress, self._generator = resumed or (self.progress, self._generator)
         self._collector = Collector(
             groups, self.network, training.steps, self._generator, device, memory_format=memory_format, lap=self.lap,
-            keep_activations=keep_activations,
+            keep_activations=keep_activations, distribution=distribution,
+        )  # fmt: skip
+        require_fitting(
+            self.network, params, self._collector.distribution, self._collector.observation[0], groups[0].actions,
+            continuous=getattr(groups[0], "continuous", False),
         )  # fmt: skip
         self._next_batch: Batch | None = None
         self._kept: dict[int, Progress] = {}
@@ -91,12 +136,13 @@ class Trainer:
         """What a checkpoint holds."""
         now, state = self.progress, self.progress.point.optimiser
         assert isinstance(state, AdamState)
+        named = {} if self._described is None else {"network": self._described}
         return {
             "settings": dataclasses.asdict(self.training), "game": self._game, "seed": self._seed,
             "game_seed": self._game_seed, "params": now.point.params, "adam": dataclasses.asdict(state),
             "logits": now.logits, "meta_adam": dataclasses.asdict(now.meta), "updates": now.updates,
             "emulated": now.emulated, "device": self._device.type, "generator": self._generator.get_state(),
-            "rows": list(now.rows),
+            "rows": list(now.rows), **named,
         }  # fmt: skip
 
     def _form(self) -> dict[str, Any]:
@@ -273,6 +319,19 @@ class Trainer:
         else:
             with (self.folder / "log.csv").open("a", newline="") as file:
                 file.write(text.getvalue())
+
+
+def games_of(environments: Environments, seed: int) -> list[Games]:
+    """Games of what a trainer is given; seeds of vector environments count on from the run's."""
+    given = environments if isinstance(environments, Sequence) else [environments]
+    if not given:
+        raise ValueError("environments: expected at least one group, got none")
+    games: list[Games] = []
+    for group in given:
+        before = sum(earlier.envs for earlier in games)
+        at = (seed + before) % 2**30
+        games.append(group if isinstance(group, Games) else GymnasiumGames(group, at))
+    return games
 
 
 def _impossible(record: dict[str, Any], training: Training) -> str | None:
