@@ -75,7 +75,7 @@ class GymnasiumGames:
         envs = integer("envs", envs)
         try:
             made = gymnasium.make_vec(name, num_envs=envs, **options)
-        except gymnasium.error.Error as error:
+        except (gymnasium.error.Error, ImportError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"environment: expected a name that Gymnasium knows, got {name!r}: {reason}") from error
         return cls(made, seed)
