@@ -12,9 +12,11 @@ from torch.testing import assert_close
 
 from gm_estimators import ascent, load
 from gm_estimators.optimisers import adam, adam_state, constant
+from gm_mgrl_atari.actor_critic import functional
+from gm_mgrl_atari.distributions import Categorical, Normal
 from gm_mgrl_atari.learner import Learner, Point
 from gm_mgrl_atari.network import Network
-from gm_mgrl_atari.objectives import coefficients, combined, fixed_coefficients, policy_estimator, terms
+from gm_mgrl_atari.objectives import Batch, coefficients, combined, fixed_coefficients, policy_estimator, terms
 
 F64 = torch.float64
 RATE = {"sgd": 0.3, "adam": 0.02}
@@ -32,10 +34,18 @@ class Plain:
     def held(self, name, value):
         return self.constants.setdefault(name, value.detach().clone())
 
+    def evaluated(self, params, observation, told):
+        """What the network makes of states of two batch axes."""
+        return self.network(params, observation, told)
+
+    def policy(self, log_probs, action):
+        """Log-probability and entropy."""
+        return log_probs[action], -(log_probs.exp() * log_probs).sum()
+
     def objective(self, params, batch, values, name):
         gamma, lam, value_coef, entropy_coef = values
         told = self.held(f"gamma {name}", gamma)
-        log_probs, value = self.network(params, batch.observation, told)
+        outputs, value = self.evaluated(params, batch.observation, told)
         critic = self.held(f"critic {name}", value)
         total, count = 0.0, int(batch.valid.sum())
         for env in range(len(batch.action)):
@@ -46,10 +56,9 @@ class Plain:
                 advantage = delta + (0 if ends or cut else gamma * lam * advantage)
                 if not batch.valid[env, t]:
                     continue
-                log_prob = log_probs[env, t, batch.action[env, t]]
+                log_prob, entropy = self.policy(outputs[env, t], batch.action[env, t])
                 before = self.held(f"log_prob {name} {env} {t}", log_prob)
                 score = log_prob if self.estimator == "ad" else (log_prob - before).exp()
-                entropy = -(log_probs[env, t].exp() * log_probs[env, t]).sum()
                 error = (value[env, t] - critic[env, t] - advantage) ** 2
                 total = total + advantage * score - value_coef * error + entropy_coef * entropy
         return total / count
@@ -88,6 +97,79 @@ class Plain:
         shifts = step * torch.eye(4, dtype=F64)
         ends = [[self.outer(params, logits + sign * shift, inner_steps) for sign in (1, -1)] for shift in shifts]
         return torch.stack([(up - down) / (2 * step) for up, down in ends])
+
+
+class PlainLogits(Plain):
+    """With outputs that aren't normalised, of a network that takes one batch axis."""
+
+    def evaluated(self, params, observation, told):
+        outputs, value = self.network(params, observation.flatten(0, 1), told)
+        return outputs.unflatten(0, observation.shape[:2]), value.unflatten(0, observation.shape[:2])
+
+    def policy(self, outputs, action):
+        kind = torch.distributions.Categorical(logits=outputs)
+        return kind.log_prob(action), kind.entropy()
+
+
+class PlainNormal(PlainLogits):
+    """With continuous actions."""
+
+    def policy(self, outputs, action):
+        kind = torch.distributions.Normal(outputs[:2], outputs[2:].exp())
+        return kind.log_prob(action).sum(), kind.entropy().sum()
+
+
+class Small(torch.nn.Module):
+    """Three numbers to four, for the policy, and a critic that is told γ."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.actor, self.critic = (torch.nn.Linear(*size) for size in ((3, 5), (5, 4), (6, 1)))
+
+    def forward(self, observation, discount):
+        features = torch.tanh(self.hidden(observation))
+        told = torch.cat([features, discount.expand(*features.shape[:-1], 1)], -1)
+        return self.actor(features), self.critic(told)
+
+
+def small_network():
+    module, draw = Small().double(), torch.Generator().manual_seed(0)
+    for value in module.parameters():
+        value.data = 0.5 * torch.randn(value.shape, generator=draw, dtype=F64)
+    return functional(module)
+
+
+def small_batch(seed, distribution, action):
+    """Random experience of vectors, with ends of both kinds."""
+    draw = torch.Generator().manual_seed(seed)
+    flags = torch.zeros(3, 3, 4, dtype=torch.bool)
+    flags[0, 0, 1] = flags[1, 1, 2] = flags[2, 1, 3] = True
+    return Batch(
+        observation=torch.randn((3, 5, 3), generator=draw, dtype=F64), action=action(draw),
+        reward=torch.randn((3, 4), generator=draw, dtype=F64), terminated=flags[0], truncated=flags[1],
+        valid=~flags[2], distribution=distribution,
+    )  # fmt: skip
+
+
+KINDS = {
+    "logits": (PlainLogits, Categorical(), lambda draw: torch.randint(4, (3, 4), generator=draw)),
+    "normal": (PlainNormal, Normal(), lambda draw: torch.randn((3, 4, 2), generator=draw, dtype=F64)),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "estimator", "rule", "inner_steps"), list(product(KINDS, ("ad", "lvc"), ("sgd", "adam"), (2, 3)))
+)
+def test_the_meta_gradient_of_a_plain_module(logits, kind, estimator, rule, inner_steps):
+    """Logits and normal actions of an MLP, by `functional`, whose critic is told γ."""
+    plain, distribution, action = KINDS[kind]
+    network = small_network()
+    used = [small_batch(seed, distribution, action) for seed in range(inner_steps + 1)]
+    found = window(network, network.params, logits, used, estimator, rule_of(rule, 0.5), inner_steps).meta_gradient
+    loop = plain(network, used, estimator, rule, 0.5)
+    expected = loop.differences(network.params, logits, inner_steps)
+    assert expected.abs().min() > 1e-8, "a test that sees nothing of some meta-parameter"
+    assert_close(found, expected, rtol=1e-5, atol=1e-9)
 
 
 def rule_of(name, max_norm, detach_clip=True):

@@ -135,8 +135,8 @@ def _applied(module: torch.nn.Module) -> Apply:
 
 
 def described(network: object) -> str:
-    """What a network is in words that are the same in another process."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(network))
+    """What a network is in words that are the same in another process, on one line."""
+    return re.sub(r" at 0x[0-9a-f]+", "", " ".join(repr(network).split()))
 
 
 def require_fitting(
@@ -144,22 +144,22 @@ def require_fitting(
     *, continuous: bool,
 ) -> None:  # fmt: skip
     """Refuses, with a `ValueError` of one line, a network or distribution that isn't one for these environments."""
-    envs, kind = len(observation), f"shape {tuple(observation.shape[1:])} and type {observation.dtype}"
+    wanted = (len(observation), distribution.outputs(actions))
+    drawn = distribution.sample(torch.zeros(wanted, device=observation.device), torch.Generator(observation.device))
+    if drawn.is_floating_point() != continuous:
+        expected = "continuous actions, such as Normal()" if continuous else "numbered actions, such as Categorical()"
+        raise ValueError(f"distribution: expected one of {expected}, as the environment has, got {distribution}")
+    kind = f"shape {tuple(observation.shape[1:])} and type {observation.dtype}"
     try:
         with torch.no_grad():
             outputs, value = network(params, observation, torch.tensor(0.99, device=observation.device))
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise ValueError(f"network: expected one that takes observations of {kind}, got {reason}") from error
-    drawn = distribution.sample(outputs, torch.Generator(outputs.device))
-    if drawn.is_floating_point() != continuous:
-        expected = "continuous actions, such as Normal()" if continuous else "numbered actions, such as Categorical()"
-        raise ValueError(f"distribution: expected one of {expected}, as the environment has, got {distribution}")
-    wanted = (envs, distribution.outputs(actions))
     if tuple(outputs.shape) != wanted:
         raise ValueError(
-            f"network: expected outputs of shape {wanted} for {envs} states and {distribution}, got "
+            f"network: expected outputs of shape {wanted} for {distribution} of {wanted[0]} states, got "
             f"{tuple(outputs.shape)}"
         )
-    if tuple(value.shape) != (envs,):
-        raise ValueError(f"network: expected values of shape {(envs,)}, one of each state, got {tuple(value.shape)}")
+    if tuple(value.shape) != wanted[:1]:
+        raise ValueError(f"network: expected values of shape {wanted[:1]}, one of each state, got {tuple(value.shape)}")

@@ -165,6 +165,10 @@ def difference(expected: Any, came: Any, name: str = "") -> str | None:
         return next(
             (d for key, value in expected.items() if (d := difference(value, came[key], f"{name} {key}".strip()))), None
         )
+    if name == "network" and isinstance(expected, str) and isinstance(came, str) and expected != came:
+        same = next((i for i, pair in enumerate(zip(expected, came, strict=False)) if len({*pair}) > 1), len(expected))
+        at = max(0, same - 40)
+        return f"{name}: expected {expected[at : at + 80]!r}, got {came[at : at + 80]!r}"
     if name.startswith(SAME) and expected != came:
         return f"{name}: expected {expected!r}, got {reprlib.repr(came)}"
     if type(expected) is not type(came):

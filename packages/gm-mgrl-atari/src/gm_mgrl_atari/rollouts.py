@@ -48,7 +48,8 @@ class Collector:
     def _frames(self, array: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]") -> Tensor:
         """Frames in their memory format, put there once for acting and learning."""
         frames = self._to_device(array)
-        return frames.contiguous(memory_format=torch.channels_last) if self._channels_last else frames
+        images = self._channels_last and frames.dim() == 4
+        return frames.contiguous(memory_format=torch.channels_last) if images else frames
 
     def _stacked(self, seen: Sequence[Tensor]) -> Tensor:
         """Images, or features, of successive steps; the memory format is kept."""

@@ -139,10 +139,10 @@ class Trainer:
         named = {} if self._described is None else {"network": self._described}
         return {
             "settings": dataclasses.asdict(self.training), "game": self._game, "seed": self._seed,
-            "game_seed": self._game_seed, "params": now.point.params, "adam": dataclasses.asdict(state),
+            "game_seed": self._game_seed, **named, "params": now.point.params, "adam": dataclasses.asdict(state),
             "logits": now.logits, "meta_adam": dataclasses.asdict(now.meta), "updates": now.updates,
             "emulated": now.emulated, "device": self._device.type, "generator": self._generator.get_state(),
-            "rows": list(now.rows), **named,
+            "rows": list(now.rows),
         }  # fmt: skip
 
     def _form(self) -> dict[str, Any]:
