@@ -11,8 +11,9 @@ from torch import Tensor
 from gm_estimators import ascent
 from gm_estimators.diagnose import Quality, qualities
 from gm_estimators.optimisers import AdamState, adam, linear_decay
+from gm_mgrl_atari.actor_critic import ActorCritic
 from gm_mgrl_atari.learner import Learner, Point, Training
-from gm_mgrl_atari.network import Network, Params
+from gm_mgrl_atari.network import Params
 from gm_mgrl_atari.objectives import Batch, policy_estimator
 from gm_mgrl_atari.rollouts import Collector
 
@@ -63,7 +64,7 @@ def last_point(training: Training) -> int:
 
 
 def windows(
-    variant: Variant, training: Training, network: Network, point: Point, logits: Float[Tensor, "4"],
+    variant: Variant, training: Training, network: ActorCritic, point: Point, logits: Float[Tensor, "4"],
     drawn: Sequence[Sequence[Batch]],
 ) -> Float[Tensor, "window 4"]:  # fmt: skip
     """A variant's meta-gradients on windows that were drawn before."""
@@ -77,8 +78,8 @@ def windows(
 
 
 def measure(
-    training: Training, network: Network, point: Point, logits: Float[Tensor, "4"], collector: Collector, *, count: int,
-    variants: Sequence[Variant] = VARIANTS,
+    training: Training, network: ActorCritic, point: Point, logits: Float[Tensor, "4"], collector: Collector, *,
+    count: int, variants: Sequence[Variant] = VARIANTS,
 ) -> dict[str, WindowQuality]:  # fmt: skip
     """The quality of every variant's meta-gradient at a point up to `last_point`; the first variant is the reference.
 
@@ -119,7 +120,7 @@ def _draw(learner: Learner, point: Point, logits: Tensor, collector: Collector, 
     return [replace(batch, activations=None) for batch in learner.window(point, logits, batch_at, inner_steps).batches]
 
 
-def _learner(variant: Variant, training: Training, network: Network) -> Learner:
+def _learner(variant: Variant, training: Training, network: ActorCritic) -> Learner:
     max_norm, detach = training.max_grad_norm, variant.detach_clip
     if variant.adam:
         rate = linear_decay(training.inner_lr, training.updates)
