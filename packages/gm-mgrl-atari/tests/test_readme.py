@@ -2,13 +2,19 @@ import re
 from pathlib import Path
 
 README = Path(__file__).parents[1] / "README.md"
+EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 def test_the_example_trains_and_leaves_its_files(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
-    exec(compile(example, str(README), "exec"), {})
+    exec(compile(EXAMPLES[0], str(README), "exec"), {})
     first, second = (line.split() for line in capsys.readouterr().out.splitlines())
     assert [first[0], second[0]] == ["20", "40"]
     assert 0.98 < float(second[2]) < 1
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoint-000000002.pt", "log.csv"]
+
+
+def test_the_example_of_an_environment_of_ones_own_trains(capsys):
+    (example,) = EXAMPLES[1:]
+    exec(compile(example, str(README), "exec"), {})
+    assert capsys.readouterr().out == "80\n"

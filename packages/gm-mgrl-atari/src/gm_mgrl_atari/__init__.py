@@ -1,4 +1,4 @@
-"""A2C and meta-gradient reinforcement learning on Atari with low-variance-curvature correction."""
+"""A2C and meta-gradient reinforcement learning with low-variance-curvature correction, on Atari or anything else."""
 
 from gm_mgrl_atari.actor_critic import ActorCritic, Functional, functional
 from gm_mgrl_atari.checkpoints import CheckpointError
