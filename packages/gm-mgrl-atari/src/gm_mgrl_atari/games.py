@@ -70,6 +70,11 @@ def rom_name(game: str) -> str:
     Of Gymnasium's names, also as old as BeamRiderNoFrameskip-v4, the game is taken alone; its preprocessing is always
     that of `AtariGames`. Raises `ValueError` for games that there aren't, and for those of more than one player, which
     ALE can't run: it would end the process.
+
+    Examples:
+        >>> from gm_mgrl_atari import rom_name
+        >>> rom_name("BeamRiderNoFrameskip-v4")
+        'beam_rider'
     """
     known = set(roms.get_all_rom_ids())
     named = re.fullmatch(r"(?:ALE/)?(.*?)(?:(?:NoFrameskip|Deterministic)?-v[0-9]+)?", str(game), re.IGNORECASE)
@@ -91,7 +96,13 @@ def rom_name(game: str) -> str:
 
 
 def game_name(game: str) -> str:
-    """The one way to write a game: beam_rider, BEAMRIDER and "Beam Rider" are all BeamRider, as in `PAPER_GAMES`."""
+    """The one way to write a game: beam_rider, BEAMRIDER and "Beam Rider" are all BeamRider, as in `PAPER_GAMES`.
+
+    Examples:
+        >>> from gm_mgrl_atari import game_name
+        >>> game_name("beam rider")
+        'BeamRider'
+    """
     return "".join(word.capitalize() for word in rom_name(game).split("_"))
 
 

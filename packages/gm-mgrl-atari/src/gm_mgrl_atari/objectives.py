@@ -29,14 +29,27 @@ class Coefficients(NamedTuple):
 
 
 def coefficients(logits: Float[Tensor, "4"]) -> Coefficients:
-    """σ(φ): (γ, λ, c_v, c_e) (paper, G.3.1)."""
+    """σ(φ): (γ, λ, c_v, c_e) (paper, G.3.1).
+
+    Examples:
+        >>> import torch
+        >>> from gm_mgrl_atari import INITIAL_LOGITS, coefficients
+        >>> [round(float(value), 2) for value in coefficients(torch.tensor(INITIAL_LOGITS))]
+        [0.99, 0.95, 0.5, 0.01]
+    """
     return Coefficients(*logits.sigmoid().unbind())
 
 
 def fixed_coefficients(
     discount: float = 0.99, gae_lambda: float = 0.95, value_coef: float = 0.0, entropy_coef: float = 0.0
 ) -> Coefficients:
-    """Coefficients that nothing learns; by default those of the outer objective, the policy term alone."""
+    """Coefficients that nothing learns; by default those of the outer objective, the policy term alone.
+
+    Examples:
+        >>> from gm_mgrl_atari import fixed_coefficients
+        >>> [float(value) for value in fixed_coefficients()]
+        [0.99, 0.95, 0.0, 0.0]
+    """
     values = torch.tensor((discount, gae_lambda, value_coef, entropy_coef), dtype=torch.float64)
     return Coefficients(*values.unbind())
 
@@ -90,6 +103,14 @@ def advantages(
 
     γ_t is zero after termination; λ_t is zero after either kind of end, so that a truncated episode bootstraps, with
     the value of its `final` state where the batch has one.
+
+    Examples:
+        >>> import torch
+        >>> from gm_mgrl_atari import Batch, advantages, fixed_coefficients
+        >>> never, reward = torch.zeros(1, 2, dtype=torch.bool), torch.tensor([[1.0, 2.0]])
+        >>> batch = Batch(torch.zeros(1, 3, 4), torch.zeros(1, 2), reward, never, never, ~never)
+        >>> advantages(batch, torch.zeros(1, 3), fixed_coefficients(0.5, 1.0))
+        tensor([[2., 2.]])
     """
     going_on = (~batch.terminated).to(value)
     same_episode = (~(batch.terminated | batch.truncated)).to(value)
@@ -113,6 +134,18 @@ def terms(
 
     ⊥ stops the gradient to θ alone: A_t stays differentiable in γ and λ. Means are over valid steps. π is a density
     where actions are continuous.
+
+    Examples:
+        >>> import torch
+        >>> from gm_mgrl_atari import Batch, fixed_coefficients, functional, policy_estimator, terms
+        >>> def apply(params, observation, discount):
+        ...     return params["logits"].expand(len(observation), 2), observation[:, 0]
+        >>> network = functional(apply, {"logits": torch.zeros(2)})
+        >>> never, action = torch.zeros(1, 2, dtype=torch.bool), torch.tensor([[0, 1]])
+        >>> batch = Batch(torch.zeros(1, 3, 4), action, torch.ones(1, 2), never, never, ~never)
+        >>> found = terms(network, network.params, batch, fixed_coefficients(0.5, 1.0), policy_estimator("ad"))
+        >>> print(f"{found.policy:.3f} {found.value:.3f} {found.entropy:.3f}")  # A = 1.5, 1 and log ½
+        -0.866 1.625 0.693
     """
     known = None if batch.activations is None else batch.activations.at(params)
     outputs, value = _evaluated(network, params, batch.observation[:, :-1], coefficients.discount, known)
@@ -157,13 +190,27 @@ def _bootstraps(
 
 
 def combined(parts: Terms, coefficients: Coefficients) -> Float[Tensor, ""]:
-    """J = policy − c_v value + c_e entropy."""
+    """J = policy − c_v value + c_e entropy.
+
+    Examples:
+        >>> import torch
+        >>> from gm_mgrl_atari import Terms, combined, fixed_coefficients
+        >>> parts = Terms(torch.tensor(1.0), torch.tensor(2.0), torch.tensor(4.0))
+        >>> combined(parts, fixed_coefficients(value_coef=0.25, entropy_coef=0.5))
+        tensor(2.5000)
+    """
     value_coef, entropy_coef = (c.to(parts.policy) for c in (coefficients.value_coef, coefficients.entropy_coef))
     return parts.policy - value_coef * parts.value + entropy_coef * parts.entropy
 
 
 def policy_estimator(name: str) -> Estimator:
-    """`gm_estimators.load`; raises `EstimatorError` at one that reads no advantages, as DiCE and TMAML, in A2C."""
+    """`gm_estimators.load`; raises `EstimatorError` at one that reads no advantages, as DiCE and TMAML, in A2C.
+
+    Examples:
+        >>> from gm_mgrl_atari import policy_estimator
+        >>> policy_estimator("lvc").name
+        'lvc'
+    """
     estimator = load(name, suffixes=False)
     if estimator.reads != "advantages" or not estimator.takes_values:
         raise EstimatorError(

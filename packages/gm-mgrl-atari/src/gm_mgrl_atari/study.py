@@ -59,7 +59,13 @@ class WindowQuality(Quality):
 
 
 def last_point(training: Training) -> int:
-    """N − K, the number of updates after which every step of a window still has a learning rate above 0."""
+    """N − K, the number of updates after which every step of a window still has a learning rate above 0.
+
+    Examples:
+        >>> from gm_mgrl_atari import Training, study
+        >>> study.last_point(Training(updates=100, inner_steps=3))
+        97
+    """
     return training.updates - training.inner_steps
 
 
