@@ -142,6 +142,60 @@ def test_dropout_and_batch_statistics_are_off_and_the_module_is_left_alone():
     assert noisy.training
 
 
+class Tied(torch.nn.Module):
+    """One matrix in two places, a buffer, a parametrised layer and no bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Linear(4, 4, bias=False)
+        self.second = torch.nn.Linear(4, 4)
+        self.second.weight = self.first.weight
+        self.last = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(4, 3))
+        self.register_buffer("shift", torch.arange(4.0))
+
+    def forward(self, observation):
+        both = self.last(self.second(self.first(observation + self.shift).tanh()))
+        return both[:, :2], both[:, 2]
+
+
+class Recurrent(torch.nn.Module):
+    """A module that keeps its parameters in a list of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = torch.nn.GRU(4, 3, batch_first=True)
+
+    def forward(self, observation):
+        both = self.cell(observation.unsqueeze(1))[0].squeeze(1)
+        return both[:, :2], both[:, 2]
+
+
+@pytest.mark.parametrize("kind", [Policy, Tied, Recurrent])
+def test_a_module_is_the_function_that_torch_makes_of_it(kind):
+    """In values and derivatives, at other parameters than its own; called again it holds none of them."""
+    torch.manual_seed(0)
+    own = kind().double()
+    network, seen = functional(own), torch.randn(5, 4, dtype=torch.float64)
+    params = {name: torch.randn_like(value).requires_grad_() for name, value in own.named_parameters()}
+    assert set(network.params) == set(params)
+
+    def derivatives(outputs, value):
+        (outputs.square().sum() + value.squeeze().pow(3).sum()).backward()
+        return {name: value.grad.clone() for name, value in params.items() if value.grad is not None}
+
+    ours = network(params, seen, torch.tensor(0.9))
+    theirs = torch.func.functional_call(own, params, (seen,))
+    torch.testing.assert_close(ours, (theirs[0], theirs[1].reshape(5)))
+    found = derivatives(*ours)
+    for value in params.values():
+        value.grad = None
+    torch.testing.assert_close(found, derivatives(*theirs))
+    assert set(found) == set(params)
+    again = network(network.params, seen, torch.tensor(0.9))
+    assert not again[0].requires_grad
+    torch.testing.assert_close(again[0], own(seen)[0].detach())
+
+
 @pytest.mark.parametrize("observed", [np.uint8, np.int32, np.float64, bool])
 def test_observations_come_in_the_type_of_the_parameters(observed):
     seen = torch.from_numpy(np.ones((2, 4), dtype=observed))

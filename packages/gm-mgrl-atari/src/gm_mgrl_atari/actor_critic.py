@@ -120,18 +120,48 @@ def _applied(module: torch.nn.Module) -> Apply:
     """The call of a copy of the module in evaluation mode, with buffers where the parameters are."""
     module = copy.deepcopy(module).eval().requires_grad_(False)
     told = "discount" in inspect.signature(module.forward).parameters
-    buffers: dict[torch.device, Params] = {}
+    call = _called(module)
+    on = next(module.parameters()).device
 
     def apply(params: Params, observation: Tensor, discount: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal on
         one = next(iter(params.values()))
-        if one.device not in buffers:
-            buffers[one.device] = {name: value.to(one.device) for name, value in module.named_buffers()}
+        if one.device != on:
+            module.to(one.device)
+            on = one.device
         more = {"discount": discount.detach().to(one)} if told else {}
-        named = {**buffers[one.device], **params}
-        outputs, value = torch.func.functional_call(module, named, (observation.to(one.dtype),), more)
-        return outputs, value
+        return call(params, observation.to(one.dtype), more)
 
     return apply
+
+
+def _called(module: torch.nn.Module) -> Callable[[Params, Tensor, dict[str, Tensor]], tuple[Tensor, Tensor]]:
+    """What `torch.func.functional_call` gives, without its search for every parameter in every call.
+
+    That search takes longer than a small network. Modules that keep their parameters elsewhere as well are left to it.
+    """
+    elsewhere = torch.nn.RNNBase, torch.jit.ScriptModule
+    if any(isinstance(part, elsewhere) for part in module.modules()):
+        return lambda params, observation, more: torch.func.functional_call(module, params, (observation,), more)
+    first: dict[Tensor, str] = {}
+    places = [
+        (part._parameters, key, value, first.setdefault(value, f"{prefix}.{key}" if prefix else key))
+        for prefix, part in module.named_modules()
+        for key, value in part._parameters.items()
+        if value is not None
+    ]
+
+    def call(params: Params, observation: Tensor, more: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        try:
+            for held, key, _, name in places:
+                held[key] = params[name]
+            outputs, value = module(observation, **more)
+        finally:  # so that no graph is kept
+            for held, key, own, _ in places:
+                held[key] = own
+        return outputs, value
+
+    return call
 
 
 def described(network: object) -> str:
