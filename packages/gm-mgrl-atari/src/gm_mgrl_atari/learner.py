@@ -185,7 +185,7 @@ class Training:
     adam_eps: float = 1e-8
     """ε of Adam."""
     conditioned: bool = True
-    """Whether the critic is told γ, in A2C as well."""
+    """Whether the critic of the paper's network is told γ, in A2C as well."""
 
     def __post_init__(self) -> None:
         # NumPy's scalars as plain ones, which a checkpoint can hold

@@ -97,7 +97,9 @@ class GymnasiumGames:
         step = self._env.step(self._action) if self._asynchronous is None else self._asynchronous.step_wait()
         seen, reward, terminated, truncated, info = step
         observation = self._observed(seen)
+        # copies, since an environment may write into its arrays again
         reward = np.array(reward, dtype=np.float32)
+        terminated, truncated = np.array(terminated, dtype=bool), np.array(truncated, dtype=bool)
         if self._mode == "NextStep" and self._ended.any():
             valid = ~self._ended
             reward, terminated, truncated = reward * valid, terminated & valid, truncated & valid
