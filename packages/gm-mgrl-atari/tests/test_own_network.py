@@ -2,6 +2,8 @@
 
 import csv
 import dataclasses
+import gc
+import weakref
 
 import gymnasium
 import numpy as np
@@ -194,6 +196,17 @@ def test_a_module_is_the_function_that_torch_makes_of_it(kind):
     again = network(network.params, seen, torch.tensor(0.9))
     assert not again[0].requires_grad
     torch.testing.assert_close(again[0], own(seen)[0].detach())
+
+
+def test_a_call_keeps_none_of_the_parameters_it_was_given():
+    """Else the graph of a window's last update would outlive it."""
+    network = functional(module())
+    params = {name: value.clone().requires_grad_() for name, value in network.params.items()}
+    given = [weakref.ref(value) for value in params.values()]
+    network(params, torch.zeros(2, 4), torch.tensor(0.9))
+    del params
+    gc.collect()
+    assert [ref() for ref in given] == [None] * len(given)
 
 
 @pytest.mark.parametrize("observed", [np.uint8, np.int32, np.float64, bool])

@@ -142,7 +142,7 @@ def tensors(record: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
             yield from tensors(value, f"{name} {key}".strip())
 
 
-SAME = ("settings", "game", "seed", "network")
+SAME = ("settings", "game", "seed")
 
 
 def difference(expected: Any, came: Any, name: str = "") -> str | None:
