@@ -104,6 +104,29 @@ def test_a_function_and_its_parameters_are_a_network():
     assert (network.params["logits"] == 0).all()
 
 
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_network_may_have_an_actor_of_its_own(keeps):
+    """Acting asks it alone; what it keeps, if anything, comes back in learning at the same parameters."""
+    known_then = []
+
+    class Actor:
+        def init(self, generator, *, device="cpu"):
+            return {"actor": torch.zeros(4, 2), "critic": torch.ones(4)}
+
+        def policy(self, params, observation, keep=None):
+            if keeps:
+                keep.append(observation @ params["actor"])
+            return observation @ params["actor"]
+
+        def __call__(self, params, observation, discount, known=None):
+            known_then.append(None if known is None else [tuple(layer.shape) for layer in known])
+            return observation @ params["actor"], observation @ params["critic"]
+
+    Trainer(dataclasses.replace(SMALL, algorithm="a2c"), cart_poles(), network=Actor()).step()
+    # at the start, in learning, and of the states after the last step
+    assert known_then == [None, [(12, 2)] if keeps else None, None]
+
+
 class Told(Policy):
     """A critic that is γ itself."""
 

@@ -110,7 +110,7 @@ class Collector:
         return Final(env, time, torch.cat(states))
 
     def _activations(self, params: Params, computed: Sequence[Sequence[Tensor]]) -> Activations | None:
-        if not self._keep_activations:
+        if not self._keep_activations or not computed[0]:
             return None
         return Activations(params, tuple(self._stacked(layer) for layer in zip(*computed, strict=True)))
 
