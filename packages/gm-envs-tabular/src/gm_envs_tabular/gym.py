@@ -1,13 +1,15 @@
-"""A tabular MDP as a Gymnasium environment."""
+"""A tabular MDP, and the discounting chain, as Gymnasium environments."""
 
+from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Discrete
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from gm_envs_tabular.chains import BONUS, DELAYS, chain_observations, chain_rewards
 from gm_envs_tabular.checks import integer
 
 
@@ -64,17 +66,78 @@ class TabularEnv(gymnasium.Env[np.int64, np.int64]):
 
     def step(self, action: SupportsIndex) -> tuple[np.int64, float, bool, bool, dict[str, Any]]:
         """Takes one action."""
-        if self._time >= self.horizon:
-            raise gymnasium.error.ResetNeeded("step: expected a running episode, got none; call reset() first")
-        try:
-            chosen = integer("action", action, 0, self._cdf.shape[1] - 1)
-        except ValueError as error:
-            raise gymnasium.error.InvalidAction(str(error)) from None
+        chosen = _running(self._time, self.horizon, action, self._cdf.shape[1])
         reward = float(self._reward[self._state, chosen])
         cdf = self._cdf[self._state, chosen]
         self._state = int(np.searchsorted(cdf, self.np_random.random(), side="right"))
         self._time += 1
         return np.int64(self._state), reward, False, self._time == self.horizon, {}
+
+
+class DiscountingChainEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
+    """The discounting chain as bsuite has it: the first action chooses a chain, whose reward comes when its time has.
+
+        o_t = (chain, t / T), the chain −1 before it is chosen,   r_t = r_chain(t),   terminated after T steps
+
+    Nothing is random. The chain's tables are `chains.discounting_chain`.
+
+    Args:
+        delays: steps until the reward of each chain; as many as there are actions.
+        bonus: the chain that is worth 1.1 instead of 1, `mapping_seed` in bsuite.
+        horizon: T, steps per episode.
+        render_mode: None, the only one: there is nothing to show.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012 - Gymnasium's own type
+
+    def __init__(
+        self, delays: Sequence[int] = DELAYS, bonus: SupportsIndex = BONUS, horizon: SupportsIndex = 100,
+        render_mode: None = None,
+    ) -> None:  # fmt: skip
+        if render_mode is not None:
+            raise ValueError(f"render_mode: expected None, the only one that there is, got {render_mode!r}")
+        self._reward = chain_rewards(delays=delays, bonus=bonus, horizon=horizon).numpy()
+        chains, self.horizon = map(int, self._reward.shape)
+        seen = chain_observations(chains, self.horizon).numpy().astype(np.float32)
+        self._along = seen[1:-1].reshape(chains, self.horizon - 1, 2)
+        self._start = seen[0]
+        self.observation_space = Box(_pair(-1, 0), _pair(chains - 1, 1))
+        self.action_space = Discrete(chains)
+        self._chain, self._time = -1, self.horizon  # no episode runs before the first reset
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Starts an episode; there are no options."""
+        super().reset(seed=seed)
+        if options:
+            raise ValueError(f"options: expected none, got {sorted(options)}")
+        self._chain, self._time = -1, 0
+        return self._start.copy(), {}
+
+    def step(self, action: SupportsIndex) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        """Takes one action, of which only the first matters."""
+        chosen = _running(self._time, self.horizon, action, len(self._reward))
+        self._chain = chosen if self._time == 0 else self._chain
+        reward = float(self._reward[self._chain, self._time])
+        self._time += 1
+        ended = self._time == self.horizon
+        seen = _pair(self._chain, 1) if ended else self._along[self._chain, self._time - 1].copy()
+        return seen, reward, ended, False, {}
+
+
+def _pair(chain: float, time: float) -> NDArray[np.float32]:
+    return np.array([chain, time], dtype=np.float32)
+
+
+def _running(time: int, horizon: int, action: SupportsIndex, actions: int) -> int:
+    """The action as an `int`; refused are steps of an episode that is over, and actions that there are not."""
+    if time >= horizon:
+        raise gymnasium.error.ResetNeeded("step: expected a running episode, got none; call reset() first")
+    try:
+        return integer("action", action, 0, actions - 1)
+    except ValueError as error:
+        raise gymnasium.error.InvalidAction(str(error)) from None
 
 
 def _table(given: ArrayLike | Tensor) -> NDArray[np.float64]:
@@ -96,3 +159,4 @@ def _row_cdf(transition: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 gymnasium.register("gm_envs_tabular/Tabular-v0", entry_point="gm_envs_tabular.gym:TabularEnv")
+gymnasium.register("gm_envs_tabular/DiscountingChain-v0", entry_point="gm_envs_tabular.gym:DiscountingChainEnv")

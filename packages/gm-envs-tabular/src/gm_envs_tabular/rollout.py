@@ -160,7 +160,17 @@ def rollout(
 
 def _require(policy: Tensor, next_states: Successors, uniform: Tensor) -> None:
     """Refuses what would give trajectories, but not those of a policy in these transitions."""
-    *batch, states, actions = policy.shape
+    *_, states, actions = policy.shape
+    require_uniform(policy, uniform)
+    if (there := tuple(next_states.state.shape[-3:-1])) != (states, actions):
+        raise ValueError(f"policy: expected {there} states and actions as the transitions have, got {states, actions}")
+    if bool((policy < 0).any()):
+        raise ValueError(f"policy: expected probabilities of at least 0, got {policy.min().item():.6g}")
+
+
+def require_uniform(policy: Tensor, uniform: Tensor) -> None:
+    """Refuses numbers for other batch axes than the policy's, none at all, and such as are not in [0, 1)."""
+    batch = list(policy.shape[:-2])
     if list(uniform.shape[:-2]) != batch:
         raise ValueError(f"uniform: expected batch axes {batch} as the policy has, got {list(uniform.shape[:-2])}")
     if 0 in uniform.shape:
@@ -168,7 +178,3 @@ def _require(policy: Tensor, next_states: Successors, uniform: Tensor) -> None:
     least, most = uniform.movedim((-1, -2), (0, 1)).aminmax()  # in the order of memory
     if not bool((least >= 0) & (most < 1)):
         raise ValueError(f"uniform: expected numbers in [0, 1), got some from {least.item():.6g} to {most.item():.6g}")
-    if (there := tuple(next_states.state.shape[-3:-1])) != (states, actions):
-        raise ValueError(f"policy: expected {there} states and actions as the transitions have, got {states, actions}")
-    if bool((policy < 0).any()):
-        raise ValueError(f"policy: expected probabilities of at least 0, got {policy.min().item():.6g}")

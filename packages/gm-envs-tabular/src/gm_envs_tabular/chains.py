@@ -1,0 +1,138 @@
+"""The discounting chain of bsuite: one choice, and the reward that it leads to comes sooner or later.
+
+Its states are the start, state 0, then those of each chain in turn, 1 + c (T − 1) + (t − 1) at time t = 1 … T − 1 of
+chain c, and last the one after the episode, which absorbs.
+"""
+
+from collections.abc import Sequence
+from typing import SupportsIndex
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gm_envs_tabular.checks import integer, require_memory
+from gm_envs_tabular.mdps import MDP
+from gm_envs_tabular.rollout import Rollout, require_uniform
+
+DELAYS = (1, 3, 10, 30, 100)
+"""Steps after which each chain of bsuite rewards."""
+BONUS = 3
+"""The chain of 30 steps, whose reward is 1.1 where the others' is 1."""
+
+
+def chain_rewards(
+    *, delays: Sequence[int] = DELAYS, bonus: SupportsIndex = BONUS, horizon: SupportsIndex = 100
+) -> Float[Tensor, "chain time"]:
+    """What each chain rewards at each step, float64 (Osband et al. 2020, "Behaviour Suite for …", discounting chain).
+
+        r_c(t) = (1 + 0.1 [c = bonus]) [t + 1 = delay_c],   t = 0 … T − 1
+
+    Args:
+        delays: steps until the reward of each chain, of which there are as many as actions; from 1 to T.
+        bonus: the chain that is worth 1.1 instead of 1.
+        horizon: T, steps of an episode.
+
+    Examples:
+        >>> from gm_envs_tabular import chain_rewards
+        >>> chain_rewards(delays=(1, 3), bonus=1, horizon=3).tolist()
+        [[1.0, 0.0, 0.0], [0.0, 0.0, 1.1]]
+    """
+    if not delays:
+        raise ValueError("delays: expected at least one chain, got none")
+    horizon, bonus = integer("horizon", horizon), integer("bonus", bonus, 0, len(delays) - 1)
+    require_memory("delays, horizon", len(delays) * horizon)
+    rewards = torch.zeros(len(delays), horizon, dtype=torch.float64)
+    for chain, delay in enumerate(delays):
+        rewards[chain, integer("delays", delay, 1, horizon) - 1] = 1.1 if chain == bonus else 1.0
+    return rewards
+
+
+def discounting_chain(rewards: Float[Tensor, "chain time"] | None = None) -> MDP:
+    """The chains as a tabular MDP, in which the first action chooses one and the others do nothing.
+
+    Args:
+        rewards: as from `chain_rewards`, bsuite's by default.
+
+    Returns:
+        An `MDP` of float64 tensors with 2 + C (T − 1) states and C actions: the start is 0, the last one absorbs.
+
+    Examples:
+        >>> from gm_envs_tabular import discounting_chain
+        >>> discounting_chain().transition.shape
+        torch.Size([497, 5, 497])
+    """
+    given = chain_rewards() if rewards is None else rewards
+    chains, horizon = given.shape
+    states = 2 + chains * (horizon - 1)
+    require_memory("rewards", states * chains * states)
+    after = 2 + torch.arange(chains * (horizon - 1)).reshape(chains, horizon - 1)
+    after[:, -1:] = states - 1  # no step leads from one chain into the next
+    first = 1 + torch.arange(chains) * (horizon - 1) if horizon > 1 else torch.full((chains,), 1)
+    leads = torch.full((states, chains), states - 1)
+    leads[0], leads[1 : states - 1] = first, after.reshape(-1, 1)
+    reward = torch.zeros(states, chains, dtype=torch.float64)
+    reward[0], reward[1 : states - 1] = given[:, 0], given[:, 1:].reshape(-1, 1)
+    return MDP(torch.nn.functional.one_hot(leads, states).to(torch.float64), reward)
+
+
+def chain_observations(chains: SupportsIndex = 5, horizon: SupportsIndex = 100) -> Float[Tensor, "state 2"]:
+    """What bsuite shows of each state: the chain, −1 before the choice, and the part of the episode that is over.
+
+    The state after the episode, which has no chain of its own, is shown as (−1, 1).
+
+    Examples:
+        >>> from gm_envs_tabular import chain_observations
+        >>> chain_observations(chains=2, horizon=2).tolist()
+        [[-1.0, 0.0], [0.0, 0.5], [1.0, 0.5], [-1.0, 1.0]]
+    """
+    chains, horizon = integer("chains", chains), integer("horizon", horizon)
+    chain = torch.arange(chains, dtype=torch.float64).repeat_interleave(horizon - 1)
+    time = (torch.arange(1, horizon, dtype=torch.float64) / horizon).repeat(chains)
+    ends = torch.tensor([[-1.0, 0.0], [-1.0, 1.0]], dtype=torch.float64)
+    return torch.cat([ends[:1], torch.stack([chain, time], -1), ends[1:]])
+
+
+def chain_rollout(
+    policy: Float[Tensor, "*batch state action"], uniform: Float[Tensor, "*batch trajectory time"]
+) -> Rollout:
+    """The trajectories that `rollout` draws in the chain from the same numbers, all steps at once.
+
+    The first action decides every state of an episode, so that nothing has to wait for the step before.
+
+    Args:
+        policy: π(a | s) at the chain's 2 + C (T − 1) states, not negative, rows sum to one.
+        uniform: one number in [0, 1) for each of the T steps, as from `uniforms`.
+
+    Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> from gm_envs_tabular import chain_rollout, uniforms
+        >>> second = torch.tensor([0.0, 1.0]).double().expand(4, 2)
+        >>> chain_rollout(second, uniforms(np.random.default_rng(0), (), size=1, horizon=2)).state.tolist()
+        [[0, 2, 3]]
+    """
+    *batch, states, actions = policy.shape
+    *_, size, horizon = uniform.shape
+    if states != 2 + actions * (horizon - 1):
+        raise ValueError(f"policy: expected {2 + actions * (horizon - 1)} states of {actions} chains, got {states}")
+    require_uniform(policy, uniform)
+    cdf = policy.detach().cumsum(-1)
+    total = cdf[..., -1:]
+    if not bool((total - 1).abs().max() < 1e-5) or bool((policy < 0).any()):
+        raise ValueError("policy: expected non-negative rows that sum to 1, got other ones")
+    # the last action that can occur takes what rounding left of the interval
+    bounds = cdf.masked_fill(cdf >= total, torch.inf)[..., :-1]
+    numbers = uniform.reshape(-1, size, horizon)
+    elements = len(numbers)
+    chain = (numbers[..., :1] >= bounds[..., 0, :].reshape(elements, 1, actions - 1)).sum(-1)
+    along = bounds[..., 1:-1, :].reshape(elements * actions, horizon - 1, actions - 1).transpose(-1, -2)
+    rows = (chain + actions * torch.arange(elements, device=chain.device).unsqueeze(-1)).reshape(-1)
+    later = torch.zeros(len(rows), horizon - 1, dtype=torch.int64, device=chain.device)
+    for bound in along.contiguous().unbind(-2):
+        later += numbers[..., 1:].reshape(later.shape) >= bound.index_select(0, rows)
+    first = chain.reshape(-1, 1)
+    times = torch.arange(horizon - 1, device=chain.device)
+    state = torch.cat([first * 0, 1 + first * (horizon - 1) + times, torch.full_like(first, states - 1)], -1)
+    action = torch.cat([first, later], -1)
+    return Rollout(state.reshape(*batch, size, horizon + 1), action.reshape(*batch, size, horizon))
