@@ -10,6 +10,7 @@ import torch
 from gymnasium.utils.env_checker import check_env
 
 from gm_envs_tabular import (
+    chain_counts,
     chain_observations,
     chain_rewards,
     chain_rollout,
@@ -75,6 +76,13 @@ def test_all_steps_at_once_are_the_rollout_step_by_step(delays, horizon):
     quick = chain_rollout(policies, numbers)
     assert torch.equal(quick.state, slow.state)
     assert torch.equal(quick.action, slow.action)
+    counts = torch.zeros_like(policies)
+    for repeat in np.ndindex(2, 3):
+        for state, action in zip(
+            slow.state[(*repeat, ..., slice(-1))].flatten(), slow.action[repeat].flatten(), strict=True
+        ):
+            counts[(*repeat, state, action)] += 1
+    assert torch.equal(chain_counts(policies, numbers), counts)
 
 
 def test_an_action_of_probability_zero_is_never_drawn():

@@ -4,7 +4,8 @@ Its states are the start, state 0, then those of each chain in turn, 1 + c (T âˆ
 chain c, and last the one after the episode, which absorbs.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import SupportsIndex
 
 import torch
@@ -112,27 +113,63 @@ def chain_rollout(
         >>> chain_rollout(second, uniforms(np.random.default_rng(0), (), size=1, horizon=2)).state.tolist()
         [[0, 2, 3]]
     """
-    *batch, states, actions = policy.shape
+    *batch, states, _ = policy.shape
     *_, size, horizon = uniform.shape
-    if states != 2 + actions * (horizon - 1):
-        raise ValueError(f"policy: expected {2 + actions * (horizon - 1)} states of {actions} chains, got {states}")
+    chain, exceeds = _comparisons(policy, uniform)
+    later = torch.zeros(chain.shape[0], size, horizon - 1, dtype=torch.int64, device=chain.device)
+    for exceeding in exceeds:
+        later += exceeding
+    times = torch.arange(1, horizon, device=chain.device)
+    state = torch.cat([chain * 0, chain * (horizon - 1) + times, torch.full_like(chain, states - 1)], -1)
+    action = torch.cat([chain, later], -1)
+    return Rollout(state.reshape(*batch, size, horizon + 1), action.reshape(*batch, size, horizon))
+
+
+def chain_counts(
+    policy: Float[Tensor, "*batch state action"], uniform: Float[Tensor, "*batch trajectory time"]
+) -> Float[Tensor, "*batch state action"]:
+    """How often each action is taken in each state in the trajectories of `chain_rollout`, without having these.
+
+    What is a sum over steps needs no more of them. Arguments are as there; counts are in the numbers' own type.
+
+    Examples:
+        >>> import torch
+        >>> from gm_envs_tabular import chain_counts
+        >>> second = torch.tensor([0.0, 1.0]).double().expand(4, 2)
+        >>> chain_counts(second, torch.full((3, 2), 0.5).double()).tolist()
+        [[0.0, 3.0], [0.0, 0.0], [0.0, 3.0], [0.0, 0.0]]
+    """
+    *batch, states, actions = policy.shape
+    chain, exceeds = _comparisons(policy, uniform)
+    members = torch.nn.functional.one_hot(chain.squeeze(-1), actions).transpose(-1, -2).to(uniform.dtype)
+    first = members.sum(-1)
+    along = first.unsqueeze(-1).expand(*first.shape, uniform.shape[-1] - 1)
+    # of a state's visits, those whose number exceeds the bound of each action, and so takes a later one
+    above = torch.stack([along, *(members @ each.to(uniform.dtype) for each in exceeds), torch.zeros_like(along)], -1)
+    later = (above[..., :-1] - above[..., 1:]).flatten(1, 2)
+    start = first.unsqueeze(1)
+    return torch.cat([start, later, torch.zeros_like(start)], 1).reshape(*batch, states, actions)
+
+
+def _comparisons(policy: Tensor, uniform: Tensor) -> tuple[Tensor, Iterator[Tensor]]:
+    """Each trajectory's chain `[element, trajectory, 1]`, and then which of its later numbers exceed each bound.
+
+    The action of a number is how many of the cumulative distribution's bounds it reaches.
+    """
+    elements, actions, (size, horizon) = math.prod(policy.shape[:-2]), policy.shape[-1], uniform.shape[-2:]
+    if policy.shape[-2] != 2 + actions * (horizon - 1):
+        wanted = f"{2 + actions * (horizon - 1)} states of {actions} chains"
+        raise ValueError(f"policy: expected {wanted}, got {policy.shape[-2]}")
     require_uniform(policy, uniform)
     cdf = policy.detach().cumsum(-1)
     total = cdf[..., -1:]
     if not bool((total - 1).abs().max() < 1e-5) or bool((policy < 0).any()):
         raise ValueError("policy: expected non-negative rows that sum to 1, got other ones")
     # the last action that can occur takes what rounding left of the interval
-    bounds = cdf.masked_fill(cdf >= total, torch.inf)[..., :-1]
-    numbers = uniform.reshape(-1, size, horizon)
-    elements = len(numbers)
-    chain = (numbers[..., :1] >= bounds[..., 0, :].reshape(elements, 1, actions - 1)).sum(-1)
-    along = bounds[..., 1:-1, :].reshape(elements * actions, horizon - 1, actions - 1).transpose(-1, -2)
-    rows = (chain + actions * torch.arange(elements, device=chain.device).unsqueeze(-1)).reshape(-1)
-    later = torch.zeros(len(rows), horizon - 1, dtype=torch.int64, device=chain.device)
-    for bound in along.contiguous().unbind(-2):
-        later += numbers[..., 1:].reshape(later.shape) >= bound.index_select(0, rows)
-    first = chain.reshape(-1, 1)
-    times = torch.arange(horizon - 1, device=chain.device)
-    state = torch.cat([first * 0, 1 + first * (horizon - 1) + times, torch.full_like(first, states - 1)], -1)
-    action = torch.cat([first, later], -1)
-    return Rollout(state.reshape(*batch, size, horizon + 1), action.reshape(*batch, size, horizon))
+    bounds = cdf.masked_fill(cdf >= total, torch.inf)[..., :-1].reshape(elements, policy.shape[-2], actions - 1)
+    numbers = uniform.reshape(elements, size, horizon)
+    chain = (numbers[..., :1] >= bounds[:, :1]).sum(-1, keepdim=True)
+    along = bounds[:, 1:-1].reshape(elements * actions, horizon - 1, actions - 1).movedim(-1, 0).contiguous()
+    rows = (chain + actions * torch.arange(elements, device=chain.device).reshape(-1, 1, 1)).reshape(-1)
+    later = numbers[..., 1:]
+    return chain, (later >= bound.index_select(0, rows).reshape(later.shape) for bound in along)

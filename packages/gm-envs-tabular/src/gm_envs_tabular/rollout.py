@@ -175,6 +175,7 @@ def require_uniform(policy: Tensor, uniform: Tensor) -> None:
         raise ValueError(f"uniform: expected batch axes {batch} as the policy has, got {list(uniform.shape[:-2])}")
     if 0 in uniform.shape:
         raise ValueError(f"uniform: expected at least one trajectory of one step, got shape {tuple(uniform.shape)}")
-    least, most = uniform.movedim((-1, -2), (0, 1)).aminmax()  # in the order of memory
+    in_memory = uniform if uniform.is_contiguous() else uniform.movedim((-1, -2), (0, 1))  # as `uniforms` stores them
+    least, most = in_memory.aminmax()
     if not bool((least >= 0) & (most < 1)):
         raise ValueError(f"uniform: expected numbers in [0, 1), got some from {least.item():.6g} to {most.item():.6g}")
