@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from gm_experiments.common.claims import DISCOUNT, RETURN, Claim
-from gm_experiments.mgrl_chain.settings import FIXED, INNER, META, OUTER, TARGET, Curve, Settings
+from gm_experiments.mgrl_chain.settings import FIXED, INNER, META, OUTER, Curve, Settings
 from gm_lab.analysis import Comparison, Metric, Verdict, above, near
 
 if TYPE_CHECKING:
@@ -80,22 +80,15 @@ def lvc_above_ad(means: Means) -> Iterator[Comparison]:
     yield above("mean γ of LVC > AD, outer critic", first, second, DISCOUNT)
 
 
-def target_above(means: Means) -> Iterator[Comparison]:
-    """With an outer critic a bootstrapped target's return is above a meta-gradient's on average over all updates."""
-    first, second = (means.path("episode_return", Curve(method, "ad", OUTER)) for method in (TARGET, META))
-    yield above("mean return of a bootstrapped target > meta-gradient, outer critic", first, second, RETURN)
-
-
 CLAIMS: tuple[Claim[Means], ...] = (
     Claim("CHAIN-1", "with the inner critic γ falls to 0.90 and the return ends at 1.00", (with_the_inner_critic,)),
     Claim("CHAIN-2", "with an outer critic γ rises to 1 and the return ends at 1.078", (with_an_outer_critic,)),
     Claim("CHAIN-3", "γ and the return end higher with an outer critic, by whatever γ is learnt", (outer_above_inner,)),
     Claim("CHAIN-4", "LVC's γ is nearer than AD's to the outer objective's along the way", (lvc_above_ad,)),
-    Claim("CHAIN-5", "a bootstrapped target learns faster than a meta-gradient", (target_above,)),
 )
 
 
 def claims(_settings: Settings, frame: "pd.DataFrame") -> list[Verdict]:
-    """Returns the verdicts on CHAIN-1 to CHAIN-5, each with the curves that it is about."""
+    """Returns the verdicts on CHAIN-1 to CHAIN-4, each with the curves that it is about."""
     means = Means(frame)
     return [claim.verdict(means) for claim in CLAIMS]

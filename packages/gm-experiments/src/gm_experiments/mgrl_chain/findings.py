@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from gm_experiments.common.findings import apart, capital, difference, joined, ranked, two_places, values_of
+from gm_experiments.common.findings import apart, capital, difference, joined, ranked, two_digits, two_places, values_of
 from gm_experiments.mgrl_chain.settings import FIXED, INNER, OUTER
 from gm_lab.analysis import mean_interval
 
@@ -25,7 +25,7 @@ def chain(rows: "pd.DataFrame", labels: Mapping[str, str]) -> str:
         )
     line = learnt["line"].iloc[0]
     parts = [_led(learnt[(learnt["line"] == line) & (learnt["critic"] == critic)], critic) for critic in CRITICS]
-    return f"{labels[line]}: {'; '.join(part for part in parts if part)}"
+    return capital(f"{labels[line]}: {'; '.join(part for part in parts if part)}")
 
 
 def _led(rows: "pd.DataFrame", critic: str) -> str:
@@ -40,21 +40,21 @@ def _led(rows: "pd.DataFrame", critic: str) -> str:
     return f"with {CRITICS[critic]} γ {verb} {gamma} and the return is {worth}"
 
 
-def effect(rows: "pd.DataFrame", label: str, reference: str) -> str:
-    """Whether an estimator's γ differs from another's on average over all updates, with each critic."""
+def effect(rows: "pd.DataFrame") -> str:
+    """Whether LVC's γ differs from AD's on average over all updates, with each critic of the outer objective."""
     told, same = list[str](), list[str]()
     for critic, words in CRITICS.items():
         here = rows[(rows["critic"] == critic) & (rows["update"] > 0)]
         if here.empty:
             continue
-        first, second = (here[here["line"] == line].groupby("seed")["gamma"].mean() for line in ("lvc", "ad"))
-        found = difference(first, second)
-        if found is None or not apart(first, second):
+        lvc, ad = (here[here["line"] == line].groupby("seed")["gamma"].mean() for line in ("lvc", "ad"))
+        found = difference(lvc, ad)
+        if found is None or not apart(lvc, ad):
             same.append(words)
             continue
-        side = "above" if found.mean > 0 else "below"
-        ends = [f"{abs(end):.1e}" for end in ((found.low, found.high) if found.mean > 0 else (found.high, found.low))]
-        told.append(f"with {words} {label}'s γ is {ends[0]} to {ends[1]} {side} {reference}'s")
-    if same:
-        told.append(f"with {joined(same)} {label}'s γ is not told from {reference}'s")
-    return f"On average over all updates {', '.join(told)}"
+        ends = " to ".join(two_digits(end) for end in sorted((abs(found.low), abs(found.high))))
+        told.append(f"{ends} {'above' if found.mean > 0 else 'below'} it with {words}")
+    above = joined(told).replace(" it ", " AD's ", 1)
+    first = f"On average over all updates LVC's γ is {above}" if told else ""
+    rest = f"with {joined(same)} LVC's γ is not told from AD's"
+    return "; ".join([first, rest] if told and same else [first or capital(rest)])

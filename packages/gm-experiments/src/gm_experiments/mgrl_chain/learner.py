@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import gm_estimators as estimators
-from gm_estimators.optimisers import adam, adam_state, constant
+from gm_estimators.optimisers import AdamState, adam, adam_state, constant
 from gm_estimators.parameters import Params
 from gm_experiments.mgrl_chain.problem import DTYPE, STEPWISE, Batch, Chains
 from gm_experiments.mgrl_chain.settings import FIXED, META, OUTER, Chain, Curve
@@ -26,7 +26,7 @@ class Learner:
         self.weights = self.chains.new_policies(first)
         seeds = len(first)
         least, start = settings.least_discount, settings.discount
-        self.phi = torch.full((seeds,), (start - least) / (1 - least), dtype=DTYPE).logit()
+        self.phi: Tensor = torch.full((seeds,), (start - least) / (1 - least), dtype=DTYPE).logit()
         self.values = {critic: self.chains.new_values(seeds) for critic in ("inner", "outer")}
         self._outer_discount = torch.full((seeds,), settings.outer_discount, dtype=DTYPE)
         self._adam, self._moments = adam(constant(settings.meta_lr)), adam_state({"phi": self.phi})
@@ -46,14 +46,11 @@ class Learner:
             yield done
 
     def _fixed(self) -> None:
+        """One window without a meta-gradient."""
+        steps, lr = self.settings.inner_steps, self.settings.inner_lr
         with torch.no_grad():
-            self.weights = estimators.inner_loop(
-                self._inner,
-                self.phi,
-                self.weights,
-                inner_steps=self.settings.inner_steps,
-                inner_lr=self.settings.inner_lr,
-            )
+            ended = estimators.inner_loop(self._inner, self.phi, self.weights, inner_steps=steps, inner_lr=lr)
+        self.weights = _tensor(ended)
 
     def _learn(self) -> None:
         """One window, after which Adam moves φ; agents go on from where the window ends."""
@@ -62,16 +59,17 @@ class Learner:
         def outer(phi: Params, params: Params) -> Tensor:
             weights = _tensor(params)
             ended.append(weights.detach())
-            return (
-                self._outer(weights) if self.curve.method == META else -self._distance(_tensor(phi).detach(), weights)
-            )
+            if self.curve.method == META:
+                return self._outer(weights)
+            return -self._distance(_tensor(phi).detach(), weights)
 
         gradient = estimators.meta_gradient(
             self.phi, self.weights, inner=self._inner, outer=outer, inner_steps=s.inner_steps, inner_lr=s.inner_lr
         )
         (self.weights,) = ended
         moved, state = self._adam({"phi": self.phi}, {"phi": _tensor(gradient)}, self._moments)
-        self.phi, self._moments = moved["phi"].detach(), state.detached()  # type: ignore[attr-defined]
+        assert isinstance(state, AdamState)
+        self.phi, self._moments = moved["phi"].detach(), state.detached()
 
     def _inner(self, phi: Params, params: Params, _step: int) -> Tensor:
         """The inner objective on a fresh batch, from which the critics learn afterwards."""

@@ -73,7 +73,7 @@ class Settings(Chain, gm_lab.RunSettings):
 
     estimators: tuple[str, ...] = ("ad", "lvc")
     """Of the updates: ad, dice, loaded_dice, lvc, or your own as package.module:function."""
-    critics: tuple[Literal["inner", "outer"], ...] = (INNER, OUTER)
+    critics: tuple[Literal["inner", "outer"], ...] = ("inner", "outer")
     """Which critic the outer objective has: the inner one, which is of the γ that is learnt, or one of its own."""
     targets: tuple[str, ...] = ("ad",)
     """Estimators with which a bootstrapped target is learnt from, too."""
