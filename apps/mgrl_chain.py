@@ -4,7 +4,7 @@
 objective, which biases it, and with a critic of its own; beside agents whose discount is fixed.
 
     uv run apps/mgrl_chain.py
-    uv run apps/mgrl_chain.py --estimators ad --targets --discounts
+    uv run apps/mgrl_chain.py --methods meta-gradient --estimators ad
 """
 
 import sys

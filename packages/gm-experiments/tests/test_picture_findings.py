@@ -199,6 +199,11 @@ SMALL = [
     ("attribution.lola", "--points 0 2 --horizon 4 --seeds 1 --sample-sizes 4 --repeats 2 --estimators lvc"),
     ("lpg", "--figure gradient --mdps 1 --repeats 2 --sample-sizes 4 --estimators lvc"),
     ("lpg", f"--figure learning {LIVES} {RULES}"),
+    ("mgrl_chain", "--updates 20 --inner-steps 1 --trajectories 4 --seeds 2"),
+    (
+        "mgrl_chain",
+        "--updates 20 --inner-steps 1 --trajectories 4 --seeds 1 --methods fixed bootstrapped --targets ad lvc",
+    ),
 ]
 
 

@@ -15,7 +15,18 @@ from gm_experiments import reproduce
 from gm_lab.run import parse, resources
 from gm_lab.run.settings import flag_of
 
-MODULES = ("maml", "lirpg", "frontier", "explore", "attribution", "lola", "attribution.lola", "lpg", "mgrl")
+MODULES = (
+    "maml",
+    "lirpg",
+    "frontier",
+    "explore",
+    "attribution",
+    "lola",
+    "attribution.lola",
+    "lpg",
+    "mgrl",
+    "mgrl_chain",
+)
 EXPERIMENTS = {name: import_module(f"gm_experiments.{name}").EXPERIMENT for name in MODULES}
 HARMLESS = {"seed", "max_age", "workers"}
 """Of these any number is taken, or one above the number of cells is as good as that."""
@@ -95,6 +106,7 @@ LARGE = {
         ("lpg", "--meta-updates 100000"),
         ("lpg", "--tasks 2048"),
         ("frontier", "--figure training --updates 5000"),
+        ("mgrl_chain", "--inner-steps 1 --inner-lr 0.5 --updates 50000 --seeds 80"),
     ],
     "Atari": [("mgrl", "--games Qbert Alien --env-steps 40_000_000 --seeds 60"), ("mgrl", "--envs 1024")],
 }

@@ -27,6 +27,7 @@ SMALL = [
     ("attribution.lola", "--points 0 2 --horizon 4 --seeds 2 --sample-sizes 4 --repeats 2 --estimators lvc"),
     ("lpg", "--figure gradient --mdps 1 --repeats 2 --sample-sizes 4"),
     ("lpg", f"--figure learning {LIVES} {RULES}"),
+    ("mgrl_chain", "--updates 2 --inner-steps 1 --trajectories 4 --seeds 2"),
 ]
 
 
@@ -51,6 +52,8 @@ def words_of(printed, width):
          "--figure fig2b fig2c fig2d would measure more"),
         ("lola", "--figure fig8 --updates 2 --horizon 4 --seeds 2 --evaluation-size 4", ""),
         ("lpg", "--figure gradient --mdps 1 --repeats 2 --sample-sizes 4", "--figure learning would measure more"),
+        ("mgrl_chain", "--updates 2 --inner-steps 1 --trajectories 4 --seeds 2 --critics outer",
+         "--critics inner outer would measure more"),
     ],
 )  # fmt: skip
 def test_the_figures_that_would_measure_more_are_named(rows_of, name, line, said):

@@ -49,29 +49,39 @@ class Learner:
         """One window without a meta-gradient."""
         steps, lr = self.settings.inner_steps, self.settings.inner_lr
         with torch.no_grad():
-            ended = estimators.inner_loop(self._inner, self.phi, self.weights, inner_steps=steps, inner_lr=lr)
+            ended = estimators.inner_loop(self.inner_objective, self.phi, self.weights, inner_steps=steps, inner_lr=lr)
         self.weights = _tensor(ended)
 
     def _learn(self) -> None:
         """One window, after which Adam moves φ; agents go on from where the window ends."""
+        gradient, self.weights = self.meta_gradient()
+        moved, state = self._adam({"phi": self.phi}, {"phi": gradient}, self._moments)
+        assert isinstance(state, AdamState)
+        self.phi, self._moments = moved["phi"].detach(), state.detached()
+
+    def meta_gradient(self) -> tuple[Tensor, Tensor]:
+        """Looks through one window: the gradient in φ of what γ is learnt from, and θ where the window ends."""
         s, ended = self.settings, list[Tensor]()
 
         def outer(phi: Params, params: Params) -> Tensor:
             weights = _tensor(params)
             ended.append(weights.detach())
             if self.curve.method == META:
-                return self._outer(weights)
-            return -self._distance(_tensor(phi).detach(), weights)
+                return self.outer_objective(weights)
+            return -self.distance(_tensor(phi).detach(), weights)
 
         gradient = estimators.meta_gradient(
-            self.phi, self.weights, inner=self._inner, outer=outer, inner_steps=s.inner_steps, inner_lr=s.inner_lr
+            self.phi,
+            self.weights,
+            inner=self.inner_objective,
+            outer=outer,
+            inner_steps=s.inner_steps,
+            inner_lr=s.inner_lr,
         )
-        (self.weights,) = ended
-        moved, state = self._adam({"phi": self.phi}, {"phi": _tensor(gradient)}, self._moments)
-        assert isinstance(state, AdamState)
-        self.phi, self._moments = moved["phi"].detach(), state.detached()
+        (weights,) = ended
+        return _tensor(gradient), weights
 
-    def _inner(self, phi: Params, params: Params, _step: int) -> Tensor:
+    def inner_objective(self, phi: Params, params: Params, _step: int) -> Tensor:
         """The inner objective on a fresh batch, from which the critics learn afterwards."""
         gamma, log_policy = self.discount(_tensor(phi)), self.chains.log_policy(_tensor(params))
         batch = self._draw(log_policy, self._inner_streams)
@@ -83,7 +93,7 @@ class Learner:
                 self.values[critic] = learnt
         return found
 
-    def _outer(self, weights: Tensor) -> Tensor:
+    def outer_objective(self, weights: Tensor) -> Tensor:
         """The outer objective on a fresh batch, with the critic of the curve."""
         log_policy = self.chains.log_policy(weights)
         batch = self._draw(log_policy, self._outer_streams)
@@ -92,18 +102,20 @@ class Learner:
         values = self._critic(critic, discount, log_policy)
         return self._objective(self._gradient, log_policy, batch, self._outer_discount, values)
 
-    def _distance(self, phi: Tensor, weights: Tensor) -> Tensor:
-        """How far the policy's choice is from that of a target, L updates on (Flennerhag et al. 2022, Eq. 2).
+    def distance(self, phi: Tensor, weights: Tensor) -> Tensor:
+        """How far the policy's choice is from that of a target (Flennerhag et al. 2022, "Bootstrapped Meta-Learning").
 
-        KL(π_target(· | s₀) ‖ π_θ(· | s₀)),   target = ⊥θ after L − 1 inner updates and one of the outer objective
+            KL(π_target(· | s₀) ‖ π_θ(· | s₀)),   target = ⊥θ after L − 1 inner updates and one of the outer objective
+
+        Only the first choice counts, as published, since nothing else matters in the chain.
         """
         s, start = self.settings, weights.detach()
         kept = dict(self.values)
 
         def objective(_phi: Params, params: Params, step: int) -> Tensor:
             if step == s.target_steps - 1:
-                return self._outer(_tensor(params))
-            return self._inner(phi, params, step)
+                return self.outer_objective(_tensor(params))
+            return self.inner_objective(phi, params, step)
 
         with torch.no_grad():
             target = estimators.inner_loop(objective, phi, start, inner_steps=s.target_steps, inner_lr=s.inner_lr)
@@ -124,7 +136,7 @@ class Learner:
         self, estimator: estimators.Estimator, log_policy: Tensor, batch: Batch, discount: Tensor, values: Tensor
     ) -> Tensor:
         advantage = self.chains.advantages(values, discount, self.settings.gae_lambda)
-        return self.chains.objective(estimator, log_policy, batch, advantage, values, self.settings.entropy)
+        return self.chains.objective(estimator, log_policy, batch, advantage, self.settings.entropy)
 
 
 def _tensor(params: Params) -> Tensor:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 import gm_envs_tabular as envs
-from gm_estimators import Estimator, Trajectories
+from gm_estimators import Estimator
 from gm_estimators.returns import gae
-from gm_estimators.surrogates import mean_surrogate
+from gm_experiments.lpg.problem import surrogate_of
 
 DTYPE = torch.float32
 STEPWISE = ("ad", "lvc")
@@ -90,7 +90,9 @@ class Chains:
     def learnt_values(self, values: Tensor, discount: Tensor, batch: Batch, lr: float) -> Tensor:
         """A critic after a batch: where it has been, each value goes a part of the way to the mean return from there.
 
-        V(s) ← V(s) + β (mean of G_t with s_t = s, minus V(s))
+            V(s) ← V(s) + β (mean of G_t with s_t = s, minus V(s))
+
+        Elsewhere it stays as it is.
         """
         returns = self.returns(discount)
         been = (batch.chosen > 0).unsqueeze(-1)
@@ -116,41 +118,29 @@ class Chains:
         return torch.cat([path[:, None, :, 0], later, torch.zeros_like(path[:, None, :, 0])], 1)
 
     def objective(
-        self, estimator: Estimator, log_policy: Tensor, batch: Batch, advantage: Tensor, values: Tensor, entropy: float
+        self, estimator: Estimator, log_policy: Tensor, batch: Batch, advantage: Tensor, entropy: float
     ) -> Tensor:
-        """The actor-critic's objective, a mean over steps as published, `[seed]`.
+        """The actor-critic's objective, `[seed]`.
 
-        J = (1/T) · mean of f over trajectories + β · mean of H(π(· | s_t)) over steps,   f the estimator's surrogate
+            J = (1/T) · mean of f over trajectories + β · mean of H(π(· | s_t)) over steps
+
+        f is the estimator's surrogate; means are over steps, as published.
+
+        Raises:
+            EstimatorError: if the surrogate fails, or gives another shape than one number per trajectory.
         """
-        if estimator.name in STEPWISE:
-            read = _pairs(log_policy, batch.share * advantage)
-            actor = mean_surrogate(estimator.surrogate, read)
+        if estimator.name in STEPWISE:  # all (s, a) are the steps of one trajectory, each with its part of the sum
+            pairs = (x.transpose(1, 2).flatten(1).unsqueeze(1) for x in (log_policy, batch.share * advantage))
+            actor = surrogate_of(estimator, *pairs).mean(-1)
         else:
-            actor = (
-                mean_surrogate(estimator.surrogate, self._whole(log_policy, batch, advantage, values)) / self.horizon
-            )
+            actor = surrogate_of(estimator, *_along_trajectories(batch, log_policy, advantage)).mean(-1) / self.horizon
         unsure = -(log_policy.exp() * log_policy).sum(-1)
         return actor + entropy * (batch.share.sum(-1) * unsure).sum(-1)
 
-    def _whole(self, log_policy: Tensor, batch: Batch, advantage: Tensor, values: Tensor) -> Trajectories:
-        """The trajectories with all their steps."""
-        assert batch.whole is not None
-        state, action = batch.whole.state[..., :-1], batch.whole.action
-        seed = torch.arange(len(log_policy)).reshape(-1, 1, 1)
-        chain, time = action[..., :1], torch.arange(self.horizon)
-        return Trajectories(
-            log_prob=log_policy[seed, state, action],
-            reward=self.rewards[chain, time],
-            value=values.detach()[seed, chain, torch.arange(self.horizon + 1)],
-            advantage=advantage[seed, state, action],
-            discount=torch.ones(self.horizon + 1, dtype=DTYPE),
-        )
 
-
-def _pairs(log_policy: Tensor, weight: Tensor) -> Trajectories:
-    """All (s, a) as the steps of one trajectory, each with the weight that a sum over steps gives it."""
-    log_prob, weight = (x.transpose(1, 2).flatten(1).unsqueeze(1) for x in (log_policy, weight))
-    zeros = torch.zeros((), dtype=DTYPE)
-    steps = log_prob.shape[-1]
-    value = zeros.expand(*log_prob.shape[:-1], steps + 1)
-    return Trajectories(log_prob, zeros.expand_as(log_prob), value, weight, torch.ones(steps + 1, dtype=DTYPE))
+def _along_trajectories(batch: Batch, *tables: Tensor) -> list[Tensor]:
+    """Tables `[seed, state, action]` at every step of the trajectories, `[seed, trajectory, time]`."""
+    assert batch.whole is not None
+    state, action = batch.whole.state[..., :-1], batch.whole.action
+    seed = torch.arange(len(state)).reshape(-1, 1, 1)
+    return [table[seed, state, action] for table in tables]

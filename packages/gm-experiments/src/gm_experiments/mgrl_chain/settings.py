@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import gm_lab
 from gm_experiments.common.checks import require_cpu, require_distinct
@@ -17,9 +17,12 @@ CURVES = (gm_lab.Curves(by=("figure", "curve"), x="update", y=MEASURED, over="se
 UNIT, BUDGET = "seeds", ("seeds", "updates")
 BLOCK = 10
 """Seeds that are computed together."""
-FIXED, META, TARGET = "fixed", "meta-gradient", "bootstrapped"
-INNER, OUTER = "inner", "outer"
-EVERY = 10
+FIXED: Final = "fixed"
+META: Final = "meta-gradient"
+TARGET: Final = "bootstrapped"
+INNER: Final = "inner"
+OUTER: Final = "outer"
+EVERY = 5
 """Rows are kept after so many windows."""
 SECONDS = 1e-2
 """A window of three updates of a block takes about so long."""
@@ -67,18 +70,20 @@ class Settings(Chain, gm_lab.RunSettings):
 
     GROUPED: ClassVar[Mapping[str, str]] = {"how much": "seeds until_decided most_seeds"}
     EXAMPLES: ClassVar[Mapping[str, str]] = {
-        "--estimators ad --targets --discounts": "The published comparison alone, in half a minute:",
-        "--inner-steps 1 --inner-lr 0.5 --updates 50000 --values exact": "The published setting, in an hour:",
+        "--methods meta-gradient --estimators ad": "The published comparison alone, in half a minute:",
+        "--inner-steps 1 --inner-lr 0.5 --updates 50000": "The published sizes of updates, in an hour:",
     }
 
+    methods: tuple[Literal["meta-gradient", "bootstrapped", "fixed"], ...] = (META, TARGET, FIXED)
+    """How γ is learnt: by the meta-gradient of the outer objective, from a bootstrapped target, or not at all."""
     estimators: tuple[str, ...] = ("ad", "lvc")
-    """Of the updates: ad, dice, loaded_dice, lvc, or your own as package.module:function."""
-    critics: tuple[Literal["inner", "outer"], ...] = ("inner", "outer")
+    """Of the updates that a meta-gradient looks through: ad, dice, loaded_dice, lvc, or your own as package.module:function."""
+    critics: tuple[Literal["inner", "outer"], ...] = (INNER, OUTER)
     """Which critic the outer objective has: the inner one, which is of the γ that is learnt, or one of its own."""
     targets: tuple[str, ...] = ("ad",)
-    """Estimators with which a bootstrapped target is learnt from, too."""
+    """Estimators of the updates where γ is learnt from a bootstrapped target."""
     discounts: tuple[float, ...] = (0.95, 1.0)
-    """Agents without a meta-gradient have these γ."""
+    """γ of the agents that don't learn it."""
     seeds: int = 10
     """Independent runs; the intervals are over these. More of them go on from what --run-dir has."""
     until_decided: bool = False
@@ -151,9 +156,11 @@ def need(settings: Settings) -> gm_lab.Need:
 
 def curves_of(settings: Settings) -> list[Curve]:
     """Returns what is learnt by whom, in the order in which people read of it."""
-    meta = [(META, name) for name in settings.estimators] + [(TARGET, name) for name in settings.targets]
-    learnt = [Curve(method, name, critic) for method, name in meta for critic in settings.critics]
-    return learnt + [Curve(FIXED, discount=discount) for discount in settings.discounts]
+    ways = {META: settings.estimators, TARGET: settings.targets}
+    learnt = [Curve(method, name, critic) for method, names in ways.items() if method in settings.methods
+              for name in names for critic in settings.critics]  # fmt: skip
+    fixed = [Curve(FIXED, discount=discount) for discount in settings.discounts]
+    return learnt + fixed * (FIXED in settings.methods)
 
 
 def cells(settings: Settings) -> list[ChainCell]:
@@ -169,21 +176,19 @@ def further_cells(settings: Settings, seeds: range, needs: frozenset[str]) -> li
 
 def measured_by(settings: Settings, needs: frozenset[str]) -> str:
     """Says with which flags claims would be measured that are about other curves."""
-    defaults = Settings()
     missing = needs - {curve.name for curve in curves_of(settings)}
     lacking = {
-        field for field in ("estimators", "critics", "targets") for name in missing if _asks(field, name, settings)
+        field for name in missing for field in ("critics", "estimators", "methods") if _asks(field, name, settings)
     }
-    flags = [f"--{field} {' '.join(getattr(defaults, field))}" for field in sorted(lacking)]
+    flags = [f"--{field} {' '.join(getattr(Settings(), field))}" for field in sorted(lacking)]
     return f"{' '.join(flags)} would measure more" if flags else ""
 
 
 def _asks(field: str, curve: str, settings: Settings) -> bool:
-    """Whether a curve is missing for want of a value of that flag."""
+    """Whether a curve of a meta-gradient is missing for want of a value of that flag."""
     estimator, method, critic = curve.split()
-    if field == "critics":
-        return critic not in settings.critics
-    return estimator not in getattr(settings, field) and method == {"estimators": META, "targets": TARGET}[field]
+    asked = {"critics": critic, "estimators": estimator, "methods": method}[field]
+    return method == META and asked not in getattr(settings, field)
 
 
 def _in_blocks(settings: Settings, curves: Iterable[Curve], seeds: range) -> list[ChainCell]:
@@ -206,10 +211,8 @@ def require_flags(settings: Settings) -> None:
     )
     fits = settings.updates % settings.inner_steps == 0
     gm_lab.require(settings, "updates", f"a multiple of --inner-steps, {settings.inner_steps}", fits)
-    for name in ("estimators", "critics", "targets", "discounts"):
+    for name in ("methods", "estimators", "critics", "targets", "discounts"):
         require_distinct(name, getattr(settings, name))
-    if not curves_of(settings):
-        raise gm_lab.BadInput("--estimators, --targets, --discounts: expected something to learn by, got none of them")
     _require_known("estimators", settings.estimators)
     _require_known("targets", settings.targets)
 
