@@ -93,7 +93,7 @@ def _effect(rows: "pd.DataFrame") -> "Figure":
         axes.axhline(0, color="#808080", linewidth=0.8, zorder=1)
         analysis.lines(
             axes, less[less["critic"] == critic], "update", "less", by="line", over="seed", marks=False, x_scale="log",
-            x_label=UPDATES, y_label="γ of LVC − γ of AD",
+            x_label=UPDATES, y_label="γ of LVC − γ of AD", labels=short(["lvc"]),
         )  # fmt: skip
     caption = (
         "Paired by seed: both estimators draw by the same random numbers. "

@@ -8,7 +8,7 @@ import torch
 import gm_lab
 from gm_experiments.common.checks import estimators_are_input, require_cpu, require_finite
 from gm_experiments.mgrl_chain.learner import Learner
-from gm_experiments.mgrl_chain.settings import EVERY, MEASURED, ChainCell, Settings
+from gm_experiments.mgrl_chain.settings import MEASURED, POINTS, ChainCell, Settings
 
 SMALLER = ("--inner-lr", "--entropy")
 
@@ -24,10 +24,11 @@ def run_cell(cell: ChainCell, _context: gm_lab.Context) -> list[gm_lab.Row]:
     """Computes one cell's rows of results.csv; raises `BadInput` if a user's estimator fails."""
     learner, rows = new_learner(cell), list[gm_lab.Row]()
     updates, window = cell.chain.updates, cell.chain.inner_steps
+    every = window * max(1, updates // window // POINTS)
     rows += rows_of(cell, learner, 0)
     with estimators_are_input():
         for done in learner.windows():
-            if done % (EVERY * window) == 0 or done == updates:
+            if done % every == 0 or done == updates:
                 rows += rows_of(cell, learner, done)
                 gm_lab.progressed(done, updates)
                 require_finite(rows[-len(cell.seeds) :], MEASURED, *SMALLER)

@@ -22,10 +22,12 @@ META: Final = "meta-gradient"
 TARGET: Final = "bootstrapped"
 INNER: Final = "inner"
 OUTER: Final = "outer"
-EVERY = 5
-"""Rows are kept after so many windows."""
+POINTS = 160
+"""At about so many updates rows are kept."""
 SECONDS = 1e-2
 """A window of three updates of a block takes about so long."""
+TABLES = 4e6
+"""Bytes that are kept of an update of a block until the meta-gradient is there."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ class Settings(Chain, gm_lab.RunSettings):
     methods: tuple[Literal["meta-gradient", "bootstrapped", "fixed"], ...] = (META, TARGET, FIXED)
     """How γ is learnt: by the meta-gradient of the outer objective, from a bootstrapped target, or not at all."""
     estimators: tuple[str, ...] = ("ad", "lvc")
-    """Of the updates that a meta-gradient looks through: ad, dice, loaded_dice, lvc, or your own as package.module:function."""
+    """Of the updates that a meta-gradient looks through: ad, dice, loaded_dice, lvc, or your own as
+    package.module:function."""
     critics: tuple[Literal["inner", "outer"], ...] = (INNER, OUTER)
     """Which critic the outer objective has: the inner one, which is of the γ that is learnt, or one of its own."""
     targets: tuple[str, ...] = ("ad",)
@@ -145,12 +148,12 @@ RANGES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
 def need(settings: Settings) -> gm_lab.Need:
     """What a run takes, about."""
     curves, blocks = len(curves_of(settings)), math.ceil(settings.seeds / BLOCK)
-    windows = settings.updates / settings.inner_steps
+    windows = max(1.0, settings.updates / settings.inner_steps)
     steps = 100.0 * BLOCK * settings.trajectories
     whole = not {*settings.estimators, *settings.targets} <= {"ad", "lvc"}
-    each = (settings.inner_steps + settings.target_steps) * (SECONDS / 4 + steps * (2e-8 + 6e-8 * whole))
-    rows = curves * settings.seeds * (2 + windows / EVERY)
-    memory = steps * (100 + 400 * whole * settings.inner_steps) + 8e6
+    each = float(settings.inner_steps + settings.target_steps) * (SECONDS / 4 + steps * (2e-8 + 6e-8 * whole))
+    rows = curves * settings.seeds * (2.0 + min(windows, 2 * POINTS))
+    memory = 1e8 + settings.inner_steps * (TABLES + 100 * steps * whole) + 30 * steps
     return gm_lab.Need(float(curves * blocks), rows, memory, curves * blocks * windows * each)
 
 
