@@ -73,7 +73,7 @@ class Settings(Chain, gm_lab.RunSettings):
     GROUPED: ClassVar[Mapping[str, str]] = {"how much": "seeds until_decided most_seeds"}
     EXAMPLES: ClassVar[Mapping[str, str]] = {
         "--methods meta-gradient --estimators ad": "The published comparison alone, in half a minute:",
-        "--inner-steps 1 --inner-lr 0.5 --updates 50000": "The published sizes of updates, in an hour:",
+        "--inner-steps 1 --inner-lr 0.5 --updates 50000": "The published sizes of updates, in hours:",
     }
 
     methods: tuple[Literal["meta-gradient", "bootstrapped", "fixed"], ...] = (META, TARGET, FIXED)
