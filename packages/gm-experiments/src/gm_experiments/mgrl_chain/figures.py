@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from gm_experiments.common.findings import bands, intervals
+from gm_experiments.common.findings import intervals
 from gm_experiments.common.labels import short
 from gm_experiments.mgrl_chain import findings
 from gm_experiments.mgrl_chain.findings import CRITICS
@@ -75,8 +75,8 @@ def _chain(rows: "pd.DataFrame") -> "Figure":
         )  # fmt: skip
     caption = (
         "bsuite's discounting chain: a reward of 1 after 1, 3, 10 or 100 steps, of 1.1 after 30. Above: the policy's "
-        "expected return; below: its discount. Published ends: return 1.00 and γ 0.90 with the inner critic, 1.078 and "
-        f"1.00 with another. Lines are means, {bands(rows, 'seed', 'seed')}."
+        "expected return; below: its discount. Published ends: 1.00 and 0.90 with the inner critic, 1.078 and 1.00 with "
+        f"another. {intervals('Bands', rows['seed'].nunique(), 'seeds')}"
     )
     analysis.entitle(figure, findings.chain(rows, called), caption)
     return figure
