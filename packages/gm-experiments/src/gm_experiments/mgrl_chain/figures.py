@@ -75,7 +75,7 @@ def _chain(rows: "pd.DataFrame") -> "Figure":
         )  # fmt: skip
     caption = (
         "bsuite's discounting chain: a reward of 1 after 1, 3, 10 or 100 steps, of 1.1 after 30. Above: the policy's "
-        "expected return; below: its discount. Published ends: 1.00 and 0.90 with the inner critic, 1.078 and 1.00 with "
+        "expected return; below: its discount. Published ends: 1.00 and 0.90 with the inner critic, 1.078 and 1 with "
         f"another. {intervals('Bands', rows['seed'].nunique(), 'seeds')}"
     )
     analysis.entitle(figure, findings.chain(rows, called), caption)
