@@ -192,7 +192,7 @@ def test_a_run_leaves_what_it_promises_and_goes_on_byte_for_byte(run_app, tmp_pa
     results = (tmp_path / "run" / "results.csv").read_bytes()
     frame = pd.read_csv(tmp_path / "run" / "results.csv", keep_default_na=False)
     assert list(frame.columns) == list(COLUMNS)
-    assert len(frame) == 8 * 2 * 2  # curves, seeds, updates 0 and 4
+    assert len(frame) == 8 * 2 * 3  # curves, seeds, updates 0, 2 and 4
     for figure in ("chain", "lvc"):
         assert (tmp_path / "run" / "figures" / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
     verdicts = json.loads((tmp_path / "run" / "claims.json").read_text())
