@@ -186,7 +186,7 @@ def test_curves_draw_by_the_same_numbers(rows_of):
 
 
 def test_a_run_leaves_what_it_promises_and_goes_on_byte_for_byte(run_app, tmp_path):
-    line = (*FEW, "--seeds", "2", "--run-dir", "run")
+    line = (*FEW, "--seeds", "2", "--wandb", "disabled", "--run-dir", "run")
     status, error = run_app(EXPERIMENT, *line)
     assert status == 0, error
     results = (tmp_path / "run" / "results.csv").read_bytes()

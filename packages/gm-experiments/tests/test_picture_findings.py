@@ -202,7 +202,7 @@ SMALL = [
     ("mgrl_chain", "--updates 20 --inner-steps 1 --trajectories 4 --seeds 2"),
     (
         "mgrl_chain",
-        "--updates 20 --inner-steps 1 --trajectories 4 --seeds 1 --methods fixed bootstrapped --targets ad lvc --critics outer",
+        "--updates 21 --trajectories 4 --seeds 1 --methods fixed bootstrapped --targets ad lvc --critics outer",
     ),
 ]
 

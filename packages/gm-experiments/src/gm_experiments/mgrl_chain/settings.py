@@ -13,7 +13,7 @@ KEY = ("figure", "curve", "method", "estimator", "critic", "seed", "update")
 MEASURED = ("episode_return", "gamma", "best_arm")
 COLUMNS = (*KEY, *MEASURED)
 """The return is the policy's own, by its probabilities; `best_arm` is the probability of the chain worth most."""
-CURVES = (gm_lab.Curves(by=("figure", "curve"), x="update", y=MEASURED, over="seed", alone="seed"),)
+CURVES = (gm_lab.Curves(by=("figure", "curve"), x="update", y=MEASURED, alone="seed"),)
 UNIT, BUDGET = "seeds", ("seeds", "updates")
 BLOCK = 10
 """Seeds that are computed together."""
