@@ -243,6 +243,13 @@ def test_bad_input_is_one_line(run_app, tmp_path, arguments, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_policies_that_are_no_numbers_are_refused(rows_of):
+    with pytest.raises(
+        gm_lab.BadInput, match=r"expected finite policies, got .* at curve ad meta-gradient inner; smaller"
+    ):
+        rows_of(EXPERIMENT, *FEW, "--entropy", "1e30", "--methods", "meta-gradient")
+
+
 def results_that_hold(seeds=40, lvc=0.03):
     """results.csv where every claim holds with room to spare."""
     rng, rows = np.random.default_rng(0), []

@@ -9,6 +9,7 @@ from torch import Tensor
 import gm_estimators as estimators
 from gm_estimators.optimisers import AdamState, adam, adam_state, constant
 from gm_estimators.parameters import Params
+from gm_experiments.common.checks import require_policy
 from gm_experiments.mgrl_chain.problem import DTYPE, STEPWISE, Batch, Chains
 from gm_experiments.mgrl_chain.settings import FIXED, META, OUTER, Chain, Curve
 
@@ -124,6 +125,7 @@ class Learner:
         return (wanted.exp() * (wanted - self.chains.log_policy(weights)[:, 0])).sum(-1)
 
     def _draw(self, log_policy: Tensor, streams: Streams) -> Batch:
+        require_policy(log_policy.exp(), f"curve {self.curve.name}", "--inner-lr", "--entropy")
         whole = streams is self._inner_streams and self._estimator.name not in STEPWISE
         return self.chains.draw(log_policy, self.settings.trajectories, streams, whole)
 
