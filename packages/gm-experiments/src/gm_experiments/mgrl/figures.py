@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLES = {
-    "same": "cosine to LVC's, same window",
-    "spread": "deviation beside LVC's",
-    "accuracy": "cosine to the reference",
+    "same": "cosine to LVC's",
+    "spread": "spread to LVC's",
+    "accuracy": "cosine to reference",
     "bias_sq": "squared bias",
     "variance": "variance",
     "change": "change from LVC",
@@ -34,7 +34,7 @@ POINTS = 5
 """Where the looks of points of a run begin, after those of algorithms."""
 PAPER_STEPS = 40_000_000
 MOST_TICKS, MOST_DECADES = 2, 9
-UNITS = ((2e6, 1e6, ", millions"), (2e4, 1e3, ", thousands"), (-np.inf, 1.0, ""))
+UNITS = ((2e6, 1e6, ", millions"), (2e4, 1e3, ", thousands"))
 """From how many steps on an axis counts them in what."""
 
 
@@ -85,7 +85,8 @@ def _meta_parameters(log: "pd.DataFrame") -> "Figure":
 
 
 def _over_steps(axes: "Axes", log: "pd.DataFrame", value: str, label: str) -> None:
-    size, unit = next((size, unit) for least, size, unit in UNITS if log["env_steps"].max() >= least)
+    most = log["env_steps"].max()
+    size, unit = next(((size, unit) for least, size, unit in UNITS if most >= least), (1.0, ""))
     analysis.lines(
         axes, log, "env_steps", value, by="algorithm", over="seed", labels=LABELS, looks=LOOKS, direct=True,
         names=[name for name in LABELS if name in set(log["algorithm"])], x_label=f"environment steps{unit}",
@@ -129,7 +130,9 @@ def _gradient(rows: "pd.DataFrame") -> "Figure":
             if axes is figure.axes[-1]:
                 analysis.end_label(axes, np.array([shift]), moment(at), look.colour)
         named_rows(axes, [findings.name_of(variant) for variant in variants])
-    beside = "; plain ascent has windows of its own" if "same" in measures else "; the change is in its lengths"
+    beside = "; the change is in its lengths"
+    if "same" in measures:
+        beside = "; cosines to LVC's are on the same window, which plain ascent lacks; spreads are standard deviations"
     caption = (
         f"Meta-gradients of one window with respect to the four logits, in {joined(games_of(rows))}. The reference is "
         f"the mean of Loaded-DiCE{beside}. A bias at the left edge is not above 0. "

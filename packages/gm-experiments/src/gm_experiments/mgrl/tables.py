@@ -86,8 +86,16 @@ def _meta_gradient(title: str, rows: "pd.DataFrame") -> "Table":
     for variant in variants_of(rows):
         intervals = [[means[variant].get(f"{measure}{end}", math.nan) for end in ENDS] for measure in SHOWN]
         intervals[-1] = [_root(square / length) for square in intervals[-1]]
-        table.add_row(variant, *(Text(f"{value:.2g}\n[{low:.2g}, {high:.2g}]") for value, low, high in intervals))
+        table.add_row(variant, *(Text(_written(*interval)) for interval in intervals))
     return table
+
+
+def _written(value: float, low: float, high: float) -> str:
+    """A number and its interval beneath it, a dash if it isn't known; what is near 1 has a third digit."""
+    if math.isnan(value):
+        return "–"
+    digits = 3 if 0.9 < value < 1.1 else 2
+    return f"{value:.{digits}g}\n[{low:.{digits}g}, {high:.{digits}g}]"
 
 
 def _root(square: float) -> float:
