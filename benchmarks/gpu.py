@@ -85,12 +85,20 @@ def measure(name: str, at: Machine, seconds: float, figures: Figures, write: Cal
     return fine
 
 
+def device_of(name: str) -> str:
+    """A device that is there."""
+    if name != "cpu" and not (name.partition(":")[0] == "cuda" and torch.cuda.is_available()):
+        raise argparse.ArgumentTypeError(f"expected cpu, or cuda where there is a GPU, got {name!r}")
+    return name
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the steps until the time is up; 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=device_of, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("gpu"))
-    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
+    every = list(STEPS)
+    parser.add_argument("--steps", nargs="+", choices=every, default=every, metavar="STEP", help=", ".join(every))
     parser.add_argument("--seconds", type=float, default=1.0, help="of one measurement")
     parser.add_argument("--limit", type=float, default=480.0, help="seconds that all steps take together at most")
     parser.add_argument("--small", action="store_true", help="tiny sizes, to see that everything runs")

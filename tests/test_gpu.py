@@ -98,6 +98,16 @@ def test_a_step_that_fails_says_why_and_the_next_begins(tmp_path, monkeypatch, c
     assert "the time was up" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("device", ["nonsense", "cuda", "mps"])
+def test_a_device_that_is_not_there_is_refused_in_a_line(device, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="2"):
+        gpu.main(["--device", device, "--out", str(tmp_path / "gpu")])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith(f"argument --device: expected cpu, or cuda where there is a GPU, got '{device}'")
+    assert not (tmp_path / "gpu").exists()
+
+
 def test_tests_that_fail_on_the_device_fail_the_step(monkeypatch):
     """Pytest's exit status counts, also where no test was for the device; it is asked for those of the device alone."""
     commands = []
