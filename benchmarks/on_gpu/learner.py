@@ -88,12 +88,13 @@ def experience(
 
 def acting(on: torch.device, envs: int = 2, dtype: torch.dtype = torch.float32) -> Work:
     """The policy of every environment."""
-    ours, point, batches, _ = experience(on, envs, dtype)
+    _, point, batches, _ = experience(on, envs, dtype)
+    network = Network(6)
     frames = batches[0].observation[:, 0].contiguous(memory_format=torch.channels_last)
 
     def work() -> torch.Tensor:
         with torch.no_grad():
-            return ours.network.policy(point.params, frames)
+            return network.policy(point.params, frames)
 
     return work
 
