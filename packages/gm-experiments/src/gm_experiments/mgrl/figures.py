@@ -93,6 +93,7 @@ def _over_steps(axes: "Axes", log: "pd.DataFrame", value: str, label: str) -> No
         y_label=label, marks=False,
     )  # fmt: skip
     axes.xaxis.set_major_formatter(lambda steps, _: f"{steps / size:,.6g}")
+    axes.ticklabel_format(axis="y", useOffset=False)
     axes.locator_params(axis="x", nbins=4)
     axes.set_xlim(left=0)
 
