@@ -1,5 +1,6 @@
 """apps/mgrl_atari.py end to end on short real rollouts: files, refusals, kill and resume, verdicts."""
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -31,8 +32,10 @@ from gm_experiments.mgrl import run as running
 from gm_experiments.mgrl import settings as flags
 from gm_experiments.mgrl.run import Teller
 from gm_experiments.mgrl.settings import KEY, Settings, cells, completed
-from gm_lab.analysis import summary_table
-from gm_lab.run import result_settings
+from gm_lab.analysis import report, summary_table
+from gm_lab.run import Tail, progress, result_settings
+from gm_lab.run.help import help_of
+from gm_lab.track.curves import curve_of
 from gm_mgrl_atari import NAMES, PAPER_GAMES, study
 
 PACKAGES = Path(__file__).parents[1] / "packages"
@@ -82,6 +85,61 @@ def test_a_run_leaves_what_it_promises(app, tmp_path):
     assert verdicts["MGRL-1"] == verdicts["MGRL-2"] == "not measured"
     assert "Qbert-mgrl-lvc-0: 3/3 updates" in error
     assert {path.name for path in (run / "training").iterdir()} == {"Qbert-a2c-0", "Qbert-mgrl-0", "Qbert-mgrl-lvc-0"}
+    first, *_ = error.splitlines()
+    assert first.startswith("mgrl_atari: 12 steps are too few to learn to play; what they show is the meta-gradient")
+    assert report.load(run).foreword == [first.removeprefix("mgrl_atari: ")]
+    assert returns_say_so(run)
+
+
+def returns_say_so(run):
+    captions = json.loads((run / "figures" / "captions.json").read_text())
+    return captions["returns"]["finding"] == "12 environment steps are too few to learn to play"
+
+
+def test_a_run_is_told_to_be_too_short_to_learn_and_what_it_shows_instead():
+    (demonstration,) = flags.foreword(Settings())
+    assert demonstration == (
+        "3,200 steps are too few to learn to play; what they show is the meta-gradient itself (which estimators agree "
+        "on it, its spread, direction and bias over windows), how the meta-parameters begin to move and the speed"
+    )
+    (only_a2c,) = flags.foreword(Settings(env_steps=100_000, algorithms=("a2c",), figure=("returns",)))
+    assert only_a2c == "100,000 steps are too few to learn to play; what they show is the speed"
+    assert flags.foreword(Settings(env_steps=100_001)) == ()
+    assert "too few steps (3,200)" in help_of(Settings, "uv run apps/mgrl_atari.py")
+
+
+def test_live_rows_are_points_of_curves_while_the_run_is_trained(app, tmp_path):
+    """What is sent to W&B meanwhile: game, algorithm and seed tell the curves apart, which have returns and paths."""
+    status, error = app("--run-dir", "run", "--algorithms", "mgrl", "--env-steps", "16", "--figure", "returns")
+    assert status == 0, error
+    (file,) = (tmp_path / "run" / "live").glob("*.csv")
+    points = [curve_of(EXPERIMENT.curves, row) for row in Tail(file).rows()]
+    assert [point.rows[0]["env_steps"] for point in points] == [4, 8, 12, 16]
+    assert {point.name for point in points} == {"returns Qbert mgrl seed=0"}
+    assert all({*NAMES, "steps_per_second"} <= point.rows[0].keys() for point in points)
+
+
+def test_how_far_a_cell_is_counts_the_study_and_what_an_earlier_session_did():
+    """In the units of A2C updates: 80 of discarding MGRL cost 544, two points of 24 windows 960 each."""
+    (cell, *_), said = cells(Settings()), []
+    with told(said.append):
+        work = running.Work(cell, before=20)
+        work.trained(80)
+        work.studied(1, 0.5)
+    total = 80 * 1.7 * 4 + 2 * 960
+    np.testing.assert_allclose(said, np.array([(136, 136), (544, 136), (1984, 136)]) / total)
+    assert flags.weight(cell) == pytest.approx(40 * total)
+    online = cells(Settings(schedule="online", algorithms=("mgrl",), figure=("returns",)))[0]
+    assert flags.weight(online) == 2 * flags.weight(cells(Settings(algorithms=("a2c",), figure=("returns",)))[0])
+
+
+@contextlib.contextmanager
+def told(listen):
+    token = progress._told.set(lambda part, before: listen((part, before)))
+    try:
+        yield
+    finally:
+        progress._told.reset(token)
 
 
 PATIENT = """import runpy, sys
@@ -361,7 +419,8 @@ def test_a_gpu_that_is_listed_and_does_not_work_is_refused(app, monkeypatch):
 
 def test_the_defaults_are_the_demonstration_and_a_budget_makes_it_the_paper_s():
     demonstration = cells(Settings())
-    assert [cell.training.algorithm for cell in demonstration] == ["a2c", "mgrl", "mgrl-lvc"]
+    # that whose meta-gradient is studied takes longest, so it comes first
+    assert [cell.training.algorithm for cell in demonstration] == ["mgrl-lvc", "mgrl", "a2c"]
     assert {(cell.training.envs, cell.training.updates) for cell in demonstration} == {(8, 80)}
     paper = cells(Settings(games=PAPER_GAMES, env_steps=40_000_000, seeds=5))
     assert len(paper) == 8 * 3 * 5
@@ -468,6 +527,8 @@ def test_the_closing_tables_fit_a_terminal():
     gradient = {"figure": "gradient", "game": "DoubleDunk", "algorithm": "mgrl-lvc", "seed": 0, "updates": 40}
     gradient |= {"windows": 8, "variance": 4e-12, "variance_low": -1e-12, "variance_high": 9e-12}
     gradient |= {"accuracy": 0.98, "accuracy_low": 0.96, "accuracy_high": 1.0}
+    gradient |= {"bias_sq": 1e-12, "bias_sq_low": -1e-12, "bias_sq_high": 2.25e-12}
+    gradient |= {"spread": 0.97, "spread_low": 0.95, "spread_high": 0.99}
     # as in results.csv, which is sorted; bias is relative to the reference, whichever comes first
     names = sorted(variant.name for variant in study.VARIANTS)
     gradients = [
@@ -485,7 +546,7 @@ def test_the_closing_tables_fit_a_terminal():
     assert "│ DoubleDunk mgrl-lvc │" in texts[1]
     assert "DoubleDunk, meta-gradients after 40 updates: 8 windows" in texts[2]
     assert texts[2].splitlines()[4].split()[1] == study.REFERENCE
-    assert all(part in texts[2] for part in (" 1 ", "[0, 1.5]", "[0.96, 1]", "[nan, nan]"))
+    assert all(part in texts[2] for part in (" 0.5 ", "[0, 0.75]", "[0.96, 1]", "[0.95, 0.99]", " – "))
 
 
 @pytest.mark.parametrize("least", [1e-30, 1e-12, 1e-3, 0.0])

@@ -104,12 +104,14 @@ def test_a_line_shows_what_is_done_of_the_cells_in_work(capfd, monkeypatch, unti
         said.append(capfd.readouterr().err)
         return "".join(said)
 
-    with progress.progress("toy", 0, 2, lambda: part) as advance:
+    headway = progress.Headway(0, 2, lambda: part)
+    with progress.progress("toy", headway) as show:
         part = 0.5
         until(lambda: "toy: 0/2 cells and 25% of all work" in shown())
         part = 0.0
-        advance(2)
-        advance(2)
+        headway.advance(2)
+        headway.advance(2)
+        show()
     lines = shown().splitlines()
     assert re.fullmatch(r"toy: 2/2 cells, [\d.]+ s elapsed, 0 s left", lines[-1])
     assert all(re.fullmatch(r"toy: \d/2 cells.*, [\d.]+ s elapsed, \d+ s left", line) for line in lines)
@@ -124,7 +126,7 @@ def test_nothing_is_said_before_anything_is_known(capfd, monkeypatch):
         return 0.0
 
     monkeypatch.setattr(progress, "TICK_SECONDS", 0.001)
-    with progress.progress("toy", 0, 2, in_work):
+    with progress.progress("toy", progress.Headway(0, 2, in_work)):
         while len(asked) < 3:
             pass
     assert capfd.readouterr().err == ""
@@ -135,12 +137,80 @@ def test_the_last_line_is_said_once_while_more_cells_may_come(capfd, monkeypatch
     monkeypatch.setattr(progress, "TICK_SECONDS", 0.001)
     asked = []
 
-    def in_work():
+    def before():
         asked.append(0)
         return 0.0
 
-    with progress.progress("toy", 0, 1, in_work) as advance:
-        advance(1)
-        before = len(asked)
-        until(lambda: len(asked) > before + 3)
+    headway = progress.Headway(0, 1, before=before)
+    with progress.progress("toy", headway) as show:
+        headway.advance(1)
+        show()
+        ticks = len(asked)
+        until(lambda: len(asked) > ticks + 3)
     assert capfd.readouterr().err.count("toy: 1/1 cells") == 1
+
+
+def test_the_time_left_is_by_the_rate_of_this_session_alone():
+    """One of four cells was finished before, half of another came from a checkpoint; a quarter took 100 seconds."""
+    headway = progress.Headway(1, 4, in_work=lambda: 0.75, before=lambda: 0.5)
+    assert headway.reached == 1.75
+    assert headway.left(100.0) == pytest.approx(100 / 0.25 * 2.25)
+    assert progress.Headway(1, 4, in_work=lambda: 0.5, before=lambda: 0.5).left(100.0) is None
+
+
+def test_a_cell_counts_as_much_as_it_weighs():
+    """Two cells of which one is three times the work: after the light one a quarter is done, after both all."""
+    headway = progress.Headway(0, 2)
+    headway.advance(2, 0.5)
+    assert (headway.finished, headway.reached) == (1, 0.5)
+    assert headway.left(10.0) == pytest.approx(30.0)
+    headway.advance(2, 1.5)
+    assert headway.left(40.0) == 0.0
+
+
+def test_what_an_earlier_session_did_of_a_cell_is_remembered_when_the_cell_is_finished_but_not_when_it_is_lost():
+    parts = progress.Parts(2, lambda cell: cell)
+    with parts.told_by(0, 2.0):
+        gm_lab.progressed(3, 4, before=1)
+        assert (parts.in_work(), parts.before()) == (1.5, 0.5)
+    assert (parts.in_work(), parts.before()) == (0.0, 0.5)
+    with contextlib.suppress(KeyError), parts.told_by(1, 1.0):
+        gm_lab.progressed(1, 2, before=1)
+        raise KeyError
+    assert parts.before() == 0.5
+
+
+def test_a_run_of_hours_says_when_it_ends(monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    try:
+        assert progress.in_words(59.6) == "60 s left"
+        assert progress.in_words(3599) == "3599 s left"
+        assert progress.in_words(7200, now=0.0) == "2 hours left, until Thu 01 Jan 02:00 UTC"
+        assert progress.in_words(1e300) == "more than a year left"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_a_line_of_a_run_of_hours_has_its_end(capfd, monkeypatch, until):
+    """A thousandth was done in some seconds of the clock, which is moved by an hour."""
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress, "TICK_SECONDS", 0.01)
+    begun, moved, said = time.monotonic(), 0.0, []
+
+    class Clock:
+        monotonic = staticmethod(lambda: begun + moved)
+        time, strftime, localtime = time.time, time.strftime, time.localtime
+
+    def shown():
+        said.append(capfd.readouterr().err)
+        return "".join(said)
+
+    monkeypatch.setattr(progress, "time", Clock)
+    with progress.progress("toy", progress.Headway(0, 2, lambda: 0.5)):
+        moved = 7200.0
+        until(lambda: " elapsed, " in shown())
+    line = shown().splitlines()[-1]
+    day = r"\w{3} \d\d \w{3} \d\d:\d\d"
+    assert re.fullmatch(rf"toy: 0/2 cells and 25% of all work, 2 hours elapsed, 6 hours left, until {day}.*", line)

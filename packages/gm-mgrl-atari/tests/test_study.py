@@ -77,6 +77,32 @@ def test_what_is_measured_is_what_the_formulas_say(network, params, logits, rand
     assert found.accuracy.value == pytest.approx(np.mean(cosines))
 
 
+def test_beside_lvc_a_variant_is_compared_window_by_window(network, params, logits, random_batch):
+    """Cosines with LVC's of the same windows, and deviations beside its; plain ascent has windows of its own."""
+    training, point = Training(inner_lr=0.02, max_grad_norm=0.05), Point(params, adam_state(params))
+    drawn = [[random_batch(10 * w + i) for i in range(4)] for w in range(5)]
+    lvc, ad = (study.windows(v, training, network, point, logits, drawn).numpy() for v in study.VARIANTS[1:3])
+    flat = iter([batch for batches in [*drawn, *drawn] for batch in batches])
+    collector = object.__new__(Collector)
+    collector.collect = lambda theta: next(flat)
+    parts = []
+    variants = (*study.VARIANTS[1:3], study.VARIANTS[-1])
+    found = study.measure(
+        training, network, point, logits, collector, count=5, variants=variants, on_part=parts.append
+    )  # fmt: skip
+    cosines = (ad * lvc).sum(1) / np.linalg.norm(ad, axis=1) / np.linalg.norm(lvc, axis=1)
+    half = 2.7764 * cosines.std(ddof=1) / np.sqrt(5)
+    assert found["ad"].same == pytest.approx((cosines.mean(), cosines.mean() - half, min(1, cosines.mean() + half)))
+    deviations = [np.sqrt(x.var(0, ddof=1).sum()) for x in (ad, lvc)]
+    assert found["ad"].spread.value == pytest.approx(deviations[0] / deviations[1])
+    assert found["ad"].spread.low < found["ad"].spread.value < found["ad"].spread.high
+    assert found["lvc"].same == pytest.approx((1, 1, 1))
+    assert found["lvc"].spread == (1, 1, 1)
+    assert math.isnan(found["lvc, plain ascent"].same.value)
+    assert found["lvc, plain ascent"].spread.high < 1
+    assert parts == [1 / 3, 2 / 3, 1]
+
+
 def test_change_is_relative_to_the_reference(network, params, logits, random_batch):
     """By hand for AD against LVC: the square of the mean difference without its variance, over that of the mean."""
     training, point = Training(inner_lr=0.02, max_grad_norm=0.05), Point(params, adam_state(params))

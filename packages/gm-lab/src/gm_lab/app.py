@@ -24,7 +24,7 @@ from gm_lab.run.interruption import Interruption
 from gm_lab.run.late import resolved
 from gm_lab.run.machine import kind_of_machine, working_directory
 from gm_lab.run.output import open_streams, quoted
-from gm_lab.run.progress import Parts, progress
+from gm_lab.run.progress import Headway, Parts, progress
 from gm_lab.run.settings import SettingsT, parse, result_settings, worker_count
 from gm_lab.run.store import RunDirectory, allowed_to, compute_cell, default_run_dir, opened
 from gm_lab.run.typed import near
@@ -133,7 +133,8 @@ def _run(
         notes: list[str] = []
         resources.require(need_of(experiment), settings, len(experiment.columns), notes.append)
         cells = list(experiment.cells(settings))
-        for note in notes:  # flags that are refused have nothing to be told about
+        # flags that are refused have nothing to be told about
+        for note in (*experiment.foreword(settings), *notes):
             say(note)
         if not cells:
             raise BadInput("expected settings that leave at least one cell to compute, got none")
@@ -192,20 +193,33 @@ def _compute(session: _Session[SettingsT, CellT]) -> None:
     store.log(f"{len(pending)} of {len(cells)} cells to compute")
     supply = Supply(pending, partial(_more, session, growth)) if growth else Supply(pending)
     workers = worker_count(session.settings)
-    parts = Parts(workers if growth else max(1, min(workers, len(pending))))
+    weigh = _relative(session.experiment.weight, cells)
+    parts = Parts(workers if growth else max(1, min(workers, len(pending))), weigh)
+    before = sum(map(weigh, cells)) - sum(map(weigh, pending))
+    headway = Headway(done, len(cells), parts.in_work, parts.before, before)
     with session.interruption.computing(), _launched(session, supply, parts) as finished:
         # the workers are forked and compute: from here on threads may start, and there is time for the rest
         _begin(session)
         if pending and session.settings.launcher != "ray":
             _warn_of_mixture(session, found.kinds, kind_of_machine(session.settings.device))
         name = session.experiment.name
-        with progress(name, done, len(cells), parts.in_work) as advance, provenance.timed(store.path, cells) as count:
-            for step, seconds in enumerate(finished, start=done + 1):
-                advance(len(cells))
+        with progress(name, headway) as show, provenance.timed(store.path, cells) as count:
+            for step, (index, seconds) in enumerate(finished, start=done + 1):
+                headway.advance(len(cells), weigh(supply[index]))
+                show()
                 count()
                 session.tracker.progress(step, seconds)
                 if growth:
                     growth.took(seconds)
+
+
+def _relative(weight: Callable[[CellT], float], cells: Sequence[CellT]) -> Callable[[CellT], float]:
+    """A cell's weight where the mean of all is 1."""
+    return partial(_weighed, weight, sum(map(weight, cells)) / len(cells))
+
+
+def _weighed(weight: Callable[[CellT], float], mean: float, cell: CellT) -> float:
+    return weight(cell) / mean
 
 
 def _growth(session: _Session[SettingsT, CellT]) -> Growth | None:
@@ -243,7 +257,10 @@ def _begin(session: _Session[SettingsT, CellT]) -> None:
         session.warn(f"this run was begun with {'; '.join(changed)}")
     curves = [dataclasses.asdict(kind) for kind in session.experiment.curves]
     with _again_in(session.folder):
-        origin = provenance.begun(session.store.path, session.argv, session.settings, len(session.cells), curves)
+        origin = provenance.begun(
+            session.store.path, session.argv, session.settings, len(session.cells), curves,
+            session.experiment.foreword(session.settings),
+        )  # fmt: skip
     session.tracker.start(resolved_settings(session.settings, session.cells) | {"origin": origin})
     if not session.tracker.disabled:
         provenance.record(session.store.path, event="tracked", **session.tracker.place)
@@ -273,7 +290,9 @@ def _again_in(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _launched(session: _Session[SettingsT, CellT], pending: Supply, parts: Parts) -> Iterator[Iterator[float]]:
+def _launched(
+    session: _Session[SettingsT, CellT], pending: Supply, parts: Parts
+) -> Iterator[Iterator[tuple[int, float]]]:
     settings, store, interruption, warn = session.settings, session.store, session.interruption, session.warn
     setup = partial(session.experiment.prepare, settings)
     if settings.launcher == "ray" and len(pending):

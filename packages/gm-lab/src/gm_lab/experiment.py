@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from gm_lab.run.cells import Row
 from gm_lab.run.context import Context
 from gm_lab.run.late import late
+from gm_lab.run.progress import alike
 from gm_lab.run.resources import NOTHING, Need
 from gm_lab.run.settings import RunSettings, SettingsT
 
@@ -21,13 +22,18 @@ if TYPE_CHECKING:
 CellT = TypeVar("CellT")
 OF_SETTINGS = {
     **{name: name.lower() for name in ("Settings", "KEY", "COLUMNS", "CURVES", "UNIT", "GROWS", "BUDGET")},
-    **{name: name for name in ("cells", "extra_columns", "further_cells", "measured_by", "need")},
+    **{name: name for name in ("cells", "extra_columns", "further_cells", "measured_by", "need", "weight", "foreword")},
 }
 OF_ROOMS = {"run_cell": "run", "figures": "figures", "summary": "figures", "claims": "claims"}
 
 
 def no_further_columns(_settings: RunSettings) -> tuple[str, ...]:
     """Says that results.csv has the same columns whatever the settings are."""
+    return ()
+
+
+def nothing_to_say(_settings: RunSettings) -> Sequence[str]:
+    """Needs no words before it begins."""
     return ()
 
 
@@ -70,6 +76,11 @@ class Experiment(Generic[SettingsT, CellT]):
     a `late` one, returns rows that depend on the cell alone. `prepare`, called once before the workers start and once
     in each worker process, may set up a numerical library. All three may raise `BadInput`.
 
+    `foreword` gives sentences that readers need first, such as what a run with these settings cannot show: they are its
+    first lines in the terminal and on its report.
+
+    `weight` is how much work a cell is beside the others, for the time left that is told while the run goes on.
+
     `unit` is the setting that says how many independent units there are, such as MDPs or seeds, each with random
     streams of its own: a run with more of them goes on from one with fewer. Where the settings have `until_decided` and
     `most_<unit>`, too, `further_cells` gives the cells of more units, for what claims that are undecided need: all that
@@ -98,6 +109,8 @@ class Experiment(Generic[SettingsT, CellT]):
     extra_columns: Callable[[SettingsT], tuple[str, ...]] = no_further_columns
     prepare: Callable[[SettingsT], Context] = on_the_cpu
     need: Callable[[SettingsT], Need] = nothing_known
+    weight: Callable[[CellT], float] = alike
+    foreword: Callable[[SettingsT], Sequence[str]] = nothing_to_say
     unit: str = ""
     grows: tuple[str, ...] = ()
     budget: tuple[str, ...] = ()
@@ -117,8 +130,8 @@ class Experiment(Generic[SettingsT, CellT]):
         """Returns the experiment of a folder, from the names that its modules have by convention.
 
         Its module `settings` has Settings, cells, KEY, COLUMNS and perhaps CURVES, UNIT, GROWS, BUDGET, extra_columns,
-        further_cells, measured_by, need; imported late
-        are `run.run_cell`, `figures.figures`, `figures.summary` and `claims.claims`, unless `others` say otherwise.
+        further_cells, measured_by, need, weight, foreword; imported late are `run.run_cell`, `figures.figures`,
+        `figures.summary` and `claims.claims`, unless `others` say otherwise.
         """
         folder = settings.__name__.rpartition(".")[0]
         parts = {part: getattr(settings, its) for its, part in OF_SETTINGS.items() if hasattr(settings, its)}

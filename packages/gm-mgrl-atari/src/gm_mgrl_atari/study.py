@@ -1,7 +1,7 @@
 """How good the meta-gradient of one window is: bias, variance and direction beside a many-window average."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gm_estimators import ascent
-from gm_estimators.diagnose import Quality, qualities
+from gm_estimators.diagnose import Estimate, Quality, jackknife, qualities
+from gm_estimators.metrics import variance
 from gm_estimators.optimisers import AdamState, adam, linear_decay
 from gm_mgrl_atari.actor_critic import ActorCritic
 from gm_mgrl_atari.learner import Learner, Point, Training
@@ -49,13 +50,17 @@ BASE = "lvc"
 
 @dataclass(frozen=True)
 class WindowQuality(Quality):
-    """A variant's `Quality` over windows, and how far it is from AD.
+    """A variant's `Quality` over windows, how far it is from AD, and what it is beside `BASE` window by window.
 
     Attributes:
         distance: largest ‖x − y‖ / ‖y‖ to AD's of the same K on the same window; NaN where AD isn't measured.
+        same: mean cosine with `BASE`'s on the same window; NaN where that isn't measured or windows are others.
+        spread: √(tr Cov x / tr Cov z) with z that of `BASE`, with the interval of its logarithm; NaN without it.
     """
 
     distance: float
+    same: Estimate
+    spread: Estimate
 
 
 def last_point(training: Training) -> int:
@@ -85,11 +90,12 @@ def windows(
 
 def measure(
     training: Training, network: ActorCritic, point: Point, logits: Float[Tensor, "4"], collector: Collector, *,
-    count: int, variants: Sequence[Variant] = VARIANTS,
+    count: int, variants: Sequence[Variant] = VARIANTS, on_part: Callable[[float], None] = lambda _part: None,
 ) -> dict[str, WindowQuality]:  # fmt: skip
     """The quality of every variant's meta-gradient at a point up to `last_point`; the first variant is the reference.
 
-    Variants share their windows, except that plain ascent, with the same learning rate, draws its own.
+    Variants share their windows, except that plain ascent, with the same learning rate, draws its own. `on_part` is
+    told which part of all this is done.
     """
     if count < 2:
         raise ValueError(f"count: expected at least 2 windows, got {count}")
@@ -106,12 +112,20 @@ def measure(
             paths[variant.adam] = [_draw(learner, point, logits, collector, training.inner_steps) for _ in range(count)]
         return paths[variant.adam]
 
-    estimates = {v.name: windows(v, training, network, point, logits, drawn(v)).double().cpu() for v in variants}
+    estimates: dict[str, Tensor] = {}
+    for variant in variants:
+        found = windows(variant, training, network, point, logits, drawn(variant))
+        estimates[variant.name] = found.double().cpu()
+        on_part(len(estimates) / len(variants))
     plain = {v.inner_steps: estimates[v.name] for v in variants if v.estimator == "ad"}
-    found = qualities(estimates, reference=variants[0].name, base=BASE)
+    of_each = qualities(estimates, reference=variants[0].name, base=BASE)
+    shared = {v.name: v.adam for v in variants}
+    base = estimates.get(BASE, torch.full_like(estimates[variants[0].name], math.nan))
     return {
         v.name: WindowQuality(
-            **vars(found[v.name]), distance=_distance(estimates[v.name], plain.get(v.inner_steps))
+            **vars(of_each[v.name]), distance=_distance(estimates[v.name], plain.get(v.inner_steps)),
+            same=_same(estimates[v.name], base if v.adam == shared.get(BASE) else torch.full_like(base, math.nan)),
+            spread=_spread(estimates[v.name], base),
         ) for v in variants
     }  # fmt: skip
 
@@ -140,3 +154,18 @@ def _distance(estimates: Tensor, plain: Tensor | None) -> float:
     if plain is None:
         return math.nan
     return float(((estimates - plain).norm(dim=-1) / plain.norm(dim=-1)).max())
+
+
+def _same(x: Float[Tensor, "window size"], z: Float[Tensor, "window size"]) -> Estimate:
+    """Mean cosine of the two over windows."""
+    value, low, high = jackknife(torch.mean, torch.nn.functional.cosine_similarity(x, z, dim=-1))
+    return Estimate(value, max(low, -1.0), min(high, 1.0))
+
+
+def _spread(x: Float[Tensor, "window size"], z: Float[Tensor, "window size"]) -> Estimate:
+    """√(tr Cov x / tr Cov z)."""
+
+    def logarithm(pairs: Tensor) -> Tensor:
+        return (variance(pairs[:, 0]) / variance(pairs[:, 1])).log() / 2
+
+    return Estimate(*torch.tensor(jackknife(logarithm, torch.stack([x, z], 1)), dtype=torch.float64).exp().tolist())

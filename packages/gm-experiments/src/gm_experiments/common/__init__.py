@@ -1,3 +1,3 @@
 """What several experiments share."""
 
-__all__ = ["checks", "claims", "dots", "findings", "labels", "mdps", "problem", "settings", "words"]
+__all__ = ["checks", "claims", "coincide", "dots", "findings", "labels", "mdps", "problem", "settings", "words"]

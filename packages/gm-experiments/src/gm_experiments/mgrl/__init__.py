@@ -13,6 +13,7 @@ EXPERIMENT = gm_lab.Experiment.of(
     settings,
     "mgrl_atari",
     summary=gm_lab.late("gm_experiments.mgrl.tables:summary"),
+    conclusion=gm_lab.late("gm_experiments.mgrl.findings:conclusion"),
     prepare=gm_lab.late("gm_experiments.mgrl.run:prepare"),
     resumable_cells=True,
 )

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gm_experiments.common import coincide
 from gm_experiments.common.dots import MOST, dot, moment, named_rows
 from gm_experiments.common.findings import joined
 from gm_experiments.mgrl import findings
@@ -19,16 +20,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLES = {
+    "same": "cosine to LVC's",
+    "spread": "spread to LVC's",
     "accuracy": "cosine to reference",
     "bias_sq": "squared bias",
     "variance": "variance",
     "change": "change from LVC",
 }
+"""Measures in the order of their panels, of which a picture has four; runs of older versions lack the first two."""
+COSINES = ("same", "accuracy")
 LOOKS = {name: category_style(place) for place, name in enumerate(LABELS)}
 POINTS = 5
 """Where the looks of points of a run begin, after those of algorithms."""
 PAPER_STEPS = 40_000_000
 MOST_TICKS, MOST_DECADES = 2, 9
+UNITS = ((2e6, 1e6, ", millions"), (2e4, 1e3, ", thousands"))
+"""From how many steps on an axis counts them in what."""
 
 
 def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
@@ -58,7 +65,8 @@ def _returns(log: "pd.DataFrame", games: list[str]) -> "Figure":
         _over_steps(axes, finished, "episode_return", "return of finished games")
     short = log["env_steps"].max() < PAPER_STEPS
     paper = f" The paper's runs have {PAPER_STEPS:,} steps, five of each algorithm." if short else ""
-    caption = f"Mean return of the games that ended since the last point. {_intervals(log)}{paper}"
+    caption = f"Mean return of the games that ended since the last point. {_intervals(log)} "
+    caption += f"{coincide.said(figure.axes)}{paper}"
     analysis.entitle(figure, findings.returns(log), caption)
     return figure
 
@@ -69,19 +77,23 @@ def _meta_parameters(log: "pd.DataFrame") -> "Figure":
         _over_steps(axes, log, name, "")
     game = log["game"].iloc[0]
     caption = (
-        f"What MGRL learns beside the policy, in {game}; axes begin where the paths do, not at 0. {_intervals(log)}"
+        f"What MGRL learns beside the policy, in {game}; axes begin where the paths do, not at 0. {_intervals(log)} "
+        f"{coincide.said(figure.axes)}"
     )
     analysis.entitle(figure, findings.meta_parameters(log), caption)
     return figure
 
 
 def _over_steps(axes: "Axes", log: "pd.DataFrame", value: str, label: str) -> None:
+    most = log["env_steps"].max()
+    size, unit = next(((size, unit) for least, size, unit in UNITS if most >= least), (1.0, ""))
     analysis.lines(
         axes, log, "env_steps", value, by="algorithm", over="seed", labels=LABELS, looks=LOOKS, direct=True,
-        names=[name for name in LABELS if name in set(log["algorithm"])], x_label="environment steps", y_label=label,
-        marks=False,
+        names=[name for name in LABELS if name in set(log["algorithm"])], x_label=f"environment steps{unit}",
+        y_label=label, marks=False,
     )  # fmt: skip
-    axes.xaxis.set_major_formatter(lambda steps, _: f"{steps:,.0f}")
+    axes.xaxis.set_major_formatter(lambda steps, _: f"{steps / size:,.6g}")
+    axes.ticklabel_format(axis="y", useOffset=False)
     axes.locator_params(axis="x", nbins=4)
     axes.set_xlim(left=0)
 
@@ -95,16 +107,18 @@ def _gradient(rows: "pd.DataFrame") -> "Figure":
     """A line for each variant, a panel for each measure, a dot for each point of the run."""
     variants = variants_of(rows)
     points = sorted(rows["updates"].unique())
-    measures = [measure for measure in TITLES if measure in rows]
+    measures = [measure for measure in TITLES if measure in rows and rows[measure].notna().any()][:MOST]
     figure = analysis.panels([TITLES[name] for name in measures], height=0.25 * len(variants) + 0.75)
     for axes, measure in zip(figure.axes, measures, strict=True):
         columns = [f"{measure}{end}" for end in ENDS]
         # runs of older versions have no intervals, and those of two windows unbounded ones
         known = rows.reindex(columns=["updates", "variant", *columns]).replace([-np.inf, np.inf], np.nan)
         of_points = known.groupby(["updates", "variant"]).mean()
-        if measure == "accuracy":
+        if measure in COSINES:
             axes.set_xlim(-1.05, 1.05)
             axes.axvline(0, color="black", linewidth=0.9, zorder=1)
+        elif measure == "spread":
+            _ratios(axes, of_points[columns])
         else:
             _magnitudes(axes, of_points[columns])
         for k, at in enumerate(points):
@@ -117,9 +131,12 @@ def _gradient(rows: "pd.DataFrame") -> "Figure":
             if axes is figure.axes[-1]:
                 analysis.end_label(axes, np.array([shift]), moment(at), look.colour)
         named_rows(axes, [findings.name_of(variant) for variant in variants])
+    beside = "; the change is in its lengths"
+    if "same" in measures:
+        beside = "; cosines to LVC's are on the same window, which plain ascent lacks; spreads are standard deviations"
     caption = (
         f"Meta-gradients of one window with respect to the four logits, in {joined(games_of(rows))}. The reference is "
-        "the mean of Loaded-DiCE; the change is in its lengths. A bias at the left edge is not above 0. "
+        f"the mean of Loaded-DiCE{beside}. A bias at the left edge is not above 0. "
         f"Bars: 95% intervals (jackknife) over {rows['windows'].max():g} windows of one run."
     )
     analysis.entitle(figure, findings.gradient(rows), caption)
@@ -139,6 +156,18 @@ def _magnitudes(axes: "Axes", values: "pd.DataFrame") -> None:
     axes.set_xticks([0.0, *(10.0**exponent for exponent in exponents)], ["0", *map(_power, exponents)])
     axes.minorticks_off()
     axes.set_xlim(-0.2 * 10.0**first, 1.5 * 10.0**last)
+
+
+def _ratios(axes: "Axes", values: "pd.DataFrame") -> None:
+    """Sets a scale of ratios, with a line at 1 and a tick at each end."""
+    known = values.to_numpy()
+    exponents = np.log10(known[np.isfinite(known) & (known > 0)])
+    first, last = (int(f(end)) for f, end in ((np.floor, exponents.min() - 0.01), (np.ceil, exponents.max() + 0.01)))
+    axes.set_xscale("log")
+    axes.set_xticks([10.0**e for e in (first, 0, last)], [_power(e) for e in (first, 0, last)])
+    axes.minorticks_off()
+    axes.set_xlim(10.0 ** (first - 0.1), 10.0 ** (last + 0.1))
+    axes.axvline(1, color="black", linewidth=0.9, zorder=1)
 
 
 def _power(exponent: int) -> str:

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,6 +23,8 @@ from gm_experiments.mgrl.settings import (
     Settings,
     cells,
     completed,
+    study_work,
+    training_work,
 )
 from gm_lab.run import usable_cores, worker_count
 from gm_mgrl_atari import study, throughput
@@ -65,16 +68,19 @@ def run_cell(cell: MgrlCell, context: AtariContext) -> list[gm_lab.Row]:
     common: gm_lab.Row = {"game": cell.game, "algorithm": training.algorithm, "seed": cell.seed}
     rates = throughput_of(cell, context)
     trainer = trainer_of(cell, context)
+    work = Work(cell, trainer.progress.updates)
     log = trainer.run(
         log_every=max(training.updates // LOG_ROWS, min(LOG_EVERY, training.updates // 20), 1),
         checkpoint_seconds=context.checkpoint_seconds,
         keep_at=cell.points,
-        on_row=watched(cell, context, common),
+        on_row=watched(cell, context, common, work),
     )
     rows: list[gm_lab.Row] = [{**common, "figure": "returns", **row} for row in log]
     parts = dict(zip(SECONDS, trainer.lap.seconds.values(), strict=True))
     rows.append({**common, "figure": "throughput", **rates, **mean_rate(log), **parts})
-    rows += [common | row for point in cell.points for row in gradient_rows(cell, context, trainer, point)]
+    for place, point in enumerate(cell.points):
+        measured = gradient_rows(cell, context, trainer, point, partial(work.studied, place))
+        rows += [common | row for row in measured]
     require_finite(rows, (*NAMES, *TERMS), "--inner-lr", "--meta-lr", unbounded=INTERVALS)
     return [completed(row) for row in rows]
 
@@ -108,7 +114,28 @@ def label_of(cell: MgrlCell) -> str:
     return f"{cell.game}-{cell.training.algorithm}-{cell.seed}"
 
 
-def watched(cell: MgrlCell, context: AtariContext, common: gm_lab.Row) -> Callable[[dict[str, int | float]], None]:
+class Work:
+    """It tells those who watch how far a cell is, of which so many updates were done before."""
+
+    def __init__(self, cell: MgrlCell, before: int) -> None:
+        self._training, self._study = training_work(cell.training), study_work(cell)
+        self._updates = cell.training.updates
+        self._total = self._training + self._study * len(cell.points)
+        self._before = self._training * before / self._updates
+        self.trained(before)
+
+    def trained(self, updates: float) -> None:
+        """So many updates are done."""
+        gm_lab.progressed(self._training * updates / self._updates, self._total, self._before)
+
+    def studied(self, points: int, part: float) -> None:
+        """The meta-gradient is measured at so many points, and at a part of the next one."""
+        gm_lab.progressed(self._training + self._study * (points + part), self._total, self._before)
+
+
+def watched(
+    cell: MgrlCell, context: AtariContext, common: gm_lab.Row, work: Work
+) -> Callable[[dict[str, int | float]], None]:
     """Makes what is called with each row of the log: it tells people, and leaves the row where others look for it."""
     training = cell.training
     teller = Teller(label_of(cell), training.updates)
@@ -116,7 +143,7 @@ def watched(cell: MgrlCell, context: AtariContext, common: gm_lab.Row) -> Callab
 
     def on_row(row: dict[str, int | float]) -> None:
         teller(row)
-        gm_lab.progressed(row["updates"], training.updates)
+        work.trained(row["updates"])
         if live:
             live.append({**common, "figure": "returns", **row})
 
@@ -165,7 +192,9 @@ def mean_rate(log: Sequence[Mapping[str, str | int | float]]) -> gm_lab.Row:
     return {"steps_per_second": before / seconds, "emulated_steps": before, "updates": log[-1]["updates"]}
 
 
-def gradient_rows(cell: MgrlCell, context: AtariContext, trainer: mgrl.Trainer, updates: int) -> list[gm_lab.Row]:
+def gradient_rows(
+    cell: MgrlCell, context: AtariContext, trainer: mgrl.Trainer, updates: int, on_part: Callable[[float], None]
+) -> list[gm_lab.Row]:
     """Measures the variants of the meta-gradient at one point of a run, unless its checkpoint is lost."""
     try:
         progress = trainer.kept(updates)
@@ -178,8 +207,9 @@ def gradient_rows(cell: MgrlCell, context: AtariContext, trainer: mgrl.Trainer, 
     generator = torch.Generator(context.device).manual_seed(seed)
     collector = mgrl.Collector(games, trainer.network, cell.training.steps, generator, context.device)
     qualities = study.measure(
-        cell.training, trainer.network, progress.point, progress.logits, collector, count=cell.windows
-    )
+        cell.training, trainer.network, progress.point, progress.logits, collector, count=cell.windows,
+        on_part=on_part,
+    )  # fmt: skip
     label: gm_lab.Row = {"figure": "gradient", "updates": updates, "windows": cell.windows}
     return [{**label, "variant": variant, **columns_of(quality)} for variant, quality in qualities.items()]
 

@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Algorithm = Literal["a2c", "mgrl", "mgrl-lvc"]
 PAPER_ENVS, DEMO_ENVS, DEMO_UPDATES = 64, 8, 80
+TOO_FEW = 100_000
+"""Environment steps in which A2C learns to play no game that we tried; the paper's runs have 400 times as many."""
 PAPER_GAMES = ("Asteroids", "Qbert", "Tennis", "BeamRider", "Alien", "Assault", "DoubleDunk", "Seaquest")
 NAMES = ("gamma", "gae_lambda", "value_coef", "entropy_coef")
 """The coefficients that are learnt, as `gm_mgrl_atari` names them."""
@@ -28,7 +30,7 @@ KEY = ("figure", "game", "algorithm", "seed", "updates", "variant")
 PROGRESS = ("env_steps", "emulated_steps", "episode_return", "episode_length", "episodes", *NAMES)
 TERMS = ("policy_term", "value_term", "entropy_term")
 RATES = ("steps_per_second", "emulator_steps_per_second", "learner_steps_per_second")
-MEASURES, ENDS = ("accuracy", "bias_sq", "variance", "change"), ("", "_low", "_high")
+MEASURES, ENDS = ("accuracy", "bias_sq", "variance", "change", "same", "spread"), ("", "_low", "_high")
 """Of meta-gradients, and the ends of their intervals."""
 INTERVALS = tuple(f"{measure}{end}" for measure in MEASURES for end in ENDS)
 QUALITY = ("windows", *INTERVALS, "distance", *(f"gradient_{name}" for name in NAMES))
@@ -44,14 +46,18 @@ CURVES = (
 
 EMULATOR, FRAMES, RATE, LOGGED = 1e6, 28_224.0, 800.0, 500
 """About the bytes of an emulator and of an observation, steps of a core in a second, and the rows of a run."""
+DISCARDING, ONLINE, STUDIED = 1.7, 2.0, 10.0
+"""What they cost, in A2C updates: a batch of a discarding window, an online update, a batch that is studied."""
 
 
 @dataclass(frozen=True)
 class Settings(gm_lab.RunSettings):
-    """Does meta-gradient RL on Atari gain from correcting its Hessian?
+    """MGRL on Atari. Without a flag it has too few steps (3,200) to learn to play: it shows the meta-gradient itself.
 
-    Without a flag: a demonstration of some minutes on two cores, A2C, 3-step MGRL and 3-step MGRL with LVC on one game,
-    too short to tell which is the better. The paper's run: --games Qbert --env-steps 40_000_000 --seeds 5.
+    The demonstration, of some minutes on two cores, trains A2C, 3-step MGRL and 3-step MGRL with LVC on one game. It
+    shows how the meta-parameters begin to move, how fast all is, and what one window's meta-gradient is worth: which
+    estimators agree on it, its spread, direction and bias. The paper's run, which takes days, asks whether correcting
+    the Hessian helps: --games Qbert --env-steps 40_000_000 --seeds 5.
     """
 
     GROUPED: ClassVar[Mapping[str, str]] = {
@@ -127,19 +133,55 @@ def need(settings: Settings) -> gm_lab.Need:
     return gm_lab.Need(runs, runs * float(min(updates, LOGGED)), memory, runs * seconds)
 
 
+def foreword(settings: Settings) -> Sequence[str]:
+    """Says of a run that is too short to learn anything that it is, and what it shows instead."""
+    steps = DEMO_UPDATES * DEMO_ENVS * settings.steps if settings.env_steps is None else settings.env_steps
+    if steps > TOO_FEW:
+        return ()
+    shown = ["the speed"]
+    if {*settings.algorithms} - {"a2c"}:
+        shown.insert(0, "how the meta-parameters begin to move")
+    if "gradient" in settings.figure:
+        what = "the meta-gradient itself (which estimators agree on it, its spread, direction and bias over windows)"
+        shown.insert(0, what)
+    *most, last = shown
+    listed = f"{', '.join(most)} and {last}" if most else last
+    return (f"{steps:,} steps are too few to learn to play; what they show is {listed}",)
+
+
+def training_work(training: "mgrl.Training") -> float:
+    """What training costs, in A2C updates."""
+    if training.algorithm == "a2c":
+        return float(training.updates)
+    return training.updates * (ONLINE if training.schedule == "online" else DISCARDING * (training.inner_steps + 1))
+
+
+def study_work(cell: MgrlCell) -> float:
+    """What one point of a run costs at which the meta-gradient is measured, in A2C updates."""
+    return STUDIED * cell.windows * (cell.training.inner_steps + 1)
+
+
+def weight(cell: MgrlCell) -> float:
+    """What a cell costs, in steps of A2C."""
+    work = training_work(cell.training) + study_work(cell) * len(cell.points)
+    return work * cell.training.envs * cell.training.steps
+
+
 def cells(settings: Settings) -> list[MgrlCell]:
     """Returns one cell per game, seed and algorithm; `BadInput` if the extra is missing or a flag is bad."""
     require_device(settings)
     require_atari()
     require_flags(settings)
-    algorithms = dict.fromkeys(settings.algorithms)
-    runs = [(game, seed, name) for game in games_of(settings) for seed in range(settings.seeds) for name in algorithms]
-    listed = []
+    algorithms, games = dict.fromkeys(settings.algorithms), games_of(settings)
+    runs = [(game, seed, name) for game in games for seed in range(settings.seeds) for name in algorithms]
+    listed: list[MgrlCell] = []
     for game, seed, algorithm in runs:
         training = training_of(settings, algorithm)
         studied = "gradient" in settings.figure and algorithm == settings.algorithms[-1]
         points = points_of(settings, training) if studied else ()
         listed.append(MgrlCell(settings.seed, game, seed, training, points, settings.gradient_windows))
+    # the longest of each game and seed first, lest it is what all wait for
+    listed.sort(key=lambda cell: (games.index(cell.game), cell.seed, -weight(cell)))
     other = settings.estimator is None or not {"mgrl", "mgrl-lvc"} <= {*settings.algorithms}
     gm_lab.require(settings, "estimator", "one of mgrl and mgrl-lvc beside it, which it makes the same", other)
     return listed

@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from gm_experiments.mgrl.settings import ENDS, MEASURES, NAMES, QUALITY, RATES, Settings
+from gm_experiments.mgrl.settings import ENDS, NAMES, QUALITY, RATES, Settings
 from gm_mgrl_atari import study
 
 if TYPE_CHECKING:
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 FINAL = 0.9
 """Returns from this part of a run on count as its final ones."""
+SHOWN = ("same", "spread", "accuracy", "bias_sq")
+"""Measures of the meta-gradient that the table has."""
 LABELS = {
     "episode_return": "return", "gamma": "γ", "gae_lambda": "λ", "value_coef": "c_v", "entropy_coef": "c_e",
     "steps_per_second": "steps/s",
@@ -70,20 +72,30 @@ def _meta_gradient(title: str, rows: "pd.DataFrame") -> "Table":
     from rich.text import Text
 
     table = Table(
-        *(Column(name, overflow="fold") for name in ("variant", "cosine", "bias", "deviation", "change")),
+        *(Column(name, overflow="fold") for name in ("variant", "to lvc's", "spread", "cosine", "bias")),
         title=f"{title}: {rows['windows'].max():g} windows, 95% intervals",
-        caption="bias and standard deviation of one window, and change of the mean from lvc's, in lengths of the "
-        f"mean of {study.REFERENCE}, the reference; 0 where the unbiased estimate of the square is below",
+        caption="to lvc's: cosine with that of the same window; spread: standard deviation beside lvc's; cosine to the "
+        f"mean of the reference, {study.REFERENCE}; bias in lengths of that mean, 0 where the unbiased estimate of its "
+        "square is below",
         title_justify="left",
         caption_justify="left",
     )
-    means = rows.groupby("variant")[[*QUALITY]].mean().to_dict("index")
+    known = [name for name in QUALITY if name in rows]  # runs of older versions lack some
+    means = rows.groupby("variant")[known].mean().to_dict("index")
     length = sum(means[study.REFERENCE][f"gradient_{name}"] ** 2 for name in NAMES)
     for variant in variants_of(rows):
-        intervals = [[means[variant][f"{measure}{end}"] for end in ENDS] for measure in MEASURES]
-        intervals[1:3] = [[_root(square / length) for square in squares] for squares in intervals[1:3]]
-        table.add_row(variant, *(Text(f"{value:.2g}\n[{low:.2g}, {high:.2g}]") for value, low, high in intervals))
+        intervals = [[means[variant].get(f"{measure}{end}", math.nan) for end in ENDS] for measure in SHOWN]
+        intervals[-1] = [_root(square / length) for square in intervals[-1]]
+        table.add_row(variant, *(Text(_written(*interval)) for interval in intervals))
     return table
+
+
+def _written(value: float, low: float, high: float) -> str:
+    """A number and its interval beneath it, a dash if it isn't known; what is near 1 has a third digit."""
+    if math.isnan(value):
+        return "–"
+    digits = 3 if 0.9 < value < 1.1 else 2
+    return f"{value:.{digits}g}\n[{low:.{digits}g}, {high:.{digits}g}]"
 
 
 def _root(square: float) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from gm_experiments.reproduce.settings import Stage
-from gm_lab.run import InWork, ticking
+from gm_lab.run import Headway, ticking
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,22 +51,16 @@ class Display:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
-    def following(
-        self, index: int, _label: str, done: int, total: int, in_work: InWork
-    ) -> Iterator[Callable[[int], None]]:
-        """Shows a stage's progress, by time if it has hours, else by cells: call what it yields after each."""
-        stage, begun, finished = self._stages[index], time.monotonic(), done
+    def following(self, index: int, _label: str, headway: Headway) -> Iterator[Callable[[], None]]:
+        """Shows a stage's progress, by time if it has hours, else by cells: call what it yields when it advanced."""
+        stage, begun = self._stages[index], time.monotonic()
 
         def show() -> None:
-            part = (time.monotonic() - begun) / stage.weight if stage.hours else (finished + in_work()) / total
+            part = (time.monotonic() - begun) / stage.weight if stage.hours else headway.reached / headway.total
             self.update(index, min(part, 1.0))
 
-        def advance(of: int) -> None:
-            nonlocal finished, total
-            finished, total = finished + 1, of
-
         with ticking(show):
-            yield advance
+            yield show
 
 
 def _bar(console: "Console") -> "Progress":

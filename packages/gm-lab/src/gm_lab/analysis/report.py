@@ -83,6 +83,11 @@ class Run:
         return next((line for line in self.sessions if line.get("event") == "begun"), {})
 
     @property
+    def foreword(self) -> list[str]:
+        """What readers need to know first."""
+        return [str(sentence) for sentence in self.begun.get("foreword", [])]
+
+    @property
     def computed(self) -> list[dict[str, Any]]:
         """Every session's cells and seconds of computing."""
         lines = [line for line in self.sessions if line.get("event") == "computed" and line.get("computed")]

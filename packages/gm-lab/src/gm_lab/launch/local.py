@@ -45,8 +45,8 @@ class _Worker:
 def launched(
     work: Work, cells: Supply, parts: Parts, workers: int, setup: Callable[[], Context], interruption: Interruption,
     warn: Callable[[str], None], threads: bool = False,
-) -> Iterator[Iterator[float]]:  # fmt: skip
-    """Starts the workers; it yields an iterator over the seconds each cell took, in the order in which they finish.
+) -> Iterator[Iterator[tuple[int, float]]]:  # fmt: skip
+    """Starts the workers; it yields an iterator over cells in the order in which they finish: position, seconds.
 
     The workers stay for the cells that the supply has more of. No worker is started if it has none to begin with.
 
@@ -89,7 +89,7 @@ def _serial(work: Work, cells: Supply, parts: Parts, context: Context, interrupt
         for index in positions:
             if interruption.draining:
                 return
-            with parts.told_by(0):
+            with parts.told_by(0, cells[index]):
                 outcome = attempt(work, index, cells[index], context, lambda: interruption.status is not None)
             yield outcome
         positions = cells.grown()
@@ -100,8 +100,9 @@ def _serve(work: Work, known: Sequence[Any], parts: Parts, number: int, connecti
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             index, cell = connection.recv()
-            with parts.told_by(number):
-                outcome = attempt(work, index, known[index] if cell is None else cell, context)
+            cell = known[index] if cell is None else cell
+            with parts.told_by(number, cell):
+                outcome = attempt(work, index, cell, context)
             connection.send(outcome)
 
 

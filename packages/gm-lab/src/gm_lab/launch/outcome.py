@@ -70,9 +70,9 @@ def attempt(
     return Outcome(index, time.perf_counter() - start, failure, rows)
 
 
-def checked(cells: Supply, outcomes: Iterator[Outcome]) -> Iterator[float]:
-    """The seconds of each outcome; raises the error of the first that failed."""
+def checked(cells: Supply, outcomes: Iterator[Outcome]) -> Iterator[tuple[int, float]]:
+    """The position and the seconds of each outcome; raises the error of the first that failed."""
     for outcome in outcomes:
         if outcome.failure is not None:
             raise outcome.failure.error(cells[outcome.index])
-        yield outcome.seconds
+        yield outcome.index, outcome.seconds

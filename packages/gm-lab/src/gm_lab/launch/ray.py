@@ -61,8 +61,8 @@ def needed(settings: RunSettings) -> tuple[float, float]:
 def launched(
     job: Job, save: Callable[[Any, list[Row], str], None], cells: Supply, settings: RunSettings,
     interruption: Interruption, warn: Callable[[str], None],
-) -> Iterator[Iterator[float]]:  # fmt: skip
-    """Connects to the cluster, or starts one; it yields an iterator over the seconds each cell took, once saved here.
+) -> Iterator[Iterator[tuple[int, float]]]:  # fmt: skip
+    """Connects to the cluster, or starts one; it yields an iterator over cells, once saved here: position and seconds.
 
     Raises BadInput if Ray is not installed, or the cluster can't be reached or has no node for such cells. The iterator
     raises `BadInput` if a cell does, and `CellFailed` if a cell raises anything else or loses its worker too often.

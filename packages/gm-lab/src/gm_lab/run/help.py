@@ -22,6 +22,12 @@ class _Formatter(argparse.HelpFormatter):
     def _split_lines(self, text: str, width: int) -> list[str]:
         return textwrap.wrap(text, width, break_on_hyphens=False)
 
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        words = " ".join(text.split())
+        return textwrap.fill(
+            words, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+        )  # fmt: skip
+
     def _format_action_invocation(self, action: argparse.Action) -> str:
         """All names of a flag, and once what it takes."""
         taken = [action.metavar] if isinstance(action.metavar, str) and action.option_strings else []

@@ -27,7 +27,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "computed": {"computed": int, "cells": int, "seconds": int | float, "time": str},
 }
 # and what may be absent
-OPTIONAL: dict[str, Any] = {"cells": int, "folder": str, "git_commit": str, "untracked": list, "curves": list}
+OPTIONAL: dict[str, Any] = {"cells": int, "folder": str, "git_commit": str, "untracked": list, "curves": list,
+                            "foreword": list}  # fmt: skip
 
 
 def command(argv: Sequence[str] | None = None) -> str:
@@ -123,8 +124,9 @@ def _processor() -> str:
 
 
 def begun(
-    run_dir: Path, argv: Sequence[str] | None, settings: RunSettings, cells: int, curves: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+    run_dir: Path, argv: Sequence[str] | None, settings: RunSettings, cells: int, curves: Sequence[Mapping[str, Any]],
+    foreword: Sequence[str] = (),
+) -> dict[str, Any]:  # fmt: skip
     """Writes down that a session begins on a run of so many cells, and returns what W&B should know of it."""
     origin = {
         "command": command(argv), "folder": str(working_directory()),
@@ -132,7 +134,7 @@ def begun(
         "untracked": untracked(), "versions": versions(), "machine": machine(settings.device),
     }  # fmt: skip
     how = {"process": os.getpid(), "cells": cells, "workers": settings.workers, "launcher": settings.launcher}
-    record(run_dir, event="begun", **how, **origin, curves=curves)
+    record(run_dir, event="begun", **how, **origin, curves=curves, foreword=list(foreword))
     return origin
 
 
