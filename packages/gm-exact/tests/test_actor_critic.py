@@ -135,7 +135,7 @@ def boxes(dependence, log_prob, phi):
 
 
 def mean_of_jacobians(mdp, params, phi, horizon, dependence):
-    """The mean over every trajectory, which knows no θ, of the derivative of its own update: rows θ′, columns θ and φ."""
+    """The mean over every trajectory, which knows no θ, of the derivative of its update in θ and φ."""
     every = trajectories(mdp, horizon)
     chance = every.probability(params.logits)
 
@@ -210,6 +210,7 @@ def test_what_is_left_out_makes_no_difference_to_one_step_and_some_to_two(proble
         for name, found in zip(OF_ESTIMATORS, others, strict=True):
             equal = bool((found - truth).abs().max() < 1e-14)
             assert equal == (inner_steps == 1 or name == "truth"), (name, inner_steps)
+
 
 def test_problems_are_a_batch(make_mdp, normal):
     mdps, params = make_mdp(2, 3), ActorCritic(normal(2, 3, 3, 2), normal(2, 3, 3))

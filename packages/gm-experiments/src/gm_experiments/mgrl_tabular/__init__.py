@@ -6,6 +6,4 @@ from gm_experiments.mgrl_tabular.settings import Settings
 
 __all__ = ["EXPERIMENT", "Settings", "claims", "figures", "findings", "problem", "run", "settings", "sources"]
 
-EXPERIMENT = gm_lab.Experiment.of(
-    settings, "mgrl_tabular", prepare=gm_lab.late("gm_experiments.common.checks:prepare")
-)
+EXPERIMENT = gm_lab.Experiment.of(settings, "mgrl_tabular", prepare=gm_lab.late("gm_experiments.common.checks:prepare"))

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-import gm_envs_tabular as envs
 import gm_exact
 from gm_estimators import Estimator, Trajectories
 from gm_estimators.decomposition import Objective, Role, Rows
@@ -303,14 +302,14 @@ class SampledUpdate:
 
     @cached_property
     def _unscaled(self) -> Tensor:
-        """u T / α."""
+        """U T / α."""
         entropy = self._phi.entropy_coef[..., None, None] * self._count.unsqueeze(-1) * self._entropy_slope
         critic = 2 * self._phi.value_coef[..., None] * self._error
         return joined(ActorCritic(self._policy.gradient + entropy, critic))
 
     @cached_property
     def gradient(self) -> Tensor:
-        """u."""
+        """U."""
         return self._scale[..., None, None] * self._unscaled
 
     def vjp(self, cotangent: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import gm_estimators as estimators
+import gm_exact
 import gm_lab
 from gm_estimators import Sizes, metrics
 from gm_experiments.common import settings as common
@@ -100,17 +101,15 @@ def source_rows(cell: Cell, task: Task) -> Iterator[gm_lab.Row]:
     for point in cell.points:
         params = task.after(point, cell.mgrl.horizon)
         truth = _exact(cell, task, params, "truth")
-        for name in sources.ESTIMATORS | sources.SOURCES:
+        for name in sources.ALL:
             label: Label = {"updates": point, "estimator": name}
             yield from _rows(cell, label, truth, None, _exact(cell, task, params, name))
 
 
 def _exact(cell: Cell, task: Task, params: Tensor, name: str) -> Tensor:
     """The exact meta-gradient `[MDP, 5]`, or the mean of an estimator, or the truth less one of its parts."""
-    dependence = (sources.ESTIMATORS | sources.SOURCES).get(name)
-    found = mgrl.exact_meta_gradient(
-        task.mdps.mdp, params, task.phi, cell.inner_steps, cell.mgrl.horizon, dependence
-    )
+    dependence = sources.ALL.get(name)
+    found = mgrl.exact_meta_gradient(task.mdps.mdp, params, task.phi, cell.inner_steps, cell.mgrl.horizon, dependence)
     return found[:, 0]
 
 
@@ -184,7 +183,7 @@ def _training(cell: Cell, task: Task, name: str, schedule: str, shared: bool) ->
             "correlation": metrics.correlation(estimate, truth).mean(-1),
             "relative_bias": metrics.relative_bias(estimate, truth).mean(-1),
             "truth": truth.norm(dim=-1).mean(-1),
-            "value": gm_value(task, params),
+            "value": _value(task, params),
         }
         params = path.params[1 if schedule == "discard" else -1]
         phi = phi + cell.meta_lr * estimate
@@ -194,11 +193,6 @@ def _training(cell: Cell, task: Task, name: str, schedule: str, shared: bool) ->
         first = (sample.state, sample.action) if reused and sample is not None else None
 
 
-def gm_value(task: Task, params: Tensor) -> Tensor:
+def _value(task: Task, params: Tensor) -> Tensor:
     """J of the policies, on average over repeats."""
-    import gm_exact
-
-    value = gm_exact.value(task.mdps.mdp, params[..., :-1])
-    return torch.as_tensor(value).mean(-1) if params.shape[1] > 1 else value[:, 0]
-
-
+    return gm_exact.value(task.mdps.mdp, params[..., :-1]).mean(-1)
