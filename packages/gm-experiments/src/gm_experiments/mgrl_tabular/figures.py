@@ -101,7 +101,7 @@ def _meta_params(rows: "pd.DataFrame") -> "Figure":
         axes.set_xlabel("off / the larger of both")
     caption = (
         f"How far each entry of an estimate's mean is off, over the larger of it and the true one, K = {steps:g}: 0 is "
-        "exact; 1 a zero where there is something, or several times the truth; 2 the opposite. Inner and outer gradient "
+        "exact; 1 a zero where there is something, or many times the truth; 2 the opposite. Inner and outer gradient "
         f"exact. {_over(rows, 'Bars')}"
     )
     analysis.entitle(figure, findings.meta_params(rows), caption)
@@ -145,9 +145,7 @@ def _sources(rows: "pd.DataFrame") -> "Figure":
     labels = {name: names_of(rows)[name] for name in house} | REPAIRED | {k: f"without {v}" for k, v in PARTS.items()}
     figure = analysis.panels([moment(point) for point in points], height=0.22 * len(labels) + 0.6)
     looks = styles(house)
-    most = 1.05 * max(
-        analysis.mean_interval(of.to_numpy()).mean for _, of in rows.groupby(["estimator", "updates"])["bias"]
-    )
+    most = 1.05 * float(rows.groupby(["estimator", "updates"])["bias"].mean().max())
     for axes, point in zip(figure.axes, points, strict=True):
         axes.set_xlim(-0.01 * most, 1.15 * most)
         for place, name in enumerate(labels):
@@ -196,13 +194,8 @@ def summary(_settings: Settings, frame: "pd.DataFrame") -> "pd.DataFrame":
         table = rows.pivot_table(index=["schedule", "batches", "estimator"], values=["accuracy", "relative_bias"])
         return table.round(3).reset_index()
     rows = exact[exact["figure"] == exact["figure"].iloc[-1]]
-    rows = relative(rows).assign(
-        estimator=rows["estimator"].map(lambda name: (names_of(rows) | _long()).get(name, name))
-    )
+    labels = names_of(rows) | REPAIRED | {name: f"without {part}" for name, part in PARTS.items()}
+    rows = relative(rows).assign(estimator=rows["estimator"].map(labels))
     table = rows.pivot_table(index=["updates", "estimator"], columns="inner_steps", values="bias", sort=False)
     named: pd.DataFrame = table.round(3).rename(columns=lambda k: f"K = {k:g}").reset_index()
     return named.rename(columns={"estimator": BIAS})
-
-
-def _long() -> dict[str, str]:
-    return REPAIRED | {name: f"without {part}" for name, part in PARTS.items()}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gm_experiments.common.dots import moment
-from gm_experiments.common.findings import apart, capital, joined, ranked, two_digits, values_of
+from gm_experiments.common.findings import apart, joined, ranked, two_digits, values_of
 from gm_experiments.common.labels import ESTIMATORS, short
 from gm_experiments.mgrl_tabular import claims, sources
 from gm_experiments.mgrl_tabular.settings import CORRECTED
@@ -34,7 +34,7 @@ REPAIRED = {
     "loaded_dice+values": "Loaded-DiCE, V differentiated",
     "loaded_dice+terms": "Loaded-DiCE, all terms sampled so",
 }
-ZERO = claims.EQUAL**0.5
+ZERO = claims.EQUAL
 """Biases in units of ‖g‖ up to it are rounding."""
 
 
@@ -49,11 +49,15 @@ def relative(rows: "pd.DataFrame") -> "pd.DataFrame":
     return rows.assign(bias=np.sqrt(square) / rows["truth"].abs(), noise=rows["variance"] / rows["truth"] ** 2)
 
 
+def _by_point(rows: "pd.DataFrame") -> "list[tuple[float, pd.DataFrame]]":
+    return [(float(point), rows[rows["updates"] == point]) for point in sorted(rows["updates"].unique())]
+
+
 def bias(rows: "pd.DataFrame") -> str:
     """Who is the most biased at the largest K, at each point."""
     steps = rows["inner_steps"].max()
     said = []
-    for point, here in relative(rows[rows["inner_steps"] == steps]).groupby("updates", sort=True):
+    for point, here in _by_point(relative(rows[rows["inner_steps"] == steps])):
         values = {name: of for name, of in values_of(here, "bias").items() if name != CORRECTED and (of > ZERO).any()}
         words = "no estimator is biased"
         if values:
@@ -61,7 +65,7 @@ def bias(rows: "pd.DataFrame") -> str:
                 values, names_of(here), ("{} has the largest bias", "{} have the largest bias"), "bias",
                 show=two_digits,
             )  # fmt: skip
-        said.append(f"{moment(float(point))} {words}")
+        said.append(f"{moment(point)} {words}")
     return f"K = {steps:g}: {'; '.join(said)}"
 
 
@@ -76,7 +80,7 @@ def meta_params(rows: "pd.DataFrame") -> str:
         if len(order) > 1 and apart(values[order[0]], values[order[1]]):
             words = f"{NAMES[order[0]]} ({two_digits(float(values[order[0]].mean()))})"
             first.setdefault(words, []).append(ESTIMATORS.get(str(name), str(name)))
-    at = f"K = {steps:g}, {moment(float(point))}"
+    at = f"K = {steps:g}, {moment(point)}"
     if not first:
         return f"{at}: no meta-parameter is told apart as the one whose meta-gradient is furthest off"
     said = [f"the meta-gradient of the {what} by {joined(names)}" for what, names in first.items()]
@@ -91,33 +95,36 @@ def sampled(rows: "pd.DataFrame") -> str:
         values_of(here, "accuracy"), names_of(here), ("{} is the most accurate", "{} are the most accurate"),
         "accuracy", show=lambda value: f"{value:.3f}",
     )  # fmt: skip
-    return f"All sampled, K = {steps:g}, {moment(float(point))}: {words}"
+    return f"All sampled, K = {steps:g}, {moment(point)}: {words}"
 
 
 def source(rows: "pd.DataFrame") -> str:
     """Which part, alone left out, leaves the most bias at the largest K, at each point."""
     steps = rows["inner_steps"].max()
     said = []
-    for point, here in relative(rows[rows["inner_steps"] == steps]).groupby("updates", sort=True):
+    for point, here in _by_point(relative(rows[rows["inner_steps"] == steps])):
         parts = {name: of for name, of in values_of(here, "bias").items() if name in sources.LEFT_OUT}
         order = sorted(parts, key=lambda name: -parts[name].mean())
         if len(order) > 1 and (parts[order[0]] > ZERO).any() and apart(parts[order[0]], parts[order[1]]):
             value = mean_interval(parts[order[0]].to_numpy())
             ends = f"{two_digits(value.mean)} [{two_digits(value.low)}, {two_digits(value.high)}]"
-            said.append(f"{moment(float(point))} it is {PARTS[order[0]]}, {ends} ‖g‖")
+            said.append(f"{moment(point)} it is {PARTS[order[0]]}, {ends} ‖g‖")
     if not said:
         return f"K = {steps:g}: no source of bias is told apart as the largest"
     return f"The largest source of bias, K = {steps:g}: {'; '.join(said)}"
 
 
 def schedules(rows: "pd.DataFrame") -> str:
-    """Whose estimates are biased along the truth on average over training, by each schedule."""
+    """How much too long or too short estimates are on average over training, by each schedule, if that is told."""
     said = []
-    for schedule, here in rows.groupby("schedule", sort=True):
-        values = values_of(here.groupby(["estimator", "mdp"], as_index=False)["relative_bias"].mean(), "relative_bias")
-        spans = {name: mean_interval(of.to_numpy()) for name, of in values.items()}
-        off = {name: span for name, span in spans.items() if span.low > 0 or span.high < 0}
+    for schedule in sorted(rows["schedule"].unique()):
+        here = rows[rows["schedule"] == schedule]
+        spans = {name: mean_interval(of.to_numpy()) for name, of in values_of(here, "relative_bias").items()}
         labels = names_of(here)
-        told = [f"{labels[name]} ({two_digits(100 * span.mean)}%)" for name, span in off.items()]
-        said.append(f"{schedule}: {joined(told) if told else 'nobody'}")
-    return capital(f"along training these are told to be off in length: {'; '.join(said)}")
+        told = [
+            f"{two_digits(100 * span.mean)}% ({labels[name]})"
+            for name, span in spans.items()
+            if span.low > 0 or span.high < 0
+        ]
+        said.append(f"{schedule}: {joined(told) if told else 'none that is told from nothing'}")
+    return f"Mean relative bias along training, {'; '.join(said)}"

@@ -41,7 +41,8 @@ def initial_phi(mgrl: Mgrl) -> Float[Tensor, "5"]:
 
 def meta_params(phi: Float[Tensor, "*batch 5"]) -> MetaParams:
     """What φ stands for: (γ, λ, c_v, c_e, α)."""
-    return MetaParams(*phi[..., :4].sigmoid().unbind(-1), phi[..., 4].exp())
+    discount, gae_lambda, value_coef, entropy_coef = phi[..., :4].sigmoid().unbind(-1)
+    return MetaParams(discount, gae_lambda, value_coef, entropy_coef, phi[..., 4].exp())
 
 
 def slopes(phi: Float[Tensor, "*batch 5"]) -> Float[Tensor, "*batch 5"]:
@@ -103,9 +104,9 @@ class Sample:
             return self
         names = ("state", "action", "cell", "place", "by_discount", "by_lambda")
         columns = (self.read.log_prob, self.read.reward, self.read.value, self.read.advantage)
-        chosen = [column[..., rows, :] for column in columns]
+        log_prob, reward, value, advantage = (column[..., rows, :] for column in columns)
         kept = {name: getattr(self, name)[..., rows, :] for name in names}
-        return Sample(read=Trajectories(*chosen, self.read.discount), **kept)
+        return Sample(read=Trajectories(log_prob, reward, value, advantage, self.read.discount), **kept)
 
 
 class MgrlProblem:
@@ -179,7 +180,10 @@ def seen(
     mdp: gm_exact.TabularMDP, params: ActorCritic, state: Tensor, action: Tensor, discount: Tensor, decay: Tensor,
     weights: Tensor,
 ) -> Sample:  # fmt: skip
-    """A_t = δ_t + γλ A_{t+1} of trajectories, and ∂A_t/∂γ = V(s_{t+1}) + λ A_{t+1} + γλ ∂A_{t+1}/∂γ, ∂A_t/∂λ likewise."""
+    """What an actor-critic makes of trajectories, A_t = δ_t + γλ A_{t+1} and its derivatives.
+
+    ∂A_t/∂γ = V(s_{t+1}) + λ A_{t+1} + γλ ∂A_{t+1}/∂γ,   ∂A_t/∂λ = γ A_{t+1} + γλ ∂A_{t+1}/∂λ
+    """
     *batch, states, actions = params.logits.shape
     problem = torch.arange(params.values.numel() // states, device=state.device).reshape(*batch, 1, 1)
     place = problem * states + state
