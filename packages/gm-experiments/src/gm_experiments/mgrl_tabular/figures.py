@@ -6,9 +6,9 @@ import numpy as np
 
 from gm_experiments.common.dots import dot, moment, named_rows, shown
 from gm_experiments.common.findings import intervals
-from gm_experiments.common.labels import ACCURACY, STEPS
+from gm_experiments.common.labels import ACCURACY, COSINES, STEPS
 from gm_experiments.mgrl_tabular import findings
-from gm_experiments.mgrl_tabular.findings import NAMES, PARTS, REPAIRED, names_of, relative
+from gm_experiments.mgrl_tabular.findings import NAMES, PARTS, REPAIRED, in_order, names_of, relative
 from gm_experiments.mgrl_tabular.settings import ALL, CORRECTED, Settings
 from gm_experiments.mgrl_tabular.sources import ESTIMATORS
 from gm_lab import analysis
@@ -39,7 +39,7 @@ def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
 
 def looks_of(rows: "pd.DataFrame") -> dict[str, Style]:
     """The estimators' colours, and a colour of its own for what corrects all."""
-    names = [str(name) for name in rows["estimator"].unique()]
+    names = in_order(rows)
     return styles([name for name in names if name != CORRECTED]) | (
         {CORRECTED: category_style(3)} if CORRECTED in names else {}
     )
@@ -52,8 +52,8 @@ def _lines(
     looks = looks_of(rows)
     analysis.lines(
         axes, rows, x, y, by="estimator", over="mdp", names=list(looks), looks=looks, labels=names_of(rows),
-        x_label=STEPS if x == "inner_steps" else "windows", y_label=label, direct=direct, geometric=log, marks=marks,
-        y_scale="log" if log else "linear",
+        x_label=STEPS if x == "inner_steps" else "window", y_label=label, direct=direct, geometric=log, marks=marks,
+        y_scale="log" if log else "linear", within=COSINES if y == "accuracy" else None,
     )  # fmt: skip
 
 
@@ -156,7 +156,7 @@ def _sources(rows: "pd.DataFrame") -> "Figure":
         axes.set_xlabel(BIAS)
     caption = (
         f"Exact bias of MGRL's meta-gradient g, K = {steps:g}: of each estimator, of each with one repair, and of the "
-        "truth without one of the ways in which an update depends on θ (γλ: how an advantage looks ahead). "
+        "truth if its derivative leaves out one of the ways in which an update depends on θ. "
         f"{_over(rows, 'Bars')}"
     )
     analysis.entitle(figure, findings.source(rows), caption)

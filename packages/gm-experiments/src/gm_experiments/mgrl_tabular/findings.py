@@ -6,7 +6,7 @@ import numpy as np
 
 from gm_experiments.common.dots import moment
 from gm_experiments.common.findings import apart, joined, ranked, two_digits, values_of
-from gm_experiments.common.labels import ESTIMATORS, short
+from gm_experiments.common.labels import short
 from gm_experiments.mgrl_tabular import claims, sources
 from gm_experiments.mgrl_tabular.settings import CORRECTED
 from gm_lab.analysis import mean_interval
@@ -20,22 +20,29 @@ NAMES = {
 }  # fmt: skip
 OWN = {CORRECTED: "all sources corrected"}
 PARTS = {
-    "action": "policy's term: own action",
-    "earlier": "policy's term: earlier actions",
-    "later": "policy's term: later actions",
-    "undamped": "policy's term: later, without (γλ)ᵏ",
+    "action": "the action's own probability",
+    "earlier": "earlier actions (the state)",
+    "later": "later actions (the advantage)",
+    "undamped": "later actions' factor (γλ)ᵏ",
     "values": "V in advantages and targets",
-    "critic": "critic's term: sampling",
-    "entropy": "entropy's term: sampling",
+    "critic": "sampling in the critic's term",
+    "entropy": "sampling in the entropy's term",
 }
+"""The ways in which an update depends on θ, the first four in the policy's term."""
 REPAIRED = {
     "ad+values": "AD, V differentiated",
     "lvc+values": "LVC, V differentiated",
     "loaded_dice+values": "Loaded-DiCE, V differentiated",
-    "loaded_dice+terms": "Loaded-DiCE, all terms sampled so",
+    "loaded_dice+terms": "Loaded-DiCE in all terms",
 }
 ZERO = claims.EQUAL
 """Biases in units of ‖g‖ up to it are rounding."""
+
+
+def in_order(rows: "pd.DataFrame") -> list[str]:
+    """The estimators: those whose expectation is known first."""
+    there = [str(name) for name in rows["estimator"].unique()]
+    return [*(name for name in sources.ESTIMATORS if name in there), *(x for x in there if x not in sources.ESTIMATORS)]
 
 
 def names_of(rows: "pd.DataFrame") -> dict[str, str]:
@@ -74,12 +81,12 @@ def meta_params(rows: "pd.DataFrame") -> str:
     steps, point = rows["inner_steps"].max(), rows["updates"].max()
     here = rows[(rows["inner_steps"] == steps) & (rows["updates"] == point) & rows["expected_error"].notna()]
     first: dict[str, list[str]] = {}
-    for name, of_name in here[here["estimator"] != CORRECTED].groupby("estimator", sort=False):
-        values = values_of(of_name, "expected_error", by="meta_param")
+    for name in in_order(here[here["estimator"] != CORRECTED]):
+        values = values_of(here[here["estimator"] == name], "expected_error", by="meta_param")
         order = sorted(values, key=lambda each: -values[each].mean())
         if len(order) > 1 and apart(values[order[0]], values[order[1]]):
             words = f"{NAMES[order[0]]} ({two_digits(float(values[order[0]].mean()))})"
-            first.setdefault(words, []).append(ESTIMATORS.get(str(name), str(name)))
+            first.setdefault(words, []).append(names_of(here)[name])
     at = f"K = {steps:g}, {moment(point)}"
     if not first:
         return f"{at}: no meta-parameter is told apart as the one whose meta-gradient is furthest off"
@@ -108,10 +115,10 @@ def source(rows: "pd.DataFrame") -> str:
         if len(order) > 1 and (parts[order[0]] > ZERO).any() and apart(parts[order[0]], parts[order[1]]):
             value = mean_interval(parts[order[0]].to_numpy())
             ends = f"{two_digits(value.mean)} [{two_digits(value.low)}, {two_digits(value.high)}]"
-            said.append(f"{moment(point)} it is {PARTS[order[0]]}, {ends} ‖g‖")
+            said.append(f"{moment(point)} {PARTS[order[0]]}, {ends} ‖g‖")
     if not said:
         return f"K = {steps:g}: no source of bias is told apart as the largest"
-    return f"The largest source of bias, K = {steps:g}: {'; '.join(said)}"
+    return f"What leaves most bias if left out, K = {steps:g}: {'; '.join(said)}"
 
 
 def schedules(rows: "pd.DataFrame") -> str:

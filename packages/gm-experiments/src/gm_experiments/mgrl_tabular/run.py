@@ -11,7 +11,7 @@ import gm_exact
 import gm_lab
 from gm_estimators import Sizes, metrics
 from gm_experiments.common import settings as common
-from gm_experiments.common.checks import estimators_are_input, require_finite, require_policy
+from gm_experiments.common.checks import estimators_are_input, require_finite, require_policy, require_truth
 from gm_experiments.common.mdps import RandomMDPs
 from gm_experiments.mgrl_tabular import problem as mgrl
 from gm_experiments.mgrl_tabular import sources
@@ -70,7 +70,7 @@ def step_rows(cell: Cell, task: Task) -> Iterator[gm_lab.Row]:
     chosen = [mgrl.estimator_of(name) for name in cell.estimators]
     for point in cell.points:
         params = task.after(point, horizon)
-        truth = _exact(cell, task, params, "truth")
+        truth = _truth(cell, task, params, point)
         found = estimators.decompose(
             mgrl.MgrlProblem(task.mdps.mdp, params, task.phi, cell.mgrl, task.mdps.rollout), chosen,
             permutations=cell.permutations, sizes=list(keys), inner_steps=cell.inner_steps, inner_lr=mgrl.COMPOSED,
@@ -100,10 +100,17 @@ def source_rows(cell: Cell, task: Task) -> Iterator[gm_lab.Row]:
     """The exact bias of each estimator whose expectation is known, and that of each of its sources alone."""
     for point in cell.points:
         params = task.after(point, cell.mgrl.horizon)
-        truth = _exact(cell, task, params, "truth")
+        truth = _truth(cell, task, params, point)
         for name in sources.ALL:
             label: Label = {"updates": point, "estimator": name}
             yield from _rows(cell, label, truth, None, _exact(cell, task, params, name))
+
+
+def _truth(cell: Cell, task: Task, params: Tensor, point: int) -> Tensor:
+    """The exact meta-gradient `[MDP, 5]`, by which errors are measured."""
+    found = _exact(cell, task, params, "truth")
+    require_truth(found.unsqueeze(1), "MDP", cell.mdps, point)
+    return found
 
 
 def _exact(cell: Cell, task: Task, params: Tensor, name: str) -> Tensor:
