@@ -56,7 +56,7 @@ def test_more_mdps_go_on_from_fewer_and_a_cut_run_ends_with_the_same_bytes(app, 
     whole = small(*flags, "--mdps", 4).sort_values(list(EXPERIMENT.key)).reset_index(drop=True)
     pd.testing.assert_frame_equal(grown, whole, rtol=1e-9, check_dtype=False)
     before = (tmp_path / "run" / "results.csv").read_bytes()
-    cut = sorted(path for path in (tmp_path / "run" / "cells").rglob("*") if path.is_file())[0]
+    cut = max((tmp_path / "run" / "cells").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     cut.unlink()
     assert app(*flags, "--run-dir", "run", "--mdps", 4)[0] == 0
     assert cut.exists()
@@ -97,10 +97,7 @@ def test_a_users_estimator_joins_and_has_no_exact_bias(small, plug_in):
         ("--estimators lvc+jackknife", "--estimators: expected an estimator without +jackknife"),
         ("--estimators none", "--estimators: expected one of ad,"),
         ("--estimators my_mgrl:wrong --figure steps", "estimator my_mgrl:wrong: surrogate: expected one number"),
-        (
-            "--inner-lr 1e30 --figure sources",
-            "MDP 0 after 2 updates: expected an exact meta-gradient that is finite and",
-        ),
+        ("--inner-lr 1e30 --figure sources", "MDP 0 after 0 updates: expected an exact meta-gradient that is finite"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(app, plug_in, arguments, message):
