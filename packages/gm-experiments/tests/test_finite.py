@@ -29,6 +29,7 @@ SMALL = [
     ("attribution.lola", "--points 2 --horizon 4 --seeds 2 --sample-sizes 4 --repeats 2 --estimators lvc"),
     ("lpg", "--figure gradient --mdps 1 --repeats 2 --sample-sizes 4 --inner-steps 2 --estimators ad"),
     ("lpg", f"--figure learning {LIVES} {RULES}"),
+    ("mgrl_tabular", f"{TABULAR} --sample-sizes 3 --inner-steps 2 --points 1 --windows 2 --estimators lvc"),
 ]
 EXPERIMENTS = {name: import_module(f"gm_experiments.{name}").EXPERIMENT for name, _ in SMALL}
 

@@ -27,6 +27,8 @@ SMALL = [
     ("attribution.lola", "--points 0 2 --horizon 4 --seeds 2 --sample-sizes 4 --repeats 2 --estimators lvc"),
     ("lpg", "--figure gradient --mdps 1 --repeats 2 --sample-sizes 4"),
     ("lpg", f"--figure learning {LIVES} {RULES}"),
+    ("mgrl_tabular", f"{TABULAR} --figure sources --inner-steps 1 2 --points 0 2"),
+    ("mgrl_tabular", f"{TABULAR} --figure schedules --windows 2 --sample-sizes 4"),
 ]
 
 
@@ -51,6 +53,8 @@ def words_of(printed, width):
          "--figure fig2b fig2c fig2d would measure more"),
         ("lola", "--figure fig8 --updates 2 --horizon 4 --seeds 2 --evaluation-size 4", ""),
         ("lpg", "--figure gradient --mdps 1 --repeats 2 --sample-sizes 4", "--figure learning would measure more"),
+        ("mgrl_tabular", f"{TABULAR} --figure schedules --windows 1 --sample-sizes 4",
+         "--figure sources would measure more"),
     ],
 )  # fmt: skip
 def test_the_figures_that_would_measure_more_are_named(rows_of, name, line, said):

@@ -26,6 +26,8 @@ COLUMNS = (*KEY, *METRICS, *EXPECTED, "value")
 TEXT = ("figure", "schedule", "batches", "estimator", "permutation", "meta_param")
 """Columns of text."""
 UNIT, GROWS = "mdps", ()
+EXACT_BLOCK = 40
+"""MDPs of a cell in which nothing is sampled: few numbers, so that calls cost more than these."""
 CURVES = (
     gm_lab.Curves(
         by=("figure", "batches", "estimator", "permutation", "sample_size", "updates", "meta_param"), x="inner_steps",
@@ -171,7 +173,8 @@ def _steps_need(s: Settings) -> gm_lab.Need:
 
 
 def _sources_need(s: Settings) -> gm_lab.Need:
-    return _blocks(s, float(max(s.inner_steps)), 15.0 * len(s.points) * sum(s.inner_steps), 0, 0, 60.0 * s.mdps)
+    steps = float(sum(s.inner_steps) * len(s.points))
+    return _blocks(s, float(max(s.inner_steps)) * EXACT_BLOCK / BLOCK, 15 * steps, 0, 0, 60.0 * s.mdps)
 
 
 def _schedules_need(s: Settings) -> gm_lab.Need:
@@ -207,10 +210,8 @@ def measured_by(settings: Settings, needs: frozenset[str]) -> str:
 
 
 def _cells_of(settings: Settings, figures: Sequence[str], mdps: range) -> list[Cell]:
-    """Blocks begin at multiples of `BLOCK`."""
+    """Blocks begin at multiples of their size."""
     mgrl = Mgrl(**{field.name: getattr(settings, field.name) for field in fields(Mgrl)})
-    cuts = sorted({mdps.start, mdps.stop, *(cut for cut in mdps if cut % BLOCK == 0)})
-    blocks = [tuple(range(*cut)) for cut in pairwise(cuts)]
     names, steps = tuple(dict.fromkeys(settings.estimators)), sorted(set(settings.inner_steps), reverse=True)
     of_figure: dict[str, dict[str, Any]] = {
         "schedules": {
@@ -228,8 +229,13 @@ def _cells_of(settings: Settings, figures: Sequence[str], mdps: range) -> list[C
         for figure, terms in of_figure.items()
         if figure in figures
         for k in ([settings.window] if figure == "schedules" else steps)
-        for block in blocks
+        for block in _blocks_of(mdps, EXACT_BLOCK if figure == "sources" else BLOCK)
     ]
+
+
+def _blocks_of(mdps: range, size: int) -> list[tuple[int, ...]]:
+    cuts = sorted({mdps.start, mdps.stop, *(cut for cut in mdps if cut % size == 0)})
+    return [tuple(range(*cut)) for cut in pairwise(cuts)]
 
 
 def require_flags(settings: Settings) -> None:
