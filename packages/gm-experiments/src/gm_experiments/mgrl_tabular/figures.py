@@ -24,14 +24,19 @@ SIZE = 2.8
 
 
 def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
-    """Draws bias, the entries, all sampled, the sources and the schedules, as far as results.csv has rows for them."""
-    steps = frame[frame["figure"] == "steps"]
-    whole, exact = steps["meta_param"] == ALL, steps["permutation"] == "ESE"
+    """Draws bias, the entries, all sampled, the sources and the schedules, as far as results.csv has rows for them.
+
+    The first two are of the steps, or of the sources for want of these.
+    """
+    steps, sources = (frame[frame["figure"] == name] for name in ("steps", "sources"))
+    exact = steps[steps["permutation"] == "ESE"]
+    if exact.empty:
+        exact = sources[sources["estimator"].isin(ESTIMATORS)]
     parts = {
-        "bias": (steps[whole & exact & (steps["batches"] == steps["batches"].min())], _bias),
-        "meta_parameters": (steps[~whole & exact & steps["expected_error"].notna()], _meta_params),
-        "sampled": (steps[whole & (steps["permutation"] == "SSS")], _sampled),
-        "sources": (frame[(frame["figure"] == "sources") & (frame["meta_param"] == ALL)], _sources),
+        "bias": (exact[exact["meta_param"] == ALL], _bias),
+        "meta_parameters": (exact[(exact["meta_param"] != ALL) & exact["expected_error"].notna()], _meta_params),
+        "sampled": (steps[(steps["meta_param"] == ALL) & (steps["permutation"] == "SSS")], _sampled),
+        "sources": (sources[sources["meta_param"] == ALL], _sources),
         "schedules": (frame[frame["figure"] == "schedules"], _schedules),
     }
     return {name: draw(rows) for name, (rows, draw) in parts.items() if not rows.empty}

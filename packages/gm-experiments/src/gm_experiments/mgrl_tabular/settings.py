@@ -167,14 +167,21 @@ def need(settings: Settings) -> gm_lab.Need:
 
 def _steps_need(s: Settings) -> gm_lab.Need:
     points, steps = float(len(s.points)), [float(k) for k in s.inner_steps]
+    measured = points * sum(steps) + _before(s)
     read = float(sum(s.sample_sizes) * len(s.estimators) * (len(s.permutations) + 1))
     rows = s.mdps * points * len(steps) * read / max(1, min(s.sample_sizes)) * (len(META_PARAMS) + 1)
-    return _blocks(s, max(steps), points * sum(steps), float(max(s.sample_sizes)), read, rows)
+    return _blocks(s, max(steps), measured, float(max(s.sample_sizes)), read, rows)
+
+
+def _before(s: Settings) -> float:
+    """Exact updates after which something is measured."""
+    return float(sum(s.points)) * len(s.inner_steps)
 
 
 def _sources_need(s: Settings) -> gm_lab.Need:
     steps = float(sum(s.inner_steps) * len(s.points))
-    return _blocks(s, float(max(s.inner_steps)) * EXACT_BLOCK / BLOCK, 15 * steps, 0, 0, 60.0 * s.mdps)
+    deepest = float(max(s.inner_steps)) * EXACT_BLOCK / BLOCK
+    return _blocks(s, deepest, 15 * steps + _before(s), 0, 0, 60.0 * s.mdps)
 
 
 def _schedules_need(s: Settings) -> gm_lab.Need:
