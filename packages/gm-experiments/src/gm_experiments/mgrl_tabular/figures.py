@@ -92,9 +92,10 @@ def _meta_params(rows: "pd.DataFrame") -> "Figure":
     steps = rows["inner_steps"].max()
     rows = rows[(rows["inner_steps"] == steps) & (rows["estimator"] != CORRECTED)]
     points, looks = shown(sorted(rows["updates"].unique())), looks_of(rows)
+    most = float(rows.groupby(["updates", "estimator", "meta_param"])["expected_error"].mean().max())
     figure = analysis.panels([moment(point) for point in points], height=0.13 * len(NAMES) * (1 + len(looks)) + 0.5)
     for axes, point in zip(figure.axes, points, strict=True):
-        axes.set_xlim(-0.02, 1.02 * max(1.0, float(rows["expected_error"].max())))
+        axes.set_xlim(-0.02, 1.1 * max(1.0, most))
         for shift, (name, look) in zip(_shifts(len(looks)), looks.items(), strict=True):
             here = rows[(rows["updates"] == point) & (rows["estimator"] == name)]
             for place, meta_param in enumerate(NAMES):

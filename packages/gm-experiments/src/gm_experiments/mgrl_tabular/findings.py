@@ -116,7 +116,9 @@ def source(rows: "pd.DataFrame") -> str:
             value = mean_interval(parts[order[0]].to_numpy())
             ends = f"{two_digits(value.mean)} [{two_digits(value.low)}, {two_digits(value.high)}]"
             said.append(f"{moment(point)} {PARTS[order[0]]}, {ends} ‖g‖")
-    if not said:
+        else:
+            said.append(f"{moment(point)} none that is told apart")
+    if all("none" in words for words in said):
         return f"K = {steps:g}: no source of bias is told apart as the largest"
     return f"What leaves most bias if left out, K = {steps:g}: {'; '.join(said)}"
 
