@@ -175,7 +175,8 @@ def _training(cell: Cell, task: Task, name: str, schedule: str, shared: bool) ->
     `discard` takes back all updates but the first, `online` none; if batches are shared, it reads the outer one again.
     """
     params, phi = task.params, task.phi
-    size, first = Sizes.each(cell.sample_sizes[0], shared=shared), None
+    size = Sizes.each(cell.sample_sizes[0], shared=shared)
+    first: tuple[Tensor, Tensor] | None = None
     for window in range(cell.windows):
         draw = task.mdps.fresh("window", window).rollout
         problem = mgrl.MgrlProblem(task.mdps.mdp, params, phi, cell.mgrl, draw, first)
@@ -195,9 +196,9 @@ def _training(cell: Cell, task: Task, name: str, schedule: str, shared: bool) ->
         params = path.params[1 if schedule == "discard" else -1]
         phi = phi + cell.meta_lr * estimate
         require_policy(phi, f"window {window}", *SMALLER)
-        sample = getattr(path.outer, "sample", None)
-        reused = shared and schedule == "online" and sample is not None
-        first = (sample.state, sample.action) if reused and sample is not None else None
+        if shared and schedule == "online":
+            assert isinstance(path.outer, mgrl.SampledOuter)
+            first = path.outer.sample.state, path.outer.sample.action
 
 
 def _value(task: Task, params: Tensor) -> Tensor:

@@ -141,7 +141,6 @@ class Cell:
     meta_lr: float = 0.0
 
 
-OPEN = (0.0, 1.0)
 RANGES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     (
         "states actions horizon mdps most_mdps window windows",
