@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from gm_exact import (
     ActorCritic,
+    Dependence,
     MetaParams,
     TabularMDP,
     actor_critic_path,
@@ -102,6 +103,113 @@ def test_the_critic_stays_at_the_values_of_the_policy(problem, gae_lambda):
     assert_close(actor_critic_step(mdp, at_values, phi, horizon).values, at_values.values, rtol=0, atol=1e-12)
     away = actor_critic_step(mdp, params, phi, horizon).values
     assert (away - params.values).abs().max() > 1e-3
+
+
+# what one trajectory's update is differentiated through, by hand: the surrogate whose gradient is the update
+OF_ESTIMATORS = {
+    "ad": Dependence(False, False, False, False, False, False),
+    "lvc": Dependence(True, False, False, False, False, False),
+    "loaded_dice": Dependence(True, True, "undamped", False, False, False),
+    "values": Dependence(False, False, False, True, False, False),
+    "earlier": Dependence(False, True, False, False, False, False),
+    "later": Dependence(False, False, True, False, False, False),
+    "critic": Dependence(False, False, False, False, True, False),
+    "entropy": Dependence(False, False, False, False, False, True),
+    "truth": Dependence(),
+}
+
+
+def box(x):
+    return (x - x.detach()).exp()
+
+
+def boxes(dependence, log_prob, phi):
+    """Σ_t A_t ∇log π_t gets a box for what counts: for actions u ≤ t, and (γλ)^{u−t} A_u ∇log π_t beyond."""
+    steps = log_prob.shape[-1]
+    own = box(log_prob) if dependence.action else torch.ones_like(log_prob)
+    before = box(log_prob.cumsum(-1) - log_prob) if dependence.earlier else torch.ones_like(log_prob)
+    rows, columns = torch.meshgrid(torch.arange(steps), torch.arange(steps), indexing="ij")
+    damped = 1.0 if dependence.later == "undamped" else (phi.discount * phi.gae_lambda).detach()
+    look_ahead = torch.where(columns > rows, damped ** (columns - rows).clamp(min=0), 0.0) if dependence.later else 0
+    return own * before, look_ahead * torch.ones(steps, steps, dtype=F64)
+
+
+def mean_of_jacobians(mdp, params, phi, horizon, dependence):
+    """The mean over every trajectory, which knows no θ, of the derivative of its update in θ and φ."""
+    every = trajectories(mdp, horizon)
+    chance = every.probability(params.logits)
+
+    def update(logits, values, *meta):
+        phi = MetaParams(*meta)
+        log_policy = logits.log_softmax(-1)
+        log_prob = every.log_probs(logits)
+        advantage, value = sampled_advantages(every, values if dependence.values else values.detach(), phi)
+        target = advantage + value
+        ratio, ahead = boxes(dependence, log_prob, phi)
+        # E[A_t ∇log π_t] is differentiated through the later actions by their own advantages
+        weight = advantage * ratio + torch.einsum("tu,nu,nu->nt", ahead, advantage.detach(), box(log_prob) - 1)
+        one_hot = torch.nn.functional.one_hot(every.actions, logits.shape[-1]) - log_policy.exp()[every.states[:, :-1]]
+        where = torch.nn.functional.one_hot(every.states[:, :-1], logits.shape[-2]).to(F64)
+        whole = box(log_prob.sum(-1, keepdim=True))
+        own = values[every.states[:, :-1]]
+        error = 2 * phi.value_coef * (target - own) * (whole if dependence.critic else 1)
+        plogp = (log_policy.exp() * log_policy).sum(-1, keepdim=True)
+        slope = -(log_policy.exp() * (log_policy - plogp))[every.states[:, :-1]]
+        slope = phi.entropy_coef * slope * (whole.unsqueeze(-1) if dependence.entropy else 1)
+        of_policy = torch.einsum("n,nts,nta->sa", chance, where, weight.unsqueeze(-1) * one_hot + slope) / horizon
+        of_critic = torch.einsum("n,nts,nt->s", chance, where, error) / horizon
+        return logits + phi.inner_lr * of_policy, values + phi.inner_lr * of_critic
+
+    return torch.autograd.functional.jacobian(update, (*params, *phi))
+
+
+@pytest.mark.parametrize("name", OF_ESTIMATORS)
+def test_a_derivative_is_the_mean_of_what_an_estimator_differentiates(problem, name):
+    mdp, params, horizon = problem
+    dependence = OF_ESTIMATORS[name]
+    chance = trajectories(mdp, horizon).probability(params.logits)
+    assert_close(chance.sum(), torch.ones((), dtype=F64))
+
+    def step(logits, values, *phi):
+        return tuple(actor_critic_step(mdp, ActorCritic(logits, values), MetaParams(*phi), horizon, dependence))
+
+    found = torch.autograd.functional.jacobian(step, (*params, *PHI))
+    assert_close(found, mean_of_jacobians(mdp, params, PHI, horizon, dependence), rtol=0, atol=1e-12)
+    assert_close(step(*params, *PHI), tuple(actor_critic_step(mdp, params, PHI, horizon)), rtol=0, atol=1e-14)
+
+
+def test_each_way_into_the_update_counts(problem):
+    """A control: leaving out any of them changes the derivative, unless a single step or action has none of it."""
+    mdp, params, horizon = problem
+    truth = jacobian_norm(mdp, params, horizon, Dependence())
+    for name in Dependence._fields:
+        without = Dependence(**{name: False})
+        changed = jacobian_norm(mdp, params, horizon, without) != truth
+        assert changed or (horizon == 1 and name in ("earlier", "later", "entropy")), name
+    undamped = jacobian_norm(mdp, params, horizon, Dependence(later="undamped"))
+    assert (undamped == truth) == (horizon == 1)
+
+
+def jacobian_norm(mdp, params, horizon, dependence):
+    def step(logits, values):
+        return tuple(actor_critic_step(mdp, ActorCritic(logits, values), PHI, horizon, dependence))
+
+    blocks = torch.autograd.functional.jacobian(step, tuple(params))
+    return round(float(sum(block.square().sum() for of_row in blocks for block in of_row)), 12)
+
+
+def test_what_is_left_out_makes_no_difference_to_one_step_and_some_to_two(problem):
+    mdp, params, horizon = problem
+    for inner_steps in (1, 2):
+        truth, *others = (
+            torch.stack(mgrl_meta_gradient(
+                mdp, params, PHI, inner_steps=inner_steps, horizon=horizon, dependence=dependence
+            ))
+            for dependence in (Dependence(), *OF_ESTIMATORS.values())
+        )  # fmt: skip
+        for name, found in zip(OF_ESTIMATORS, others, strict=True):
+            equal = bool((found - truth).abs().max() < 1e-14)
+            assert equal == (inner_steps == 1 or name == "truth"), (name, inner_steps)
 
 
 def test_problems_are_a_batch(make_mdp, normal):

@@ -30,6 +30,7 @@ SMALL = [
     ("lpg", "--figure gradient --mdps 1 --repeats 2 --sample-sizes 4 --inner-steps 2 --estimators ad"),
     ("lpg", f"--figure learning {LIVES} {RULES}"),
     ("mgrl_chain", "--updates 2 --inner-steps 1 --trajectories 4 --seeds 1"),
+    ("mgrl_tabular", f"{TABULAR} --sample-sizes 3 --inner-steps 2 --points 1 --windows 2 --estimators lvc"),
 ]
 EXPERIMENTS = {name: import_module(f"gm_experiments.{name}").EXPERIMENT for name, _ in SMALL}
 

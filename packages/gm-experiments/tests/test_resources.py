@@ -16,17 +16,9 @@ from gm_lab.run import parse, resources
 from gm_lab.run.settings import flag_of
 
 MODULES = (
-    "maml",
-    "lirpg",
-    "frontier",
-    "explore",
-    "attribution",
-    "lola",
-    "attribution.lola",
-    "lpg",
-    "mgrl",
-    "mgrl_chain",
-)
+    "maml", "lirpg", "frontier", "explore", "attribution", "lola", "attribution.lola", "lpg", "mgrl", "mgrl_chain",
+    "mgrl_tabular",
+)  # fmt: skip
 EXPERIMENTS = {name: import_module(f"gm_experiments.{name}").EXPERIMENT for name in MODULES}
 HARMLESS = {"seed", "max_age", "workers"}
 """Of these any number is taken, or one above the number of cells is as good as that."""
@@ -94,7 +86,9 @@ LARGE = {
         ("frontier", ""),
         ("explore", ""),
     ],
-    "640 MDPs": [(name, "--mdps 640") for name in ("maml", "lirpg", "frontier", "explore", "attribution")],
+    "640 MDPs": [
+        (name, "--mdps 640") for name in ("maml", "lirpg", "frontier", "explore", "attribution", "mgrl_tabular")
+    ],
     "320 seeds": [("lola", "--figure debias --seeds 320"), ("lola_attribution", "--seeds 320")],
     "more samples": [
         ("maml", "--sample-sizes 8192"),

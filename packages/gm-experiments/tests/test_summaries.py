@@ -28,6 +28,8 @@ SMALL = [
     ("lpg", "--figure gradient --mdps 1 --repeats 2 --sample-sizes 4"),
     ("lpg", f"--figure learning {LIVES} {RULES}"),
     ("mgrl_chain", "--updates 2 --inner-steps 1 --trajectories 4 --seeds 2"),
+    ("mgrl_tabular", f"{TABULAR} --figure sources --inner-steps 1 2 --points 0 2"),
+    ("mgrl_tabular", f"{TABULAR} --figure schedules --windows 2 --sample-sizes 4"),
 ]
 
 
@@ -54,6 +56,8 @@ def words_of(printed, width):
         ("lpg", "--figure gradient --mdps 1 --repeats 2 --sample-sizes 4", "--figure learning would measure more"),
         ("mgrl_chain", "--updates 2 --inner-steps 1 --trajectories 4 --seeds 2 --critics outer",
          "--critics inner outer would measure more"),
+        ("mgrl_tabular", f"{TABULAR} --figure schedules --windows 1 --sample-sizes 4",
+         "--figure sources would measure more"),
     ],
 )  # fmt: skip
 def test_the_figures_that_would_measure_more_are_named(rows_of, name, line, said):

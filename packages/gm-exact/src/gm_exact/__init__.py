@@ -1,6 +1,13 @@
 """Exact values, gradients, Hessians and meta-gradients of tabular reinforcement-learning problems."""
 
-from gm_exact.actor_critic import ActorCritic, MetaParams, actor_critic_path, actor_critic_step, mgrl_meta_gradient
+from gm_exact.actor_critic import (
+    ActorCritic,
+    Dependence,
+    MetaParams,
+    actor_critic_path,
+    actor_critic_step,
+    mgrl_meta_gradient,
+)
 from gm_exact.bounds import Constants, Errors, eq6_compositional_bias, eq9_bias, eq10_variance, eq44_bias, eq57_variance
 from gm_exact.constants import global_constants, local_c2, local_constants
 from gm_exact.enumerate import Expectation, Trajectories, expectation, trajectories
@@ -24,6 +31,7 @@ from gm_exact.tabular import TabularMDP
 __all__ = [
     "ActorCritic",
     "Constants",
+    "Dependence",
     "Errors",
     "Expectation",
     "GameEvaluation",

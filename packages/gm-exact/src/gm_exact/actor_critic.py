@@ -4,7 +4,7 @@ The critic is a table V, the policy the softmax of a table of logits. All is dif
 its last digits, and has any number of leading batch axes.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -38,7 +38,38 @@ class MetaParams(NamedTuple):
     inner_lr: Tensor
 
 
-def actor_critic_step(mdp: TabularMDP, params: ActorCritic, meta_params: MetaParams, horizon: Count) -> ActorCritic:
+class Dependence(NamedTuple):
+    """Which ways from θ into the expected update count in its derivative ∂/∂θ; its value is the same.
+
+    What an estimator differentiates are updates of sampled trajectories, which do not know how likely they were. Always
+    there are the derivatives of ∇log π, of the critic's own V(s_t) and of the entropy's slope. Of the rest, AD has
+    nothing, LVC `action`, Loaded-DiCE also `earlier` and `later="undamped"`; the truth has all.
+
+    Attributes:
+        action: in the policy's term, how likely the action is that it is about.
+        earlier: in the policy's term, how earlier actions lead to its state.
+        later: in the policy's term, how its advantage averages over later actions; "undamped" counts these without the
+            (γλ)^{u−t} with which A_t looks ahead to step u, as if A_u were all that the action at u did to A_t.
+        values: V in the advantages and in the critic's targets.
+        critic: in the critic's term, how likely its states and actions are.
+        entropy: in the entropy's term, how likely its states are.
+    """
+
+    action: bool = True
+    earlier: bool = True
+    later: bool | Literal["undamped"] = True
+    values: bool = True
+    critic: bool = True
+    entropy: bool = True
+
+
+EVERYTHING = Dependence()
+"""The truth's."""
+
+
+def actor_critic_step(
+    mdp: TabularMDP, params: ActorCritic, meta_params: MetaParams, horizon: Count, dependence: Dependence = EVERYTHING
+) -> ActorCritic:
     """One expected update θ + α E[∇θ J(θ; τ)] of an actor-critic, differentiable in θ and φ.
 
         J(θ; τ) = 1/T Σ_t [⊥A_t log π(a_t|s_t) − c_v (V(s_t) − ⊥(A_t + V(s_t)))² + c_e H(π(·|s_t))]
@@ -55,6 +86,7 @@ def actor_critic_step(mdp: TabularMDP, params: ActorCritic, meta_params: MetaPar
         params: θ.
         meta_params: φ.
         horizon: T, a positive integer.
+        dependence: of what the derivative in θ takes account; what is left out makes it right to first order alone.
 
     Raises:
         ValueError: if shapes don't fit, or the horizon is no positive integer.
@@ -73,10 +105,21 @@ def actor_critic_step(mdp: TabularMDP, params: ActorCritic, meta_params: MetaPar
     log_policy = logits.log_softmax(-1)
     policy = log_policy.exp()
     visits = _visits(mdp, policy, steps)
-    advantage, error = _mean_advantages(mdp, policy, values, meta_params, visits)
+    value = values if dependence.values else values.detach()
+    seen = visits if dependence.earlier else visits.detach()
+    chosen = policy if dependence.action else policy.detach()
+    ahead = policy if dependence.later is True else policy.detach()
+    advantage, error = _mean_advantages(mdp, ahead, value, meta_params, seen)
+    if dependence.later == "undamped":
+        advantage = advantage + _undamped(mdp, policy, value.detach(), meta_params, visits.detach())
+    if not dependence.critic == dependence.earlier == (dependence.later is True):
+        where = (policy, visits) if dependence.critic else (policy.detach(), visits.detach())
+        _, error = _mean_advantages(mdp, where[0], value, meta_params, where[1])
+    if not dependence.values:  # V(s_t) itself counts, whatever its target does
+        error = error - _count(visits, dependence.critic) * (values - values.detach())
     entropy = -(policy * log_policy).sum(-1, keepdim=True)
-    slope = -(policy * (log_policy + entropy)) * visits.sum(-2).unsqueeze(-1)
-    centred = policy * (advantage - (policy * advantage).sum(-1, keepdim=True))
+    slope = -(policy * (log_policy + entropy)) * _count(visits, dependence.entropy).unsqueeze(-1)
+    centred = chosen * advantage - policy * (chosen * advantage).sum(-1, keepdim=True)
     of_policy = (centred + _spread(meta_params.entropy_coef, 2) * slope) / steps
     of_critic = 2 * _spread(meta_params.value_coef, 1) * error / steps
     return ActorCritic(
@@ -85,8 +128,9 @@ def actor_critic_step(mdp: TabularMDP, params: ActorCritic, meta_params: MetaPar
 
 
 def actor_critic_path(
-    mdp: TabularMDP, params: ActorCritic, meta_params: MetaParams, *, inner_steps: Count, horizon: Count
-) -> list[ActorCritic]:
+    mdp: TabularMDP, params: ActorCritic, meta_params: MetaParams, *, inner_steps: Count, horizon: Count,
+    dependence: Dependence = EVERYTHING,
+) -> list[ActorCritic]:  # fmt: skip
     """The path [θ⁰, …, θᴷ] of expected updates; arguments and errors are those of `actor_critic_step`.
 
     Examples:
@@ -100,7 +144,7 @@ def actor_critic_path(
     """
     path = [params]
     for _ in range(check_count("inner_steps", inner_steps, "an integer of at least 0", least=0)):
-        path.append(actor_critic_step(mdp, path[-1], meta_params, horizon))
+        path.append(actor_critic_step(mdp, path[-1], meta_params, horizon, dependence))
     return path
 
 
@@ -112,12 +156,16 @@ def mgrl_meta_gradient(
     inner_steps: Count,
     horizon: Count,
     outer_horizon: Count | None = None,
+    dependence: Dependence = EVERYTHING,
 ) -> MetaParams:
     """The exact meta-gradient ∇φ J(θᴷ(φ)) of MGRL, through K expected updates of an actor-critic.
 
     θᴷ ends the path of `actor_critic_path`, all of whose dependence on φ counts: that of the advantages, and that of
     what is sampled and of the critic, at every later step, on the θ that φ has moved (paper, Eq. 8 with the expected
     update for f). J is the value of the policy in the MDP with the MDP's discount (Xu et al. 2018).
+
+    With a part of the `dependence` it is the mean of an estimator that takes account of no more, if the steps and the
+    outer gradient are exact, and its derivatives of a step come from samples of that step's own (paper, Eq. 4).
 
     Args:
         mdp: where trajectories come from; its discount is that of the outer objective.
@@ -126,6 +174,7 @@ def mgrl_meta_gradient(
         inner_steps: K, 0 or more; 0 gives zeros.
         horizon: T of the inner trajectories.
         outer_horizon: that of the outer objective; None for ever.
+        dependence: as in `actor_critic_step`.
 
     Raises:
         ValueError: as `actor_critic_step` and `evaluate`.
@@ -144,7 +193,8 @@ def mgrl_meta_gradient(
     with torch.enable_grad():
         start = ActorCritic(*(part.detach() for part in params))
         leaves = MetaParams(*(part.detach().requires_grad_() for part in meta_params))
-        last = actor_critic_path(mdp, start, leaves, inner_steps=inner_steps, horizon=horizon)[-1]
+        terms = {"inner_steps": inner_steps, "horizon": horizon}
+        last = actor_critic_path(mdp, start, leaves, dependence=dependence, **terms)[-1]
         value = evaluate(mdp, last.logits, outer_horizon).value
         # φ has no part in θ⁰, and c_v none in the policy of θ¹
         grads = torch.autograd.grad(value.sum(), leaves, allow_unused=True) if value.requires_grad else (None,) * 5
@@ -175,6 +225,28 @@ def _mean_advantages(
         advantages = advantages + visited.unsqueeze(-1) * (action_values - values.unsqueeze(-1))
         errors = errors + visited * (returns - values)
     return advantages, errors
+
+
+def _undamped(
+    mdp: TabularMDP, policy: Tensor, values: Tensor, meta_params: MetaParams, visits: Tensor
+) -> Float[Tensor, "*batch state action"]:
+    """Zero, with Σ_t P(s_t = s) Σ_{u>t} E[A_u ∇log π(a_u|s_u) | s_t = s, a_t = a] for derivative."""
+    discount, decay = _spread(meta_params.discount.detach(), 2), _spread(meta_params.gae_lambda.detach(), 1)
+    fixed, returns, after = policy.detach(), values, torch.zeros_like(values)
+    total = torch.zeros((), dtype=values.dtype, device=values.device)
+    for visited in reversed(visits.unbind(-2)):
+        later = torch.einsum("...sax,...x->...sa", mdp.transition, after)
+        future = (1 - decay) * values + decay * returns
+        action_values = mdp.reward + discount * torch.einsum("...sax,...x->...sa", mdp.transition, future)
+        returns = (fixed * action_values).sum(-1)
+        after = ((policy - fixed) * action_values + fixed * later).sum(-1)
+        total = total + visited.unsqueeze(-1) * later
+    return total
+
+
+def _count(visits: Tensor, live: bool) -> Float[Tensor, "*batch state"]:
+    """Σ_t P(s_t = s), a constant or not."""
+    return (visits if live else visits.detach()).sum(-2)
 
 
 def _spread(number: Tensor, axes: int) -> Tensor:
