@@ -1,0 +1,148 @@
+"""The paper's claims about MGRL at MinAtar's scale, as docs/claims.toml says they are decided."""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from scipy.special import stdtrit
+
+from gm_experiments.common.claims import Claim
+from gm_experiments.mgrl.settings import NAMES
+from gm_experiments.mgrl_minatar.findings import SYMBOLS
+from gm_experiments.mgrl_minatar.scores import UNITS, final_coefficients, final_returns
+from gm_experiments.mgrl_minatar.settings import GAMES, Settings
+from gm_lab.analysis import Comparison, Interval, Metric, Verdict, at_least, check, looks, mean_interval, next_look
+from gm_lab.analysis.comparisons import Outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STEPS = 1_000_000
+NEEDED = {"inner_steps": 3, "estimator": None}
+"""Settings with which the claims are about the paper's algorithms."""
+RETURN = Metric("return, in units of its game", delta=0.05, reach=0.0)
+"""Seeds are draws of one generator, not kinds of problems, of which some might be unseen."""
+SMALL = 0.1
+"""A difference of a logit that doesn't matter: 0.001 of γ = 0.99, 0.025 of a coefficient of 0.5."""
+CONFIDENCE = 1 - 0.05 / (len(NAMES) * len(GAMES))
+FIRST, FURTHEST, TINY = 10, 10 * 2**16, 1e-12
+
+
+class Runs:
+    """They are the logged runs, compared by what is left at their ends."""
+
+    def __init__(self, log: "pd.DataFrame") -> None:
+        self._returns = final_returns(log)
+        self._coefficients = {name: final_coefficients(log, name) for name in NAMES}
+
+    def gains(self) -> "pd.DataFrame":
+        """By how much LVC's final return is above AD's, by seed and game, in units of the game."""
+        import pandas as pd
+
+        return pd.DataFrame({game: self._gain(self._returns, game) / UNITS[game] for game in self.games})
+
+    def moved(self, game: str, name: str) -> "pd.Series[float]":
+        """By how much LVC's final logit of a coefficient is above AD's, by seed."""
+        return self._gain(self._coefficients[name], game).dropna()
+
+    @property
+    def games(self) -> list[str]:
+        """Those with runs of both."""
+        return [game for game in GAMES if {(game, "mgrl"), (game, "mgrl-lvc")} <= {*self._returns}]
+
+    @staticmethod
+    def _gain(table: "pd.DataFrame", game: str) -> "pd.Series[float]":
+        gain: pd.Series[float] = table[game, "mgrl-lvc"] - table[game, "mgrl"]
+        return gain
+
+
+def not_worse(runs: Runs) -> Iterator[Comparison]:
+    """LVC's final returns are not below AD's by more than a little, game by game and in the mean over games."""
+    gains = runs.gains()
+    for game in GAMES:
+        if game in gains:
+            yield at_least(f"{game}: MGRL + LVC less MGRL", gains[game].dropna(), -RETURN.delta, RETURN)
+        else:
+            yield check(game, None, "no data")
+    if len(gains.columns) == len(GAMES):
+        yield at_least("mean over games", gains.dropna().mean(axis=1), -RETURN.delta, RETURN)
+
+
+RETURNS = Claim(
+    "MINATAR-1",
+    "3-step MGRL with LVC ends no worse than 3-step MGRL, by more than a twentieth of a game's unit, in all five games",
+    (not_worse,),
+    examples=6,
+)
+PATHS = "in each game LVC drives γ, λ, the value or the entropy coefficient elsewhere than AD does"
+
+
+def claims(settings: Settings, frame: "pd.DataFrame") -> list[Verdict]:
+    """Returns the verdicts on MINATAR-1 and MINATAR-2; runs count only if they are long enough, and the paper's."""
+    lacking = [f"--{name.replace('_', '-')} {value}" for name, value in NEEDED.items() if _other(settings, name)]
+    lacking += [f"--env-steps {STEPS:_}"] if settings.env_steps < STEPS else []
+    if lacking:
+        needed = f"needs {', '.join(lacking).replace('--estimator None', 'no --estimator')}, of all games"
+        return [Verdict(name, words, "not measured", needed) for name, words in _words().items()]
+    runs = Runs(frame)
+    return [RETURNS.verdict(runs), paths(runs)]
+
+
+def _other(settings: Settings, name: str) -> bool:
+    return bool(getattr(settings, name) != NEEDED[name])
+
+
+def _words() -> dict[str, str]:
+    return {RETURNS.id: RETURNS.words, "MINATAR-2": PATHS}
+
+
+def paths(runs: Runs) -> Verdict:
+    """In each game some coefficient's final logit differs: supported if it does in all, contradicted if in one not."""
+    found = {game: _in_game(runs, game) for game in runs.games}
+    outcomes = [outcome for outcome, _, _ in found.values()] + ["not measured"] * (len(GAMES) - len(found))
+    said = "; ".join(words for _, words, _ in found.values())
+    if not found:
+        return Verdict("MINATAR-2", PATHS, "not measured", "no game has runs of both algorithms")
+    if "contradicted" in outcomes:
+        return Verdict("MINATAR-2", PATHS, "contradicted", said)
+    if set(outcomes) == {"supported"}:
+        return Verdict("MINATAR-2", PATHS, "supported", said)
+    seeds = max(seeds for outcome, _, seeds in found.values() if outcome != "supported") if found else math.inf
+    lacks = f"about {seeds:,.0f} seeds would decide it" if seeds < math.inf else "no number of seeds is known"
+    missing = f"{len(GAMES) - len(found)} games not measured; " if len(found) < len(GAMES) else ""
+    return Verdict("MINATAR-2", PATHS, "undecided", f"{missing}{lacks}; {said}")
+
+
+def _in_game(runs: Runs, game: str) -> tuple[Outcome, str, float]:
+    """Whether some coefficient ends apart in a game, with the clearest difference, and at how many seeds it is told.
+
+    The intervals of all games and coefficients hold together, by Bonferroni, and are those of a look of
+    `gm_lab.analysis.decisions`.
+    """
+    differences = {name: runs.moved(game, name) for name in NAMES}
+    seeds = min(map(len, differences.values()))
+    if seeds < 2:
+        return "undecided", f"{game}: {seeds} seed", math.inf
+    at = (looks(seeds) or [seeds])[-1]
+    found = {name: mean_interval(values[:at], CONFIDENCE) for name, values in differences.items()}
+    clearest = max(NAMES, key=lambda name: abs(found[name].mean) / max(found[name].high - found[name].mean, TINY))
+    words = f"{game}: logit of the {SYMBOLS[clearest]} {found[clearest]}"
+    if looks(seeds):
+        if any(interval.low > 0 or interval.high < 0 for interval in found.values()):
+            return "supported", words, seeds
+        if all(interval.low > -SMALL and interval.high < SMALL for interval in found.values()):
+            return "contradicted", words, seeds
+    return "undecided", words, _wanted(found[clearest], seeds)
+
+
+def _wanted(interval: Interval, seeds: int) -> float:
+    """At how many seeds an interval would leave out zero, if mean and spread stay what they are."""
+    spread = (interval.high - interval.mean) * math.sqrt(interval.count) / _quantile(interval.count)
+    wanted = next_look(seeds) if looks(seeds) else FIRST
+    while wanted < FURTHEST and _quantile(wanted) * spread / math.sqrt(wanted) > abs(interval.mean):
+        wanted *= 2
+    return wanted if wanted < FURTHEST else math.inf
+
+
+def _quantile(seeds: int) -> float:
+    return float(stdtrit(seeds - 1, (1 + CONFIDENCE) / 2))
