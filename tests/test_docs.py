@@ -58,6 +58,7 @@ SMALL = {
     "--hidden 4 --inner-lrs 1 --critic-lrs 1 --gae-lambdas 0.9 --mdps 2 --repeats 2 --sample-sizes 4 --inner-steps 1 2 "
     "--horizon 8 --rules 2",
     "mgrl_chain": "--updates 2 --inner-steps 1 --trajectories 4 --seeds 2",
+    "mgrl_minatar": "--envs 2 --steps 2 --env-steps 12 --seeds 1 --algorithms a2c mgrl-lvc",
     "mgrl_atari": "--envs 2 --steps 2 --env-steps 12 --seeds 1 --figure returns --algorithms a2c",
 }
 FULL_SCALE = sorted(

@@ -26,6 +26,7 @@ MODULES = (
     "lpg",
     "mgrl",
     "mgrl_chain",
+    "mgrl_minatar",
 )
 EXPERIMENTS = {name: import_module(f"gm_experiments.{name}").EXPERIMENT for name in MODULES}
 HARMLESS = {"seed", "max_age", "workers"}

@@ -90,7 +90,7 @@ def _over_games(log: "pd.DataFrame") -> "Figure":
     right.axvline(0, color="black", linewidth=0.9, zorder=1)
     caption = (
         "Final returns in units of each game. The interquartile mean is that of the middle half of all games and runs "
-        f"that have played them all. {intervals('Bars', log['seed'].nunique(), 'runs')}"
+        f"that have played them all. {intervals('Bars', log['seed'].nunique(), 'runs')} Those of games hold together."
     )
     analysis.entitle(figure, findings.over_games(log), caption)
     return figure

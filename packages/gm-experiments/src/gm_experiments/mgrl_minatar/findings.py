@@ -12,11 +12,13 @@ from gm_lab.analysis import Interval, paired_difference
 if TYPE_CHECKING:
     import pandas as pd
 
+ERROR = 0.05
+"""Of all that a title says together."""
 __all__ = ["LABELS", "SYMBOLS", "gains", "over_games", "played", "returns"]
 
 
 def played(log: "pd.DataFrame") -> list[str]:
-    """Returns the games and, in the order of the settings."""
+    """Returns the games, in the order of the settings."""
     return [game for game in GAMES if (log["game"] == game).any()]
 
 
@@ -26,16 +28,19 @@ def algorithms(log: "pd.DataFrame") -> list[str]:
 
 
 def returns(log: "pd.DataFrame") -> str:
-    """Which algorithm is told apart from the one before it by its final returns; else what is learnt."""
+    """Which algorithm is told apart from the one before it by its final returns; else what is learnt.
+
+    What is said of all games holds together, by Bonferroni.
+    """
     final, seeds, order = final_returns(log), log["seed"].nunique(), algorithms(log)
+    confidence = 1 - ERROR / max(1, len(played(log)) * (len(order) - 1))
     told: dict[str, list[str]] = {}
     for game in played(log):
         for low, high in pairwise(order):
             if {(game, low), (game, high)} <= {*final}:
                 both = final[[(game, low), (game, high)]].dropna()
-                words = _apart(paired_difference(both[game, high], both[game, low]), low, high) if len(both) > 1 else ""
-                if words:
-                    told.setdefault(words, []).append(game)
+                if len(both) > 1 and (words := _apart(both[game, low], both[game, high], confidence)):
+                    told.setdefault(words.format(LABELS[high], LABELS[low]), []).append(game)
     if told:
         return "; ".join(f"{words} in {joined(games)}" for words, games in told.items())
     if seeds < 2:
@@ -43,9 +48,10 @@ def returns(log: "pd.DataFrame") -> str:
     return f"{seeds} runs of {length(log)} tell no two algorithms apart" + learnt(log)
 
 
-def _apart(gain: Interval, low: str, high: str) -> str:
+def _apart(low: "pd.Series[float]", high: "pd.Series[float]", confidence: float) -> str:
+    gain = paired_difference(high, low, confidence)
     side = "above" if gain.low > 0 else "below" if gain.high < 0 else ""
-    return f"{LABELS[high]} ends {side} {LABELS[low]}" if side else ""
+    return f"{{}} ends {side} {{}}" if side else ""
 
 
 def learnt(log: "pd.DataFrame") -> str:
@@ -64,13 +70,17 @@ def learnt(log: "pd.DataFrame") -> str:
 
 
 def gains(log: "pd.DataFrame") -> dict[str, Interval]:
-    """By how much MGRL + LVC ends above MGRL in each game, in the game's unit, and in the interquartile mean."""
+    """By how much MGRL + LVC ends above MGRL in each game, in the game's unit, and in the interquartile mean.
+
+    The intervals of the games hold together, by Bonferroni.
+    """
     final, found = final_returns(log), {}
+    confidence = 1 - ERROR / len(played(log))
     for game in played(log):
         if {(game, "mgrl"), (game, "mgrl-lvc")} <= {*final}:
             both = (final[game][["mgrl", "mgrl-lvc"]] / UNITS[game]).dropna()
             if len(both):
-                found[game] = paired_difference(both["mgrl-lvc"], both["mgrl"])
+                found[game] = paired_difference(both["mgrl-lvc"], both["mgrl"], confidence)
     ours, theirs = (scores(log, name) for name in ("mgrl-lvc", "mgrl"))
     if len(found) > 1 and len(ours) and len(theirs):
         found["interquartile mean"] = iqm_interval(ours, theirs)

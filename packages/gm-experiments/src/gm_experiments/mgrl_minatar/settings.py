@@ -34,8 +34,10 @@ CURVES = (
 )  # fmt: skip
 UNIT = "seeds"
 BUDGET = ("env_steps",)
-MEMORY, RATE, LOGGED = 60e6, {"a2c": 18_000.0, "mgrl": 9_000.0, "mgrl-lvc": 9_000.0}, 200
-"""About the bytes of a run beside torch, steps of a core in a second, and the rows of a run."""
+MEMORY, ENVIRONMENT, STEP = 60e6, 20e3, 40e3
+"""About the bytes of a run beside torch, of an environment, and of a step in a window's batches."""
+RATE, LOGGED = {"a2c": 18_000.0, "mgrl": 9_000.0, "mgrl-lvc": 9_000.0}, 200
+"""About the steps of a core in a second, and the rows of a run."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,12 @@ def need(settings: Settings) -> gm_lab.Need:
     """What a run takes, about."""
     games = len(GAMES) if ALL in settings.games else len(settings.games)
     runs = games * len(settings.algorithms) * settings.seeds
-    work = 3.0 if settings.schedule == "discard" else 1.0
-    each = sum(settings.env_steps * (1.0 if name == "a2c" else work) / RATE[name] for name in settings.algorithms)
-    return gm_lab.Need(runs, runs * float(LOGGED), MEMORY, games * settings.seeds * each)
+    batch = float(settings.envs) * settings.steps
+    memory = MEMORY + ENVIRONMENT * settings.envs + STEP * batch * (settings.inner_steps + 1)
+    drawn = settings.inner_steps if settings.schedule == "discard" else 1
+    work = max(float(settings.env_steps), batch)
+    each = sum(work * (1 if name == "a2c" else drawn) / RATE[name] for name in settings.algorithms)
+    return gm_lab.Need(runs, runs * float(LOGGED), memory, games * settings.seeds * each)
 
 
 def cells(settings: Settings) -> list[MinAtarCell]:
