@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from scipy.special import stdtrit
+import numpy as np
 
 from gm_experiments.common.claims import GAME_RETURN, Claim
 from gm_experiments.common.findings import joined
@@ -12,7 +12,7 @@ from gm_experiments.mgrl.settings import NAMES
 from gm_experiments.mgrl_minatar.findings import SYMBOLS
 from gm_experiments.mgrl_minatar.scores import UNITS, final_coefficients, final_returns
 from gm_experiments.mgrl_minatar.settings import GAMES, Settings
-from gm_lab.analysis import Comparison, Interval, Verdict, at_least, looks, mean_interval, next_look
+from gm_lab.analysis import Comparison, Verdict, at_least, looks, mean_interval, next_look
 from gm_lab.analysis.claims import together
 from gm_lab.analysis.comparisons import Outcome
 
@@ -130,17 +130,15 @@ def _in_game(runs: Runs, game: str) -> tuple[Outcome, str, float]:
             return "supported", words, seeds
         if all(interval.low > -SMALL and interval.high < SMALL for interval in found.values()):
             return "contradicted", words, seeds
-    return "undecided", words, _wanted(found[clearest], seeds)
+    return "undecided", words, _wanted(differences[clearest])
 
 
-def _wanted(interval: Interval, seeds: int) -> float:
-    """At how many seeds an interval would leave out zero, if mean and spread stay what they are."""
-    spread = (interval.high - interval.mean) * math.sqrt(interval.count) / _quantile(interval.count)
-    wanted = next_look(seeds) if looks(seeds) else FIRST
-    while wanted < FURTHEST and _quantile(wanted) * spread / math.sqrt(wanted) > abs(interval.mean):
-        wanted *= 2
-    return wanted if wanted < FURTHEST else math.inf
-
-
-def _quantile(seeds: int) -> float:
-    return float(stdtrit(seeds - 1, (1 + CONFIDENCE) / 2))
+def _wanted(values: "pd.Series[float]") -> float:
+    """At how many seeds the interval would leave out zero, if more of them are as these are."""
+    seeds = next_look(len(values)) if looks(len(values)) else FIRST
+    while seeds < FURTHEST:
+        interval = mean_interval(np.resize(values.to_numpy(), seeds), CONFIDENCE)
+        if interval.low > 0 or interval.high < 0:
+            return seeds
+        seeds *= 2
+    return math.inf

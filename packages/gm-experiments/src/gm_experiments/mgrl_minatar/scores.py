@@ -69,9 +69,9 @@ def iqm(values: "Numbers") -> "Numbers":
         >>> float(iqm(np.array([[0.0, 1.0, 2.0, 99.0]])))
         1.5
     """
-    from scipy.stats import trim_mean
-
-    middle: Numbers = trim_mean(values.reshape(*values.shape[:-2], -1), CUT, axis=-1)
+    ordered = np.sort(values.reshape(*values.shape[:-2], -1), axis=-1)
+    cut = int(CUT * ordered.shape[-1])
+    middle: Numbers = ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1)
     return middle
 
 
