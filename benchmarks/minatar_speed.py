@@ -117,11 +117,12 @@ def plain(game: str) -> Turn:
     return turn
 
 
-def ours(game: str, algorithm: str) -> Turn:
-    """A cell of the app, from nothing to its rows."""
+def ours(game: str, algorithm: str, conditioned: bool = True) -> Turn:
+    """A cell of the app, from nothing to its rows; unless the critic is told γ, the network is the plain one."""
 
     def turn(steps: int) -> int:
-        asked = settings.Settings(games=(game,), algorithms=(algorithm,), seeds=1, env_steps=steps)  # type: ignore[arg-type]
+        flags = {"algorithms": (algorithm,), "seeds": 1, "env_steps": steps, "conditioned": conditioned}
+        asked = settings.Settings(games=(game,), **flags)  # type: ignore[arg-type]
         (cell,) = settings.cells(asked)
         with tempfile.TemporaryDirectory() as folder:
             rows = run.run_cell(cell, replace(run.prepare(asked), run_dir=Path(folder)))
@@ -184,13 +185,14 @@ def main() -> None:
     torch.set_num_threads(1)
     for game in settings.games_of(settings.Settings(games=tuple(asked.games))):
         turns = {"environments alone": environments_alone(game), "plain A2C": plain(game)}
+        turns["ours, a2c, the same network"] = ours(game, "a2c", conditioned=False)
         turns |= {f"ours, {name}": ours(game, name) for name in ("a2c", "mgrl", "mgrl-lvc")}
         if asked.others:
             turns["Stable-Baselines3's A2C"] = stable_baselines3(game)
         found = measured(turns, asked.steps, asked.rounds)
         print(f"\n{game}: steps per second of wall time, of the processor's time, times the plain A2C")
         for name, (wall, work) in found.items():
-            print(f"{name:26} {wall:9,.0f} {work:9,.0f} {wall / found['plain A2C'][0]:7.2f}", flush=True)
+            print(f"{name:30} {wall:9,.0f} {work:9,.0f} {wall / found['plain A2C'][0]:7.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -35,17 +35,17 @@ def app(run_app):
 
 
 def test_a_run_leaves_what_it_promises(app, tmp_path):
-    status, _ = app("--games", "space-invaders", "MinAtar/Breakout-v1", "--env-steps", "240", "--seeds", "2")
+    status, _ = app("--games", "space-invaders", "MinAtar/Breakout-v1", "--env-steps", "96", "--seeds", "2")
     assert status == 0
     (run,) = (tmp_path / "runs" / "mgrl_minatar").iterdir()
     frame = pd.read_csv(run / "results.csv")
     assert list(frame.columns) == list(COLUMNS)
     assert set(frame["game"]) == {"SpaceInvaders", "Breakout"}
     # online windows keep three updates, so that no step is drawn twice
-    assert frame.groupby("algorithm")["updates"].max().to_dict() == dict.fromkeys(("a2c", "mgrl", "mgrl-lvc"), 30)
-    assert frame.groupby("algorithm")["emulated_steps"].max().to_dict() == {"a2c": 240, "mgrl": 248, "mgrl-lvc": 248}
+    assert frame.groupby("algorithm")["updates"].max().to_dict() == dict.fromkeys(("a2c", "mgrl", "mgrl-lvc"), 12)
+    assert frame.groupby("algorithm")["emulated_steps"].max().to_dict() == {"a2c": 96, "mgrl": 104, "mgrl-lvc": 104}
     learnt = frame[frame["algorithm"] == "mgrl"].groupby(["game", "seed"])["gamma"].nunique()
-    assert (learnt > 5).all()
+    assert (learnt > 1).all()
     assert frame[frame["algorithm"] == "a2c"]["gamma"].nunique() == 1
     assert {path.stem for path in (run / "figures").glob("*.png")} == {
         "returns", "over_games", "meta_parameters", "meta_parameters_2",
@@ -140,25 +140,25 @@ def test_a_run_without_the_extra_says_how_to_install_it(app, tmp_path, monkeypat
 def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path):
     run = tmp_path / "run"
     folder = run / "training" / "Breakout-mgrl-lvc-0"
-    flags = ["--algorithm", "mgrl-lvc", "--seeds", "1", "--env-steps", "4800", "--checkpoint-minutes", "0.0005"]
+    flags = ["--algorithm", "mgrl-lvc", "--seeds", "1", "--env-steps", "1200", "--checkpoint-minutes", "0.001"]
     command = [sys.executable, str(APP), "--run-dir", str(run), *SMALL, *flags, "--workers", "1"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, start_new_session=True, **quiet)
     deadline = time.monotonic() + 90
-    while process.poll() is None and len(list(folder.glob("checkpoint-*.pt"))) < 2:
+    while process.poll() is None and len(list(folder.glob("checkpoint-*.pt"))) < 1:
         assert time.monotonic() < deadline, "it never began"
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait(60) == -signal.SIGKILL
     reached = max(int(path.stem.split("-")[1]) for path in folder.glob("checkpoint-*.pt"))
-    assert 0 < reached < 600
+    assert 0 < reached < 150
     subprocess.run(command, check=True, timeout=120, **quiet)
     with (folder / "log.csv").open() as file:
-        assert [int(row["updates"]) for row in csv.DictReader(file)] == list(range(3, 601, 3))
+        assert [int(row["updates"]) for row in csv.DictReader(file)] == list(range(3, 151, 3))
     frame = pd.read_csv(run / "results.csv")
-    assert frame["updates"].tolist() == list(range(3, 601, 3))
+    assert frame["updates"].tolist() == list(range(3, 151, 3))
     # the batch that the next window begins with is drawn anew
-    assert frame["emulated_steps"].max() == 4800 + 8 + 8
+    assert frame["emulated_steps"].max() == 1200 + 8 + 8
 
 
 def results(ends=None, seeds=10, games=GAMES, noise=0.01, moved=0.0):
