@@ -1,6 +1,5 @@
 """apps/mgrl_minatar.py end to end on short real rollouts: files, refusals, kill and resume, verdicts, the page."""
 
-import csv
 import json
 import os
 import runpy
@@ -19,11 +18,10 @@ import pytest
 
 import gm_lab
 from gm_experiments.mgrl.settings import NAMES
-from gm_experiments.mgrl_minatar import EXPERIMENT, claims, figures, findings, problem, scores, tables
+from gm_experiments.mgrl_minatar import EXPERIMENT, claims, figures, findings, problem, run, scores, tables
 from gm_experiments.mgrl_minatar.settings import COLUMNS, GAMES, Settings, cells
 
 ROOT = Path(__file__).parents[1]
-APP = ROOT / "apps" / "mgrl_minatar.py"
 SMALL = ["--wandb", "disabled", "--envs", "4", "--steps", "2"]
 LONG = Settings(games=("all",), env_steps=1_000_000, seeds=10)
 FAULTS = runpy.run_path(str(ROOT / "packages" / "gm-experiments" / "tests" / "picture_faults.py"))["faults"]
@@ -37,8 +35,8 @@ def app(run_app):
 def test_a_run_leaves_what_it_promises(app, tmp_path):
     status, _ = app("--games", "space-invaders", "MinAtar/Breakout-v1", "--env-steps", "96", "--seeds", "2")
     assert status == 0
-    (run,) = (tmp_path / "runs" / "mgrl_minatar").iterdir()
-    frame = pd.read_csv(run / "results.csv")
+    (folder,) = (tmp_path / "runs" / "mgrl_minatar").iterdir()
+    frame = pd.read_csv(folder / "results.csv")
     assert list(frame.columns) == list(COLUMNS)
     assert set(frame["game"]) == {"SpaceInvaders", "Breakout"}
     # online windows keep three updates, so that no step is drawn twice
@@ -47,19 +45,17 @@ def test_a_run_leaves_what_it_promises(app, tmp_path):
     learnt = frame[frame["algorithm"] == "mgrl"].groupby(["game", "seed"])["gamma"].nunique()
     assert (learnt > 1).all()
     assert frame[frame["algorithm"] == "a2c"]["gamma"].nunique() == 1
-    assert {path.stem for path in (run / "figures").glob("*.png")} == {
+    assert {path.stem for path in (folder / "figures").glob("*.png")} == {
         "returns", "over_games", "meta_parameters", "meta_parameters_2",
     }  # fmt: skip
-    verdicts = {v["id"]: v["verdict"] for v in json.loads((run / "claims.json").read_text())}
+    verdicts = {v["id"]: v["verdict"] for v in json.loads((folder / "claims.json").read_text())}
     assert verdicts == {"MINATAR-1": "not measured", "MINATAR-2": "not measured"}
-    live = pd.concat(map(pd.read_csv, (run / "live").glob("*.csv")))
+    live = pd.concat(map(pd.read_csv, (folder / "live").glob("*.csv")))
     assert len(live) == len(frame)
 
 
 def test_algorithms_begin_alike_and_seeds_do_not():
     """The same θ⁰ and the same first states, so that they are compared seed by seed."""
-    from gm_experiments.mgrl_minatar import run
-
     made = cells(Settings(games=("Breakout",), seeds=2, envs=4, env_steps=400, algorithms=("a2c", "mgrl-lvc")))
     trainers = [run.trainer_of(cell, run.MinAtarContext(None)) for cell in made]
     weights = [trainer.progress.point.params["conv0.weight"] for trainer in trainers]
@@ -138,27 +134,27 @@ def test_a_run_without_the_extra_says_how_to_install_it(app, tmp_path, monkeypat
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path):
-    run = tmp_path / "run"
-    folder = run / "training" / "Breakout-mgrl-lvc-0"
-    flags = ["--algorithm", "mgrl-lvc", "--seeds", "1", "--env-steps", "1200", "--checkpoint-minutes", "0.001"]
-    command = [sys.executable, str(APP), "--run-dir", str(run), *SMALL, *flags, "--workers", "1"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, start_new_session=True, **quiet)
+    asked = Settings(algorithms=("mgrl-lvc",), seeds=1, envs=4, steps=2, env_steps=1200)
+    (cell,), folder = cells(asked), tmp_path / "training" / "Breakout-mgrl-lvc-0"
+    context = replace(run.prepare(asked), run_dir=tmp_path, checkpoint_seconds=0.01)
+    child = os.fork()
+    if child == 0:
+        try:
+            run.run_cell(cell, context)
+        finally:
+            os._exit(1)
     deadline = time.monotonic() + 90
-    while process.poll() is None and len(list(folder.glob("checkpoint-*.pt"))) < 1:
-        assert time.monotonic() < deadline, "it never began"
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait(60) == -signal.SIGKILL
+    while not any(folder.glob("checkpoint-*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0) == (child, signal.SIGKILL), "it came to its end"
     reached = max(int(path.stem.split("-")[1]) for path in folder.glob("checkpoint-*.pt"))
     assert 0 < reached < 150
-    subprocess.run(command, check=True, timeout=120, **quiet)
-    with (folder / "log.csv").open() as file:
-        assert [int(row["updates"]) for row in csv.DictReader(file)] == list(range(3, 151, 3))
-    frame = pd.read_csv(run / "results.csv")
-    assert frame["updates"].tolist() == list(range(3, 151, 3))
-    # the batch that the next window begins with is drawn anew
-    assert frame["emulated_steps"].max() == 1200 + 8 + 8
+    rows = run.run_cell(cell, context)
+    assert [row["updates"] for row in rows] == list(range(3, 151, 3))
+    assert pd.read_csv(folder / "log.csv")["updates"].tolist() == list(range(3, 151, 3))
+    # the batches that two windows begin with, the first and that after the kill, are drawn for themselves
+    assert rows[-1]["emulated_steps"] == 1200 + 2 * asked.envs * asked.steps
 
 
 def results(ends=None, seeds=10, games=GAMES, noise=0.01, moved=0.0):
