@@ -84,10 +84,11 @@ def returns(rows: pd.DataFrame) -> str:
         seeds = "–".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
         shown = " | ".join(_shown(mean_interval(each)) if len(each) else "–" for each in of_game)
         lines.append(f"| {game} | {seeds} | {shown} |")
-    whole = [scores(rows, name) for name in names]
-    if len({len(each.columns) for each in whole}) == 1 and all(map(len, whole)):
-        shown = " | ".join(_shown(iqm_interval(each)) for each in whole)
-        lines.append(f"| interquartile mean, in units of the games | {min(map(len, whole))} | {shown} |")
+    whole = scores(rows)
+    seeds, games = whole[names[0]].shape
+    if seeds and games > 1:
+        shown = " | ".join(_shown(iqm_interval(whole[name])) for name in names)
+        lines.append(f"| interquartile mean of {games} games, in their units | {seeds} | {shown} |")
     return "\n".join(lines) + "\n"
 
 

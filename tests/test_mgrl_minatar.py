@@ -261,6 +261,7 @@ def test_titles_say_what_intervals_tell(frame, said):
 
 def test_over_games_is_said_what_the_interval_says():
     assert "don't tell MGRL + LVC from MGRL" in findings.over_games(results(noise=0.3))
+    assert findings.over_games(results(seeds=1)).startswith("One run each of 1,000,000 environment steps cannot tell")
     better = findings.over_games(results({"a2c": 0.3, "mgrl": 0.4, "mgrl-lvc": 0.6}))
     assert better.startswith("Over 5 games MGRL + LVC ends above MGRL; it ends above in Breakout, Asterix, ")
 

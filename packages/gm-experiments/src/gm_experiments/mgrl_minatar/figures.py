@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gm_experiments.common.dots import MOST, dot, named_rows
+from gm_experiments.common.dots import dot, named_rows
 from gm_experiments.common.findings import intervals
 from gm_experiments.mgrl.findings import meta_parameters as moved
 from gm_experiments.mgrl.settings import NAMES
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MOST_GAMES = 3
+"""In one picture."""
 LOOKS = {name: category_style(place) for place, name in enumerate(LABELS)}
 GAIN = category_style(len(LOOKS))
 
@@ -28,10 +30,10 @@ def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
     """Draws what results.csv has: returns, LVC's gain over the games, and meta-parameters game by game."""
     pictures: dict[str, Figure] = {}
     games = played(frame)
-    each = -(-len(games) // -(-len(games) // MOST))
+    each = -(-len(games) // -(-len(games) // MOST_GAMES))
     for place in range(0, len(games), each):
         pictures[_named("returns", place // each)] = _returns(frame, games[place : place + each])
-    if len(games) > 1 and len(findings.gains(frame)) > 1:
+    if "interquartile mean" in findings.gains(frame):
         pictures["over_games"] = _over_games(frame)
     learnt = frame[frame["algorithm"] != "a2c"]
     for place, game in enumerate(played(learnt)):
@@ -69,8 +71,8 @@ def _over_steps(axes: "Axes", log: "pd.DataFrame", value: str, label: str) -> No
         names=algorithms(log), x_label="environment steps", y_label=label, marks=False,
     )  # fmt: skip
     axes.xaxis.set_major_formatter(lambda steps, _: f"{steps:,.0f}")
-    axes.locator_params(axis="x", nbins=3)
     axes.set_xlim(left=0)
+    axes.set_xticks([0, log["env_steps"].max()])
 
 
 def _bands(log: "pd.DataFrame") -> str:
@@ -80,7 +82,8 @@ def _bands(log: "pd.DataFrame") -> str:
 def _over_games(log: "pd.DataFrame") -> "Figure":
     """Left, the interquartile mean of each algorithm; right, what LVC gains in each game and in that mean."""
     gains = findings.gains(log)
-    means = {name: iqm_interval(of) for name in algorithms(log) if len(of := scores(log, name))}
+    of_all = scores(log)
+    means = {name: iqm_interval(of_all[name]) for name in algorithms(log) if of_all[name].size}
     rows = max(len(means), len(gains))
     titles = ["interquartile mean of returns", "MGRL + LVC less MGRL"]
     figure = analysis.panels(titles, height=0.28 * rows + 0.7, share_y=False)
@@ -88,9 +91,11 @@ def _over_games(log: "pd.DataFrame") -> "Figure":
     _dots(left, means, {name: LOOKS[name] for name in means}, [LABELS[name] for name in means])
     _dots(right, gains, dict.fromkeys(gains, GAIN), list(gains))
     right.axvline(0, color="black", linewidth=0.9, zorder=1)
+    runs = log["seed"].nunique()
+    bars = intervals("Bars", runs, "runs") + (" Those of games hold together." if runs > 1 else "")
     caption = (
-        "Final returns in units of each game. The interquartile mean is that of the middle half of all games and runs "
-        f"that have played them all. {intervals('Bars', log['seed'].nunique(), 'runs')} Those of games hold together."
+        "Final returns in units of each game. The interquartile mean is that of the middle half of the games and seeds "
+        f"that all have played. {bars}"
     )
     analysis.entitle(figure, findings.over_games(log), caption)
     return figure
@@ -98,9 +103,9 @@ def _over_games(log: "pd.DataFrame") -> "Figure":
 
 def _dots(axes: "Axes", values: dict[str, Interval], looks: dict[str, analysis.Style], names: list[str]) -> None:
     ends = np.array([end for value in values.values() for end in (value.low, value.mean, value.high)])
-    known = ends[np.isfinite(ends)]
+    known = [0.0, *ends[np.isfinite(ends)].tolist()]
     room = 0.1 * max(float(np.ptp(known)), 0.1)
-    axes.set_xlim(float(min(known.min(), 0.0)) - room, float(max(known.max(), 0.0)) + room)
+    axes.set_xlim(min(known) - room, max(known) + room)
     for place, (name, value) in enumerate(values.items()):
         dot(axes, place, value, looks[name])
     named_rows(axes, names)

@@ -81,9 +81,8 @@ def gains(log: "pd.DataFrame") -> dict[str, Interval]:
             both = (final[game][["mgrl", "mgrl-lvc"]] / UNITS[game]).dropna()
             if len(both):
                 found[game] = paired_difference(both["mgrl-lvc"], both["mgrl"], confidence)
-    ours, theirs = (scores(log, name) for name in ("mgrl-lvc", "mgrl"))
-    if len(found) > 1 and len(ours) and len(theirs):
-        found["interquartile mean"] = iqm_interval(ours, theirs)
+    if len(found) > 1 and (both := scores(log[log["algorithm"].isin(["mgrl", "mgrl-lvc"])]))["mgrl"].size:
+        found["interquartile mean"] = iqm_interval(both["mgrl-lvc"], both["mgrl"])
     return found
 
 
@@ -92,8 +91,8 @@ def over_games(log: "pd.DataFrame") -> str:
     found = gains(log)
     whole = found.pop("interquartile mean", None)
     seeds = log["seed"].nunique()
-    if whole is None:
-        return f"{seeds} runs of {length(log)}: MGRL + LVC beside MGRL"
+    if whole is None or seeds < 2:
+        return f"One run each of {length(log)} cannot tell MGRL + LVC from MGRL"
     above, below = (
         [game for game, gain in found.items() if (gain.low > 0 if up else gain.high < 0)] for up in (True, False)
     )

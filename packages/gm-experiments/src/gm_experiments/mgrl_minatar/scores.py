@@ -51,13 +51,13 @@ def final_coefficients(log: "pd.DataFrame", name: str) -> "pd.DataFrame":
     return logits
 
 
-def scores(log: "pd.DataFrame", algorithm: str) -> "pd.DataFrame":
-    """Returns final returns in `UNITS` by game (columns), and by those seeds (rows) that have played all of them."""
-    import pandas as pd
-
+def scores(log: "pd.DataFrame") -> "dict[str, pd.DataFrame]":
+    """Returns final returns in `UNITS`, by algorithm, of the games (columns) and seeds (rows) that all have played."""
     returns = final_returns(log)
-    games = [game for game in GAMES if (game, algorithm) in returns]
-    return pd.DataFrame({game: returns[game, algorithm] / UNITS[game] for game in games}).dropna()
+    names = list(log["algorithm"].unique())
+    games = [game for game in GAMES if {(game, name) for name in names} <= {*returns}]
+    known = returns[[(game, name) for game in games for name in names]].dropna()
+    return {name: known[[(game, name) for game in games]] / [UNITS[game] for game in games] for name in names}
 
 
 def iqm(values: "Numbers") -> "Numbers":
@@ -81,8 +81,7 @@ def iqm_interval(first: "pd.DataFrame", less: "pd.DataFrame | None" = None) -> I
     The stratified bootstrap of the same paper: each game's seeds are drawn anew, the same for what is compared. One
     seed alone leaves it unbounded.
     """
-    taken = [first] if less is None else [frame.loc[first.index.intersection(less.index)] for frame in (first, less)]
-    values = [frame.to_numpy() for frame in taken]
+    values = [frame.to_numpy() for frame in (first, less) if frame is not None]
     seeds, games = values[0].shape
     mean = _gain(values)
     if seeds < 2:
