@@ -81,8 +81,8 @@ def gains(log: "pd.DataFrame") -> dict[str, Interval]:
             both = (final[game][["mgrl", "mgrl-lvc"]] / UNITS[game]).dropna()
             if len(both):
                 found[game] = paired_difference(both["mgrl-lvc"], both["mgrl"], confidence)
-    if len(found) > 1 and (both := scores(log[log["algorithm"].isin(["mgrl", "mgrl-lvc"])]))["mgrl"].size:
-        found["interquartile mean"] = iqm_interval(both["mgrl-lvc"], both["mgrl"])
+    if len(found) > 1 and (pair := scores(log[log["algorithm"].isin(["mgrl", "mgrl-lvc"])]))["mgrl"].size:
+        found["interquartile mean"] = iqm_interval(pair["mgrl-lvc"], pair["mgrl"])
     return found
 
 
