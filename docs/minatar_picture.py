@@ -34,7 +34,7 @@ OURS = Settings(games=("all",), env_steps=1_000_000, seeds=5)
 
 
 def finished(run_dir: Path) -> pd.DataFrame:
-    """The rows of those runs of a run directory that came to their end."""
+    """The rows of a run directory's runs that came to their end, of the seeds that most of them have."""
     settings = yaml.safe_load((run_dir / "config.yaml").read_text())["settings"]
     updates = settings["env_steps"] // (settings["envs"] * settings["steps"])
     found = []
@@ -44,7 +44,9 @@ def finished(run_dir: Path) -> pd.DataFrame:
         rows = pd.read_csv(log)
         if rows["updates"].max() == updates:
             found.append(rows.assign(figure="returns", game=game, algorithm=algorithm, seed=int(seed)))
-    return pd.concat(found, ignore_index=True)
+    rows = pd.concat(found, ignore_index=True)
+    runs = rows.groupby("seed")["updates"].transform(lambda updates: (updates == updates.max()).sum())
+    return rows[runs == runs.max()]
 
 
 def in_parts(rows: pd.DataFrame) -> pd.DataFrame:

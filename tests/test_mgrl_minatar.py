@@ -248,10 +248,10 @@ def test_the_interquartile_mean_is_that_of_the_middle_half():
     [
         (
             results({"a2c": 0.6, "mgrl": 0.6, "mgrl-lvc": 0.6}),
-            "10 runs of 1,000,000 environment steps tell no two algorithms apart",
+            "10 runs of 1 million environment steps tell no two algorithms apart",
         ),
         (results({"a2c": 0.3, "mgrl": 0.6, "mgrl-lvc": 0.4}), "MGRL ends above A2C in Breakout"),
-        (results(seeds=1), "One run each of 1,000,000 environment steps cannot tell algorithms apart"),
+        (results(seeds=1), "One run each of 1 million environment steps cannot tell algorithms apart"),
         (results({"a2c": 0.6, "mgrl": 0.6, "mgrl-lvc": 0.6}, games=["Breakout"]), "but all learn: from 0.30 to 6.0"),
     ],
 )
@@ -261,7 +261,7 @@ def test_titles_say_what_intervals_tell(frame, said):
 
 def test_over_games_is_said_what_the_interval_says():
     assert "don't tell MGRL + LVC from MGRL" in findings.over_games(results(noise=0.3))
-    assert findings.over_games(results(seeds=1)).startswith("One run each of 1,000,000 environment steps cannot tell")
+    assert findings.over_games(results(seeds=1)).startswith("One run each of 1 million environment steps cannot tell")
     better = findings.over_games(results({"a2c": 0.3, "mgrl": 0.4, "mgrl-lvc": 0.6}))
     assert better.startswith("Over 5 games MGRL + LVC ends above MGRL; it ends above in Breakout, Asterix, ")
 
