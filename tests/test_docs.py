@@ -59,6 +59,7 @@ SMALL = {
     "--horizon 8 --rules 2",
     "mgrl_chain": "--updates 2 --inner-steps 1 --trajectories 4 --seeds 2",
     "mgrl_tabular": f"{TABULAR} --sample-sizes 4 --inner-steps 1 2 --points 0 2 --windows 2",
+    "mgrl_minatar": "--envs 2 --steps 2 --env-steps 12 --seeds 1 --algorithms a2c mgrl-lvc",
     "mgrl_atari": "--envs 2 --steps 2 --env-steps 12 --seeds 1 --figure returns --algorithms a2c",
 }
 FULL_SCALE = sorted(

@@ -17,7 +17,7 @@ from gm_lab.run.settings import flag_of
 
 MODULES = (
     "maml", "lirpg", "frontier", "explore", "attribution", "lola", "attribution.lola", "lpg", "mgrl", "mgrl_chain",
-    "mgrl_tabular",
+    "mgrl_minatar", "mgrl_tabular",
 )  # fmt: skip
 EXPERIMENTS = {name: import_module(f"gm_experiments.{name}").EXPERIMENT for name in MODULES}
 HARMLESS = {"seed", "max_age", "workers"}

@@ -2,5 +2,5 @@
 
 __all__ = [
     "attribution", "common", "explore", "frontier", "lirpg", "lola", "lpg", "maml", "mgrl", "mgrl_chain",
-    "mgrl_tabular", "reproduce", "theory",
+    "mgrl_minatar", "mgrl_tabular", "reproduce", "theory",
 ]  # fmt: skip

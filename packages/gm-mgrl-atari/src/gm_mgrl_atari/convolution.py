@@ -24,6 +24,8 @@ def convolution(
     A `known` result isn't computed again. With `first_order` the adjoints count w and x as constants: right if nothing
     but g depends on what they are differentiated by next, and half the cost of the second derivative.
     """
+    if known is None and not torch.is_grad_enabled():  # acting, for which the bookkeeping costs as much as the work
+        return conv2d(x, weight, bias, stride)
     y: Tensor = _Convolution.apply(x, weight, bias, stride, first_order, known)
     return y
 
@@ -44,6 +46,8 @@ def rectified(x: Float[Tensor, "*shape"], *, known: bool = False) -> Float[Tenso
 
     Its second derivative is zero where there is one; torch's own fills tensors with these zeros and adds them up.
     """
+    if not torch.is_grad_enabled():
+        return x if known else x.relu_()
     y: Tensor = _Rectified.apply(x, known)
     return y
 

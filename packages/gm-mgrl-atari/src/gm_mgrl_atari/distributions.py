@@ -1,5 +1,6 @@
 """How actions are distributed, given the numbers that a network makes of a state."""
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -54,6 +55,9 @@ class Categorical:
     def sample(self, outputs: Float[Tensor, "batch outputs"], generator: torch.Generator) -> Integer[Tensor, "batch"]:
         """Actions from 0 to n − 1; −1 where probabilities are NaN or infinite."""
         probability = self._log_probs(outputs).exp()
+        if not probability.is_cuda:
+            with contextlib.suppress(RuntimeError):  # which says that some aren't finite, and draws nothing
+                return torch.multinomial(probability, 1, generator=generator).squeeze(-1)
         # on a GPU `multinomial` would end the process; marked, NaN is told by the one transfer that there is
         finite = probability.isfinite().all(-1)
         drawn = torch.multinomial(probability.where(finite.unsqueeze(-1), 1), 1, generator=generator)

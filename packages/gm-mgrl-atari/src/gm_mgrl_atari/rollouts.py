@@ -53,7 +53,8 @@ class Collector:
 
     def _stacked(self, seen: Sequence[Tensor]) -> Tensor:
         """Images, or features, of successive steps; the memory format is kept."""
-        if not self._channels_last or seen[0].dim() < 4:
+        first = seen[0]
+        if first.dim() < 4 or first.is_contiguous() or not first.is_contiguous(memory_format=torch.channels_last):
             return torch.stack(list(seen), dim=1)
         return torch.stack([frames.permute(0, 2, 3, 1) for frames in seen], dim=1).movedim(-1, -3)
 

@@ -22,13 +22,14 @@ SCORE = analysis.Metric("score", delta=0.05, reach=1.0)
 BIAS = analysis.Metric("squared bias / ‖g‖²", delta=0.01, reach=1.0)
 DISTANCE = analysis.Metric("log ratio of distances", delta=math.log(1.25), reach=math.log(10))
 PART = analysis.Metric("error / larger of both", delta=0.05, reach=1.0)
+GAME_RETURN = analysis.Metric("return in units of its game", delta=0.05, reach=0.0)
 LOG_BOUND = analysis.Metric("log bound / measured", delta=0.0, reach=math.log(10))
 RETURN = analysis.Metric("return", delta=0.02, reach=0.1)
 DISCOUNT = analysis.Metric("discount", delta=0.02, reach=0.1)
 METRICS = {
     "accuracy": ACCURACY, "reward": REWARD, "variance": VARIANCE, "share": SHARE, "exponent": EXPONENT,
     "score": SCORE, "bias": BIAS, "distance": DISTANCE, "log-bound": LOG_BOUND, "part": PART, "return": RETURN,
-    "discount": DISCOUNT,
+    "discount": DISCOUNT, "game-return": GAME_RETURN,
 }  # fmt: skip
 
 
