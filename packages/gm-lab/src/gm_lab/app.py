@@ -134,7 +134,7 @@ def _run(
         resources.require(need_of(experiment), settings, len(experiment.columns), notes.append)
         cells = list(experiment.cells(settings))
         # flags that are refused have nothing to be told about
-        for note in (*experiment.foreword(settings), *notes):
+        for note in notes:
             say(note)
         if not cells:
             raise BadInput("expected settings that leave at least one cell to compute, got none")
@@ -250,7 +250,10 @@ def _more(session: _Session[SettingsT, CellT], growth: Growth) -> list[CellT]:
 
 
 def _begin(session: _Session[SettingsT, CellT]) -> None:
-    """Writes down where the results come from, warns if it isn't what the run was begun with, and tells W&B."""
+    """Says the foreword, writes down where results come from, warns if that is not as when the run began, tells W&B."""
+    foreword = session.experiment.foreword(session.settings)
+    for sentence in foreword:
+        session.say(sentence)
     begun, now = session.config.get("versions", {}), provenance.versions()
     changed = [f"{name} {begun[name]}, now {now[name]}" for name in begun if now.get(name, begun[name]) != begun[name]]
     if changed:
@@ -259,7 +262,7 @@ def _begin(session: _Session[SettingsT, CellT]) -> None:
     with _again_in(session.folder):
         origin = provenance.begun(
             session.store.path, session.argv, session.settings, len(session.cells), curves,
-            session.experiment.foreword(session.settings),
+            foreword,
         )  # fmt: skip
     session.tracker.start(resolved_settings(session.settings, session.cells) | {"origin": origin})
     if not session.tracker.disabled:

@@ -50,7 +50,7 @@ def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
     for place, game in enumerate(games_of(learnt)):
         name = "meta_parameters" if place == 0 else f"meta_parameters_{place + 1}"
         pictures[name] = _meta_parameters(learnt[learnt["game"] == game])
-    if not measured.empty:
+    if _measures(measured):
         pictures["gradient"] = _gradient(measured)
     # runs of older versions have no parts of the time
     if SECONDS[0] in frame and not timed.empty:
@@ -103,11 +103,16 @@ def _intervals(log: "pd.DataFrame") -> str:
     return f"Bands: 95% intervals over {runs} runs." if runs > 1 else "One run each: there are no intervals."
 
 
+def _measures(rows: "pd.DataFrame") -> list[str]:
+    """What is drawn of the variants: what was measured, none in runs that measured nothing."""
+    return [measure for measure in TITLES if measure in rows and rows[measure].notna().any()][:MOST]
+
+
 def _gradient(rows: "pd.DataFrame") -> "Figure":
     """A line for each variant, a panel for each measure, a dot for each point of the run."""
     variants = variants_of(rows)
     points = sorted(rows["updates"].unique())
-    measures = [measure for measure in TITLES if measure in rows and rows[measure].notna().any()][:MOST]
+    measures = _measures(rows)
     figure = analysis.panels([TITLES[name] for name in measures], height=0.25 * len(variants) + 0.75)
     for axes, measure in zip(figure.axes, measures, strict=True):
         columns = [f"{measure}{end}" for end in ENDS]
