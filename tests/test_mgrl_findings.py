@@ -8,7 +8,7 @@ from gm_experiments.common import coincide
 from gm_experiments.mgrl import figures
 from gm_experiments.mgrl import findings as mgrl
 from gm_experiments.mgrl.settings import NAMES, PARTS, SECONDS, Settings, completed
-from gm_lab.analysis import caption_of, panels
+from gm_lab.analysis import caption_of, finding_of, panels
 
 
 def returns(finals, seeds=5, steps=3_000_000):
@@ -44,6 +44,16 @@ def test_meta_parameters_and_time_are_said_with_their_numbers():
     assert mgrl.meta_parameters(log) == "In 1,000 environment steps the entropy coefficient moves most, by up to 50%"
     spent = pd.DataFrame([{"algorithm": "mgrl"} | dict.fromkeys(SECONDS, 1.0) | {SECONDS[3]: 15.0}])
     assert mgrl.time(spent) == f"{PARTS[3][:1].upper()}{PARTS[3][1:]}: 75% of the time in MGRL"
+
+
+def test_a_run_resumed_after_its_last_update_has_no_part_in_the_picture_of_time():
+    row = {"figure": "throughput", "game": "Qbert", "algorithm": "mgrl"}
+    frame = pd.DataFrame(map(completed, [row | dict.fromkeys(SECONDS, 1.0), row | dict.fromkeys(SECONDS, 0.0)]))
+    frame.loc[1, "algorithm"] = "mgrl-lvc"
+    drawn = figures.figures(Settings(), frame)["time"]
+    assert "nan" not in finding_of(drawn)
+    assert "LVC" not in finding_of(drawn)
+    assert "time" not in figures.figures(Settings(), frame.loc[1:])
 
 
 def test_the_meta_gradient_has_a_direction_if_its_intervals_say_so():

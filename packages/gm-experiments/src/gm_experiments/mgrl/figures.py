@@ -52,9 +52,10 @@ def figures(_settings: Settings, frame: "pd.DataFrame") -> "dict[str, Figure]":
         pictures[name] = _meta_parameters(learnt[learnt["game"] == game])
     if _measures(measured):
         pictures["gradient"] = _gradient(measured)
-    # runs of older versions have no parts of the time
-    if SECONDS[0] in frame and not timed.empty:
-        pictures["time"] = _time(timed)
+    # runs of older versions have no parts of the time, nor has one that was resumed after its last update
+    spent = timed[timed[list(SECONDS)].sum(axis=1) > 0] if SECONDS[0] in frame else timed.head(0)
+    if not spent.empty:
+        pictures["time"] = _time(spent)
     return pictures
 
 
