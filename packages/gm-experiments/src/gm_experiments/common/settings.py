@@ -79,8 +79,8 @@ def _refused(field: str, why: str) -> gm_lab.BadInput:
 
 
 @dataclass(frozen=True)
-class Tabular:
-    """The random MDPs, and what is sampled in them."""
+class MDPs:
+    """The random MDPs, and how often something is estimated in each."""
 
     GROUPED: ClassVar[Mapping[str, str]] = {"how much": "repeats"}
 
@@ -96,6 +96,12 @@ class Tabular:
     """γ."""
     concentration: float = 0.001
     """Dirichlet parameter of the transition probabilities; small means almost deterministic."""
+
+
+@dataclass(frozen=True)
+class Tabular(MDPs):
+    """The random MDPs, and what is sampled in them."""
+
     critic_noise: float = 1.0
     """Error of the critic: its standard deviation in units of ‖V‖₂ / states."""
     critic: Literal["paper", "all", "none"] = "paper"

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import gm_lab
 from gm_experiments.common.checks import require_device, require_distinct, require_points
-from gm_experiments.common.settings import BLOCK, SECONDS, TENSORS, other_figures
+from gm_experiments.common.settings import BLOCK, SECONDS, TENSORS, MDPs, other_figures
 
 Figure = Literal["steps", "sources", "schedules"]
 META_PARAMS = ("gamma", "gae_lambda", "value_coef", "entropy_coef", "inner_lr")
@@ -44,23 +44,9 @@ CURVES = (
 
 
 @dataclass(frozen=True)
-class Mgrl:
-    """The random MDPs, the actor-critic that learns in them, and what is sampled."""
+class Mgrl(MDPs):
+    """The random MDPs, the actor-critic that learns in them, and what is sampled; γ of the MDPs is the outer one."""
 
-    GROUPED: ClassVar[Mapping[str, str]] = {"how much": "repeats"}
-
-    repeats: int = 20
-    """Independent estimates in each MDP, from which bias and variance are told apart."""
-    states: int = 20
-    """States of an MDP."""
-    actions: int = 5
-    """Actions in each state."""
-    horizon: int = 20
-    """Steps of a trajectory; the truth's outer objective has an infinite horizon."""
-    discount: float = 0.8
-    """γ of the outer objective, which nothing learns."""
-    concentration: float = 0.001
-    """Dirichlet parameter of the transition probabilities; small means almost deterministic."""
     gamma: float = 0.7
     """γ of the inner updates, a meta-parameter, where they begin."""
     gae_lambda: float = 0.9
