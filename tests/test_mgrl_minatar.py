@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -314,3 +315,25 @@ def test_the_app_names_its_flags(capsys):
     with pytest.raises(SystemExit):
         gm_lab.main(EXPERIMENT, ["--help"])
     assert "--schedule" in capsys.readouterr().out
+
+
+def test_seeds_of_each_game_are_drawn_for_themselves():
+    """Where the seeds of two games mirror each other, drawing them together would leave the mean as it is."""
+    level = np.linspace(0, 1, 10)
+    found = scores.iqm_interval(pd.DataFrame({"one": level, "other": 1 - level}))
+    assert found.low < 0.49
+    assert found.high > 0.51
+
+
+def test_shorter_runs_are_not_judged():
+    found = verdicts(results(moved=0.5), replace(LONG, env_steps=LONG.env_steps - 1))
+    assert {verdict.verdict for verdict in found.values()} == {"not measured"}
+    assert all("--env-steps 1_000_000" in verdict.measured for verdict in found.values())
+
+
+def test_a_difference_that_one_interval_of_twenty_would_tell_is_not_told():
+    """In Breakout logits differ by 3 standard errors: a 95% interval tells it, those that hold together do not."""
+    said = verdicts(results(moved=0.012))["MINATAR-2"].measured
+    mean, low, high = map(float, re.search(r"Breakout: .*? γ (\S+) \[(\S+), (\S+)\]", said).groups())
+    assert low < 0 < mean < high
+    assert mean > 2.262 * (high - mean) / 4.146  # Student's quantiles with 9 degrees of freedom, of 95% and of 99.75%
