@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import gm_lab
+from gm_lab.growth import budget
 from gm_lab.run import parse, parsed_line
 
 ROOT = Path(__file__).parents[1]
@@ -150,6 +151,15 @@ def test_a_command_of_full_scale_runs_at_a_small_one(app, flags, tmp_path, monke
         line += [f"--most-{experiment.unit}", "4"]
     assert gm_lab.main(experiment, [*line, "--run-dir", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "claims.json").exists()
+
+
+@pytest.mark.parametrize("app", sorted(SMALL))
+def test_only_what_the_paper_did_is_at_its_budget_without_flags(app):
+    """Whatever an app's budget is, a run of its defaults ends with a report that names it."""
+    experiment = importlib.import_module(app).EXPERIMENT
+    of_paper = app in ("maml_tabular", "lirpg_tabular", "lola_offpolicy")
+    said, same = budget(experiment, experiment.settings())
+    assert (said.startswith("at the paper's budget: 10 "), same) == (of_paper, of_paper)
 
 
 OWN = """def my_estimator(seen):

@@ -1,5 +1,6 @@
 """A run goes on with more units: when it is asked for more, and until its claims are decided."""
 
+import dataclasses
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from gm_lab.analysis.tables import read_results
+from gm_lab.growth import budget
 
 ENDS = ("results.csv", "claims.json", "summary.csv", "figures/toy.png")
 LOOKS = ("--mdps", 10, "--until-decided")
@@ -129,3 +131,11 @@ def test_a_finished_run_that_grew_is_only_reported_again(main, grown, tmp_path, 
     before = contents(path), cells(path)
     assert main("--run-dir", path, *LOOKS)[0] == 0
     assert (contents(path), cells(path)) == before
+
+
+def test_a_budget_need_not_count_the_units(toy):
+    """Neither does it need to have a unit."""
+    settings = toy.EXPERIMENT.settings()
+    others = dataclasses.replace(toy.EXPERIMENT, budget=("scale",))
+    assert budget(others, settings) == ("at the paper's budget: 4 MDPs", True)
+    assert budget(dataclasses.replace(others, unit=""), settings) == ("", True)

@@ -88,4 +88,5 @@ def budget(experiment: Experiment[Any, Any], settings: RunSettings) -> tuple[str
             False,
         )
     same = bool(asked) and all(value == paper[name] for name, value in asked.items())
-    return (f"at the paper's budget: {asked[experiment.unit]} {words}" if same and experiment.unit else ""), same
+    units = f"{getattr(settings, experiment.unit)} {words}" if experiment.unit else ""
+    return (f"at the paper's budget: {units}" if same and units else ""), same

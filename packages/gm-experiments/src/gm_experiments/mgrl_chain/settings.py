@@ -14,7 +14,7 @@ MEASURED = ("episode_return", "gamma", "best_arm")
 COLUMNS = (*KEY, *MEASURED)
 """The return is the policy's own, by its probabilities; `best_arm` is the probability of the chain worth most."""
 CURVES = (gm_lab.Curves(by=("figure", "curve"), x="update", y=MEASURED, alone="seed"),)
-UNIT, BUDGET = "seeds", ("seeds", "updates")
+UNIT = "seeds"
 BLOCK = 10
 """Seeds that are computed together."""
 FIXED: Final = "fixed"

@@ -33,7 +33,6 @@ CURVES = (
     ),
 )  # fmt: skip
 UNIT = "seeds"
-BUDGET = ("env_steps",)
 MEMORY, ENVIRONMENT, STEP = 60e6, 20e3, 40e3
 """About the bytes of a run beside torch, of an environment, and of a step in a window's batches."""
 RATE, LOGGED = {"a2c": 18_000.0, "mgrl": 9_000.0, "mgrl-lvc": 9_000.0}, 200
