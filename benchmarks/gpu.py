@@ -35,14 +35,14 @@ class Step(NamedTuple):
 
 STEPS: dict[str, Step] = {
     "machine": Step(machine, 10),
-    "tests": Step(agreement.tests, 60),
-    "agreement": Step(agreement.agreement, 30),
+    "tests": Step(agreement.tests, 50),
+    "agreement": Step(agreement.agreement, 20),
     "apps": Step(exact.apps, 100),
     "lola": Step(exact.lola, 15),
-    "exact": Step(exact.exact, 35),
-    "learner": Step(learner.learner, 70),
+    "exact": Step(exact.exact, 25),
+    "learner": Step(learner.learner, 60),
     "compiled": Step(learner.compiled, 40),
-    "atari": Step(atari.atari, 60),
+    "atari": Step(atari.atari, 100),
     "training": Step(atari.training, 480),
 }
 LEAST = 1.0

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from on_gpu.machine import CPU, Machine, Rows
 PACKAGES = Path(__file__).parents[2] / "packages"
 TESTED = ("gm-envs-ipd", "gm-exact")
 """Packages whose tests run on every device that there is; the others' results are compared in `agreement`."""
+WINDOWS = {0: "first meta-gradient of MGRL", 20: "meta-gradient of MGRL after 20 updates"}
 
 
 def tests(at: Machine) -> Rows:
@@ -24,14 +26,16 @@ def tests(at: Machine) -> Rows:
         said = (ended.stdout or ended.stderr).strip().splitlines() or ["nothing was said"]
         yield package, said[-1]
         if ended.returncode:
-            raise RuntimeError(f"{package}: pytest ended with {ended.returncode}: {said[-1]}")
+            first = next((line for line in said if line.startswith(("E  ", "ERROR", "FAILED"))), "")
+            raise RuntimeError(f"{package}: pytest ended with {ended.returncode}: {said[-1]} {first}".rstrip())
 
 
 def agreement(at: Machine) -> Rows:
     """Largest difference from the CPU, relative to the largest number, in float64 where no other format is named.
 
-    Adam's first steps divide by the gradient's size, so that MGRL's first window answers to the last digits. The last
-    row has how far it moves on the CPU alone when θ is rounded to TF32, torch's default in convolutions on a GPU.
+    Adam's first steps divide by the gradient's size, so that MGRL's first window answers to the last digits; after 20
+    updates it does so less. The last rows have how far a window moves on the CPU alone when θ is rounded to TF32,
+    torch's default in convolutions on a GPU.
     """
     functions: dict[str, Callable[[torch.device], torch.Tensor]] = {
         "exact policy gradient": problems.policy_gradient,
@@ -41,17 +45,23 @@ def agreement(at: Machine) -> Rows:
         "meta-gradient of LOLA-DiCE": lambda on: problems.lola_dice(2, on, trajectories=16),
         "rollouts of the prisoner's dilemma": lambda on: problems.played(100, on).double(),
         "rollouts of random MDPs": lambda on: problems.travelled(100, on).double(),
-        "meta-gradient of MGRL": lambda on: learner.window(on, dtype=torch.float64, hidden=64)(),
-        "meta-gradient of MGRL, float32": lambda on: with_tf32(False, learner.window(on, hidden=64)).double(),
-        "meta-gradient of MGRL, TF32": lambda on: with_tf32(True, learner.window(on, hidden=64)).double(),
     }
+    for updates, name in WINDOWS.items():
+        functions |= {name: mgrl(updates, dtype=torch.float64), f"{name}, float32": mgrl(updates, tf32=False)}
+        functions |= {f"{name}, TF32": mgrl(updates, tf32=True)}
     functions |= {
         f"gradient of {name}": problems.surrogate_gradient(name) for name in ("ad", "dice", "loaded_dice", "lvc")
     }
     for name, function in functions.items():
         yield name, _difference(function(CPU), function(at.device).cpu())
-    exactly, roughly = learner.window(CPU, hidden=64)(), learner.window(CPU, hidden=64, rounded=True)()
-    yield "meta-gradient of MGRL, CPU, θ as TF32", _difference(exactly, roughly)
+    for updates, name in WINDOWS.items():
+        exactly, roughly = mgrl(updates, tf32=False)(CPU), mgrl(updates, tf32=False, rounded=True)(CPU)
+        yield f"{name}, CPU, θ as TF32", _difference(exactly, roughly)
+
+
+def mgrl(updates: int, tf32: bool = False, **others: Any) -> Callable[[torch.device], torch.Tensor]:
+    """The meta-gradient through three updates after some, with a small network."""
+    return lambda on: with_tf32(tf32, learner.window(on, hidden=64, updates=updates, **others)).double()
 
 
 def _difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:

@@ -9,10 +9,13 @@ import torch
 
 import gm_estimators as estimators
 import gm_mgrl_atari as mgrl
-from gm_estimators.parameters import gradient
+from gm_estimators.optimisers import AdamState
+from gm_estimators.parameters import Params as AnyParams
+from gm_estimators.parameters import as_dict, gradient
 from gm_mgrl_atari import Collector, Learner, Network, Point, Training
+from gm_mgrl_atari.network import Params
 from gm_mgrl_atari.throughput import Still
-from on_gpu.machine import Machine, Rows
+from on_gpu.machine import CPU, Machine, Rows
 
 Work = Callable[[], torch.Tensor]
 
@@ -113,13 +116,31 @@ def a2c(on: torch.device, envs: int = 2, dtype: torch.dtype = torch.float32) -> 
 
 
 def window(
-    on: torch.device, envs: int = 2, dtype: torch.dtype = torch.float32, hidden: int = 512, rounded: bool = False
-) -> Work:
-    """The meta-gradient through three updates."""
+    on: torch.device, envs: int = 2, dtype: torch.dtype = torch.float32, hidden: int = 512, rounded: bool = False,
+    updates: int = 0,
+) -> Work:  # fmt: skip
+    """The meta-gradient through three updates, after some of A2C that are made in float64 on the CPU."""
     ours, point, batches, logits = experience(on, envs, dtype, hidden)
+    point = _after(updates, envs, hidden, point)
     if rounded:
         point = Point({name: as_tf32(value) for name, value in point.params.items()}, point.optimiser)
     return lambda: ours.window(point, logits, lambda _params, step: batches[step], 3).meta_gradient
+
+
+def _after(updates: int, envs: int, hidden: int, like: Point) -> Point:
+    """Where A2C is after some updates, with the numbers of `like`'s kind and place."""
+    if updates == 0:
+        return like
+    ours, point, batches, logits = experience(CPU, envs, torch.float64, hidden)
+    for update in range(updates):
+        point, _ = ours.update(point, batches[update % len(batches)], mgrl.coefficients(logits))
+
+    def put(params: AnyParams) -> Params:
+        return {name: value.to(like.params[name]) for name, value in as_dict(params).items()}
+
+    state = point.optimiser
+    assert isinstance(state, AdamState)
+    return Point(put(point.params), AdamState(state.step, put(state.first), put(state.second)))
 
 
 def as_tf32(value: torch.Tensor) -> torch.Tensor:

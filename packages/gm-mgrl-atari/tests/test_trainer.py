@@ -283,3 +283,26 @@ def test_a_short_run_on_a_game(small_network):
     assert len(rows) == 3
     assert np.isfinite([row["policy_term"] for row in rows]).all()
     assert rows[-1]["emulated_steps"] == 3 * 4 * 20
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_convolutions_keep_all_digits_of_float32_while_it_trains(trainer, monkeypatch, allowed):
+    """TF32, torch's default on a GPU, moves a first meta-gradient by several times its size; what was set stays."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+    seen = []
+    train = trainer(algorithm="mgrl")
+    window, act = train.learner.window, train._collector.collect
+    watched = dataclasses.replace(train.learner)
+    object.__setattr__(
+        watched, "window", lambda *given: (seen.append(torch.backends.cudnn.allow_tf32), window(*given))[1]
+    )
+    train.learner = watched
+    train._collector.collect = lambda params: (seen.append(torch.backends.cudnn.allow_tf32), act(params))[1]
+    train.step()
+    assert len(seen) > 1
+    assert not any(seen)
+    assert torch.backends.cudnn.allow_tf32 is allowed
+    train._collector.collect = lambda _params: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        train.step()
+    assert torch.backends.cudnn.allow_tf32 is allowed

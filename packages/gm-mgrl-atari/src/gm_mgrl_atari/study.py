@@ -13,7 +13,7 @@ from gm_estimators.diagnose import Estimate, Quality, jackknife, qualities
 from gm_estimators.metrics import variance
 from gm_estimators.optimisers import AdamState, adam, linear_decay
 from gm_mgrl_atari.actor_critic import ActorCritic
-from gm_mgrl_atari.learner import Learner, Point, Training
+from gm_mgrl_atari.learner import Learner, Point, Training, all_of_float32
 from gm_mgrl_atari.network import Params
 from gm_mgrl_atari.objectives import Batch, policy_estimator
 from gm_mgrl_atari.rollouts import Collector
@@ -88,6 +88,7 @@ def windows(
     return torch.stack([one(batches) for batches in drawn])
 
 
+@all_of_float32()
 def measure(
     training: Training, network: ActorCritic, point: Point, logits: Float[Tensor, "4"], collector: Collector, *,
     count: int, variants: Sequence[Variant] = VARIANTS, on_part: Callable[[float], None] = lambda _part: None,

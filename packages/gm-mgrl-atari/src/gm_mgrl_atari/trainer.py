@@ -23,7 +23,7 @@ from gm_mgrl_atari.actor_critic import ActorCritic, described, functional, requi
 from gm_mgrl_atari.checks import integer, require_memory
 from gm_mgrl_atari.distributions import Distribution
 from gm_mgrl_atari.games import Games
-from gm_mgrl_atari.learner import Laps, NotFiniteError, Point, Training, require_finite
+from gm_mgrl_atari.learner import Laps, NotFiniteError, Point, Training, all_of_float32, require_finite
 from gm_mgrl_atari.network import Network, Params
 from gm_mgrl_atari.objectives import INITIAL_LOGITS, NAMES, Batch, Terms, coefficients
 from gm_mgrl_atari.rollouts import Collector
@@ -255,6 +255,7 @@ class Trainer:
         self.save()
         return list(self.progress.rows)
 
+    @all_of_float32()
     def step(self) -> Terms:
         """One kept update of A2C or of discarding MGRL, or a window of K kept ones; the terms before it."""
         if self.progress.updates >= self.training.updates:

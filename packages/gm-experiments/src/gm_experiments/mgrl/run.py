@@ -45,9 +45,6 @@ class AtariContext(gm_lab.Context):
 def prepare(settings: Settings) -> AtariContext:
     """Gives each worker its share of the cores, or the GPU; raises `BadInput` if the device is not there or broken."""
     device = device_of(settings)
-    if device != "cpu":
-        # float32 means float32: Adam's first steps turn on what TF32 rounds away
-        torch.backends.cudnn.allow_tf32 = False
     threads = threads_of(settings)
     torch.set_num_threads(threads)
     return AtariContext(settings.run_dir, device, threads, 60 * settings.checkpoint_minutes)
