@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from gm_estimators.parameters import ParamsLike, as_dict, detached, read_params
 
 __all__ = [
-    "AdamState", "BatchedUpdate", "Update", "adam", "adam_state", "ascent", "clip_coefficient", "constant",
+    "AdamState", "BatchedUpdate", "Update", "adam", "adam_state", "ascent", "clip_coefficient", "clipped_in_derivatives", "constant",
     "global_norm", "linear_decay",
 ]  # fmt: skip
 
@@ -187,6 +187,20 @@ def ascent(inner_lr: float | Tensor, *, max_norm: float | None = None, detach_cl
         tensor([2.])
     """
     return _Ascent(inner_lr, _Clipping(max_norm, detach_clip))
+
+
+def clipped_in_derivatives(update: Update) -> Update | None:
+    """The same rule with a clipping coefficient that is differentiated; `None` if it holds none constant.
+
+    Examples:
+        >>> from gm_estimators.optimisers import ascent, clipped_in_derivatives
+        >>> clipped_in_derivatives(ascent(0.1)) is None
+        True
+    """
+    clipping = getattr(update, "clipping", None)
+    if not isinstance(update, _Ascent | _Adam) or clipping.max_norm is None or not clipping.detach:
+        return None
+    return replace(update, clipping=replace(clipping, detach=False))
 
 
 class _AdamStep(torch.autograd.Function):

@@ -1,0 +1,192 @@
+"""How biased the meta-gradient of any loop is, from which source, with intervals."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from gm_estimators.attribution import subsets
+from gm_estimators.decomposition.sizes import Size, sizes_of
+from gm_estimators.diagnose.checked import checked
+from gm_estimators.diagnose.loop import Draw, Loop, See, seed_of
+from gm_estimators.diagnose.measured import Sampled, Verdict, verdict
+from gm_estimators.diagnose.repeat import Repeat
+from gm_estimators.diagnose.sources import IDEAL, by_config, config_of, extrapolated, sources_of, with_ideals
+from gm_estimators.diagnose.table import text_of
+from gm_estimators.estimator import Estimator
+from gm_estimators.names import load
+from gm_estimators.optimisers import Update, ascent
+from gm_estimators.parameters import ParamsLike, read_params
+
+FEWEST = 64
+"""Trajectories of an ideal inner gradient that there are at least."""
+LEAST = 8
+"""Repeats that there are at least, so that intervals mean something."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is diagnosed, and how.
+
+    Attributes:
+        loop: the user's.
+        estimators: the surrogates that are compared.
+        seed: from which all seeds are derived.
+        blocks: B.
+    """
+
+    loop: Loop
+    estimators: tuple[Estimator, ...]
+    seed: int
+    blocks: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a diagnosis found; `print` shows it as a table.
+
+    Attributes:
+        plan: what was diagnosed.
+        rounds: how often every lane had a repeat.
+        env_steps: environment steps of all.
+        sampled: the meta-gradients of every repeat.
+    """
+
+    plan: Plan
+    rounds: int
+    env_steps: int
+    sampled: Sampled
+
+    @cached_property
+    def verdicts(self) -> dict[str, Verdict]:
+        """What is found of each estimator, by its name."""
+        return {each.name: verdict(self.sampled, self.plan.loop, each) for each in self.plan.estimators}
+
+    @property
+    def repeats(self) -> int:
+        """How many independent repeats there are."""
+        return len(self.sampled.reference)
+
+    def __str__(self) -> str:
+        return text_of(self)
+
+    def more(
+        self,
+        *,
+        budget: int | None = None,
+        seconds: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> "Report":
+        """The diagnosis goes on from where it stood, for so many environment steps or seconds more."""
+        return _gone_on(self.plan, self, budget, seconds, progress)
+
+
+def diagnose(
+    *,
+    draw: Draw,
+    see: See,
+    params: ParamsLike,
+    sizes: Size,
+    surrogate: str | Estimator | Iterable[str | Estimator] = ("ad", "lvc", "loaded_dice"),
+    inner_steps: int = 1,
+    inner_lr: float | None = None,
+    optimiser: Update | None = None,
+    state: object = None,
+    gae_lambda: float | None = None,
+    tasks: int | None = None,
+    meta_params: ParamsLike | None = None,
+    ideals: Mapping[str, Mapping[str, Any]] | None = None,
+    lanes: int | None = None,
+    blocks: int | None = None,
+    budget: int | None = None,
+    seconds: float | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """A loop's meta-gradient has this bias and variance, and its bias these sources, all with 95% intervals.
+
+    The estimand is g = ∇φ J_Out(θᴷ(φ)) with inner gradients of infinitely many trajectories (paper, Eq. 3): estimated
+    from Loaded-DiCE with λ = 1, from B n trajectories at each step, extrapolated by half as many. Estimates d of the
+    loop take n of the same trajectories.
+
+    Args:
+        draw: (role, step, θ, n, seed) ↦ a batch of n trajectories; the same for the same arguments. Roles are "inner",
+            "hessian" (for the step's Jacobian, if that has trajectories of its own) and "outer".
+        see: (batch, θ, λ) ↦ `Trajectories`, log-probabilities differentiable in θ; with `meta_params` (batch, θ, λ, φ).
+        params: θ⁰, which is φ unless `meta_params` are given.
+        sizes: how many trajectories each role has at each step, for each task.
+        surrogate: one or more estimators by name, as `names.load` has them.
+        inner_steps: K.
+        inner_lr: α of gradient ascent; leave it out if `optimiser` is given.
+        optimiser: another rule, such as `optimisers.adam(constant(1e-2))`, with its `state` at θ⁰.
+        gae_lambda: λ of the loop's advantages, with which `see` is called, or 1; `None` if there is none.
+        tasks: how many tasks share θ⁰; θ then has them as an axis, and the objective is their mean.
+        meta_params: φ, if it isn't θ⁰.
+        ideals: further sources, by name: what to replace in the `Loop` to have it ideal, such as another `see`.
+        lanes: how many repeats to compute at once, along a first axis of θ; `None` for one after the other, without it.
+        blocks: B, a multiple of 4, or what makes n B at least 64 and B at least 8.
+        budget: environment steps after which it stops.
+        seconds: time after which it stops; a minute if neither is given.
+        seed: the root of all seeds.
+        progress: called with (repeats so far, environment steps so far).
+
+    Raises:
+        ValueError: if what is drawn depends on more than the arguments, or does not fit; in one line, with what was
+            expected.
+    """
+    theta = read_params(params)
+    if (inner_lr is None) == (optimiser is None):
+        raise ValueError("inner_lr, optimiser: expected exactly one of the two")
+    update = optimiser if optimiser is not None else ascent(inner_lr if inner_lr is not None else 0.0)
+    phi = None if meta_params is None else read_params(meta_params, "meta_params")
+    loop = with_ideals(Loop(
+        draw, see, theta, sizes_of(sizes), inner_steps, update, state, gae_lambda, tasks, lanes, phi, dict(ideals or {}),
+    ))  # fmt: skip
+    given = [surrogate] if isinstance(surrogate, str | Estimator) else list(surrogate)
+    estimators = tuple(load(each, suffixes=False) if isinstance(each, str) else each for each in given)
+    count = blocks if blocks is not None else max(8, -(-FEWEST // loop.sizes.inner // 4) * 4)
+    if count < 4 or count % 4:
+        raise ValueError(f"blocks: expected a multiple of 4, got {count}")
+    return _gone_on(Plan(checked(loop, estimators, seed), estimators, seed, count), None, budget, seconds, progress)
+
+
+def _gone_on(
+    plan: Plan, before: Report | None, budget: int | None, seconds: float | None,
+    progress: Callable[[int, int], None] | None,
+) -> Report:  # fmt: skip
+    """More rounds, until the next one would exceed what is given; at least `LEAST` repeats in all."""
+    seconds = 60.0 if budget is None and seconds is None else seconds
+    begin, report = time.monotonic(), before
+    rounds = steps = 0
+    while True:
+        found, took = _round(plan, seed_of(plan.seed, "repeat", report.rounds if report else 0))
+        rounds, steps = rounds + 1, steps + took
+        if report is None:
+            report = Report(plan, 1, took, found)
+        else:
+            report = Report(plan, report.rounds + 1, report.env_steps + took, report.sampled.joined(found))
+        if progress is not None:
+            progress(report.repeats, report.env_steps)
+        over = budget is not None and steps + took > budget
+        over = over or (seconds is not None and (time.monotonic() - begin) * (rounds + 1) / rounds > seconds)
+        if over and report.repeats >= LEAST:
+            return report
+
+
+def _round(plan: Plan, seed: int) -> tuple[Sampled, int]:
+    """One repeat in every lane, and how many environment steps it took."""
+    loop, blocks = plan.loop, tuple(range(plan.blocks))
+    repeat, ideal = Repeat(loop, seed), config_of(loop, IDEAL, ())
+    reference = extrapolated(repeat, ideal, blocks)
+    halves = blocks[: len(blocks) // 2], blocks[len(blocks) // 2 :]
+    coarser = torch.stack([extrapolated(repeat, ideal, half) for half in halves]).mean(0)
+    configs = {
+        config_of(loop, each, some) for each in plan.estimators for some in subsets(sources_of(loop, each)) if some
+    }
+    found = by_config(repeat, configs, blocks)
+    estimates = {config: x.mean(0) for config, x in found.items()}
+    variances = {config: x.var(0).sum(-1) for config, x in found.items() if config.composition}
+    return Sampled(reference.double().cpu(), coarser.double().cpu(), estimates, variances), repeat.env_steps

@@ -1,0 +1,109 @@
+"""A meta-gradient loop as its user hands it over."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gm_estimators.decomposition.problem import Role
+from gm_estimators.decomposition.sizes import Sizes
+from gm_estimators.optimisers import Update
+from gm_estimators.parameters import Params, as_dict, like
+from gm_estimators.surrogates import Trajectories
+
+Tensors = dict[str, Tensor]
+
+
+@runtime_checkable
+class Draw(Protocol):
+    """It plays n trajectories of the policy θ; the same arguments always give the same ones."""
+
+    def __call__(self, role: Role, step: int, params: Params, n: int, seed: int, /) -> Any:
+        """It gives what `see` reads."""
+
+
+@runtime_checkable
+class See(Protocol):
+    """It makes `Trajectories` of what was drawn, with log-probabilities that are differentiable in θ.
+
+    With meta-parameters φ other than θ⁰ it is given these as a fourth argument.
+    """
+
+    def __call__(self, batch: Any, params: Params, gae_lambda: float | None, /, *meta_params: Params) -> Trajectories:
+        """It gives log-probabilities `[n, time]`, or `[task, n, time]`, with rewards, values, and λ's advantages."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """K inner steps and an outer objective, all from samples.
+
+    Attributes:
+        draw: plays trajectories.
+        see: reads them.
+        params: θ⁰.
+        sizes: trajectories of each role at each step, of each task.
+        inner_steps: K.
+        update: the inner optimiser.
+        state: its state at θ⁰.
+        gae_lambda: λ of the loop's advantages; `None` if `see` has none to choose.
+        tasks: how many there are in an axis of θ, where they share θ⁰; `None` without such an axis.
+        lanes: how many independent repeats there are in the first axis of θ; `None` without such an axis.
+        meta_params: φ; `None` for φ = θ⁰.
+        ideals: what in a user's own source is ideal, by its name: fields of this loop to replace.
+    """
+
+    draw: Draw
+    see: See
+    params: Params
+    sizes: Sizes
+    inner_steps: int
+    update: Update
+    state: object = None
+    gae_lambda: float | None = None
+    tasks: int | None = None
+    lanes: int | None = None
+    meta_params: Params | None = None
+    ideals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def phi(self) -> Params:
+        """φ, what the meta-gradient is of, in every lane."""
+        given = self.params if self.meta_params is None else self.meta_params
+        return given if self.lanes is None else _along(given, self.lanes, 0)
+
+    def start(self, phi: Params) -> Params:
+        """θ⁰ as a function of φ, in every lane for every task."""
+        given = phi
+        if self.meta_params is not None:
+            given = self.params if self.lanes is None else _along(self.params, self.lanes, 0)
+        return given if self.tasks is None else _along(given, self.tasks, 0 if self.lanes is None else 1)
+
+    def seen(self, batch: Any, params: Params, gae_lambda: float | None, phi: Params) -> Trajectories:
+        """What `see` makes of a batch."""
+        meta = () if self.meta_params is None else (phi,)
+        return self.see(batch, params, gae_lambda, *meta)
+
+
+def seed_of(*parts: object) -> int:
+    """A seed below 2³¹, which every library takes, for whatever the parts name."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 33
+
+
+def flat(tensors: Sequence[Tensor | None], form: Tensors, lanes: int | None) -> Float[Tensor, "lane size"]:
+    """One vector for each lane, of tensors in the order of φ; zeros where there is none."""
+    pairs = zip(tensors, form.values(), strict=True)
+    given = [torch.zeros_like(like) if x is None else x.detach() for x, like in pairs]
+    return torch.cat([x.reshape(lanes or 1, -1) for x in given], -1)
+
+
+def _along(params: Params, count: int, axis: int) -> Params:
+    """The same parameters again and again along a new axis."""
+    named = as_dict(params)
+    return like(
+        params, {name: x.unsqueeze(axis).expand(*x.shape[:axis], count, *x.shape[axis:]) for name, x in named.items()}
+    )

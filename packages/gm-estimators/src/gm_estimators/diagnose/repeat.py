@@ -1,0 +1,178 @@
+"""One independent repeat of a diagnosis: what it draws, and the meta-gradients that it makes of that.
+
+The loop's n inner trajectories are one block of B: block paths take their inner gradients from one block each, ideal
+ones from all B, half or a quarter of them. An estimate is a multilinear function of what is drawn for Jacobians and the
+outer gradient, so that only the inner gradient needs many trajectories: with d(m) the meta-gradient by an inner
+gradient of m blocks,
+
+    E d(m) = g + c₁ / (m n) + O(1 / (m n)²),
+
+of which a line over 1/m has the intercept g. All levels see the same trajectories, so that what is linear in them
+cancels in differences.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gm_estimators.decomposition.problem import Role
+from gm_estimators.diagnose.loop import Loop, Tensors, flat, seed_of
+from gm_estimators.inner_loop import inner_loop
+from gm_estimators.parameters import Params, as_dict, detached, gradient, like
+from gm_estimators.surrogates import Surrogate, mean_surrogate
+
+
+@dataclass(frozen=True)
+class Path:
+    """K steps whose inner gradients are the means of those of some blocks."""
+
+    first_order: Surrogate
+    gae_lambda: float | None
+    blocks: tuple[int, ...]
+    ideals: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """What the Jacobian of each step is from: trajectories of their own, or those of the inner gradient."""
+
+    surrogate: Surrogate
+    gae_lambda: float | None
+    blocks: tuple[int, ...]
+    shared: bool
+    ideals: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class End:
+    """What the outer gradient is from."""
+
+    first_order: Surrogate
+    gae_lambda: float | None
+    blocks: tuple[int, ...]
+
+
+class Repeat:
+    """What one seed draws; what is asked for twice is drawn and differentiated once."""
+
+    def __init__(self, loop: Loop, seed: int) -> None:
+        self.loop, self._seed = loop, seed
+        self.env_steps = 0
+        self._batches: dict[tuple[object, ...], Any] = {}
+        self._gradients: dict[tuple[object, ...], Tensors] = {}
+        self._points: dict[Path, list[Params]] = {}
+        self._ends: dict[tuple[Path, End], tuple[Tensors, Tensor | None]] = {}
+        self._graph: tuple[object, Tensors, Params] | None = None
+
+    def estimate(self, path: Path, curvature: Curvature, end: End) -> Float[Tensor, "lane size"]:
+        """The meta-gradient along a path, a vector in the order of φ for each lane."""
+        phi, last = self._differentiable(path, curvature)
+        slope, direct = self._outer(path, end)
+        tasks = self.loop.tasks or 1
+        total = torch.stack([(slope[name] * x).sum() for name, x in as_dict(last).items()]).sum() / tasks
+        grads = torch.autograd.grad(total, list(phi.values()), retain_graph=True, allow_unused=True)
+        found = flat(grads, phi, self.loop.lanes)
+        return found if direct is None else found + direct
+
+    def _differentiable(self, path: Path, curvature: Curvature) -> tuple[Tensors, Params]:
+        """(φ, θᴷ with its history); the last one asked for is kept."""
+        if self._graph is not None and self._graph[0] == (path, curvature):
+            return self._graph[1:]
+        loop = self._loop(path.ideals)
+        phi = {name: x.detach().requires_grad_() for name, x in as_dict(loop.phi).items()}
+        self._graph = None
+
+        def inner(meta: Params, params: Params, step: int) -> Tensor:
+            slope = self._inner(path, step, params)
+            return _linear(slope, params, (loop.lanes is not None) + (loop.tasks is not None))
+
+        def hessian(meta: Params, params: Params, step: int) -> Tensor:
+            role: Role = "inner" if curvature.shared else "hessian"
+            values = [
+                mean_surrogate(curvature.surrogate, loop.seen(
+                    self._batch(role, path, step, block, params), params, curvature.gae_lambda, meta,
+                )) for block in curvature.blocks
+            ]  # fmt: skip
+            return torch.stack(values).mean(0)
+
+        visited: list[Params] = []
+        last = inner_loop(
+            inner, like(loop.phi, phi), loop.start(like(loop.phi, phi)), inner_steps=loop.inner_steps,
+            update=self._loop(curvature.ideals).update, state=loop.state, hessian=hessian,
+            on_step=lambda _, params: visited.append(like(params, detached(as_dict(params)))),
+        )  # fmt: skip
+        self._points.setdefault(path, visited)
+        self._graph = ((path, curvature), phi, last)
+        return phi, last
+
+    def _loop(self, ideals: Sequence[str]) -> Loop:
+        """The loop with some of the user's own sources ideal."""
+        loop = self.loop
+        for name in ideals:
+            loop = replace(loop, **loop.ideals[name])
+        return loop
+
+    def _inner(self, path: Path, step: int, params: Params) -> Tensors:
+        """The mean of the blocks' inner gradients; at θ⁰ those of a block are the same on every path."""
+        found = []
+        for block in path.blocks:
+            key = (path.first_order, path.gae_lambda, path.ideals, step, block, *([path] if step else []))
+            if key not in self._gradients:
+                batch = self._batch("inner", path, step, block, params)
+                self._gradients[key] = self._gradient(batch, path, params)
+            found.append(self._gradients[key])
+        return {name: torch.stack([each[name] for each in found]).mean(0) for name in found[0]}
+
+    def _gradient(self, batch: Any, path: Path, params: Params) -> Tensors:
+        loop = self._loop(path.ideals)
+        leaf = {name: x.detach().requires_grad_() for name, x in as_dict(params).items()}
+        phi = like(loop.phi, detached(as_dict(loop.phi)))
+        value = mean_surrogate(path.first_order, loop.seen(batch, like(params, leaf), path.gae_lambda, phi))
+        return gradient(value, leaf)
+
+    def _outer(self, path: Path, end: End) -> tuple[Tensors, Tensor | None]:
+        """(∇θ J_Out at θᴷ, ∇φ J_Out) by the mean over blocks; the second `None` where φ = θ⁰."""
+        if (path, end) not in self._ends:
+            self._ends[path, end] = self._ascended(path, end)
+        return self._ends[path, end]
+
+    def _ascended(self, path: Path, end: End) -> tuple[Tensors, Tensor | None]:
+        loop, params = self._loop(path.ideals), self._points[path][-1]
+        slopes, directs = [], []
+        for block in end.blocks:
+            batch = self._batch("outer", path, loop.inner_steps, block, params)
+            leaf = {name: x.detach().requires_grad_() for name, x in as_dict(params).items()}
+            phi = {name: x.detach().requires_grad_() for name, x in as_dict(loop.phi).items()}
+            seen = loop.seen(batch, like(params, leaf), end.gae_lambda, like(loop.phi, phi))
+            value = mean_surrogate(end.first_order, seen).sum()
+            wanted = [*leaf.values(), *(phi.values() if loop.meta_params is not None else ())]
+            grads = torch.autograd.grad(value, wanted, allow_unused=True)
+            slopes.append([torch.zeros_like(x) if g is None else g for g, x in zip(grads, leaf.values(), strict=False)])
+            directs.append(flat(grads[len(leaf) :], phi, loop.lanes) if loop.meta_params is not None else None)
+        slope = {name: torch.stack(each).mean(0) for name, each in zip(leaf, zip(*slopes, strict=True), strict=True)}
+        direct = [d for d in directs if d is not None]
+        return slope, torch.stack(direct).mean(0) / (loop.tasks or 1) if direct else None
+
+    def _batch(self, role: Role, path: Path, step: int, block: int, params: Params) -> Any:
+        """A block's trajectories for a role at a step; at θ⁰ they are the same on every path."""
+        key = (role, step, block, *([path] if step else []))
+        if key not in self._batches:
+            at = like(params, detached(as_dict(params)))
+            size = self.loop.sizes.of(role)
+            drawn = self.loop.draw(role, step, at, size, seed_of(self._seed, role, step, block))
+            self._batches[key] = drawn
+            with torch.no_grad():
+                phi = like(self.loop.phi, detached(as_dict(self.loop.phi)))
+                seen = self.loop.seen(drawn, at, self.loop.gae_lambda, phi)
+            self.env_steps += int((seen.discount[..., :-1] != 0).expand(seen.log_prob.shape).sum())
+        return self._batches[key]
+
+
+def _linear(slope: Tensors, params: Params, axes: int) -> Tensor:
+    """⟨c, θ⟩, of which c is the gradient, over all axes but the first."""
+    terms = [(slope[name] * x).flatten(axes).sum(-1) for name, x in as_dict(params).items()]
+    return torch.stack(terms).sum(0)

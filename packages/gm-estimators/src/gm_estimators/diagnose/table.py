@@ -1,0 +1,74 @@
+"""A diagnosis in words and numbers, for a terminal of 80 columns."""
+
+import math
+from typing import TYPE_CHECKING
+
+from gm_estimators.diagnose.jackknife import Estimate
+from gm_estimators.diagnose.measured import length, remaining, repeats_to_tell
+from gm_estimators.diagnose.sources import MEANING
+
+if TYPE_CHECKING:
+    from gm_estimators.diagnose.diagnosis import Report
+
+RESOLUTION = 0.1
+"""The half width of an interval of the squared bias, as a share of ‖g‖², that is fine enough."""
+
+
+def text_of(report: "Report") -> str:
+    """The whole report."""
+    scale = length(report.sampled)
+    lines = [
+        f"Meta-gradient of {report.plan.loop.inner_steps} inner step{'s'[: report.plan.loop.inner_steps > 1]}: "
+        f"{report.repeats} repeats, {report.env_steps:,} environment steps",
+        "g is the meta-gradient with inner gradients of infinitely many trajectories.",
+        "",
+    ]
+    if scale.low <= 0:
+        return "\n".join([*lines, *_hidden(report, scale)])
+    lines += [f"{'in units of ‖g‖²':14} {'squared bias':>20} {'bias along g':>20} {'variance':>20}"]
+    for name, found in report.verdicts.items():
+        cells = "".join(f" {said(value):>20}" for value in (found.bias_sq, found.along, found.variance))
+        lines.append(f"{name:16}{cells}")
+    lines += ["", "Where the squared bias comes from (shares that sum to it):"]
+    sources = list(dict.fromkeys(name for found in report.verdicts.values() for name in found.shares))
+    names = list(report.verdicts)
+    for start in range(0, len(names), 3):
+        some = names[start : start + 3]
+        lines.append(f"{'':16}" + "".join(f" {name:>20}" for name in some))
+        for source in sources:
+            cells = [report.verdicts[name].shares.get(source) for name in some]
+            lines.append(f"{source:16}" + "".join(f" {said(cell) if cell else '':>20}" for cell in cells))
+    lines += ["", *(f"{source}: {MEANING.get(source, 'a source of your own')}" for source in sources), ""]
+    off = remaining(report.sampled)
+    lines.append(f"The reference itself is off by {said(off)} of ‖g‖², about; not taken off.")
+    lines += _undecided(report)
+    return "\n".join(lines)
+
+
+def said(estimate: Estimate) -> str:
+    """A number with its interval, and a mark where it is not told apart from 0."""
+    value, low, high = estimate
+    if not math.isfinite(value):
+        return "unknown"
+    digits = 3 if abs(value) < 0.1 else 2 if abs(value) < 10 else 0
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _hidden(report: "Report", scale: Estimate) -> list[str]:
+    return [
+        f"‖g‖² is {said(scale)}: not told apart from 0, so that nothing can be said in units of it.",
+    ]
+
+
+def _undecided(report: "Report") -> list[str]:
+    """How many steps would have the intervals narrow, where they are not."""
+    lines = []
+    each = report.env_steps / report.repeats
+    for estimator in report.plan.estimators:
+        found = report.verdicts[estimator.name].bias_sq
+        if found.high - found.low > 2 * RESOLUTION:
+            steps = each * repeats_to_tell(report.sampled, report.plan.loop, estimator, RESOLUTION)
+            lines.append(
+                f"{estimator.name}: about {steps:,.0f} steps would tell its squared bias to ±{RESOLUTION} of ‖g‖²."
+            )
+    return lines
