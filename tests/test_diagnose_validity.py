@@ -82,7 +82,7 @@ def second(theta, gae_lambda, name):
 PAIRS = torch.tensor(list(product(range(4), repeat=N)))
 
 
-def expected(config, steps, theta=THETA.unsqueeze(0)):
+def expected(config, steps, theta):
     """E[d] `[batch, 4]` from θ on, by all that can be drawn in the steps that are left."""
     if steps == 0:
         p, slope = first(theta, config.end_lambda)
@@ -105,8 +105,8 @@ def expected(config, steps, theta=THETA.unsqueeze(0)):
 def found(steps):
     """The diagnosis with a lane for every repeat of every diagnosis, and the truth of each of its numbers."""
     report = diagnose(
-        draw=draw, see=see, params={"logits": THETA}, sizes=Sizes(N, N, 4, shared=True), inner_steps=steps, inner_lr=RATE,
-        gae_lambda=LAMBDA, lanes=DIAGNOSES * REPEATS, blocks=16, budget=1,
+        draw=draw, see=see, params={"logits": THETA}, sizes=Sizes(N, N, 4, shared=True), inner_steps=steps,
+        inner_lr=RATE, gae_lambda=LAMBDA, lanes=DIAGNOSES * REPEATS, blocks=16, budget=1,
     )  # fmt: skip
     truth = gm_exact.maml_meta_gradient(MDP, THETA, inner_lr=RATE, inner_steps=steps, horizon=HORIZON).flatten()
     return report, truth, {each.name: truths(report.plan.loop, each, steps, truth) for each in report.plan.estimators}
@@ -115,7 +115,7 @@ def found(steps):
 def truths(loop, estimator, steps, g):
     sources, length = sources_of(loop, estimator), g @ g
     errors = {
-        some: expected(config_of(loop, estimator, some), steps)[0] - g if some else torch.zeros_like(g)
+        some: expected(config_of(loop, estimator, some), steps, THETA[None])[0] - g if some else torch.zeros_like(g)
         for some in subsets(sources)
     }
     squares = {some: e @ e / length for some, e in errors.items()}
@@ -146,7 +146,7 @@ def numbers(said):
 def test_the_truth_is_gm_exacts(steps):
     report, truth, _ = found(steps)
     ideal = config_of(report.plan.loop, load("loaded_dice"), ())
-    assert torch.allclose(expected(ideal, steps)[0], truth, rtol=1e-9)
+    assert torch.allclose(expected(ideal, steps, THETA[None])[0], truth, rtol=1e-9)
 
 
 @pytest.mark.parametrize("steps", [1, 3])

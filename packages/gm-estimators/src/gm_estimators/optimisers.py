@@ -13,8 +13,8 @@ from torch.autograd.function import once_differentiable
 from gm_estimators.parameters import ParamsLike, as_dict, detached, read_params
 
 __all__ = [
-    "AdamState", "BatchedUpdate", "Update", "adam", "adam_state", "ascent", "clip_coefficient", "clipped_in_derivatives", "constant",
-    "global_norm", "linear_decay",
+    "AdamState", "BatchedUpdate", "Update", "adam", "adam_state", "ascent", "clip_coefficient",
+    "clipped_in_derivatives", "constant", "global_norm", "linear_decay",
 ]  # fmt: skip
 
 Tensors = dict[str, Tensor]
@@ -197,10 +197,9 @@ def clipped_in_derivatives(update: Update) -> Update | None:
         >>> clipped_in_derivatives(ascent(0.1)) is None
         True
     """
-    clipping = getattr(update, "clipping", None)
-    if not isinstance(update, _Ascent | _Adam) or clipping.max_norm is None or not clipping.detach:
+    if not isinstance(update, _Ascent | _Adam) or update.clipping.max_norm is None or not update.clipping.detach:
         return None
-    return replace(update, clipping=replace(clipping, detach=False))
+    return replace(update, clipping=replace(update.clipping, detach=False))
 
 
 class _AdamStep(torch.autograd.Function):

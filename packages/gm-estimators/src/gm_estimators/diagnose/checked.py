@@ -5,7 +5,6 @@ from dataclasses import fields
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from gm_estimators.decomposition.problem import Role
 from gm_estimators.diagnose.loop import Loop, seed_of
@@ -23,10 +22,8 @@ def checked(loop: Loop, estimators: Sequence[Estimator], seed: int) -> Loop:
     _require(loop.inner_steps >= 1, "inner_steps", "at least 1", loop.inner_steps)
     lam = loop.gae_lambda
     _require(lam is None or 0 <= lam <= 1, "gae_lambda", "a number from 0 to 1, or None", lam)
-    for name in ("tasks", "lanes"):
-        _require(
-            getattr(loop, name) is None or getattr(loop, name) >= 1, name, "at least 1, or None", getattr(loop, name)
-        )
+    for name, count in (("tasks", loop.tasks), ("lanes", loop.lanes)):
+        _require(count is None or count >= 1, name, "at least 1, or None", count)
     names = [each.name for each in estimators]
     _require(len(set(names)) == len(names) > 0, "surrogate", "one or more different estimators", names)
     for name, replaced in loop.ideals.items():
@@ -53,10 +50,9 @@ def _require_same(loop: Loop, role: Role, seed: int) -> None:
     leading = tuple(count for count in (loop.lanes, loop.tasks) if count is not None)
     expected = (*leading, loop.sizes.of(role))
     if tuple(first.log_prob.shape[:-1]) != expected:
-        axes = "lanes, tasks, n"[-len("lanes, tasks, n") :] if len(leading) == 2 else "n"
         raise ValueError(
-            f"see: expected log_prob of shape {(*expected, 'time')} for {loop.sizes.of(role)} trajectories "
-            f"({axes} first, time last), got {tuple(first.log_prob.shape)}"
+            f"see: expected log_prob of shape {(*expected, 'time')}, lanes and tasks first, if there are any, "
+            f"then trajectories, got {tuple(first.log_prob.shape)}"
         )
     for name in ("log_prob", "reward", "value", "advantage"):
         one, other = getattr(first, name), getattr(second, name)
@@ -76,6 +72,3 @@ def _seen(loop: Loop, role: Role, step: int, theta: Params, seed: int) -> Trajec
     if not isinstance(seen, Trajectories):
         raise ValueError(f"see: expected Trajectories, got a {type(seen).__name__}")
     return seen
-
-
-__all__ = ["Tensor", "checked"]

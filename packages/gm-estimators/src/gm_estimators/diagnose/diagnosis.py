@@ -121,7 +121,8 @@ def diagnose(
         surrogate: one or more estimators by name, as `names.load` has them.
         inner_steps: K.
         inner_lr: α of gradient ascent; leave it out if `optimiser` is given.
-        optimiser: another rule, such as `optimisers.adam(constant(1e-2))`, with its `state` at θ⁰.
+        optimiser: another rule, such as `optimisers.adam(constant(1e-2))`.
+        state: that rule's state at θ⁰, such as `optimisers.adam_state(params)`.
         gae_lambda: λ of the loop's advantages, with which `see` is called, or 1; `None` if there is none.
         tasks: how many tasks share θ⁰; θ then has them as an axis, and the objective is their mean.
         meta_params: φ, if it isn't θ⁰.
@@ -143,7 +144,8 @@ def diagnose(
     update = optimiser if optimiser is not None else ascent(inner_lr if inner_lr is not None else 0.0)
     phi = None if meta_params is None else read_params(meta_params, "meta_params")
     loop = with_ideals(Loop(
-        draw, see, theta, sizes_of(sizes), inner_steps, update, state, gae_lambda, tasks, lanes, phi, dict(ideals or {}),
+        draw, see, theta, sizes_of(sizes), inner_steps, update, state, gae_lambda, tasks, lanes, phi,
+        dict(ideals or {}),
     ))  # fmt: skip
     given = [surrogate] if isinstance(surrogate, str | Estimator) else list(surrogate)
     estimators = tuple(load(each, suffixes=False) if isinstance(each, str) else each for each in given)

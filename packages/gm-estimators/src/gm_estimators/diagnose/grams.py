@@ -38,9 +38,9 @@ def mean(kernel: Gram) -> float:
 def ratio(above: Gram, below: Gram | None = None) -> Estimate:
     """U(above) / U(below) with Fieller's interval, its covariances by the jackknife over repeats; or U(above) alone.
 
-    The interval holds every θ that Student's test of U(above) = θ U(below) does not reject (Fieller 1954, "Some problems
-    in interval estimation"). It has no bounds where U(below) is not told apart from 0. Where the expectation above is 0,
-    U is degenerate and the interval too long rather than too short.
+    The interval holds every θ that Student's test of U(above) = θ U(below) does not reject (Fieller 1954, "Some
+    problems in interval estimation"). It has no bounds where U(below) is not told apart from 0. Where the expectation
+    above is 0, U is degenerate and the interval too long rather than too short.
     """
     a, repeats = mean(above), len(above)
     b = 1.0 if below is None else mean(below)

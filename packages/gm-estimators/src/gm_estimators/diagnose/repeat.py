@@ -86,7 +86,7 @@ class Repeat:
         phi = {name: x.detach().requires_grad_() for name, x in as_dict(loop.phi).items()}
         self._graph = None
 
-        def inner(meta: Params, params: Params, step: int) -> Tensor:
+        def inner(_meta: Params, params: Params, step: int) -> Tensor:
             slope = self._inner(path, step, params)
             return _linear(slope, params, (loop.lanes is not None) + (loop.tasks is not None))
 

@@ -80,7 +80,8 @@ def config_of(loop: Loop, estimator: Estimator, practice: Collection[str]) -> Co
     composition, hessian, outer = (name in practice for name in (COMPOSITION, HESSIAN, OUTER))
     return Config(
         composition, first if composition else IDEAL_FIRST, lam if composition else exact,
-        estimator if hessian else IDEAL, lam if hessian else exact, composition and hessian and SHARED_BATCH in practice,
+        estimator if hessian else IDEAL, lam if hessian else exact,
+        composition and hessian and SHARED_BATCH in practice,
         first if outer else IDEAL_FIRST, lam if outer else exact,
         tuple(name for name in loop.ideals if name not in practice),
     )  # fmt: skip

@@ -24,7 +24,7 @@ def text_of(report: "Report") -> str:
         "",
     ]
     if scale.low <= 0:
-        return "\n".join([*lines, *_hidden(report, scale)])
+        return "\n".join([*lines, *_hidden(scale)])
     lines += [f"{'in units of ‖g‖²':14} {'squared bias':>20} {'bias along g':>20} {'variance':>20}"]
     for name, found in report.verdicts.items():
         cells = "".join(f" {said(value):>20}" for value in (found.bias_sq, found.along, found.variance))
@@ -36,8 +36,8 @@ def text_of(report: "Report") -> str:
         some = names[start : start + 3]
         lines.append(f"{'':16}" + "".join(f" {name:>20}" for name in some))
         for source in sources:
-            cells = [report.verdicts[name].shares.get(source) for name in some]
-            lines.append(f"{source:16}" + "".join(f" {said(cell) if cell else '':>20}" for cell in cells))
+            shares = [report.verdicts[name].shares.get(source) for name in some]
+            lines.append(f"{source:16}" + "".join(f" {said(cell) if cell else '':>20}" for cell in shares))
     lines += ["", *(f"{source}: {MEANING.get(source, 'a source of your own')}" for source in sources), ""]
     off = remaining(report.sampled)
     lines.append(f"The reference itself is off by {said(off)} of ‖g‖², about; not taken off.")
@@ -54,7 +54,7 @@ def said(estimate: Estimate) -> str:
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def _hidden(report: "Report", scale: Estimate) -> list[str]:
+def _hidden(scale: Estimate) -> list[str]:
     return [
         f"‖g‖² is {said(scale)}: not told apart from 0, so that nothing can be said in units of it.",
     ]
