@@ -10,6 +10,7 @@ import torch
 
 from gm_estimators.attribution import subsets
 from gm_estimators.decomposition.sizes import Size, sizes_of
+from gm_estimators.diagnose.advice import LAMBDAS, SPLITS, Advice, advise
 from gm_estimators.diagnose.checked import checked
 from gm_estimators.diagnose.loop import Draw, Loop, See, seed_of
 from gm_estimators.diagnose.measured import Sampled, Verdict, verdict
@@ -82,6 +83,25 @@ class Report:
     ) -> "Report":
         """The diagnosis goes on from where it stood, for so many environment steps or seconds more."""
         return _gone_on(self.plan, self, budget, seconds, progress)
+
+    def advise(
+        self, *, trajectories: int, lambdas: Iterable[float] = LAMBDAS, splits: Iterable[float] = SPLITS,
+        budget: int | None = None, seconds: float | None = None,
+    ) -> Advice:  # fmt: skip
+        """The best ways to spend so many trajectories of each task, as `advice.advise` finds them."""
+        return advise(self, trajectories=trajectories, lambdas=lambdas, splits=splits, budget=budget, seconds=seconds)
+
+    def rows(self) -> list[dict[str, str | float]]:
+        """Every number as a row: estimator, measure, source (empty for the whole), value, low and high."""
+        found: list[dict[str, str | float]] = []
+        for name, each in self.verdicts.items():
+            whole = {m: {"": getattr(each, m)} for m in ("bias_sq", "along", "variance", "mse")}
+            for measure, values in (*whole.items(), ("bias_sq", each.shares), ("along", each.along_shares)):
+                found += [
+                    {"estimator": name, "measure": measure, "source": source, **estimate._asdict()}
+                    for source, estimate in values.items()
+                ]
+        return found
 
 
 def diagnose(

@@ -1,0 +1,163 @@
+"""Which choices have the smallest error for so many trajectories: ranked by measured mean squared error."""
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gm_estimators.decomposition.sizes import Sizes
+from gm_estimators.diagnose.grams import inner, mean
+from gm_estimators.diagnose.jackknife import Estimate
+from gm_estimators.diagnose.loop import Loop, seed_of
+from gm_estimators.diagnose.repeat import Repeat
+from gm_estimators.diagnose.sources import along, config_of, sources_of
+from gm_estimators.estimator import Estimator
+from gm_estimators.metrics import student_t_quantile
+
+if TYPE_CHECKING:
+    from gm_estimators.diagnose.diagnosis import Report
+
+SPLITS = (0.25, 0.5, 0.75)
+"""Parts of all trajectories that the inner steps have, the outer gradient having the rest."""
+LAMBDAS = (0.8, 0.95, 1.0)
+"""Which λ are tried beside the loop's."""
+LEAST = 16
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to spend the trajectories; the mean squared error of one estimate is in units of ‖g‖².
+
+    Attributes:
+        estimator: its name.
+        gae_lambda: λ of the advantages; `None` if the loop has none to choose.
+        sizes: of the roles at each step.
+        mse: E‖d − g‖² / ‖g‖².
+        beyond: how much that is above the best choice's, paired.
+    """
+
+    estimator: str
+    gae_lambda: float | None
+    sizes: Sizes
+    mse: float
+    beyond: Estimate
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Choices from the best to the worst; `print` shows the first of them.
+
+    Attributes:
+        trajectories: of all roles and steps together, for each task.
+        choices: by mean squared error.
+        repeats: independent ones, of every choice.
+        env_steps: what finding out took.
+    """
+
+    trajectories: int
+    choices: tuple[Choice, ...]
+    repeats: int
+    env_steps: int
+
+    def __str__(self) -> str:
+        best, worst = self.choices[0], self.choices[-1]
+        lines = [
+            f"{self.trajectories} trajectories a task: {len(self.choices)} choices, {self.repeats} repeats, "
+            f"{self.env_steps:,} environment steps",
+            f"The worst has {worst.mse / best.mse:.1f} times the mean squared error of the best.",
+            "",
+            f"{'estimator':12} {'λ':>5} {'inner':>6} {'Jacobian':>9} {'outer':>6} {'error':>9}  above the best",
+        ]
+        return "\n".join([*lines, *(_line(choice) for choice in self.choices[:12])])
+
+
+def _line(choice: Choice) -> str:
+    sizes, lam = choice.sizes, "" if choice.gae_lambda is None else f"{choice.gae_lambda:g}"
+    jacobian = "the same" if sizes.shared else str(sizes.hessian)
+    _, low, high = choice.beyond
+    told = "not told apart" if low <= 0 else f"{low:.3g} to {high:.3g}"
+    return f"{choice.estimator:12} {lam:>5} {sizes.inner:>6} {jacobian:>9} {sizes.outer:>6} {choice.mse:>9.3g}  {told}"
+
+
+def advise(
+    report: "Report", *, trajectories: int, lambdas: Iterable[float] = LAMBDAS, splits: Iterable[float] = SPLITS,
+    budget: int | None = None, seconds: float | None = None,
+) -> Advice:  # fmt: skip
+    """Every choice of estimator, λ, split and sharing that spends the trajectories, ranked by mean squared error.
+
+        E‖d − g‖² = E‖d‖² − 2 ⟨E[d], g⟩ + ‖g‖²
+
+    g is the report's, whose own sampling error is part of every interval. K is the loop's: with another one the
+    meta-gradient itself is another.
+
+    Raises:
+        ValueError: if the trajectories do not suffice for one in each role and step.
+    """
+    plan = report.plan
+    loops = list(dict.fromkeys(_sizes(trajectories, plan.loop.inner_steps, splits)))
+    if not loops:
+        raise ValueError(f"trajectories: expected at least {plan.loop.inner_steps + 1}, got {trajectories}")
+    lam = [plan.loop.gae_lambda] if plan.loop.gae_lambda is None else [plan.loop.gae_lambda, *lambdas]
+    tried = [replace(plan.loop, sizes=sizes, gae_lambda=each) for sizes in loops for each in dict.fromkeys(lam)]
+    seconds = 60.0 if budget is None and seconds is None else seconds
+    begin, rounds, steps, found = time.monotonic(), 0, 0, []
+    while True:
+        vectors, took = _round(tried, plan.estimators, seed_of(plan.seed, "advice", rounds))
+        found.append(vectors)
+        rounds, steps = rounds + 1, steps + took
+        over = budget is not None and steps + took * (rounds + 1) / rounds > budget
+        over = over or (seconds is not None and (time.monotonic() - begin) * (rounds + 1) / rounds > seconds)
+        if over and rounds * (plan.loop.lanes or 1) >= LEAST:
+            break
+    drawn = torch.cat(found, 1)
+    labels = [(loop, estimator) for loop in tried for estimator in plan.estimators]
+    return Advice(trajectories, _ranked(labels, drawn, report.sampled.reference), drawn.shape[1], steps)
+
+
+def _sizes(trajectories: int, steps: int, splits: Iterable[float]) -> Iterator[Sizes]:
+    """Every split, with one batch for inner gradient and Jacobian, or with two."""
+    for split in splits:
+        each = round(split * trajectories / steps)
+        outer = trajectories - steps * each
+        if each >= 1 and outer >= 1:
+            yield Sizes(each, each, outer, shared=True)
+        if each >= 2 and outer >= 1:
+            yield Sizes(each - each // 2, each // 2, outer)
+
+
+def _round(loops: Iterable[Loop], estimators: Iterable[Estimator], seed: int) -> tuple[Tensor, int]:
+    """Estimates `[choice, lane, size]` of every loop by every estimator, on common random numbers."""
+    found, steps = [], 0
+    for loop in loops:
+        repeat = Repeat(loop, seed)
+        for estimator in estimators:
+            found.append(along(repeat, config_of(loop, estimator, sources_of(loop, estimator)), (0,)))
+        steps += repeat.env_steps
+    return torch.stack(found).double().cpu(), steps
+
+
+def _ranked(
+    labels: list[tuple[Loop, Estimator]],
+    drawn: Float[Tensor, "choice repeat size"],
+    reference: Float[Tensor, "other size"],
+) -> tuple[Choice, ...]:  # fmt: skip
+    g, length = reference.mean(0), mean(inner(reference, reference))
+    errors = drawn.square().sum(-1) - 2 * drawn @ g
+    means, center = errors.mean(1), drawn.mean(1)
+    best = int(means.argmin())
+    quantile = student_t_quantile(0.975, min(drawn.shape[1], len(reference)) - 1)
+    choices = []
+    for i, (loop, estimator) in enumerate(labels):
+        beyond = float(means[i] - means[best])
+        of_draws = float((errors[i] - errors[best]).var()) / drawn.shape[1]
+        of_reference = 4 * float((reference @ (center[i] - center[best])).var()) / len(reference)
+        half = quantile * math.sqrt(of_draws + of_reference)
+        above = Estimate(*(x / length for x in (beyond, beyond - half, beyond + half)))
+        error = (float(means[i]) + length) / length
+        choices.append(Choice(estimator.name, loop.gae_lambda, loop.sizes, error, above))
+    return tuple(sorted(choices, key=lambda choice: choice.mse))
