@@ -13,10 +13,11 @@ sum to v of all sources. One can be negative: a source may hide another's error.
 """
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain, combinations
 from math import factorial
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -24,15 +25,15 @@ from torch import Tensor
 from gm_estimators.decomposition import PERMUTATIONS, Problem, Sizes, decompose, exact_meta_gradient
 from gm_estimators.decomposition.problem import SampleT
 from gm_estimators.estimator import Estimator
-from gm_estimators.metrics import bias_sq, variance
+from gm_estimators.metrics import Interval, SampledTruth, bias_sq, student_t_quantile, variance
 
 __all__ = [
     "ESTIMATED", "MEASURES", "SHARED_BATCH", "AdamDistortion", "Measure", "attribute", "attribution", "clipped",
     "permutation_of", "permutations_of", "shapley", "subsets",
 ]  # fmt: skip
 
-Measure = Callable[[Tensor, Tensor], Tensor]
-"""(estimates, truth) ↦ a number that says how wrong they are."""
+Measure = Callable[[Tensor, Any], Tensor]
+"""(estimates, truth) ↦ a number that says how wrong they are; the truth is a tensor or a `SampledTruth`."""
 ESTIMATED = ("composition", "hessian", "outer")
 """Sources that every `Problem` has: the estimators I, II and III."""
 SHARED_BATCH = "shared_batch"
@@ -69,23 +70,41 @@ def shapley(value: Mapping[frozenset[str], Tensor], sources: Sequence[str]) -> d
     return shares
 
 
+@overload
+def attribute(
+    estimate: Callable[[frozenset[str]], Tensor], sources: Sequence[str], truth: Tensor | SampledTruth,
+    measures: Mapping[str, Measure] | None = None, *, confidence: None = None,
+) -> dict[str, dict[str, Tensor]]: ...  # fmt: skip
+
+
+@overload
+def attribute(
+    estimate: Callable[[frozenset[str]], Tensor], sources: Sequence[str], truth: Tensor | SampledTruth,
+    measures: Mapping[str, Measure] | None = None, *, confidence: float,
+) -> dict[str, dict[str, Interval]]: ...  # fmt: skip
+
+
 def attribute(
     estimate: Callable[[frozenset[str]], Tensor],
     sources: Sequence[str],
-    truth: Tensor,
+    truth: Tensor | SampledTruth,
     measures: Mapping[str, Measure] | None = None,
-) -> dict[str, dict[str, Tensor]]:
+    *,
+    confidence: float | None = None,
+) -> dict[str, dict[str, Tensor]] | dict[str, dict[str, Interval]]:
     """Any sources have shares, by measure and source, in the error of a user's own 2ᵏ − 1 estimates.
 
     Args:
         estimate: S ↦ estimates `[*batch, repeat, size]` in which the sources S are as in practice, all others ideal;
             best on common random numbers.
         sources: k names.
-        truth: what there is without any source, `[*batch, size]`.
+        truth: what there is without any source, `[*batch, size]`, or a sample of it, whose variance is no bias.
         measures: name ↦ function of (estimates, truth); `metrics.bias_sq` and `metrics.variance` by default.
+        confidence: of the shares' intervals, by the jackknife over repeats, of which all estimates then have the same
+            number; shares come without any if `None`.
 
     Raises:
-        ValueError: if a source is named twice.
+        ValueError: if a source is named twice, or numbers of repeats differ where intervals are asked for.
 
     Examples:
         >>> import torch
@@ -98,12 +117,63 @@ def attribute(
     if len(set(sources)) < len(sources):
         raise ValueError(f"sources: expected different names, got {list(sources)}")
     chosen = MEASURES if measures is None else measures
-    values: dict[str, dict[frozenset[str], Tensor]] = {name: {} for name in chosen}
-    for some in subsets(sources):
-        estimates = estimate(some) if some else truth.unsqueeze(-2).expand(*truth.shape[:-1], 2, truth.shape[-1])
-        for name, measure in chosen.items():
-            values[name][some] = measure(estimates, truth)
-    return {name: shapley(value, sources) for name, value in values.items()}
+    estimates = {some: estimate(some) for some in subsets(sources) if some}
+    shares = _shares(estimates, sources, truth, chosen)
+    return shares if confidence is None else _with_intervals(shares, estimates, sources, truth, chosen, confidence)
+
+
+Estimates = Mapping[frozenset[str], Tensor]
+
+
+def _shares(
+    estimates: Estimates, sources: Sequence[str], truth: Tensor | SampledTruth, measures: Mapping[str, Measure]
+) -> dict[str, dict[str, Tensor]]:
+    center = truth.draws.mean(-2) if isinstance(truth, SampledTruth) else truth
+    nothing = center.unsqueeze(-2).expand(*center.shape[:-1], 2, center.shape[-1])
+    found = {}
+    for name, measure in measures.items():
+        values = {some: measure(x, truth) for some, x in estimates.items()}
+        found[name] = shapley({frozenset(): measure(nothing, center), **values}, sources)
+    return found
+
+
+def _with_intervals(
+    shares: dict[str, dict[str, Tensor]], estimates: Estimates, sources: Sequence[str], truth: Tensor | SampledTruth,
+    measures: Mapping[str, Measure], confidence: float,
+) -> dict[str, dict[str, Interval]]:  # fmt: skip
+    """The shares with Student's intervals: what each repeat, left out, changes."""
+    counts = sorted({x.shape[-2] for x in estimates.values()})
+    if len(counts) > 1 or counts[0] < 3:
+        raise ValueError(f"estimate: expected one number of repeats, at least 3, for intervals, got {counts}")
+    least, paired = counts[0], isinstance(truth, SampledTruth) and truth.paired
+
+    def without(i: int) -> dict[str, dict[str, Tensor]]:
+        fewer = {some: _left_out(x, i) for some, x in estimates.items()}
+        known = replace(truth, draws=_left_out(truth.draws, i)) if isinstance(truth, SampledTruth) and paired else truth
+        return _shares(fewer, sources, known, measures)
+
+    samples = [[without(i) for i in range(least)]]
+    if isinstance(truth, SampledTruth) and not paired:
+        draws = truth.draws
+        fewer = [replace(truth, draws=_left_out(draws, i)) for i in range(draws.shape[-2])]
+        samples.append([_shares(estimates, sources, known, measures) for known in fewer])
+        least = min(least, len(fewer))
+    quantile = student_t_quantile(0.5 + confidence / 2, least - 1)
+
+    def interval(measure: str, source: str) -> Interval:
+        value = shares[measure][source]
+        spread = torch.stack([
+            (len(sample) - 1) * torch.stack([each[measure][source] for each in sample]).var(0, correction=0)
+            for sample in samples
+        ])  # fmt: skip
+        half = quantile * spread.sum(0).sqrt()
+        return Interval(value, value - half, value + half)
+
+    return {measure: {source: interval(measure, source) for source in found} for measure, found in shares.items()}
+
+
+def _left_out(x: Tensor, repeat: int) -> Tensor:
+    return torch.cat([x[..., :repeat, :], x[..., repeat + 1 :, :]], -2)
 
 
 def attribution(

@@ -1,10 +1,12 @@
 """How good an estimate of a gradient is: bias told apart from variance.
 
 Estimates x_1 … x_R of the same truth y are stacked along the axis before the last; the last axis holds the
-gradient's L entries. A truth has no axis of repeats. What is not of floating-point numbers is a TypeError,
+gradient's L entries. A truth has no axis of repeats; one that is itself known from a sample alone is a `SampledTruth`,
+whose own variance is not taken for a bias. What is not of floating-point numbers is a TypeError,
 what does not fit a ValueError; half precision is read as float32.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 from gm_estimators.operators import power_of_two_below
 
 __all__ = [
-    "Interval", "accuracy", "bias_sq", "bias_sq_interval", "correlation", "mean_interval", "mse",
+    "Interval", "SampledTruth", "accuracy", "bias_sq", "bias_sq_interval", "correlation", "mean_interval", "mse",
     "paired_difference", "relative_bias", "std_sum", "student_t_quantile", "summary", "variance",
 ]  # fmt: skip
 
@@ -25,6 +27,20 @@ class Interval(NamedTuple):
     value: Tensor
     low: Tensor
     high: Tensor
+
+
+@dataclass(frozen=True)
+class SampledTruth:
+    """A truth that is only known from estimates without bias.
+
+    Attributes:
+        draws: R′ independent ones, `[*batch, repeat, size]`.
+        paired: whether draw i is from the same random numbers as estimate i, so that differences are measured; if not,
+            the draws are independent of the estimates.
+    """
+
+    draws: Float[Tensor, "*batch repeat size"]
+    paired: bool = False
 
 
 def accuracy(estimate: Float[Tensor, "*shape size"], truth: Float[Tensor, "*shape2 size"]) -> Tensor:
@@ -104,26 +120,31 @@ def std_sum(estimates: Float[Tensor, "*batch repeat size"]) -> Float[Tensor, "*b
 
 
 def bias_sq(
-    estimates: Float[Tensor, "*batch repeat size"], truth: Float[Tensor, "*batch size"]
+    estimates: Float[Tensor, "*batch repeat size"], truth: Float[Tensor, "*batch size"] | SampledTruth
 ) -> Float[Tensor, "*batch"]:
     """The squared bias ‖E[x] − y‖² is estimated without bias, so that it can be negative.
 
-        ‖x̄ − y‖² − tr Cov[x] / R
+        ‖x̄ − y‖² − tr Cov[x] / R,   for draws y_1 … y_R′ of the truth also − tr Cov[y] / R′
 
-    A mean of R carries that much variance.
+    A mean of R carries that much variance. Of paired draws x − y takes the place of x, and 0 that of y.
 
     Examples:
         >>> import torch
-        >>> from gm_estimators.metrics import bias_sq
-        >>> bias_sq(torch.tensor([[1.0], [3.0]]), torch.tensor([0.0]))  # 2² less the mean's own variance, 1
+        >>> from gm_estimators.metrics import SampledTruth, bias_sq
+        >>> x = torch.tensor([[1.0], [3.0]])
+        >>> bias_sq(x, torch.tensor([0.0]))  # 2² less the mean's own variance, 1
         tensor(3.)
+        >>> bias_sq(x, SampledTruth(torch.tensor([[-1.0], [1.0]])))  # and less the truth's
+        tensor(2.)
     """
-    estimates, truth = _repeats_of(estimates, truth)
-    repeats = estimates.shape[-2]
-    return (estimates.mean(-2) - truth).square().sum(-1) - variance(estimates) / repeats
+    estimates, truth, drawn = _compared(estimates, truth)
+    found = (estimates.mean(-2) - truth).square().sum(-1) - variance(estimates) / estimates.shape[-2]
+    return found if drawn is None else found - variance(drawn) / drawn.shape[-2]
 
 
-def mse(estimates: Float[Tensor, "*batch repeat size"], truth: Float[Tensor, "*batch size"]) -> Float[Tensor, "*batch"]:
+def mse(
+    estimates: Float[Tensor, "*batch repeat size"], truth: Float[Tensor, "*batch size"] | SampledTruth
+) -> Float[Tensor, "*batch"]:
     """The mean squared error E‖x − y‖² is the squared bias plus the variance.
 
     Examples:
@@ -132,6 +153,8 @@ def mse(estimates: Float[Tensor, "*batch repeat size"], truth: Float[Tensor, "*b
         >>> mse(torch.tensor([[1.0], [3.0]]), torch.tensor([0.0]))
         tensor(5.)
     """
+    if isinstance(truth, SampledTruth):
+        return bias_sq(estimates, truth) + variance(estimates)
     estimates, truth = _repeats_of(estimates, truth)
     return (estimates - truth.unsqueeze(-2)).square().sum(-1).mean(-1)
 
@@ -159,7 +182,9 @@ def summary(
 
 
 def bias_sq_interval(
-    estimates: Float[Tensor, "*batch repeat size"], truth: Float[Tensor, "*batch size"], confidence: float = 0.95
+    estimates: Float[Tensor, "*batch repeat size"],
+    truth: Float[Tensor, "*batch size"] | SampledTruth,
+    confidence: float = 0.95,
 ) -> Interval:
     """The squared bias has a Student-t interval from the jackknife over repeats (Efron and Stein 1981).
 
@@ -168,7 +193,7 @@ def bias_sq_interval(
         ‖b − e_i / (R − 1)‖² − (S − R ‖e_i‖² / (R − 1)) / ((R − 1) (R − 2))
 
     of which only what differs between repeats is computed, in float64. Two repeats leave nothing to estimate the error
-    from: their interval has no bounds.
+    from: their interval has no bounds. Draws of a truth are left out in turn as estimates are, and both errors add up.
 
     Examples:
         >>> import torch
@@ -177,18 +202,27 @@ def bias_sq_interval(
         >>> print(f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]")
         3.67 [-6.68, 14.01]
     """
-    value, repeats = bias_sq(estimates, truth), estimates.shape[-2]
-    quantile = student_t_quantile(0.5 + confidence / 2, repeats - 1)
-    if repeats == 2:
-        half = torch.full_like(value, torch.inf)
-    else:
-        errors = (estimates.double() - truth.double().unsqueeze(-2)) / (repeats - 1)
-        mean = errors.mean(-2, keepdim=True)
-        off = errors - mean
-        replicates = off.square().sum(-1) * (1 + repeats / (repeats - 2)) - 2 * (repeats - 1) * (mean * off).sum(-1)
-        error = ((repeats - 1) * replicates.var(-1, correction=0)).sqrt()
-        half = (quantile * error).to(value.dtype)
+    value = bias_sq(estimates, truth)
+    estimates, truth, drawn = _compared(estimates, truth)
+    bias = estimates.double().mean(-2, keepdim=True) - truth.double().unsqueeze(-2)
+    error_sq = _jackknifed(estimates, bias)
+    repeats = estimates.shape[-2]
+    if drawn is not None:
+        error_sq = error_sq + _jackknifed(drawn, -bias)
+        repeats = min(repeats, drawn.shape[-2])
+    half = (student_t_quantile(0.5 + confidence / 2, repeats - 1) * error_sq.sqrt()).to(value.dtype)
     return Interval(value, value - half, value + half)
+
+
+def _jackknifed(x: Tensor, bias: Tensor) -> Tensor:
+    """The jackknife's variance of ‖bias‖² less its own variance, over the repeats of x; infinite for two."""
+    repeats = x.shape[-2]
+    if repeats == 2:
+        return torch.full(x.shape[:-2], torch.inf, dtype=torch.float64, device=x.device)
+    x = x.double()
+    off = (x - x.mean(-2, keepdim=True)) / (repeats - 1)
+    replicates = off.square().sum(-1) * (1 + repeats / (repeats - 2)) - 2 * (bias * off).sum(-1)
+    return (repeats - 1) * replicates.var(-1, correction=0)
 
 
 def mean_interval(values: Float[Tensor, "*batch repeat"], confidence: float = 0.95) -> Interval:
@@ -288,6 +322,20 @@ def _repeats_of(estimates: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"truth: expected no axis of repeats, got {came}")
     _require_entries(estimates, truth)
     return estimates, truth
+
+
+def _compared(estimates: Tensor, truth: Tensor | SampledTruth) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(estimates, what their mean is compared with, the draws that this is the mean of, if they are of its own)."""
+    if not isinstance(truth, SampledTruth):
+        return *_repeats_of(estimates, truth), None
+    estimates, drawn = _vectors("estimates", estimates, 2), _vectors("truth", truth.draws, 2)
+    _require_entries(estimates, drawn)
+    if not truth.paired:
+        return estimates, drawn.mean(-2), drawn
+    if estimates.shape[-2] != drawn.shape[-2]:
+        raise ValueError(f"truth: expected {estimates.shape[-2]} paired draws, got {drawn.shape[-2]}")
+    errors = estimates - drawn
+    return errors, torch.zeros_like(errors[..., 0, :]), None
 
 
 def _require_entries(estimate: Tensor, truth: Tensor) -> None:
