@@ -10,7 +10,11 @@ from gm_estimators.operators import decomposed_step
 from gm_estimators.optimisers import BatchedUpdate, Update, ascent
 from gm_estimators.parameters import Params, ParamsLike, as_dict, detached, gradient, like, read_params
 
-__all__ = ["InnerObjective", "inner_loop"]
+__all__ = ["InnerObjective", "LearningRate", "inner_loop"]
+
+
+LearningRate = float | Tensor | Callable[[Params], Tensor | dict[str, Tensor]]
+"""α, or what makes it of φ."""
 
 
 @runtime_checkable
@@ -30,8 +34,9 @@ def inner_loop(
     params: ParamsLike,
     *,
     inner_steps: int,
-    inner_lr: float | Tensor | None = None,
+    inner_lr: LearningRate | None = None,
     hessian: InnerObjective | None = None,
+    first_order: bool = False,
     update: Update | None = None,
     state: object = None,
     on_step: Callable[[int, Params], None] | None = None,
@@ -45,8 +50,11 @@ def inner_loop(
         meta_params: φ.
         params: θ⁰; differentiate through it too by passing φ itself or a function of it.
         inner_steps: K.
-        inner_lr: α; leave it out if `update` is given.
+        inner_lr: α, or a function of φ that gives it, as in Meta-SGD (Li et al. 2017), where θ's tensors each have one:
+            a dictionary by name; leave it out if `update` is given.
         hessian: J_II, which decides the step's Jacobian; J_I by default.
+        first_order: whether every gradient counts as a constant, so that θᴷ owes to θ⁰ that alone (first-order MAML,
+            Finn et al. 2017).
         update: another rule than gradient ascent; `ascent` and `adam` clip each batch element's gradient by itself.
         state: the initial state of `update`.
         on_step: called with (i, θ^{i}) for i = 1 … K.
@@ -72,15 +80,17 @@ def inner_loop(
         raise ValueError(f"inner_steps: expected at least 1, got {inner_steps}")
     if (inner_lr is None) == (update is None):
         raise ValueError("inner_lr, update: expected exactly one of the two")
-    step = update if update is not None else ascent(inner_lr if inner_lr is not None else 0.0)
+    if first_order and hessian is not None:
+        raise ValueError("first_order: expected no hessian beside it, whose derivatives it would leave out")
     phi, start = read_params(meta_params, "meta_params"), read_params(params)
     with differentiating():
+        step = update if update is not None else _ascending(inner_lr, phi)
         current = {name: value if value.requires_grad else value.requires_grad_() for name, value in _tracked(start)}
         for i in range(inner_steps):
             at = like(start, current)
             value = objective(phi, at, i)
             axes = batch_axes("the inner objective", value, at, "params")
-            grads = gradient(value, at, create_graph=hessian is None)
+            grads = gradient(value, at, create_graph=hessian is None and not first_order)
             if hessian is not None:
                 value = hessian(phi, at, i)
                 batch_axes("hessian", value, at, "params")
@@ -90,6 +100,20 @@ def inner_loop(
             if on_step is not None:
                 on_step(i + 1, like(start, current))
     return like(start, current if torch.is_grad_enabled() else detached(current))
+
+
+def _ascending(inner_lr: LearningRate | None, phi: Params) -> Update:
+    """Gradient ascent with α, whatever that is known from."""
+    rate = inner_lr(phi) if callable(inner_lr) else inner_lr
+    if not isinstance(rate, dict):
+        return ascent(rate if rate is not None else 0.0)
+
+    def by_name(params: dict[str, Tensor], grads: dict[str, Tensor], state: object) -> tuple[dict[str, Tensor], object]:
+        if set(rate) != set(params):
+            raise ValueError(f"inner_lr: expected one for each of {', '.join(params)}, got {', '.join(rate) or 'none'}")
+        return {name: value + rate[name] * grads[name] for name, value in params.items()}, state
+
+    return by_name
 
 
 def batch_axes(name: str, objective: Tensor, params: Params, params_name: str) -> int:
