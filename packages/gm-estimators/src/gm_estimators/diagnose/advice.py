@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gm_estimators.decomposition.sizes import Sizes
-from gm_estimators.diagnose.grams import inner, mean
 from gm_estimators.diagnose.jackknife import Estimate
 from gm_estimators.diagnose.loop import Loop, seed_of
+from gm_estimators.diagnose.pairs import inner, mean
 from gm_estimators.diagnose.repeat import Repeat
 from gm_estimators.diagnose.sources import along, config_of, sources_of
 from gm_estimators.estimator import Estimator

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
 
 import torch
 
@@ -56,19 +55,16 @@ def _require_same(loop: Loop, role: Role, seed: int) -> None:
         )
     for name in ("log_prob", "reward", "value", "advantage"):
         one, other = getattr(first, name), getattr(second, name)
+        if not bool(one.isfinite().all()):
+            raise ValueError(f"see: expected finite numbers, got NaN or infinity in {name}")
         if one.shape != other.shape or not torch.equal(one, other):
             raise ValueError(
                 f"draw: expected the same trajectories for the same seed, got other {name} the second time; "
                 "seed every generator and environment from the seed that draw is given"
             )
-        if not bool(one.isfinite().all()):
-            raise ValueError(f"see: expected finite numbers, got NaN or infinity in {name}")
 
 
 def _seen(loop: Loop, role: Role, step: int, theta: Params, seed: int) -> Trajectories:
     at = like(theta, {name: x.detach() for name, x in as_dict(theta).items()})
     batch = loop.draw(role, step, at, loop.sizes.of(role), seed)
-    seen: Any = loop.seen(batch, theta, loop.gae_lambda, loop.phi)
-    if not isinstance(seen, Trajectories):
-        raise ValueError(f"see: expected Trajectories, got a {type(seen).__name__}")
-    return seen
+    return loop.seen(batch, theta, loop.gae_lambda, loop.phi)

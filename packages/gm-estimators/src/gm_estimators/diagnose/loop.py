@@ -83,9 +83,12 @@ class Loop:
         return given if self.tasks is None else _along(given, self.tasks, 0 if self.lanes is None else 1)
 
     def seen(self, batch: Any, params: Params, gae_lambda: float | None, phi: Params) -> Trajectories:
-        """What `see` makes of a batch."""
+        """What `see` makes of a batch; raises `ValueError` if that is no `Trajectories`."""
         meta = () if self.meta_params is None else (phi,)
-        return self.see(batch, params, gae_lambda, *meta)
+        found: Any = self.see(batch, params, gae_lambda, *meta)
+        if not isinstance(found, Trajectories):
+            raise ValueError(f"see: expected Trajectories, got a {type(found).__name__}")
+        return found
 
 
 def seed_of(*parts: object) -> int:

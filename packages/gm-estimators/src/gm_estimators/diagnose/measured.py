@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gm_estimators.attribution import shapley, subsets
-from gm_estimators.diagnose.grams import Gram, each, inner, mean, ratio, repeats_for
 from gm_estimators.diagnose.jackknife import Estimate
 from gm_estimators.diagnose.loop import Loop
+from gm_estimators.diagnose.pairs import Rows, each, inner, ratio, repeats_for
 from gm_estimators.diagnose.sources import Config, config_of, sources_of
 from gm_estimators.estimator import Estimator
 
@@ -77,7 +77,7 @@ def verdict(sampled: Sampled, loop: Loop, estimator: Estimator) -> Verdict:
 
 def kernels(
     sampled: Sampled, loop: Loop, estimator: Estimator
-) -> tuple[dict[frozenset[str], Gram], dict[frozenset[str], Gram]]:
+) -> tuple[dict[frozenset[str], Rows], dict[frozenset[str], Rows]]:
     """The kernels of ‖E[d] − g‖² and of ⟨E[d] − g, g⟩ for every set of sources."""
     squares, lengths = {}, {}
     for some in subsets(sources_of(loop, estimator)):
@@ -103,11 +103,7 @@ def length(sampled: Sampled) -> Estimate:
 
 
 def repeats_to_tell(sampled: Sampled, loop: Loop, estimator: Estimator, half: float) -> float:
-    """How many repeats would have the interval of bias_sq that half width."""
-    squares, _ = kernels(sampled, loop, estimator)
-    return repeats_for(
-        squares[frozenset(sources_of(loop, estimator))], half, inner(sampled.reference, sampled.reference)
-    )
-
-
-__all__ = ["Sampled", "Verdict", "kernels", "length", "mean", "remaining", "repeats_to_tell", "verdict"]
+    """How many repeats would have the interval of bias_sq about that half width."""
+    whole = config_of(loop, estimator, sources_of(loop, estimator))
+    unit = length(sampled).value ** 0.5
+    return repeats_for((sampled.estimates[whole] - sampled.reference) / unit, half)

@@ -25,7 +25,7 @@ def text_of(report: "Report") -> str:
     ]
     if scale.low <= 0:
         return "\n".join([*lines, *_hidden(scale)])
-    lines += [f"{'in units of ‖g‖²':14} {'squared bias':>20} {'bias along g':>20} {'variance':>20}"]
+    lines += [f"{'of ‖g‖²':16} {'squared bias':>20} {'bias along g':>20} {'variance':>20}"]
     for name, found in report.verdicts.items():
         cells = "".join(f" {said(value):>20}" for value in (found.bias_sq, found.along, found.variance))
         lines.append(f"{name:16}{cells}")
@@ -46,17 +46,21 @@ def text_of(report: "Report") -> str:
 
 
 def said(estimate: Estimate) -> str:
-    """A number with its interval, and a mark where it is not told apart from 0."""
+    """A number in units of ‖g‖² with its interval: in per cent, or in times from ten on."""
     value, low, high = estimate
     if not math.isfinite(value):
         return "unknown"
-    digits = 3 if abs(value) < 0.1 else 2 if abs(value) < 10 else 0
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    if not math.isfinite(high - low):
+        return "not told"
+    if abs(value) >= 10:
+        return f"{value:.0f}× [{low:.0f}, {high:.0f}]"
+    digits = 1 if abs(value) < 0.1 else 0
+    return f"{100 * value:.{digits}f}% [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
 
 
 def _hidden(scale: Estimate) -> list[str]:
     return [
-        f"‖g‖² is {said(scale)}: not told apart from 0, so that nothing can be said in units of it.",
+        f"‖g‖² is {scale.value:.3g} [{scale.low:.3g}, {scale.high:.3g}]: not told apart from 0, so that nothing can be said in units of it.",
     ]
 
 

@@ -1,0 +1,94 @@
+"""Ratios of squared lengths and inner products of expectations, from independent repeats of vectors.
+
+With x_1 … x_R independent repeats of a vector, ‖E[x]‖² is estimated without bias by the mean of h_ij = ⟨x_i, x_j⟩ over
+pairs i ≠ j: a U-statistic of degree two (Hoeffding 1948). Everything that a diagnosis says is a ratio of such means. A
+symmetric kernel h is known here by its rows, Σ_{j ≠ i} h_ij for each i, which is all that means and jackknife read.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gm_estimators.diagnose.jackknife import Estimate
+from gm_estimators.metrics import student_t_quantile
+
+Rows = Float[Tensor, " repeat"]
+FEWEST = 4
+"""Repeats without which there is no interval."""
+
+
+def inner(x: Float[Tensor, "repeat size"], y: Float[Tensor, "repeat size"]) -> Rows:
+    """Of h_ij = ½ (⟨x_i, y_j⟩ + ⟨y_i, x_j⟩), whose mean estimates ⟨E[x], E[y]⟩."""
+    x, y = x.double(), y.double()
+    return ((x * (y.sum(0) - y)).sum(-1) + (y * (x.sum(0) - x)).sum(-1)) / 2
+
+
+def each(values: Float[Tensor, " repeat"]) -> Rows:
+    """Of h_ij = ½ (v_i + v_j), whose mean is that of v."""
+    values = values.double()
+    return ((len(values) - 2) * values + values.sum()) / 2
+
+
+def mean(rows: Rows) -> float:
+    """The mean over pairs of different repeats; NaN if there is but one."""
+    pairs = len(rows) * (len(rows) - 1)
+    return float(rows.sum()) / pairs if pairs else math.nan
+
+
+def ratio(above: Rows, below: Rows | None = None) -> Estimate:
+    """U(above) / U(below) with Fieller's interval, its covariances by the jackknife over repeats; or U(above) alone.
+
+    The interval holds every θ that Student's test of U(above) = θ U(below) does not reject (Fieller 1954, "Some
+    problems in interval estimation"). It has no bounds where U(below) is not told apart from 0. Where the expectation
+    above is 0, U is degenerate and the interval too long rather than too short.
+    """
+    a, repeats = mean(above), len(above)
+    b = 1.0 if below is None else mean(below)
+    value = a / b if b else math.nan
+    if repeats < FEWEST:
+        return Estimate(value, -math.inf, math.inf)
+    without = [_leave_one_out(above), torch.zeros(repeats) if below is None else _leave_one_out(below)]
+    spread = (repeats - 1) * torch.cov(torch.stack([x.double().cpu() for x in without]), correction=0)
+    t_squared = student_t_quantile(0.975, repeats - 1) ** 2
+    # (a − θ b)² = t² (s_aa − 2 θ s_ab + θ² s_bb), a quadratic in θ
+    (s_aa, s_ab), (_, s_bb) = (t_squared * spread).tolist()
+    square, linear, rest = b * b - s_bb, a * b - s_ab, a * a - s_aa
+    root = linear * linear - square * rest
+    if not (square > 0 and root >= 0):
+        return Estimate(value, -math.inf, math.inf)
+    return Estimate(value, (linear - math.sqrt(root)) / square, (linear + math.sqrt(root)) / square)
+
+
+def repeats_for(x: Float[Tensor, "repeat size"], half: float) -> float:
+    """The number of repeats whose interval of ‖E[x]‖² has about that half width: R with 1.96² Var U = half².
+
+    Var U = 4 (R − 2) ζ₁ / (R (R − 1)) + 2 ζ₂ / (R (R − 1)) ≈ 4 ζ₁ / R + 2 ζ₂ / R²
+    """
+    first, second = (1.96**2 * zeta for zeta in zetas(x))
+    # half² R² − 4 ζ₁ R − 2 ζ₂ = 0
+    return (2 * first + math.sqrt(4 * first**2 + 2 * second * half**2)) / half**2
+
+
+def zetas(x: Float[Tensor, "repeat size"]) -> tuple[float, float]:
+    """ζ₁ = Cov(h_12, h_13) and ζ₂ = Var(h_12) of h_ij = ⟨x_i, x_j⟩, from means over different repeats; at least 0."""
+    x = x[:MOST].double()
+    h, n = x @ x.mT, len(x)
+    h.fill_diagonal_(0)
+    total, rows, squares = float(h.sum()), float(h.sum(1).square().sum()), float(h.square().sum())
+    pairs, triples = n * (n - 1), n * (n - 1) * (n - 2)
+    both = squares / pairs  # E[h_12²]
+    one = (rows - squares) / triples  # E[h_12 h_13]
+    none = (total**2 - 4 * rows + 2 * squares) / (triples * (n - 3))  # E[h_12 h_34]
+    return max(one - none, 0.0), max(both - none, 0.0)
+
+
+MOST = 512
+"""Repeats that are enough for `zetas`, whose pairs are all made."""
+
+
+def _leave_one_out(rows: Rows) -> Rows:
+    """The mean over pairs of different repeats, without each repeat in turn."""
+    rest = len(rows) - 1
+    return (rows.sum() - 2 * rows) / (rest * (rest - 1))

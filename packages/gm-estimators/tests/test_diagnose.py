@@ -1,0 +1,206 @@
+"""A diagnosis of a loop whose truth has a closed form: one action a ~ N(θ, 1) with reward −½ (a − c)².
+
+J(θ) = −½ ((θ − c)² + 1), so that a step goes to c + (1 − α) (θ − c) and g = −(1 − α)² (θ − c), or its mean over c.
+"""
+
+import math
+
+import pytest
+import torch
+
+from gm_estimators import Sizes, Trajectories
+from gm_estimators.diagnose import diagnose
+from gm_estimators.optimisers import ascent
+
+RATE, TARGETS = 0.3, torch.tensor([1.0, 2.5])
+
+
+def draw(role, step, params, n, seed):
+    mean = params["mean"]
+    noise = torch.randn(*mean.shape[:-1], n, generator=torch.Generator().manual_seed(seed))
+    return mean + noise
+
+
+def reader(targets):
+    def see(actions, params, gae_lambda):
+        log_prob = -0.5 * (actions - params["mean"]).square()
+        reward = -0.5 * (actions - targets).square()
+        zero = torch.zeros_like(reward)
+        advantage = 0.5 * reward if gae_lambda == 0.5 else reward
+        return Trajectories(
+            log_prob.unsqueeze(-1), reward.unsqueeze(-1), torch.stack([zero, zero], -1), advantage.unsqueeze(-1),
+            torch.ones(2),
+        )  # fmt: skip
+
+    return see
+
+
+def diagnosed(**changes):
+    options = {
+        "draw": draw, "see": reader(TARGETS[:1]), "params": {"mean": torch.tensor([0.0])},
+        "sizes": Sizes(4, 4, 4, shared=True), "inner_lr": RATE, "lanes": 64, "budget": 1, "surrogate": "lvc",
+    }  # fmt: skip
+    return diagnose(**(options | changes))
+
+
+def truth(targets):
+    return float(((1 - RATE) ** 2 * targets).mean())
+
+
+def within(report, expected, errors=4):
+    mean = report.sampled.reference.mean(0)
+    error = report.sampled.reference.std(0) / len(report.sampled.reference) ** 0.5
+    return bool(((mean - expected).abs() < errors * error).all())
+
+
+def test_the_reference_is_the_closed_form():
+    report = diagnosed(lanes=4096)
+    assert within(report, truth(TARGETS[:1]))
+    assert not within(report, truth(TARGETS[:1]) * 1.1)
+
+
+def test_tasks_share_what_is_adapted():
+    report = diagnosed(see=reader(TARGETS.unsqueeze(-1)), tasks=2, lanes=4096)
+    assert within(report, truth(TARGETS))
+
+
+def test_one_lane_after_the_other_is_without_an_axis():
+    shapes = set()
+
+    def looked(role, step, params, n, seed):
+        shapes.add(tuple(params["mean"].shape))
+        return draw(role, step, params, n, seed)
+
+    report = diagnosed(draw=looked, lanes=None, blocks=4)
+    assert shapes == {(1,)}
+    assert report.repeats == 8
+    assert report.verdicts["lvc"].variance.value > 0
+
+
+def test_half_advantages_halve_every_gradient():
+    """λ = 0.5 reads half the reward, in inner and outer gradient and in the Jacobian."""
+    report = diagnosed(gae_lambda=0.5, sizes=Sizes(4, 4, 4), lanes=8192)
+    halved = (1 - RATE / 2) ** 2 / 2 / (1 - RATE) ** 2 - 1
+    found = report.verdicts["lvc"].along
+    assert found.low < halved < found.high
+    assert found.high - found.low < 0.1
+    assert set(report.verdicts["lvc"].shares) == {"composition", "hessian", "outer", "gae_lambda"}
+
+
+def test_one_batch_for_inner_gradient_and_jacobian_is_a_source():
+    """E[H g] − E[H] E[g] = Cov / n, which all of composition, Hessian and shared batch have to be there for."""
+    found = diagnosed(lanes=8192).verdicts["lvc"]
+    assert found.along_shares["shared_batch"].low > 0
+    assert {name for name, share in found.along_shares.items() if share.low > 0} == set(found.along_shares)
+    assert diagnosed(sizes=Sizes(4, 4, 4), lanes=8192).verdicts["lvc"].along.low < 0
+
+
+def test_a_seed_decides_everything_and_more_goes_on():
+    once, again, other = diagnosed(), diagnosed(), diagnosed(seed=1)
+    assert torch.equal(once.sampled.reference, again.sampled.reference)
+    assert not torch.equal(once.sampled.reference, other.sampled.reference)
+    longer = diagnosed(budget=2 * once.env_steps)
+    assert longer.rounds == 2
+    assert torch.equal(once.more(budget=1).sampled.reference, longer.sampled.reference)
+    assert once.more(budget=1).verdicts["lvc"] == longer.verdicts["lvc"]
+
+
+def test_it_stops_at_its_budget_and_tells_progress():
+    told = []
+    report = diagnosed(budget=100_000, progress=lambda repeats, steps: told.append((repeats, steps)))
+    each = report.env_steps // report.rounds
+    assert 100_000 - each < report.env_steps <= 100_000
+    assert told[-1] == (report.repeats, report.env_steps)
+    assert len(told) == report.rounds
+
+
+def test_environment_steps_are_those_that_were_drawn():
+    counted = []
+
+    def counting(role, step, params, n, seed):
+        batch = draw(role, step, params, n, seed)
+        counted.append(batch.numel())
+        return batch
+
+    report = diagnosed(draw=counting, lanes=8)
+    checks = 4 * 32  # two batches of two roles, of 4 trajectories in 8 lanes
+    assert report.env_steps == sum(counted) - checks
+
+
+def test_a_clipping_that_is_held_constant_is_a_source():
+    report = diagnosed(inner_lr=None, optimiser=ascent(RATE, max_norm=0.5), lanes=2048)
+    assert "clipping" in report.verdicts["lvc"].shares
+    assert report.verdicts["lvc"].shares["clipping"].low > 0
+    kept = diagnosed(inner_lr=None, optimiser=ascent(RATE, max_norm=0.5, detach_clip=False))
+    assert "clipping" not in kept.verdicts["lvc"].shares
+
+
+def test_a_source_of_ones_own():
+    """Rewards that are a third too large in practice."""
+
+    def wrong(actions, params, gae_lambda):
+        seen = reader(TARGETS[:1])(actions, params, gae_lambda)
+        return Trajectories(seen.log_prob, seen.reward, seen.value, seen.advantage * 4 / 3, seen.discount)
+
+    report = diagnosed(see=wrong, ideals={"rewards": {"see": reader(TARGETS[:1])}}, sizes=Sizes(4, 4, 4), lanes=4096)
+    found = report.verdicts["lvc"].along_shares
+    assert found["rewards"].low > 0.05
+    assert abs(found["composition"].value) < 0.1
+    assert within(report, truth(TARGETS[:1]))
+
+
+def test_too_few_repeats_have_no_bounds_and_say_so():
+    report = diagnosed(lanes=8)
+    assert "not told apart from 0" in str(report) or "of ‖g‖²" in str(report)
+    hidden = diagnosed(params={"mean": TARGETS[:1].clone()}, lanes=16)  # g is 0 there
+    assert "not told apart from 0" in str(hidden)
+    assert math.isinf(hidden.verdicts["lvc"].bias_sq.high)
+
+
+def test_the_table_fits_a_terminal():
+    report = diagnosed(surrogate=["ad", "lvc", "loaded_dice"], gae_lambda=0.5, lanes=2048)
+    lines = str(report).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "shared_batch" in str(report)
+    rows = report.rows()
+    assert {row["measure"] for row in rows} == {"bias_sq", "along", "variance", "mse"}
+    assert len(rows) == 3 * (4 + 2 * 5)
+
+
+def test_advice_ranks_what_it_measures():
+    report = diagnosed(surrogate=["ad", "lvc"], gae_lambda=0.5, lanes=512)
+    advice = report.advise(trajectories=12, budget=1)
+    errors = [choice.mse for choice in advice.choices]
+    assert errors == sorted(errors)
+    assert advice.choices[0].beyond == (0, 0, 0)
+    assert all(choice.sizes.inner + choice.sizes.outer <= 12 for choice in advice.choices)
+    assert {choice.gae_lambda for choice in advice.choices} == {0.5, 0.8, 0.95, 1.0}
+    assert max(map(len, str(advice).splitlines())) <= 80
+    with pytest.raises(ValueError, match="trajectories: expected at least 2, got 1"):
+        report.advise(trajectories=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"draw": lambda role, step, params, n, seed: params["mean"] + torch.randn(64, n)},
+         "draw: expected the same trajectories for the same seed, got other"),
+        ({"see": lambda batch, params, lam: reader(TARGETS[:1])(batch, {"mean": params["mean"].detach()}, lam)},
+         "see: expected log_prob with a graph to the parameters"),
+        ({"draw": lambda *a: draw(*a)[:, :2]},
+         r"see: expected log_prob of shape \(64, 4, 'time'\), .*got \(64, 2, 1\)"),
+        ({"see": lambda batch, params, lam: batch}, "see: expected Trajectories, got a Tensor"),
+        ({"inner_steps": 0}, "inner_steps: expected at least 1, got 0"),
+        ({"gae_lambda": 2.0}, "gae_lambda: expected a number from 0 to 1, or None, got 2.0"),
+        ({"blocks": 6}, "blocks: expected a multiple of 4, got 6"),
+        ({"surrogate": ["lvc", "lvc"]}, "surrogate: expected one or more different estimators"),
+        ({"optimiser": ascent(0.1)}, "inner_lr, optimiser: expected exactly one of the two"),
+        ({"ideals": {"x": {"sea": 1}}}, r"ideals\['x'\]: expected fields of Loop such as see or update, got \['sea'\]"),
+        ({"params": {"mean": torch.tensor([math.nan])}},
+         "see: expected finite numbers, got NaN or infinity in log_prob"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_in_a_line(changes, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        diagnosed(**changes)
+    assert "\n" not in str(caught.value)
