@@ -148,7 +148,7 @@ def diagnose(
         meta_params: φ, if it isn't θ⁰.
         ideals: further sources, by name: what to replace in the `Loop` to have it ideal, such as another `see`.
         lanes: how many repeats to compute at once, along a first axis of θ; `None` for one after the other, without it.
-        blocks: B, a multiple of 4, or what makes n B at least 64 and B at least 8.
+        blocks: B, a multiple of 8; by default 8, or as many as make n B at least 64.
         budget: environment steps after which it stops.
         seconds: time after which it stops; a minute if neither is given.
         seed: the root of all seeds.
@@ -169,9 +169,9 @@ def diagnose(
     ))  # fmt: skip
     given = [surrogate] if isinstance(surrogate, str | Estimator) else list(surrogate)
     estimators = tuple(load(each, suffixes=False) if isinstance(each, str) else each for each in given)
-    count = blocks if blocks is not None else max(8, -(-FEWEST // loop.sizes.inner // 4) * 4)
-    if count < 4 or count % 4:
-        raise ValueError(f"blocks: expected a multiple of 4, got {count}")
+    count = blocks if blocks is not None else -(-FEWEST // loop.sizes.inner // 8) * 8
+    if count < 8 or count % 8:
+        raise ValueError(f"blocks: expected a multiple of 8, got {count}")
     return _gone_on(Plan(checked(loop, estimators, seed), estimators, seed, count), None, budget, seconds, progress)
 
 

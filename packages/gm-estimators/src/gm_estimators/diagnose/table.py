@@ -59,8 +59,10 @@ def said(estimate: Estimate) -> str:
 
 
 def _hidden(scale: Estimate) -> list[str]:
+    value, low, high = scale
     return [
-        f"‖g‖² is {scale.value:.3g} [{scale.low:.3g}, {scale.high:.3g}]: not told apart from 0, so that nothing can be said in units of it.",
+        f"‖g‖² is {value:.3g} [{low:.3g}, {high:.3g}]: not told apart from 0,",
+        "so that nothing can be said in units of it.",
     ]
 
 
