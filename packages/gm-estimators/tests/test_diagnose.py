@@ -38,7 +38,7 @@ def reader(targets):
 def diagnosed(**changes):
     options = {
         "draw": draw, "see": reader(TARGETS[:1]), "params": {"mean": torch.tensor([0.0])},
-        "sizes": Sizes(4, 4, 4, shared=True), "inner_lr": RATE, "lanes": 64, "budget": 1, "surrogate": "lvc",
+        "sizes": Sizes(8, 8, 8, shared=True), "inner_lr": RATE, "lanes": 64, "budget": 1, "surrogate": "lvc",
     }  # fmt: skip
     return diagnose(**(options | changes))
 
@@ -79,7 +79,7 @@ def test_one_lane_after_the_other_is_without_an_axis():
 
 def test_half_advantages_halve_every_gradient():
     """λ = 0.5 reads half the reward, in inner and outer gradient and in the Jacobian."""
-    report = diagnosed(gae_lambda=0.5, sizes=Sizes(4, 4, 4), lanes=8192)
+    report = diagnosed(gae_lambda=0.5, sizes=Sizes(8, 8, 8), lanes=8192)
     halved = (1 - RATE / 2) ** 2 / 2 / (1 - RATE) ** 2 - 1
     found = report.verdicts["lvc"].along
     assert found.low < halved < found.high
@@ -92,7 +92,7 @@ def test_one_batch_for_inner_gradient_and_jacobian_is_a_source():
     found = diagnosed(lanes=8192).verdicts["lvc"]
     assert found.along_shares["shared_batch"].low > 0
     assert {name for name, share in found.along_shares.items() if share.low > 0} == set(found.along_shares)
-    assert diagnosed(sizes=Sizes(4, 4, 4), lanes=8192).verdicts["lvc"].along.low < 0
+    assert diagnosed(sizes=Sizes(8, 8, 8), lanes=8192).verdicts["lvc"].along.low < 0
 
 
 def test_a_seed_decides_everything_and_more_goes_on():
@@ -123,7 +123,7 @@ def test_environment_steps_are_those_that_were_drawn():
         return batch
 
     report = diagnosed(draw=counting, lanes=8)
-    checks = 4 * 32  # two batches of two roles, of 4 trajectories in 8 lanes
+    checks = 4 * 64  # two batches of two roles, of 8 trajectories in 8 lanes
     assert report.env_steps == sum(counted) - checks
 
 
@@ -142,7 +142,7 @@ def test_a_source_of_ones_own():
         seen = reader(TARGETS[:1])(actions, params, gae_lambda)
         return Trajectories(seen.log_prob, seen.reward, seen.value, seen.advantage / 2, seen.discount)
 
-    report = diagnosed(see=wrong, ideals={"rewards": {"see": reader(TARGETS[:1])}}, sizes=Sizes(4, 4, 4), lanes=4096)
+    report = diagnosed(see=wrong, ideals={"rewards": {"see": reader(TARGETS[:1])}}, sizes=Sizes(8, 8, 8), lanes=4096)
     found = report.verdicts["lvc"].along_shares
     assert found["rewards"].low < (1 - RATE / 2) ** 2 / 2 / (1 - RATE) ** 2 - 1 < found["rewards"].high
     assert abs(found["composition"].value) < 0.1
@@ -188,7 +188,7 @@ def test_advice_ranks_what_it_measures():
         ({"see": lambda batch, params, lam: reader(TARGETS[:1])(batch, {"mean": params["mean"].detach()}, lam)},
          "see: expected log_prob with a graph to the parameters"),
         ({"draw": lambda *a: draw(*a)[:, :2]},
-         r"see: expected log_prob of shape \(64, 4, 'time'\), .*got \(64, 2, 1\)"),
+         r"see: expected log_prob of shape \(64, 8, 'time'\), .*got \(64, 2, 1\)"),
         ({"see": lambda batch, params, lam: batch}, "see: expected Trajectories, got a Tensor"),
         ({"inner_steps": 0}, "inner_steps: expected at least 1, got 0"),
         ({"gae_lambda": 2.0}, "gae_lambda: expected a number from 0 to 1, or None, got 2.0"),
