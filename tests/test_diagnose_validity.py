@@ -16,6 +16,7 @@ from gm_estimators.attribution import shapley, subsets
 from gm_estimators.diagnose import diagnose
 from gm_estimators.diagnose.measured import Sampled, verdict
 from gm_estimators.diagnose.sources import config_of, sources_of
+from gm_estimators.metrics import bias_sq_interval
 from gm_estimators.returns import discounts, gae
 
 HORIZON, DISCOUNT, LAMBDA, RATE, N = 2, 0.9, 0.5, 0.7, 2
@@ -26,7 +27,7 @@ TRANSITION = torch.eye(2, dtype=torch.float64).expand(2, 2, 2).clone()  # the ac
 MDP = gm_exact.TabularMDP(TRANSITION, REWARD, start=0, discount=DISCOUNT)
 ACTIONS = torch.tensor(list(product((0, 1), repeat=HORIZON)))  # every trajectory
 STATES = torch.cat([torch.zeros(4, 1, dtype=torch.long), ACTIONS], 1)
-DIAGNOSES, REPEATS = 300, 32
+DIAGNOSES, REPEATS = 100, 32
 
 
 def read(states, actions, logits, gae_lambda):
@@ -108,7 +109,7 @@ def found(steps):
         draw=draw, see=see, params={"logits": THETA}, sizes=Sizes(N, N, 4, shared=True), inner_steps=steps,
         inner_lr=RATE, gae_lambda=LAMBDA, lanes=DIAGNOSES * REPEATS, blocks=16, budget=1,
     )  # fmt: skip
-    truth = gm_exact.maml_meta_gradient(MDP, THETA, inner_lr=RATE, inner_steps=steps, horizon=HORIZON).flatten()
+    truth = exact(steps)
     return report, truth, {each.name: truths(report.plan.loop, each, steps, truth) for each in report.plan.estimators}
 
 
@@ -144,21 +145,34 @@ def numbers(said):
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_the_truth_is_gm_exacts(steps):
-    report, truth, _ = found(steps)
-    ideal = config_of(report.plan.loop, load("loaded_dice"), ())
-    assert torch.allclose(expected(ideal, steps, THETA[None])[0], truth, rtol=1e-9)
+    ideal = config_of(found(1)[0].plan.loop, load("loaded_dice"), ())
+    assert torch.allclose(expected(ideal, steps, THETA[None])[0], exact(steps), rtol=1e-9)
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_intervals_cover(steps):
-    report, _, truth = found(steps)
+def exact(steps):
+    return gm_exact.maml_meta_gradient(MDP, THETA, inner_lr=RATE, inner_steps=steps, horizon=HORIZON).flatten()
+
+
+def test_intervals_cover():
+    """Of 100 intervals of each number at least 88 hold it, where 95 are expected: three standard errors below."""
+    report, _, truth = found(1)
     for estimator in report.plan.estimators:
         inside = dict.fromkeys(truth[estimator.name], 0)
         for i in range(DIAGNOSES):
             sampled = part(report.sampled, slice(i * REPEATS, (i + 1) * REPEATS))
             for name, (_, low, high) in numbers(verdict(sampled, report.plan.loop, estimator)).items():
-                inside[name] += low <= truth[estimator.name][name] <= high
-        print(
-            estimator.name,
-            {name: (round(float(truth[estimator.name][name]), 4), count / DIAGNOSES) for name, count in inside.items()},
-        )
+                inside[name] += bool(low <= truth[estimator.name][name] <= high)
+        assert min(inside.values()) >= 88, inside
+
+
+def test_intervals_that_take_the_reference_for_exact_do_not_cover():
+    report, _, truth = found(1)
+    lvc = load("lvc")
+    config = config_of(report.plan.loop, lvc, sources_of(report.plan.loop, lvc))
+    inside = 0
+    for i in range(DIAGNOSES):
+        sampled = part(report.sampled, slice(i * REPEATS, (i + 1) * REPEATS))
+        g = sampled.reference.mean(0)
+        _, low, high = (x / (g @ g) for x in bias_sq_interval(sampled.estimates[config], g))
+        inside += bool(low <= truth["lvc"]["bias_sq"] <= high)
+    assert inside < 88

@@ -44,21 +44,48 @@ def ratio(above: Rows, below: Rows | None = None) -> Estimate:
     problems in interval estimation"). It has no bounds where U(below) is not told apart from 0. Where the expectation
     above is 0, U is degenerate and the interval too long rather than too short.
     """
-    a, repeats = mean(above), len(above)
-    b = 1.0 if below is None else mean(below)
-    value = a / b if b else math.nan
-    if repeats < FEWEST:
-        return Estimate(value, -math.inf, math.inf)
-    without = [_leave_one_out(above), torch.zeros(repeats) if below is None else _leave_one_out(below)]
-    spread = (repeats - 1) * torch.cov(torch.stack([x.double().cpu() for x in without]), correction=0)
+    if len(above) < FEWEST:
+        return _unbounded(_quotient(mean(above), 1.0 if below is None else mean(below)))
+    if below is None:
+        return _fieller(mean(above), 1.0, _leave_one_out(above), torch.ones(len(above), dtype=torch.float64))
+    return _fieller(mean(above), mean(below), _leave_one_out(above), _leave_one_out(below))
+
+
+def projected(above: Rows, below: Rows) -> Estimate:
+    """U(above) / U(below) for inner products ⟨E[x], g⟩ above a squared length ‖g‖², as the ratio of two lengths.
+
+        (⟨E[x], g⟩ / ‖g‖) / ‖g‖
+
+    Both are linear in what is drawn, to first order, so that their errors do not depend on their size, as those of
+    products and squares do: Fieller's interval then fails as often on either side.
+    """
+    value = _quotient(mean(above), mean(below))
+    if len(above) < FEWEST or mean(below) <= 0 or bool((_leave_one_out(below) <= 0).any()):
+        return _unbounded(value)
+    lengths = _leave_one_out(below).sqrt()
+    return _fieller(mean(above) / mean(below) ** 0.5, mean(below) ** 0.5, _leave_one_out(above) / lengths, lengths)
+
+
+def _fieller(a: float, b: float, above: Rows, below: Rows) -> Estimate:
+    """The interval of a / b, given both without each repeat in turn."""
+    repeats, value = len(above), _quotient(a, b)
+    spread = (repeats - 1) * torch.cov(torch.stack([above, below]).double().cpu(), correction=0)
     t_squared = student_t_quantile(0.975, repeats - 1) ** 2
     # (a − θ b)² = t² (s_aa − 2 θ s_ab + θ² s_bb), a quadratic in θ
     (s_aa, s_ab), (_, s_bb) = (t_squared * spread).tolist()
     square, linear, rest = b * b - s_bb, a * b - s_ab, a * a - s_aa
     root = linear * linear - square * rest
     if not (square > 0 and root >= 0):
-        return Estimate(value, -math.inf, math.inf)
+        return _unbounded(value)
     return Estimate(value, (linear - math.sqrt(root)) / square, (linear + math.sqrt(root)) / square)
+
+
+def _unbounded(value: float) -> Estimate:
+    return Estimate(value, -math.inf, math.inf)
+
+
+def _quotient(a: float, b: float) -> float:
+    return a / b if b else math.nan
 
 
 def repeats_for(x: Float[Tensor, "repeat size"], half: float) -> float:
