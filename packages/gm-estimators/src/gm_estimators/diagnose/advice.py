@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -14,13 +13,11 @@ from gm_estimators.decomposition.sizes import Sizes
 from gm_estimators.diagnose.jackknife import Estimate
 from gm_estimators.diagnose.loop import Loop, seed_of
 from gm_estimators.diagnose.pairs import inner, mean
+from gm_estimators.diagnose.plan import Plan
 from gm_estimators.diagnose.repeat import Repeat
 from gm_estimators.diagnose.sources import along, config_of, sources_of
 from gm_estimators.estimator import Estimator
 from gm_estimators.metrics import student_t_quantile
-
-if TYPE_CHECKING:
-    from gm_estimators.diagnose.diagnosis import Report
 
 SPLITS = (0.25, 0.5, 0.75)
 """Parts of all trajectories that the inner steps have, the outer gradient having the rest."""
@@ -85,20 +82,20 @@ def _line(choice: Choice) -> str:
 
 
 def advise(
-    report: "Report", *, trajectories: int, lambdas: Iterable[float] = LAMBDAS, splits: Iterable[float] = SPLITS,
+    plan: Plan, reference: Float[Tensor, "repeat size"], *, trajectories: int,
+    lambdas: Iterable[float] = LAMBDAS, splits: Iterable[float] = SPLITS,
     budget: int | None = None, seconds: float | None = None,
 ) -> Advice:  # fmt: skip
     """Every choice of estimator, λ, split and sharing that spends the trajectories, ranked by mean squared error.
 
         E‖d − g‖² = E‖d‖² − 2 ⟨E[d], g⟩ + ‖g‖²
 
-    g is the report's, whose own sampling error is part of every interval. K is the loop's: with another one the
-    meta-gradient itself is another.
+    g is the mean of the reference, whose own sampling error is part of every interval. K is the loop's: with another
+    one the meta-gradient itself is another.
 
     Raises:
         ValueError: if the trajectories do not suffice for one in each role and step.
     """
-    plan = report.plan
     loops = list(dict.fromkeys(_sizes(trajectories, plan.loop.inner_steps, splits)))
     if not loops:
         raise ValueError(f"trajectories: expected at least {plan.loop.inner_steps + 1}, got {trajectories}")
@@ -116,7 +113,7 @@ def advise(
             break
     drawn = torch.cat(found, 1)
     labels = [(loop, estimator) for loop in tried for estimator in plan.estimators]
-    return Advice(trajectories, _ranked(labels, drawn, report.sampled.reference), drawn.shape[1], steps)
+    return Advice(trajectories, _ranked(labels, drawn, reference), drawn.shape[1], steps)
 
 
 def _sizes(trajectories: int, steps: int, splits: Iterable[float]) -> Iterator[Sizes]:

@@ -14,6 +14,7 @@ from gm_estimators.diagnose.advice import LAMBDAS, SPLITS, Advice, advise
 from gm_estimators.diagnose.checked import checked
 from gm_estimators.diagnose.loop import Draw, Loop, See, seed_of
 from gm_estimators.diagnose.measured import Sampled, Verdict, verdict
+from gm_estimators.diagnose.plan import Plan
 from gm_estimators.diagnose.repeat import Repeat
 from gm_estimators.diagnose.sources import IDEAL, by_config, config_of, extrapolated, sources_of, with_ideals
 from gm_estimators.diagnose.table import text_of
@@ -26,23 +27,6 @@ FEWEST = 64
 """Trajectories of an ideal inner gradient that there are at least."""
 LEAST = 8
 """Repeats that there are at least, so that intervals mean something."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is diagnosed, and how.
-
-    Attributes:
-        loop: the user's.
-        estimators: the surrogates that are compared.
-        seed: from which all seeds are derived.
-        blocks: B.
-    """
-
-    loop: Loop
-    estimators: tuple[Estimator, ...]
-    seed: int
-    blocks: int
 
 
 @dataclass(frozen=True)
@@ -72,7 +56,7 @@ class Report:
         return len(self.sampled.reference)
 
     def __str__(self) -> str:
-        return text_of(self)
+        return text_of(self.plan, self.sampled, self.verdicts, self.env_steps)
 
     def more(
         self,
@@ -89,7 +73,10 @@ class Report:
         budget: int | None = None, seconds: float | None = None,
     ) -> Advice:  # fmt: skip
         """The best ways to spend so many trajectories of each task, as `advice.advise` finds them."""
-        return advise(self, trajectories=trajectories, lambdas=lambdas, splits=splits, budget=budget, seconds=seconds)
+        return advise(
+            self.plan, self.sampled.reference, trajectories=trajectories, lambdas=lambdas, splits=splits, budget=budget,
+            seconds=seconds,
+        )  # fmt: skip
 
     def rows(self) -> list[dict[str, str | float]]:
         """Every number as a row: estimator, measure, source (empty for the whole), value, low and high."""
@@ -157,6 +144,21 @@ def diagnose(
     Raises:
         ValueError: if what is drawn depends on more than the arguments, or does not fit; in one line, with what was
             expected.
+
+    Examples:
+        >>> import torch
+        >>> from gm_estimators import Sizes, Trajectories
+        >>> from gm_estimators.diagnose import diagnose
+        >>> def draw(role, step, params, n, seed):
+        ...     return params + torch.randn(n, generator=torch.Generator().manual_seed(seed))
+        >>> def see(action, params, gae_lambda):
+        ...     log_prob, reward = -0.5 * (action - params).square(), -0.5 * (action - 1).square()
+        ...     value = torch.zeros(len(action), 2)
+        ...     return Trajectories(log_prob[:, None], reward[:, None], value, reward[:, None], torch.ones(2))
+        >>> loop = {"draw": draw, "see": see, "params": torch.zeros(1), "sizes": Sizes(8, 8, 8), "inner_lr": 0.3}
+        >>> report = diagnose(**loop, surrogate="lvc", budget=1)
+        >>> report.repeats, list(report.verdicts["lvc"].shares)
+        (8, ['composition', 'hessian'])
     """
     theta = read_params(params)
     if (inner_lr is None) == (optimiser is None):

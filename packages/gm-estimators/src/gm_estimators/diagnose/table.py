@@ -1,47 +1,45 @@
 """A diagnosis in words and numbers, for a terminal of 80 columns."""
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from gm_estimators.diagnose.jackknife import Estimate
-from gm_estimators.diagnose.measured import length, remaining, repeats_to_tell
+from gm_estimators.diagnose.measured import Sampled, Verdict, length, remaining, repeats_to_tell
+from gm_estimators.diagnose.plan import Plan
 from gm_estimators.diagnose.sources import MEANING
-
-if TYPE_CHECKING:
-    from gm_estimators.diagnose.diagnosis import Report
 
 RESOLUTION = 0.1
 """The half width of an interval of the squared bias, as a share of ‖g‖², that is fine enough."""
 
 
-def text_of(report: "Report") -> str:
+def text_of(plan: Plan, sampled: Sampled, verdicts: Mapping[str, Verdict], env_steps: int) -> str:
     """The whole report."""
-    scale = length(report.sampled)
+    scale = length(sampled)
     lines = [
-        f"Meta-gradient of {report.plan.loop.inner_steps} inner step{'s'[: report.plan.loop.inner_steps > 1]}: "
-        f"{report.repeats} repeats, {report.env_steps:,} environment steps",
+        f"Meta-gradient of {plan.loop.inner_steps} inner step{'s'[: plan.loop.inner_steps > 1]}: "
+        f"{len(sampled.reference)} repeats, {env_steps:,} environment steps",
         "g is the meta-gradient with inner gradients of infinitely many trajectories.",
         "",
     ]
     if scale.low <= 0:
         return "\n".join([*lines, *_hidden(scale)])
     lines += [f"{'of ‖g‖²':16} {'squared bias':>20} {'bias along g':>20} {'variance':>20}"]
-    for name, found in report.verdicts.items():
+    for name, found in verdicts.items():
         cells = "".join(f" {said(value):>20}" for value in (found.bias_sq, found.along, found.variance))
         lines.append(f"{name:16}{cells}")
     lines += ["", "Where the squared bias comes from (shares that sum to it):"]
-    sources = list(dict.fromkeys(name for found in report.verdicts.values() for name in found.shares))
-    names = list(report.verdicts)
+    sources = list(dict.fromkeys(name for found in verdicts.values() for name in found.shares))
+    names = list(verdicts)
     for start in range(0, len(names), 3):
         some = names[start : start + 3]
         lines.append(f"{'':16}" + "".join(f" {name:>20}" for name in some))
         for source in sources:
-            shares = [report.verdicts[name].shares.get(source) for name in some]
+            shares = [verdicts[name].shares.get(source) for name in some]
             lines.append(f"{source:16}" + "".join(f" {said(cell) if cell else '':>20}" for cell in shares))
     lines += ["", *(f"{source}: {MEANING.get(source, 'a source of your own')}" for source in sources), ""]
-    off = remaining(report.sampled)
+    off = remaining(sampled)
     lines.append(f"The reference itself is off by {said(off)} of ‖g‖², about; not taken off.")
-    lines += _undecided(report)
+    lines += _undecided(plan, sampled, verdicts, env_steps)
     return "\n".join(lines)
 
 
@@ -66,14 +64,16 @@ def _hidden(scale: Estimate) -> list[str]:
     ]
 
 
-def _undecided(report: "Report") -> list[str]:
+def _undecided(
+    plan: Plan, sampled: Sampled, verdicts: Mapping[str, Verdict], env_steps: int
+) -> list[str]:  # fmt: skip
     """How many steps would have the intervals narrow, where they are not."""
     lines = []
-    each = report.env_steps / report.repeats
-    for estimator in report.plan.estimators:
-        found = report.verdicts[estimator.name].bias_sq
+    each = env_steps / len(sampled.reference)
+    for estimator in plan.estimators:
+        found = verdicts[estimator.name].bias_sq
         if found.high - found.low > 2 * RESOLUTION:
-            steps = each * repeats_to_tell(report.sampled, report.plan.loop, estimator, RESOLUTION)
+            steps = each * repeats_to_tell(sampled, plan.loop, estimator, RESOLUTION)
             lines.append(
                 f"{estimator.name}: about {steps:,.0f} steps would tell its squared bias to ±{RESOLUTION} of ‖g‖²."
             )
