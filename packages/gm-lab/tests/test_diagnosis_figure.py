@@ -19,7 +19,8 @@ LVC = ("lvc", "bias_sq", "", 0.02, -0.01, 0.05)
          "AD: a squared bias of 50% of ‖g‖², most of it from hessian"),
         ((("ad", "bias_sq", "hessian", 0.3, 0.2, 0.4), ("ad", "bias_sq", "shared_batch", 0.2, 0.1, 0.3)),
          "AD: a squared bias of 50% of ‖g‖², much of it from hessian"),
-        ((("ad", "bias_sq", "hessian", 0.3, -0.2, 0.8),), "AD: a squared bias of 50% of ‖g‖², whose source is not told"),
+        ((("ad", "bias_sq", "hessian", 0.3, -0.2, 0.8),),
+         "AD: a squared bias of 50% of ‖g‖², whose source is not told"),
     ],
 )  # fmt: skip
 def test_the_title_says_what_intervals_tell(shares, said):
