@@ -8,13 +8,13 @@ in docs/verdicts/, are the verdicts and the table of returns that follow from th
 """
 
 import argparse
+import json
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from gm_experiments.mgrl.findings import LABELS
 from gm_experiments.mgrl.settings import NAMES
@@ -35,15 +35,10 @@ OURS = Settings(games=("all",), env_steps=1_000_000, seeds=5)
 
 def finished(run_dir: Path) -> pd.DataFrame:
     """The rows of a run directory's runs that came to their end, of the seeds that most of them have."""
-    settings = yaml.safe_load((run_dir / "config.yaml").read_text())["settings"]
-    updates = settings["env_steps"] // (settings["envs"] * settings["steps"])
-    found = []
-    for log in sorted(run_dir.glob("training/*/log.csv")):
-        game, _, rest = log.parent.name.partition("-")
-        algorithm, _, seed = rest.rpartition("-")
-        rows = pd.read_csv(log)
-        if rows["updates"].max() == updates:
-            found.append(rows.assign(figure="returns", game=game, algorithm=algorithm, seed=int(seed)))
+    found = [
+        pd.DataFrame(json.loads(cell.read_text(), parse_constant=float)["rows"])
+        for cell in sorted((run_dir / "cells").glob("*.json"))
+    ]
     rows = pd.concat(found, ignore_index=True)
     runs = rows.groupby("seed")["updates"].transform(lambda updates: (updates == updates.max()).sum())
     return rows[runs == runs.max()]

@@ -292,22 +292,20 @@ def test_what_the_page_says_follows_from_the_results_beside_it():
 
 def test_parts_keep_returns_and_the_end(tmp_path):
     page = runpy.run_path(str(ROOT / "docs" / "minatar_picture.py"))
-    folder = tmp_path / "training" / "Breakout-mgrl-lvc-3"
-    folder.mkdir(parents=True)
-    settings = "app: mgrl_minatar\nsettings: {env_steps: 100000, envs: 64, steps: 5}\n"
-    (tmp_path / "config.yaml").write_text(settings)
-    row = dict.fromkeys([*NAMES, "emulated_steps"], 0.5)
-    log = pd.DataFrame([
-        {"updates": n, "env_steps": 320 * n, "episode_return": back, "episodes": count, "steps_per_second": 10.0, **row}
+    (tmp_path / "cells").mkdir()
+    of_run = {"figure": "returns", "game": "Breakout", "algorithm": "mgrl-lvc", "seed": 3}
+    row = of_run | dict.fromkeys([*NAMES, "emulated_steps"], 0.5)
+    log = [
+        row | {"updates": n, "env_steps": 320 * n, "episode_return": back, "episodes": count, "steps_per_second": 10.0}
         for n, back, count in ((100, 1.0, 1), (150, 4.0, 2), (200, np.nan, 0), (312, 7.0, 1))
-    ])  # fmt: skip
-    log.to_csv(folder / "log.csv", index=False)
-    (folder.parent / "Breakout-a2c-0").mkdir()
-    log[:2].to_csv(folder.parent / "Breakout-a2c-0" / "log.csv", index=False)
+    ]
+    (tmp_path / "cells" / "one.json").write_text(json.dumps({"rows": log}))
+    (tmp_path / "cells" / "other.json").write_text(json.dumps({"rows": [r | {"algorithm": "mgrl"} for r in log]}))
+    alone = [r | {"seed": 4, "algorithm": "a2c"} for r in log]  # of a seed whose other run is to come
+    (tmp_path / "cells" / "late.json").write_text(json.dumps({"rows": alone}))
     kept = page["in_parts"](page["finished"](tmp_path))
     assert kept[["algorithm", "seed", "updates", "episodes", "episode_return"]].to_numpy().tolist() == [
-        ["mgrl-lvc", 3, 150, 3, 3.0],
-        ["mgrl-lvc", 3, 312, 1, 7.0],
+        [name, 3, *part] for name in ("mgrl", "mgrl-lvc") for part in ((150, 3, 3.0), (312, 1, 7.0))
     ]
 
 
