@@ -10,7 +10,7 @@ import torch
 
 from gm_estimators import Sizes, Trajectories
 from gm_estimators.diagnose import diagnose
-from gm_estimators.optimisers import ascent
+from gm_estimators.optimisers import adam, ascent
 
 RATE, TARGETS = 0.3, torch.tensor([1.0, 2.5])
 
@@ -135,6 +135,12 @@ def test_a_clipping_that_is_held_constant_is_a_source():
     assert "clipping" not in kept.verdicts["lvc"].shares
 
 
+def test_adam_needs_no_state_and_its_truth_is_that_of_many_trajectories():
+    """A first step goes by α against the sign, whatever the gradient's length, where it is long beside ε."""
+    report = diagnosed(inner_lr=None, optimiser=adam(0.3), lanes=2048)
+    assert within(report, float(TARGETS[0]) - 0.3)
+
+
 def test_a_source_of_ones_own():
     """Rewards that are half as large in practice: E[d] is (1 − α/2)² / 2 / (1 − α)² of g."""
 
@@ -180,6 +186,16 @@ def test_advice_ranks_what_it_measures():
         report.advise(trajectories=1)
 
 
+def moved(params, batch):
+    params["mean"] += 1
+    return batch
+
+
+def with_advantage(batch, params, advantage):
+    seen = reader(TARGETS[:1])(batch, params, None)
+    return Trajectories(seen.log_prob, seen.reward, seen.value, seen.advantage * advantage.unsqueeze(-1), seen.discount)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -188,7 +204,7 @@ def test_advice_ranks_what_it_measures():
         ({"see": lambda batch, params, lam: reader(TARGETS[:1])(batch, {"mean": params["mean"].detach()}, lam)},
          "see: expected log_prob with a graph to the parameters"),
         ({"draw": lambda *a: draw(*a)[:, :2]},
-         r"see: expected log_prob of shape \(64, 8, 'time'\), .*got \(64, 2, 1\)"),
+         r"see: expected log_prob of shape \(64, 8, time\), .*got \(64, 2, 1\)"),
         ({"see": lambda batch, params, lam: batch}, "see: expected Trajectories, got a Tensor"),
         ({"inner_steps": 0}, "inner_steps: expected at least 1, got 0"),
         ({"gae_lambda": 2.0}, "gae_lambda: expected a number from 0 to 1, or None, got 2.0"),
@@ -196,11 +212,26 @@ def test_advice_ranks_what_it_measures():
         ({"surrogate": ["lvc", "lvc"]}, "surrogate: expected one or more different estimators"),
         ({"optimiser": ascent(0.1)}, "inner_lr, optimiser: expected exactly one of the two"),
         ({"ideals": {"x": {"sea": 1}}}, r"ideals\['x'\]: expected fields of Loop such as see or update, got \['sea'\]"),
+        ({"budget": -5}, "budget: expected a positive number, got -5"),
+        ({"seconds": math.nan}, "seconds: expected a positive number, got nan"),
+        ({"inner_lr": math.inf}, "inner_lr: expected a finite number, got inf"),
+        ({"lanes": 0}, "lanes: expected at least 1, got 0"),
+        ({"draw": lambda n: n}, r"draw: expected a function of \(role, step, params, n, seed\), got one of \(n\)"),
+        ({"draw": lambda role, step, params, n, seed: moved(params, draw(role, step, params, n, seed))},
+         "draw: expected parameters to stay as they are"),
+        ({"see": lambda batch, params, lam: with_advantage(batch, params, params["mean"])},
+         r"see: expected advantage that is constant in the parameters, .* detach\(\) it"),
+        ({"inner_steps": 2, "draw": lambda role, step, params, n, seed:
+            draw(role, step, params, n, seed) / (1 - step)},
+         "see: expected finite numbers, got NaN or infinity in log_prob of inner step 1"),
+        ({"inner_steps": 2, "draw": lambda role, step, params, n, seed:
+            draw(role, step, params, n, seed) if step == 0 else params["mean"] + torch.randn(64, n)},
+         "draw: expected the same trajectories for the same seed"),
         ({"params": {"mean": torch.tensor([math.nan])}},
          "see: expected finite numbers, got NaN or infinity in log_prob"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_in_a_line(changes, said):
-    with pytest.raises(ValueError, match=said) as caught:
+    with pytest.raises((ValueError, TypeError), match=said) as caught:
         diagnosed(**changes)
     assert "\n" not in str(caught.value)

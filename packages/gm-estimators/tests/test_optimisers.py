@@ -75,5 +75,15 @@ def test_linear_decay_ends_at_zero():
 
 
 def test_another_optimisers_state_is_refused():
-    with pytest.raises(TypeError, match="state: expected an AdamState, got NoneType"):
-        adam(constant(0.1))({}, {}, None)
+    with pytest.raises(TypeError, match="state: expected an AdamState, got dict"):
+        adam(constant(0.1))({}, {}, {"step": 3})
+
+
+def test_adam_begins_with_moments_of_zero_and_takes_a_number_for_its_rate():
+    params, gradient = {"x": torch.tensor([1.0, 2.0])}, {"x": torch.tensor([3.0, -4.0])}
+    (stepped, state), (same, other) = (
+        adam(0.1)(params, gradient, None),
+        adam(constant(0.1))(params, gradient, adam_state(params)),
+    )
+    assert torch.equal(stepped["x"], same["x"])
+    assert state.step == other.step == 1

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from gm_estimators.checks import integer
 from gm_estimators.operators import decomposed_step
 from gm_estimators.optimisers import BatchedUpdate, Update, ascent
 from gm_estimators.parameters import Params, ParamsLike, as_dict, detached, gradient, like, read_params
@@ -65,7 +66,7 @@ def inner_loop(
     Raises:
         ValueError: if K is below one, not exactly one of `inner_lr` and `update` is given, the objective has a shape
             that θ has not first, or in `torch.inference_mode()`.
-        TypeError: if φ or θ is something else.
+        TypeError: if φ or θ is something else, or K no integer.
 
     Examples:
         >>> import torch
@@ -76,8 +77,7 @@ def inner_loop(
         ... )
         tensor([1.5000], grad_fn=<AddBackward0>)
     """
-    if inner_steps < 1:
-        raise ValueError(f"inner_steps: expected at least 1, got {inner_steps}")
+    inner_steps = integer("inner_steps", inner_steps, 1)
     if (inner_lr is None) == (update is None):
         raise ValueError("inner_lr, update: expected exactly one of the two")
     if first_order and hessian is not None:

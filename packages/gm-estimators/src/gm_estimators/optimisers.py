@@ -255,6 +255,7 @@ class _Adam:
 
     def __call__(self, params: Tensors, gradient: Tensors, state: object) -> tuple[Tensors, AdamState]:
         """θ′ and the new moments."""
+        state = adam_state(params) if state is None else state
         if not isinstance(state, AdamState):
             raise TypeError(f"state: expected an AdamState, got {type(state).__name__}")
         if half := [name for name, value in params.items() if value.dtype == torch.float16]:
@@ -275,7 +276,7 @@ class _Adam:
 
 
 def adam(
-    learning_rate: Callable[[int], float],
+    learning_rate: float | Callable[[int], float],
     *,
     max_norm: float | None = None,
     detach_clip: bool = True,
@@ -284,25 +285,28 @@ def adam(
 ) -> BatchedUpdate:
     """Adam ascends, differentiable through its moments (Kingma and Ba 2015, "Adam", Algorithm 1), with an `AdamState`.
 
+    Without one it begins with moments of zero.
+
         g ← g · min(1, c / ‖g‖),   m ← β₁ m + (1 − β₁) g,   v ← β₂ v + (1 − β₂) g²
         θ ← θ + α_i (m / (1 − β₁ⁱ⁺¹)) / (√(v / (1 − β₂ⁱ⁺¹)) + ε)
 
-    `learning_rate` is α_i by the number i of updates before this one; clipping is as in `ascent`.
+    `learning_rate` is α, or α_i as a function of the number i of updates before this one; clipping is as in `ascent`.
 
     Raises:
         ValueError: if a β is not in [0, 1), or ε is not positive.
-        TypeError: if the learning rate is no function; at a step, if parameters are float16.
+        TypeError: if the learning rate is no number or function; at a step, if parameters are float16.
 
     Examples:
         >>> import torch
-        >>> from gm_estimators.optimisers import adam, adam_state, constant
-        >>> params = {"x": torch.tensor([1.0])}
-        >>> stepped, state = adam(constant(0.1))(params, {"x": torch.tensor([5.0])}, adam_state(params))
+        >>> from gm_estimators.optimisers import adam
+        >>> stepped, state = adam(0.1)({"x": torch.tensor([1.0])}, {"x": torch.tensor([5.0])}, None)
         >>> print(f"{stepped['x'].item():.2f}")
         1.10
     """
+    if isinstance(learning_rate, int | float) and not isinstance(learning_rate, bool):
+        learning_rate = constant(float(learning_rate))
     if not callable(learning_rate):
-        raise TypeError(f"learning_rate: expected a function such as constant(0.1), got {learning_rate!r}")
+        raise TypeError(f"learning_rate: expected a number, or a function such as constant(0.1), got {learning_rate!r}")
     if not all(0 <= beta < 1 for beta in betas) or not eps > 0:
         raise ValueError(f"betas, eps: expected betas in [0, 1) and a positive eps, got {betas} and {eps}")
     return _Adam(learning_rate, _Clipping(max_norm, detach_clip), betas, eps)

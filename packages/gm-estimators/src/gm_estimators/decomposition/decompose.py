@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gm_estimators.checks import integer
 from gm_estimators.corrections import credit
 from gm_estimators.debias import Debias
 from gm_estimators.decomposition.adjoint import backward
@@ -104,8 +105,7 @@ def decompose(
     for permutation in permutations:
         if permutation not in PERMUTATIONS:
             raise ValueError(f"expected a permutation of {', '.join(PERMUTATIONS)}, got {permutation!r}")
-    if inner_steps < 1:
-        raise ValueError(f"inner_steps: expected at least 1, got {inner_steps}")
+    inner_steps = integer("inner_steps", inner_steps, 1)
     request = _Request(tuple(permutations), inner_steps, inner_lr, keep_paths)
     estimates = Decomposition()
     plain: list[Estimator] = []

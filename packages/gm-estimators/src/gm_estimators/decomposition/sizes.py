@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from gm_estimators.checks import integer
 from gm_estimators.decomposition.problem import Role
 
 
@@ -10,6 +11,7 @@ class Sizes:
     """How many trajectories |τ| roles I, II and III have at each step; with `shared`, II reads the trajectories of I.
 
     Raises:
+        TypeError: if a size is no integer.
         ValueError: if a size is below one, or I and II share a batch and differ in size.
     """
 
@@ -19,6 +21,8 @@ class Sizes:
     shared: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("inner", "hessian", "outer"):
+            object.__setattr__(self, name, integer("sizes", getattr(self, name)))
         if min(self.inner, self.hessian, self.outer) < 1:
             raise ValueError(f"sizes: expected at least 1 trajectory, got {self.inner}, {self.hessian}, {self.outer}")
         if self.shared and self.inner != self.hessian:

@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gm_estimators.checks import integer
 from gm_estimators.decomposition.sizes import Sizes
+from gm_estimators.diagnose.checked import limit
 from gm_estimators.diagnose.jackknife import Estimate
 from gm_estimators.diagnose.loop import Loop, seed_of
 from gm_estimators.diagnose.pairs import inner, mean
@@ -96,6 +98,9 @@ def advise(
     Raises:
         ValueError: if the trajectories do not suffice for one in each role and step.
     """
+    limit("budget", budget)
+    limit("seconds", seconds)
+    trajectories = integer("trajectories", trajectories)
     loops = list(dict.fromkeys(_sizes(trajectories, plan.loop.inner_steps, splits)))
     if not loops:
         raise ValueError(f"trajectories: expected at least {plan.loop.inner_steps + 1}, got {trajectories}")

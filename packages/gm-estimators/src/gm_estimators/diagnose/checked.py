@@ -1,5 +1,6 @@
 """What is asked of a loop before anything is measured, each refused in one line."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import fields
 
@@ -8,28 +9,38 @@ import torch
 from gm_estimators.decomposition.problem import Role
 from gm_estimators.diagnose.loop import Loop, seed_of
 from gm_estimators.estimator import Estimator
+from gm_estimators.optimisers import Update
 from gm_estimators.parameters import Params, as_dict, like
 from gm_estimators.surrogates import Trajectories
 
+ALIKE = ("log_prob", "reward", "value", "advantage")
+
 
 def checked(loop: Loop, estimators: Sequence[Estimator], seed: int) -> Loop:
-    """The loop itself, once its first batch was drawn twice and read.
+    """The loop itself, once the first batch of each role and step was drawn twice and read.
 
     Raises:
         ValueError: if numbers are out of range, two batches of one seed differ, or what is seen does not fit.
+        TypeError: if something is of another kind.
     """
-    _require(loop.inner_steps >= 1, "inner_steps", "at least 1", loop.inner_steps)
     lam = loop.gae_lambda
-    _require(lam is None or 0 <= lam <= 1, "gae_lambda", "a number from 0 to 1, or None", lam)
-    for name, count in (("tasks", loop.tasks), ("lanes", loop.lanes)):
-        _require(count is None or count >= 1, name, "at least 1, or None", count)
+    _require(lam is None or (isinstance(lam, int | float) and 0 <= lam <= 1), "gae_lambda", "a number from 0 to 1, or None", repr(lam))
     names = [each.name for each in estimators]
     _require(len(set(names)) == len(names) > 0, "surrogate", "one or more different estimators", names)
+    if not isinstance(loop.update, Update):
+        came = type(loop.update).__name__
+        raise TypeError(f"optimiser: expected an update such as ascent(0.1) or adam(0.01), got a {came}")
+    _require_callable("draw", loop.draw, "role", "step", "params", "n", "seed")
+    meta = () if loop.meta_params is None else ("meta_params",)
+    _require_callable("see", loop.see, "batch", "params", "gae_lambda", *meta)
     for name, replaced in loop.ideals.items():
         unknown = set(replaced) - {field.name for field in fields(Loop)}
         _require(not unknown, f"ideals[{name!r}]", "fields of Loop such as see or update", sorted(unknown))
-    for role in ("inner", "outer"):
-        _require_same(loop, role, seed)
+    for step in range(loop.inner_steps):
+        _require_same(loop, "inner", step, seed)
+        if not loop.sizes.shared:
+            _require_same(loop, "hessian", step, seed)
+    _require_same(loop, "outer", loop.inner_steps, seed)
     return loop
 
 
@@ -38,25 +49,39 @@ def _require(holds: bool, name: str, expected: str, came: object) -> None:
         raise ValueError(f"{name}: expected {expected}, got {came}")
 
 
-def _require_same(loop: Loop, role: Role, seed: int) -> None:
+def limit(name: str, value: object) -> None:
+    """Raises `ValueError` unless it is a positive number, or `None`."""
+    _require(value is None or (isinstance(value, int | float) and value > 0), name, "a positive number", repr(value))
+
+
+def _require_callable(name: str, function: object, *arguments: str) -> None:
+    asked = f"{name}: expected a function of ({', '.join(arguments)})"
+    if not callable(function):
+        raise TypeError(f"{asked}, got {function!r}")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # a compiled one tells none
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise TypeError(f"{asked}, got one of {signature}") from None
+
+
+def _require_same(loop: Loop, role: Role, step: int, seed: int) -> None:
     """Two batches of one seed are read alike, and as they should be."""
     start = loop.start(loop.phi)
-    theta = like(start, {name: x.detach().clone().requires_grad_() for name, x in as_dict(start).items()})
-    step = 0 if role == "inner" else loop.inner_steps
-    first, second = (_seen(loop, role, step, theta, seed_of(seed, "check", role)) for _ in range(2))
+    kept = {name: x.detach().clone() for name, x in as_dict(start).items()}
+    theta = like(start, {name: x.clone().requires_grad_() for name, x in kept.items()})
+    first, second = (_seen(loop, role, step, theta, seed_of(seed, "check", role, step)) for _ in range(2))
+    if any(not torch.equal(x, kept[name]) for name, x in as_dict(theta).items() if bool(kept[name].isfinite().all())):
+        raise ValueError("draw: expected parameters to stay as they are, got other numbers in them afterwards")
     if not first.log_prob.requires_grad:
         raise ValueError("see: expected log_prob with a graph to the parameters that it is given, got a constant")
-    leading = tuple(count for count in (loop.lanes, loop.tasks) if count is not None)
-    expected = (*leading, loop.sizes.of(role))
-    if tuple(first.log_prob.shape[:-1]) != expected:
-        raise ValueError(
-            f"see: expected log_prob of shape {(*expected, 'time')}, lanes and tasks first, if there are any, "
-            f"then trajectories, got {tuple(first.log_prob.shape)}"
-        )
-    for name in ("log_prob", "reward", "value", "advantage"):
+    for name in ALIKE[1:]:
+        _require_constant(name, getattr(first, name), theta)
+    for name in ALIKE:
         one, other = getattr(first, name), getattr(second, name)
-        if not bool(one.isfinite().all()):
-            raise ValueError(f"see: expected finite numbers, got NaN or infinity in {name}")
         if one.shape != other.shape or not torch.equal(one, other):
             raise ValueError(
                 f"draw: expected the same trajectories for the same seed, got other {name} the second time; "
@@ -64,7 +89,19 @@ def _require_same(loop: Loop, role: Role, seed: int) -> None:
             )
 
 
+def _require_constant(name: str, values: torch.Tensor, theta: Params) -> None:
+    """A critic that shares layers with the policy is differentiated with it unless it is detached."""
+    if not values.requires_grad:
+        return
+    leaves = list(as_dict(theta).values())
+    grads = torch.autograd.grad(values.sum(), leaves, retain_graph=True, allow_unused=True)
+    if any(grad is not None and bool((grad != 0).any()) for grad in grads):
+        raise ValueError(f"see: expected {name} that is constant in the parameters, got a graph to them; detach() it")
+
+
 def _seen(loop: Loop, role: Role, step: int, theta: Params, seed: int) -> Trajectories:
     at = like(theta, {name: x.detach() for name, x in as_dict(theta).items()})
     batch = loop.draw(role, step, at, loop.sizes.of(role), seed)
-    return loop.seen(batch, theta, loop.gae_lambda, loop.phi)
+    seen = loop.seen(batch, theta, loop.gae_lambda, loop.phi)
+    loop.require_fitting(seen, role, step)
+    return seen

@@ -7,11 +7,13 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gm_estimators.attribution import subsets
+from gm_estimators.checks import integer
 from gm_estimators.decomposition.sizes import Size, sizes_of
 from gm_estimators.diagnose.advice import LAMBDAS, SPLITS, Advice, advise
-from gm_estimators.diagnose.checked import checked
+from gm_estimators.diagnose.checked import checked, limit
 from gm_estimators.diagnose.loop import Draw, Loop, See, seed_of
 from gm_estimators.diagnose.measured import Sampled, Verdict, verdict
 from gm_estimators.diagnose.plan import Plan
@@ -99,7 +101,7 @@ def diagnose(
     sizes: Size,
     surrogate: str | Estimator | Iterable[str | Estimator] = ("ad", "lvc", "loaded_dice"),
     inner_steps: int = 1,
-    inner_lr: float | None = None,
+    inner_lr: float | Tensor | None = None,
     optimiser: Update | None = None,
     state: object = None,
     gae_lambda: float | None = None,
@@ -128,8 +130,8 @@ def diagnose(
         surrogate: one or more estimators by name, as `names.load` has them.
         inner_steps: K.
         inner_lr: α of gradient ascent; leave it out if `optimiser` is given.
-        optimiser: another rule, such as `optimisers.adam(constant(1e-2))`.
-        state: that rule's state at θ⁰, such as `optimisers.adam_state(params)`.
+        optimiser: another rule, such as `optimisers.adam(1e-2)`.
+        state: that rule's state at θ⁰; Adam begins with moments of zero without one.
         gae_lambda: λ of the loop's advantages, with which `see` is called, or 1; `None` if there is none.
         tasks: how many tasks share θ⁰; θ then has them as an axis, and the objective is their mean.
         meta_params: φ, if it isn't θ⁰.
@@ -144,6 +146,7 @@ def diagnose(
     Raises:
         ValueError: if what is drawn depends on more than the arguments, or does not fit; in one line, with what was
             expected.
+        TypeError: likewise, if something is of another kind.
 
     Examples:
         >>> import torch
@@ -163,15 +166,19 @@ def diagnose(
     theta = read_params(params)
     if (inner_lr is None) == (optimiser is None):
         raise ValueError("inner_lr, optimiser: expected exactly one of the two")
+    if inner_lr is not None and not bool(torch.as_tensor(inner_lr).isfinite().all()):
+        raise ValueError(f"inner_lr: expected a finite number, got {inner_lr!r}")
     update = optimiser if optimiser is not None else ascent(inner_lr if inner_lr is not None else 0.0)
+    steps, seed = integer("inner_steps", inner_steps, 1), integer("seed", seed)
+    tasks, lanes = (x if x is None else integer(name, x, 1) for name, x in (("tasks", tasks), ("lanes", lanes)))
     phi = None if meta_params is None else read_params(meta_params, "meta_params")
     loop = with_ideals(Loop(
-        draw, see, theta, sizes_of(sizes), inner_steps, update, state, gae_lambda, tasks, lanes, phi,
+        draw, see, theta, sizes_of(sizes), steps, update, state, gae_lambda, tasks, lanes, phi,
         dict(ideals or {}),
     ))  # fmt: skip
     given = [surrogate] if isinstance(surrogate, str | Estimator) else list(surrogate)
     estimators = tuple(load(each, suffixes=False) if isinstance(each, str) else each for each in given)
-    count = blocks if blocks is not None else -(-FEWEST // loop.sizes.inner // 8) * 8
+    count = integer("blocks", blocks) if blocks is not None else -(-FEWEST // loop.sizes.inner // 8) * 8
     if count < 8 or count % 8:
         raise ValueError(f"blocks: expected a multiple of 8, got {count}")
     return _gone_on(Plan(checked(loop, estimators, seed), estimators, seed, count), None, budget, seconds, progress)
@@ -182,6 +189,8 @@ def _gone_on(
     progress: Callable[[int, int], None] | None,
 ) -> Report:  # fmt: skip
     """More rounds, until the next one would exceed what is given; at least `LEAST` repeats in all."""
+    limit("budget", budget)
+    limit("seconds", seconds)
     seconds = 60.0 if budget is None and seconds is None else seconds
     begin, report = time.monotonic(), before
     rounds = steps = 0

@@ -90,6 +90,20 @@ class Loop:
             raise ValueError(f"see: expected Trajectories, got a {type(found).__name__}")
         return found
 
+    def require_fitting(self, seen: Trajectories, role: Role, step: int) -> None:
+        """Raises `ValueError` unless log-probabilities have the loop's axes and every number is finite."""
+        leading = tuple(count for count in (self.lanes, self.tasks) if count is not None)
+        if tuple(seen.log_prob.shape[:-1]) != (expected := (*leading, self.sizes.of(role))):
+            shape = f"({', '.join(map(str, expected))}, time)"
+            raise ValueError(
+                f"see: expected log_prob of shape {shape}, lanes and tasks first, if there are any, then trajectories, "
+                f"got {tuple(seen.log_prob.shape)}"
+            )
+        for name in ("log_prob", "reward", "value", "advantage"):
+            if not bool(getattr(seen, name).isfinite().all()):
+                at = "the outer batch" if role == "outer" else f"inner step {step}"
+                raise ValueError(f"see: expected finite numbers, got NaN or infinity in {name} of {at}")
+
 
 def seed_of(*parts: object) -> int:
     """A seed below 2³¹, which every library takes, for whatever the parts name."""

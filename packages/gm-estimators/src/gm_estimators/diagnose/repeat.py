@@ -168,6 +168,7 @@ class Repeat:
             with torch.no_grad():
                 phi = like(self.loop.phi, detached(as_dict(self.loop.phi)))
                 seen = self.loop.seen(drawn, at, self.loop.gae_lambda, phi)
+            self.loop.require_fitting(seen, role, step)
             self.env_steps += int((seen.discount[..., :-1] != 0).expand(seen.log_prob.shape).sum())
         return self._batches[key]
 
