@@ -141,6 +141,31 @@ def test_adam_needs_no_state_and_its_truth_is_that_of_many_trajectories():
     assert within(report, float(TARGETS[0]) - 0.3)
 
 
+def adapted_truth(n):
+    """∇ E[J(θ + α ĝ)] with ĝ the mean of n r(a) (a − θ): −(1 − α)² δ − α² (δ³ + 7 δ) / (2 n), δ = θ − c.
+
+    E[ĝ] = −δ and Var[ĝ] = ((δ⁴ + 18 δ² + 15) / 4 − δ²) / n.
+    """
+    delta = -float(TARGETS[0])
+    return -((1 - RATE) ** 2) * delta - RATE**2 * (delta**3 + 7 * delta) / (2 * n)
+
+
+def test_the_gain_of_adapting_with_few_trajectories_is_another_truth():
+    report = diagnosed(estimand="adapted", sizes=Sizes(2, 2, 8, shared=True), surrogate=["ad", "lvc"], lanes=8192)
+    assert within(report, adapted_truth(2))
+    assert not within(report, truth(TARGETS[:1]))
+    # AD leaves out that trajectories are drawn from what is adapted: −E[(1 − α r̄) (δ + α ĝ)] = 0.775 for 0.67
+    assert adapted_truth(2) == pytest.approx(0.67)
+    found = report.verdicts["ad"].along
+    assert max(found.low, 0.1) < 0.775 / 0.67 - 1 < min(found.high, 0.2)
+    assert set(report.verdicts["ad"].shares) == {"hessian"}
+    other = diagnosed(estimand="adapted", gae_lambda=0.5)  # the outer gradient reads half of the reward
+    assert other.verdicts["lvc"].along_shares["outer"].high < -0.2
+    assert "g is that of adapting with 2 trajectories a step." in str(report)
+    with pytest.raises(ValueError, match="advise: expected the estimand 'exact'"):
+        report.advise(trajectories=10)
+
+
 def test_a_source_of_ones_own():
     """Rewards that are half as large in practice: E[d] is (1 − α/2)² / 2 / (1 − α)² of g."""
 

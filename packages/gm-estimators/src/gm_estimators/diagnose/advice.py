@@ -96,8 +96,10 @@ def advise(
     one the meta-gradient itself is another.
 
     Raises:
-        ValueError: if the trajectories do not suffice for one in each role and step.
+        ValueError: if the trajectories do not suffice for one in each role and step, or the estimand is "adapted".
     """
+    if plan.loop.adapted:
+        raise ValueError("advise: expected the estimand 'exact', since 'adapted' is another truth for every split")
     limit("budget", budget)
     limit("seconds", seconds)
     trajectories = integer("trajectories", trajectories)

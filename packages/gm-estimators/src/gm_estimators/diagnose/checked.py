@@ -24,7 +24,12 @@ def checked(loop: Loop, estimators: Sequence[Estimator], seed: int) -> Loop:
         TypeError: if something is of another kind.
     """
     lam = loop.gae_lambda
-    _require(lam is None or (isinstance(lam, int | float) and 0 <= lam <= 1), "gae_lambda", "a number from 0 to 1, or None", repr(lam))
+    _require(
+        lam is None or (isinstance(lam, int | float) and 0 <= lam <= 1),
+        "gae_lambda",
+        "a number from 0 to 1, or None",
+        repr(lam),
+    )
     names = [each.name for each in estimators]
     _require(len(set(names)) == len(names) > 0, "surrogate", "one or more different estimators", names)
     if not isinstance(loop.update, Update):
@@ -33,6 +38,11 @@ def checked(loop: Loop, estimators: Sequence[Estimator], seed: int) -> Loop:
     _require_callable("draw", loop.draw, "role", "step", "params", "n", "seed")
     meta = () if loop.meta_params is None else ("meta_params",)
     _require_callable("see", loop.see, "batch", "params", "gae_lambda", *meta)
+    if loop.adapted:
+        alike = {each.gradient_family for each in estimators}
+        _require(
+            len(alike) == 1, "estimand", "estimators of the same inner gradient, which adapts, beside 'adapted'", names
+        )
     for name, replaced in loop.ideals.items():
         unknown = set(replaced) - {field.name for field in fields(Loop)}
         _require(not unknown, f"ideals[{name!r}]", "fields of Loop such as see or update", sorted(unknown))

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from gm_estimators.diagnose.loop import Draw, Loop, See, seed_of
 from gm_estimators.diagnose.measured import Sampled, Verdict, verdict
 from gm_estimators.diagnose.plan import Plan
 from gm_estimators.diagnose.repeat import Repeat
-from gm_estimators.diagnose.sources import IDEAL, by_config, config_of, extrapolated, sources_of, with_ideals
+from gm_estimators.diagnose.sources import IDEAL, by_config, config_of, extrapolated, gains, sources_of, with_ideals
 from gm_estimators.diagnose.table import text_of
 from gm_estimators.estimator import Estimator
 from gm_estimators.names import load
@@ -108,6 +108,7 @@ def diagnose(
     tasks: int | None = None,
     meta_params: ParamsLike | None = None,
     ideals: Mapping[str, Mapping[str, Any]] | None = None,
+    estimand: Literal["exact", "adapted"] = "exact",
     lanes: int | None = None,
     blocks: int | None = None,
     budget: int | None = None,
@@ -136,6 +137,8 @@ def diagnose(
         tasks: how many tasks share θ⁰; θ then has them as an axis, and the objective is their mean.
         meta_params: φ, if it isn't θ⁰.
         ideals: further sources, by name: what to replace in the `Loop` to have it ideal, such as another `see`.
+        estimand: the truth: "exact", or "adapted" for ∇φ E[J_Out(θᴷ)] over inner gradients of n trajectories (E-MAML:
+            Al-Shedivat et al. 2018, Stadie et al. 2018), which has the loop's λ, optimiser and clipping in it.
         lanes: how many repeats to compute at once, along a first axis of θ; `None` for one after the other, without it.
         blocks: B, a multiple of 8; by default 8, or as many as make n B at least 64.
         budget: environment steps after which it stops.
@@ -174,7 +177,7 @@ def diagnose(
     phi = None if meta_params is None else read_params(meta_params, "meta_params")
     loop = with_ideals(Loop(
         draw, see, theta, sizes_of(sizes), steps, update, state, gae_lambda, tasks, lanes, phi,
-        dict(ideals or {}),
+        dict(ideals or {}), estimand == "adapted",
     ))  # fmt: skip
     given = [surrogate] if isinstance(surrogate, str | Estimator) else list(surrogate)
     estimators = tuple(load(each, suffixes=False) if isinstance(each, str) else each for each in given)
@@ -209,13 +212,21 @@ def _gone_on(
             return report
 
 
+def _references(repeat: Repeat, estimator: Estimator, blocks: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The truth by all blocks and by half of them; that of adapting with n trajectories has no bias by any."""
+    if repeat.loop.adapted:
+        whole = gains(repeat, config_of(repeat.loop, estimator, ()), blocks).mean(0)
+        return whole, whole
+    ideal, half = config_of(repeat.loop, IDEAL, ()), len(blocks) // 2
+    coarser = [extrapolated(repeat, ideal, part) for part in (blocks[:half], blocks[half:])]
+    return extrapolated(repeat, ideal, blocks), torch.stack(coarser).mean(0)
+
+
 def _round(plan: Plan, seed: int) -> tuple[Sampled, int]:
     """One repeat in every lane, and how many environment steps it took."""
     loop, blocks = plan.loop, tuple(range(plan.blocks))
-    repeat, ideal = Repeat(loop, seed), config_of(loop, IDEAL, ())
-    reference = extrapolated(repeat, ideal, blocks)
-    halves = blocks[: len(blocks) // 2], blocks[len(blocks) // 2 :]
-    coarser = torch.stack([extrapolated(repeat, ideal, half) for half in halves]).mean(0)
+    repeat = Repeat(loop, seed)
+    reference, coarser = _references(repeat, plan.estimators[0], blocks)
     configs = {
         config_of(loop, each, some) for each in plan.estimators for some in subsets(sources_of(loop, each)) if some
     }

@@ -54,6 +54,7 @@ class Loop:
         lanes: how many independent repeats there are in the first axis of θ; `None` without such an axis.
         meta_params: φ; `None` for φ = θ⁰.
         ideals: what in a user's own source is ideal, by its name: fields of this loop to replace.
+        adapted: whether the truth is that of adapting with this many trajectories, not with infinitely many.
     """
 
     draw: Draw
@@ -68,6 +69,7 @@ class Loop:
     lanes: int | None = None
     meta_params: Params | None = None
     ideals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    adapted: bool = False
 
     @property
     def phi(self) -> Params:

@@ -23,7 +23,7 @@ from gm_estimators.decomposition.problem import Role
 from gm_estimators.diagnose.loop import Loop, Tensors, flat, seed_of
 from gm_estimators.inner_loop import inner_loop
 from gm_estimators.parameters import Params, as_dict, detached, gradient, like
-from gm_estimators.surrogates import Surrogate, mean_surrogate
+from gm_estimators.surrogates import Surrogate, Trajectories, mean_surrogate
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,71 @@ class Repeat:
         found = flat(grads, phi, self.loop.lanes)
         return found if direct is None else found + direct
 
+    def gain(self, path: Path, end: End, baseline: Tensor) -> Float[Tensor, "lane size"]:
+        """The gradient of what adapting with these trajectories gains, theirs of φ included (E-MAML).
+
+            ∇φ E[J_Out(θᴷ)] = E[∇φ ⟨∇J_Out(θᴷ), θᴷ⟩ + (J_Out(θᴷ) − b) ∇φ Σ_i log p(τ_i; θ^i)]
+
+        Al-Shedivat et al. 2018, "Continuous adaptation via meta-learning"; Stadie et al. 2018, "Some considerations on
+        learning to explore via meta-reinforcement learning". Inner trajectories are held fixed in θᴷ, whose Jacobian
+        is then that of the surrogate that is linear in log-probabilities. b is independent of the trajectories.
+        """
+        loop, scores = self._loop(path.ideals), []
+        phi = {name: x.detach().requires_grad_() for name, x in as_dict(loop.phi).items()}
+
+        def inner(meta: Params, params: Params, step: int) -> Tensor:
+            values = []
+            for block in path.blocks:
+                seen = loop.seen(self._batch("inner", path, step, block, params), params, path.gae_lambda, meta)
+                scores.append((seen.log_prob * (seen.discount[..., :-1] != 0)).sum((-2, -1)))
+                values.append(mean_surrogate(linear(path.first_order), seen))
+            return torch.stack(values).mean(0)
+
+        visited: list[Params] = []
+        last = inner_loop(
+            inner, like(loop.phi, phi), loop.start(like(loop.phi, phi)), inner_steps=loop.inner_steps,
+            update=loop.update, state=loop.state,
+            on_step=lambda _, params: visited.append(like(params, detached(as_dict(params)))),
+        )  # fmt: skip
+        self._points.setdefault(path, visited)
+        slope, direct = self._outer(path, end)
+        by_theta = torch.stack([(slope[name] * x).sum() for name, x in as_dict(last).items()]).sum()
+        by_draws = ((self.outcome(path, end) - baseline) * torch.stack(scores).sum(0)).sum()
+        total = (by_theta + by_draws) / (loop.tasks or 1)
+        grads = torch.autograd.grad(total, list(phi.values()), allow_unused=True)
+        found = flat(grads, phi, loop.lanes)
+        return found if direct is None else found + direct
+
+    def outcome(self, path: Path, end: End) -> Float[Tensor, "*task"]:
+        """J_Out at θᴷ by the mean discounted return of the outer trajectories, in every lane for every task."""
+        loop, params = self._loop(path.ideals), self.last(path)
+        with torch.no_grad():
+            phi = like(loop.phi, detached(as_dict(loop.phi)))
+            returns = []
+            for block in end.blocks:
+                batch = self._batch("outer", path, loop.inner_steps, block, params)
+                seen = loop.seen(batch, params, end.gae_lambda, phi)
+                returns.append((seen.discount[..., :-1] * seen.reward).sum(-1).mean(-1))
+        return torch.stack(returns).mean(0)
+
+    def last(self, path: Path) -> Params:
+        """θᴷ of a path."""
+        if path not in self._points:
+            points = [self.loop.start(self.loop.phi)]
+            points[0] = like(points[0], detached(as_dict(points[0])))
+            with torch.no_grad():
+                inner_loop(
+                    lambda _meta, params, step: self._linear_in(path, step, params), self.loop.phi, points[0],
+                    inner_steps=self.loop.inner_steps, update=self._loop(path.ideals).update, state=self.loop.state,
+                    on_step=lambda _, params: points.append(like(params, detached(as_dict(params)))),
+                )  # fmt: skip
+            self._points[path] = points[1:]
+        return self._points[path][-1]
+
+    def _linear_in(self, path: Path, step: int, params: Params) -> Tensor:
+        loop = self.loop
+        return _linear(self._inner(path, step, params), params, (loop.lanes is not None) + (loop.tasks is not None))
+
     def _differentiable(self, path: Path, curvature: Curvature) -> tuple[Tensors, Params]:
         """(φ, θᴷ with its history); the last one asked for is kept."""
         if self._graph is not None and self._graph[0] == (path, curvature):
@@ -87,8 +152,7 @@ class Repeat:
         self._graph = None
 
         def inner(_meta: Params, params: Params, step: int) -> Tensor:
-            slope = self._inner(path, step, params)
-            return _linear(slope, params, (loop.lanes is not None) + (loop.tasks is not None))
+            return self._linear_in(path, step, params)
 
         def hessian(meta: Params, params: Params, step: int) -> Tensor:
             role: Role = "inner" if curvature.shared else "hessian"
@@ -171,6 +235,18 @@ class Repeat:
             self.loop.require_fitting(seen, role, step)
             self.env_steps += int((seen.discount[..., :-1] != 0).expand(seen.log_prob.shape).sum())
         return self._batches[key]
+
+
+def linear(surrogate: Surrogate) -> Surrogate:
+    """The surrogate with the same gradient that is linear in log-probabilities: automatic differentiation's."""
+
+    def function(seen: Trajectories) -> Tensor:
+        with torch.enable_grad():
+            leaf = seen.log_prob.detach().requires_grad_()
+            (weight,) = torch.autograd.grad(surrogate(replace(seen, log_prob=leaf)).sum(), leaf)
+        return (weight * seen.log_prob).sum(-1)
+
+    return function
 
 
 def _linear(slope: Tensors, params: Params, axes: int) -> Tensor:

@@ -23,6 +23,11 @@ MEANING = {
     CLIPPING: "the clipping coefficient held constant in derivatives",
 }
 """What is said of each source: as in practice, not as ideal."""
+ADAPTED = {
+    HESSIAN: "the Jacobian of a step by the estimator, which trajectories' dependence on φ may not be part of",
+    OUTER: "the outer gradient's advantages of the loop's λ, not of λ = 1",
+}
+"""What is said of the sources where the truth is that of adapting with n trajectories."""
 IDEAL = CATALOGUE["loaded_dice"]
 """All its derivatives are unbiased where the advantages are."""
 IDEAL_FIRST = CATALOGUE["ad"]
@@ -43,6 +48,7 @@ class Config:
         end: the estimator of the outer gradient, which stands for its family.
         end_lambda: λ of its advantages.
         ideals: which of the other sources are ideal.
+        gain: whether it is the gradient of what adapting with a block gains, see `Repeat.gain`.
     """
 
     composition: bool
@@ -54,12 +60,16 @@ class Config:
     end: Estimator
     end_lambda: float | None
     ideals: tuple[str, ...] = ()
+    gain: bool = False
 
 
 def sources_of(loop: Loop, estimator: Estimator) -> tuple[str, ...]:
     """The sources that the loop has, of those that can make a bias."""
+    told = loop.gae_lambda is not None and loop.gae_lambda != 1 and estimator.reads == "advantages"
+    if loop.adapted:
+        return (HESSIAN, OUTER) if told else (HESSIAN,)
     found = [COMPOSITION, HESSIAN]
-    if loop.gae_lambda is not None and loop.gae_lambda != 1 and estimator.reads == "advantages":
+    if told:
         found += [OUTER, GAE_LAMBDA]
     if loop.sizes.shared:
         found.append(SHARED_BATCH)
@@ -76,6 +86,13 @@ def config_of(loop: Loop, estimator: Estimator, practice: Collection[str]) -> Co
     """The config in which those sources are as in practice, all others ideal."""
     first = _representative(estimator)
     exact = None if loop.gae_lambda is None else 1.0
+    if loop.adapted:
+        outer = OUTER in practice
+        return Config(
+            True, first, loop.gae_lambda, estimator, loop.gae_lambda, loop.sizes.shared,
+            first if outer else IDEAL_FIRST, loop.gae_lambda if outer else exact, tuple(loop.ideals),
+            gain=HESSIAN not in practice,
+        )  # fmt: skip
     lam = loop.gae_lambda if GAE_LAMBDA in practice else exact
     composition, hessian, outer = (name in practice for name in (COMPOSITION, HESSIAN, OUTER))
     return Config(
@@ -94,9 +111,12 @@ def by_config(
     # what differs in its end alone stands together, so that its steps are made once
     ordered = sorted(configs, key=lambda config: repr(replace(config, end=IDEAL, end_lambda=None)))
     found: dict[Config, list[Tensor]] = {config: [] for config in ordered}
+    for config in ordered:
+        if config.gain:
+            found[config] += gains(repeat, config, blocks).unbind()
     for block in blocks:
         for config in ordered:
-            if config.composition:
+            if config.composition and not config.gain:
                 found[config].append(along(repeat, config, (block,)))
     for config in ordered:
         if not config.composition:
@@ -106,6 +126,15 @@ def by_config(
 
 WEIGHTS = (1.0, 0.5, -0.5)
 """Of all blocks, halves and quarters: the intercept of the line through d(m) over 1/m, by least squares."""
+
+
+def gains(repeat: Repeat, config: Config, blocks: tuple[int, ...]) -> Float[Tensor, "estimate lane size"]:
+    """`Repeat.gain` of each block, with the mean outcome of the others as its baseline."""
+    paths = [Path(config.first_order.surrogate, config.inner_lambda, (block,)) for block in blocks]
+    ends = [End(config.end.surrogate, config.end_lambda, (block,)) for block in blocks]
+    outcomes = torch.stack([repeat.outcome(path, end) for path, end in zip(paths, ends, strict=True)])
+    others = (outcomes.sum(0) - outcomes) / (len(blocks) - 1)
+    return torch.stack([repeat.gain(*each) for each in zip(paths, ends, others, strict=True)])
 
 
 def extrapolated(repeat: Repeat, config: Config, blocks: tuple[int, ...]) -> Tensor:

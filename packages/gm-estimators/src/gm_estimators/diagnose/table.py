@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from gm_estimators.diagnose.jackknife import Estimate
 from gm_estimators.diagnose.measured import Sampled, Verdict, length, remaining, repeats_to_tell
 from gm_estimators.diagnose.plan import Plan
-from gm_estimators.diagnose.sources import MEANING
+from gm_estimators.diagnose.sources import ADAPTED, MEANING
 
 RESOLUTION = 0.1
 """The half width of an interval of the squared bias, as a share of ‖g‖², that is fine enough."""
@@ -18,7 +18,9 @@ def text_of(plan: Plan, sampled: Sampled, verdicts: Mapping[str, Verdict], env_s
     lines = [
         f"Meta-gradient of {plan.loop.inner_steps} inner step{'s'[: plan.loop.inner_steps > 1]}: "
         f"{len(sampled.reference)} repeats, {env_steps:,} environment steps",
-        "g is the meta-gradient with inner gradients of infinitely many trajectories.",
+        "g is the meta-gradient with inner gradients of infinitely many trajectories."
+        if not plan.loop.adapted
+        else f"g is that of adapting with {plan.loop.sizes.inner} trajectories a step.",
         "",
     ]
     if scale.low <= 0:
@@ -36,9 +38,10 @@ def text_of(plan: Plan, sampled: Sampled, verdicts: Mapping[str, Verdict], env_s
         for source in sources:
             shares = [verdicts[name].shares.get(source) for name in some]
             lines.append(f"{source:16}" + "".join(f" {said(cell) if cell else '':>20}" for cell in shares))
-    lines += ["", *(f"{source}: {MEANING.get(source, 'a source of your own')}" for source in sources), ""]
-    off = remaining(sampled)
-    lines.append(f"The reference itself is off by {said(off)} of ‖g‖², about; not taken off.")
+    meaning = MEANING | (ADAPTED if plan.loop.adapted else {})
+    lines += ["", *(f"{source}: {meaning.get(source, 'a source of your own')}" for source in sources), ""]
+    if not plan.loop.adapted:
+        lines.append(f"The reference itself is off by {said(remaining(sampled))} of ‖g‖², about; not taken off.")
     lines += _undecided(plan, sampled, verdicts, env_steps)
     return "\n".join(lines)
 
