@@ -10,6 +10,7 @@ import torch
 
 from gm_estimators import Sizes, Trajectories
 from gm_estimators.diagnose import diagnose
+from gm_estimators.diagnose.loop import LONGEST, kept
 from gm_estimators.optimisers import adam, ascent
 
 RATE, TARGETS = 0.3, torch.tensor([1.0, 2.5])
@@ -178,6 +179,31 @@ def test_a_source_of_ones_own():
     assert found["rewards"].low < (1 - RATE / 2) ** 2 / 2 / (1 - RATE) ** 2 - 1 < found["rewards"].high
     assert abs(found["composition"].value) < 0.1
     assert within(report, truth(TARGETS[:1]))
+
+
+def test_vectors_of_many_parameters_are_kept_as_sketches(monkeypatch):
+    """Inner products are right within their error; on a line of few places they are not."""
+    draw = torch.Generator().manual_seed(0)
+    vectors = torch.randn(3, 100_000, generator=draw) + 0.5
+    exact = vectors.double() @ vectors.double().mT
+    found = kept(vectors)
+    assert found.shape == (3, LONGEST)
+    error = (2 / LONGEST) ** 0.5
+    assert torch.allclose(found @ found.mT, exact, rtol=0, atol=4 * error * float(exact.max()))
+    monkeypatch.setattr("gm_estimators.diagnose.loop.LONGEST", 16)
+    few = kept(vectors)
+    assert not torch.allclose(few @ few.mT, exact, rtol=0, atol=4 * error * float(exact.max()))
+    assert torch.equal(kept(vectors[:, :16]), vectors[:, :16].double())
+
+
+def test_a_terminal_is_told_how_far_it_is(monkeypatch, capsys):
+    diagnosed()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    report = diagnosed()
+    said = capsys.readouterr().err
+    assert f"\rdiagnose: {report.repeats} repeats, {report.env_steps:,} environment steps, " in said
+    assert max(len(line) for line in said.split("\r")) <= 79
 
 
 def test_too_few_repeats_have_no_bounds_and_say_so():

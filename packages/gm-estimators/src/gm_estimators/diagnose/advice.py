@@ -13,7 +13,7 @@ from gm_estimators.checks import integer
 from gm_estimators.decomposition.sizes import Sizes
 from gm_estimators.diagnose.checked import limit
 from gm_estimators.diagnose.jackknife import Estimate
-from gm_estimators.diagnose.loop import Loop, seed_of
+from gm_estimators.diagnose.loop import Loop, kept, seed_of
 from gm_estimators.diagnose.pairs import inner, mean
 from gm_estimators.diagnose.plan import Plan
 from gm_estimators.diagnose.repeat import Repeat
@@ -142,7 +142,7 @@ def _round(loops: Iterable[Loop], estimators: Iterable[Estimator], seed: int) ->
         for estimator in estimators:
             found.append(along(repeat, config_of(loop, estimator, sources_of(loop, estimator)), (0,)))
         steps += repeat.env_steps
-    return torch.stack(found).double().cpu(), steps
+    return kept(torch.stack(found)), steps
 
 
 def _ranked(

@@ -1,5 +1,6 @@
 """How biased the meta-gradient of any loop is, from which source, with intervals."""
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from gm_estimators.checks import integer
 from gm_estimators.decomposition.sizes import Size, sizes_of
 from gm_estimators.diagnose.advice import LAMBDAS, SPLITS, Advice, advise
 from gm_estimators.diagnose.checked import checked, limit
-from gm_estimators.diagnose.loop import Draw, Loop, See, seed_of
+from gm_estimators.diagnose.loop import Draw, Loop, See, kept, seed_of
 from gm_estimators.diagnose.measured import Sampled, Verdict, verdict
 from gm_estimators.diagnose.plan import Plan
 from gm_estimators.diagnose.repeat import Repeat
@@ -25,6 +26,8 @@ from gm_estimators.names import load
 from gm_estimators.optimisers import Update, ascent
 from gm_estimators.parameters import ParamsLike, read_params
 
+Progress = Callable[[int, int], None]
+"""It is told repeats and environment steps so far."""
 FEWEST = 64
 """Trajectories of an ideal inner gradient that there are at least."""
 LEAST = 8
@@ -65,7 +68,7 @@ class Report:
         *,
         budget: int | None = None,
         seconds: float | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> "Report":
         """The diagnosis goes on from where it stood, for so many environment steps or seconds more."""
         return _gone_on(self.plan, self, budget, seconds, progress)
@@ -114,7 +117,7 @@ def diagnose(
     budget: int | None = None,
     seconds: float | None = None,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """A loop's meta-gradient has this bias and variance, and its bias these sources, all with 95% intervals.
 
@@ -144,7 +147,7 @@ def diagnose(
         budget: environment steps after which it stops.
         seconds: time after which it stops; a minute if neither is given.
         seed: the root of all seeds.
-        progress: called with (repeats so far, environment steps so far).
+        progress: called with (repeats so far, environment steps so far); on a terminal a line says so without it.
 
     Raises:
         ValueError: if what is drawn depends on more than the arguments, or does not fit; in one line, with what was
@@ -189,12 +192,13 @@ def diagnose(
 
 def _gone_on(
     plan: Plan, before: Report | None, budget: int | None, seconds: float | None,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> Report:  # fmt: skip
     """More rounds, until the next one would exceed what is given; at least `LEAST` repeats in all."""
     limit("budget", budget)
     limit("seconds", seconds)
     seconds = 60.0 if budget is None and seconds is None else seconds
+    progress = on_a_terminal() if progress is None else progress
     begin, report = time.monotonic(), before
     rounds = steps = 0
     while True:
@@ -204,12 +208,23 @@ def _gone_on(
             report = Report(plan, 1, took, found)
         else:
             report = Report(plan, report.rounds + 1, report.env_steps + took, report.sampled.joined(found))
-        if progress is not None:
-            progress(report.repeats, report.env_steps)
+        progress(report.repeats, report.env_steps)
         over = budget is not None and steps + took > budget
         over = over or (seconds is not None and (time.monotonic() - begin) * (rounds + 1) / rounds > seconds)
         if over and report.repeats >= LEAST:
             return report
+
+
+def on_a_terminal() -> Progress:
+    """One line that is written over on a terminal, and nothing elsewhere."""
+    begin, shown = time.monotonic(), sys.stderr.isatty()
+
+    def told(repeats: int, env_steps: int) -> None:
+        if shown:
+            line = f"diagnose: {repeats} repeats, {env_steps:,} environment steps, {time.monotonic() - begin:.0f} s"
+            print(f"\r{line:79}\r", end="", file=sys.stderr, flush=True)
+
+    return told
 
 
 def _references(repeat: Repeat, estimator: Estimator, blocks: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -233,4 +248,4 @@ def _round(plan: Plan, seed: int) -> tuple[Sampled, int]:
     found = by_config(repeat, configs, blocks)
     estimates = {config: x.mean(0) for config, x in found.items()}
     variances = {config: x.var(0).sum(-1) for config, x in found.items() if config.composition}
-    return Sampled(reference.double().cpu(), coarser.double().cpu(), estimates, variances), repeat.env_steps
+    return Sampled(kept(reference), kept(coarser), estimates, variances), repeat.env_steps

@@ -120,6 +120,25 @@ def flat(tensors: Sequence[Tensor | None], form: Tensors, lanes: int | None) -> 
     return torch.cat([x.reshape(lanes or 1, -1) for x in given], -1)
 
 
+LONGEST = 2**16
+"""Numbers of a vector that are kept of each repeat."""
+
+
+def kept(vectors: Float[Tensor, "*repeat size"]) -> Float[Tensor, "*repeat kept"]:
+    """Vectors in float64 on the CPU; those of many parameters as count sketches (Charikar et al. 2002).
+
+    Each number is added to one of `LONGEST` places with a random sign. Inner products are right in the mean over such
+    signs, and off by about √(2 / LONGEST) of the vectors' lengths, a half per cent.
+    """
+    vectors = vectors.cpu().double()
+    if (size := vectors.shape[-1]) <= LONGEST:
+        return vectors
+    draw = torch.Generator().manual_seed(size)
+    place = torch.randint(LONGEST, (size,), generator=draw)
+    sign = 2 * torch.randint(2, (size,), generator=draw).double() - 1
+    return torch.zeros(*vectors.shape[:-1], LONGEST, dtype=vectors.dtype).index_add_(-1, place, vectors * sign)
+
+
 def _along(params: Params, count: int, axis: int) -> Params:
     """The same parameters again and again along a new axis."""
     named = as_dict(params)

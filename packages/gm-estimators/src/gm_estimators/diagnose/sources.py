@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gm_estimators.diagnose.loop import Loop
+from gm_estimators.diagnose.loop import Loop, kept
 from gm_estimators.diagnose.repeat import Curvature, End, Path, Repeat
 from gm_estimators.estimator import CATALOGUE, Estimator, families
 from gm_estimators.optimisers import clipped_in_derivatives
@@ -121,7 +121,7 @@ def by_config(
     for config in ordered:
         if not config.composition:
             found[config].append(extrapolated(repeat, config, blocks))
-    return {config: torch.stack(estimates).double().cpu() for config, estimates in found.items()}
+    return {config: kept(torch.stack(estimates)) for config, estimates in found.items()}
 
 
 WEIGHTS = (1.0, 0.5, -0.5)
@@ -152,9 +152,9 @@ def extrapolated(repeat: Repeat, config: Config, blocks: tuple[int, ...]) -> Ten
 
 def along(repeat: Repeat, config: Config, blocks: tuple[int, ...]) -> Tensor:
     """The config's estimate from the trajectories of some blocks alone."""
-    kept = tuple(name for name in config.ideals if name != CLIPPING)  # which changes no step
+    ideals = tuple(name for name in config.ideals if name != CLIPPING)  # which changes no step
     return repeat.estimate(
-        Path(config.first_order.surrogate, config.inner_lambda, blocks, kept),
+        Path(config.first_order.surrogate, config.inner_lambda, blocks, ideals),
         Curvature(config.curvature.surrogate, config.curvature_lambda, blocks, config.shared, config.ideals),
         End(config.end.surrogate, config.end_lambda, blocks),
     )
