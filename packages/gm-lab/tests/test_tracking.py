@@ -181,7 +181,7 @@ def test_the_curves_of_a_run_that_has_grown_are_another_run(main, server, connec
     assert {name for row in server.history[after] for name in row} >= {"summary", "figures/toy"}
 
 
-@pytest.mark.parametrize("arrived", [0, 1, 3])
+@pytest.mark.parametrize("arrived", [0, 3])
 def test_curves_of_which_a_part_arrived_are_completed(main, server, connected, tmp_path, arrived):
     """As where the process is killed between two rows."""
     connected(server)
