@@ -123,12 +123,13 @@ def test_it_takes_away_more_than_half_of_the_bias_of_composition():
     assert most["+jackknife", 32] < least["", 32] / 2
 
 
-def test_the_app_compares_plain_and_debiased(run_app):
-    small = "--figure debias --updates 60 --horizon 20 --seeds 3 --evaluation-size 8 --run-dir run --wandb disabled"
+def test_the_app_compares_plain_and_debiased(run_app, monkeypatch):
+    monkeypatch.setattr("gm_experiments.lola.figures.LAST", 15)
+    small = "--figure debias --updates 25 --horizon 20 --seeds 3 --evaluation-size 8 --run-dir run --wandb disabled"
     assert run_app(EXPERIMENT, *small.split())[0] == 0
     frame = pd.read_csv("run/results.csv")
     assert tuple(frame.columns) == (*COLUMNS, "cooperation")
-    assert len(frame) == 4 * 60 * 3
+    assert len(frame) == 4 * 25 * 3
     # mean payoffs of CC −1, CD and DC −1.5, DD −2
     np.testing.assert_allclose(frame["cooperation"], frame["score"] + 2, atol=1e-6)
     assert frame["cooperation"].between(0, 1).all()
