@@ -83,13 +83,16 @@ def _require_same(loop: Loop, role: Role, step: int, seed: int) -> None:
     start = loop.start(loop.phi)
     kept = {name: x.detach().clone() for name, x in as_dict(start).items()}
     theta = like(start, {name: x.clone().requires_grad_() for name, x in kept.items()})
-    first, second = (_seen(loop, role, step, theta, seed_of(seed, "check", role, step)) for _ in range(2))
+    phi = like(loop.phi, {name: x.detach().clone().requires_grad_() for name, x in as_dict(loop.phi).items()})
+    first, second = (_seen(loop, role, step, theta, phi, seed_of(seed, "check", role, step)) for _ in range(2))
     if any(not torch.equal(x, kept[name]) for name, x in as_dict(theta).items() if bool(kept[name].isfinite().all())):
         raise ValueError("draw: expected parameters to stay as they are, got other numbers in them afterwards")
     if not first.log_prob.requires_grad:
         raise ValueError("see: expected log_prob with a graph to the parameters that it is given, got a constant")
     for name in ALIKE[1:]:
-        _require_constant(name, getattr(first, name), theta)
+        _require_constant(name, getattr(first, name), "the parameters", theta)
+        if role == "outer":  # the derivative in φ of a surrogate with such advantages is not that of the objective
+            _require_constant(name, getattr(first, name), "the meta-parameters in the outer batch", phi)
     for name in ALIKE:
         one, other = getattr(first, name), getattr(second, name)
         if one.shape != other.shape or not torch.equal(one, other):
@@ -99,19 +102,19 @@ def _require_same(loop: Loop, role: Role, step: int, seed: int) -> None:
             )
 
 
-def _require_constant(name: str, values: torch.Tensor, theta: Params) -> None:
-    """A critic that shares layers with the policy is differentiated with it unless it is detached."""
+def _require_constant(name: str, values: torch.Tensor, what: str, params: Params) -> None:
+    """A critic that shares layers with the policy, say, is differentiated with it unless it is detached."""
     if not values.requires_grad:
         return
-    leaves = list(as_dict(theta).values())
+    leaves = list(as_dict(params).values())
     grads = torch.autograd.grad(values.sum(), leaves, retain_graph=True, allow_unused=True)
     if any(grad is not None and bool((grad != 0).any()) for grad in grads):
-        raise ValueError(f"see: expected {name} that is constant in the parameters, got a graph to them; detach() it")
+        raise ValueError(f"see: expected {name} that is constant in {what}, got a graph to them; detach() it")
 
 
-def _seen(loop: Loop, role: Role, step: int, theta: Params, seed: int) -> Trajectories:
+def _seen(loop: Loop, role: Role, step: int, theta: Params, phi: Params, seed: int) -> Trajectories:
     at = like(theta, {name: x.detach() for name, x in as_dict(theta).items()})
     batch = loop.draw(role, step, at, loop.sizes.of(role), seed)
-    seen = loop.seen(batch, theta, loop.gae_lambda, loop.phi)
+    seen = loop.seen(batch, theta, loop.gae_lambda, phi)
     loop.require_fitting(seen, role, step)
     return seen

@@ -138,7 +138,7 @@ def diagnose(
         state: that rule's state at θ⁰; Adam begins with moments of zero without one.
         gae_lambda: λ of the loop's advantages, with which `see` is called, or 1; `None` if there is none.
         tasks: how many tasks share θ⁰; θ then has them as an axis, and the objective is their mean.
-        meta_params: φ, if it isn't θ⁰.
+        meta_params: φ, if it isn't θ⁰; rewards and advantages of outer batches may not depend on it.
         ideals: further sources, by name: what to replace in the `Loop` to have it ideal, such as another `see`.
         estimand: the truth: "exact", or "adapted" for ∇φ E[J_Out(θᴷ)] over inner gradients of n trajectories (E-MAML:
             Al-Shedivat et al. 2018, Stadie et al. 2018), which has the loop's λ, optimiser and clipping in it.

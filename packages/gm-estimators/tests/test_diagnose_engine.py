@@ -1,0 +1,94 @@
+"""What a diagnosis differentiates is what `meta_gradient` differentiates, on the same trajectories."""
+
+import pytest
+import torch
+
+from gm_estimators import Sizes, Trajectories, load, meta_gradient
+from gm_estimators.diagnose import diagnose
+from gm_estimators.diagnose.loop import Loop, seed_of
+from gm_estimators.diagnose.repeat import Repeat
+from gm_estimators.diagnose.sources import along, config_of, sources_of
+from gm_estimators.optimisers import adam, ascent
+from gm_estimators.surrogates import mean_surrogate
+
+TASKS, N, TIME = 2, 3, 4
+GOALS = torch.tensor([0.5, -1.0], dtype=torch.float64)
+ESTIMATORS = ("ad", "lvc", "loaded_dice")
+UPDATES = {
+    "ascent": ascent(0.3), "clipped": ascent(0.3, max_norm=0.2), "clipping differentiated":
+    ascent(0.3, max_norm=0.2, detach_clip=False), "adam": adam(0.2, eps=1e-2),
+}  # fmt: skip
+
+
+def draw(role, step, params, n, seed):
+    noise = torch.randn(TIME, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    state, states, actions = torch.zeros_like(params["bias"] + noise[0]), [], []
+    for shock in noise:
+        states.append(state)
+        actions.append(params["bias"] + params["slope"] * state + shock)
+        state = 0.5 * state + 0.3 * actions[-1]
+    return role, torch.stack(states, -1), torch.stack(actions, -1)
+
+
+def read(batch, params, gae_lambda, scale):
+    """Rewards that φ scales in inner steps; the second trajectory ends early."""
+    role, state, action = batch
+    scale = 1.0 if role == "outer" else scale
+    mean = params["bias"].unsqueeze(-1) + params["slope"].unsqueeze(-1) * state
+    reward = -scale * (action - GOALS.view(TASKS, 1, 1)).square()
+    advantage = reward * (gae_lambda or 1.0)
+    discount = 0.9 ** torch.arange(TIME + 1).double().expand(N, TIME + 1)
+    discount = torch.where((torch.arange(TIME + 1) > 2) & (torch.arange(N) == 1).unsqueeze(-1), 0.0, discount)
+    value = torch.zeros(TASKS, N, TIME + 1, dtype=torch.float64)
+    return Trajectories(-0.5 * (action - mean).square(), reward, value, advantage, discount)
+
+
+START = {name: torch.tensor([x], dtype=torch.float64) for name, x in (("bias", 0.2), ("slope", -0.4))}
+SCALE = {"scale": torch.tensor(1.3, dtype=torch.float64)}
+
+
+def learnt(batch, params, gae_lambda, phi):
+    return read(batch, params, gae_lambda, phi["scale"])
+
+
+def fixed(batch, params, gae_lambda):
+    return read(batch, params, gae_lambda, 1.0)
+
+
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("meta_params", [None, SCALE], ids=["MAML", "a learnt scale"])
+def test_an_estimate_is_the_meta_gradient_of_its_trajectories(name, update, meta_params):
+    estimator, steps = load(name), 2
+    see = fixed if meta_params is None else learnt
+    loop = Loop(
+        draw, see, START, Sizes(N, N, N, shared=True), steps, UPDATES[update], None, 0.7, TASKS, None, meta_params
+    )
+    found = along(Repeat(loop, 5), config_of(loop, estimator, (*sources_of(loop, estimator), "clipping")), (0,))
+
+    def objective(phi, params, role, step):
+        at = {key: x.detach() for key, x in params.items()}
+        batch = draw(role, step, at, N, seed_of(5, role, step, 0))
+        seen = see(batch, params, 0.7, *([] if meta_params is None else [phi]))
+        return mean_surrogate(estimator.surrogate, seen)
+
+    expected = meta_gradient(
+        START if meta_params is None else SCALE, None if meta_params is None else START,
+        inner=lambda phi, params, step: objective(phi, params, "inner", step),
+        outer=lambda phi, params: objective(phi, params, "outer", steps),
+        inner_steps=steps, update=UPDATES[update], tasks=TASKS,
+    )  # fmt: skip
+    assert torch.allclose(found[0], torch.cat([x.flatten() for x in expected.values()]), rtol=1e-9)
+    assert found.abs().max() > 1e-9
+
+
+def test_rewards_of_the_outer_batch_that_depend_on_the_meta_parameters_are_refused():
+    """What a surrogate's derivative in φ is then, is not the objective's."""
+    given = {"draw": draw, "params": START, "sizes": N, "inner_lr": 0.1, "tasks": TASKS, "meta_params": SCALE}
+
+    def everywhere(batch, params, gae_lambda, phi):
+        return read(("inner", *batch[1:]), params, gae_lambda, phi["scale"])
+
+    with pytest.raises(ValueError, match="see: expected reward that is constant in the meta-parameters in the outer"):
+        diagnose(see=everywhere, **given, budget=1)
+    assert diagnose(see=learnt, **given, budget=1, surrogate="lvc").repeats == 8
