@@ -153,13 +153,12 @@ def source_label(source: str) -> str:
 def in_percent(row: Row) -> str:
     """A number with its 95% interval in per cent, or in times from ten on, both ends as precise as it is."""
     value, low, high = (float(row[name]) for name in ("value", "low", "high"))
-    if not math.isfinite(value):
-        return "unknown"
+    if not math.isfinite(high - low + value):
+        return "not told"
     scale, unit = (1.0, "×") if abs(value) >= 10 else (100.0, "%")
     digits = 0 if abs(value) * scale >= 10 else 1
-    said = f"{scale * value:.{digits}f}{unit}"
-    ends = f" [{scale * low:.{digits}f}, {scale * high:.{digits}f}]" if math.isfinite(high - low) else ""
-    return (said + ends).replace("-", "−")
+    number, least, most = (f"{scale * x:.{digits}f}".replace("-", "−") for x in (value, low, high))
+    return f"{number}{unit} [{least}, {most}]"
 
 
 def listed(names: Sequence[str]) -> str:
