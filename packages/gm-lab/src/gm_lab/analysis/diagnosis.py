@@ -64,23 +64,26 @@ def diagnosis_figure(rows: Sequence[Row], caption: str = "") -> "Figure":
     names = estimators_of(rows)
     shown, left = names[:MOST], names[MOST:]
     looks, lines = styles(names), _lines(rows)
-    whole = {str(row["estimator"]): f": {in_percent(row)}" for row in _of_whole(rows, "bias_sq")}
-    titles = [f"{label_of(name)}{whole.get(name, '')}" for name in shown]
-    figure = panels(titles, height=0.75 + 0.33 * (len(lines) + GAP), share_y=False)
+    whole = {str(row["estimator"]): in_percent(row) for row in _of_whole(rows, "bias_sq")}
+    figure = panels([label_of(name) for name in shown], height=0.75 + 0.33 * (len(lines) + GAP), share_y=False)
     low, high = _limits([row for row in rows if row["measure"] == "bias_sq"])
     for axes, name in zip(figure.axes, shown, strict=True):
-        axes.set_title(axes.get_title("left"), loc="left", color=looks[name].colour, fontsize=TITLE, fontweight="bold")
+        title = (": " if len(shown) < MOST else "\n").join(filter(None, (label_of(name), whole.get(name))))
+        look: Any = {"color": looks[name].colour, "fontsize": TITLE, "fontweight": "bold", "parse_math": False}
+        axes.set_title(title, loc="left", **look)
         axes.set_xlim(low - 0.02 * (high - low), high + 0.02 * (high - low))
         for row in rows:
             if row["estimator"] == name and (place := lines.get((row["measure"], row["source"]))) is not None:
                 _bar(axes, place, row, looks[name].colour, NUMBER * len(shown))
         _named(axes, lines, axes is figure.axes[0])
-    figure.axes[len(shown) // 2 if len(shown) % 2 else 0].set_xlabel("← hides error     % of ‖g‖²     adds to it →")
-    more = f"Not shown: {listed([label_of(name) for name in left])}." if left else ""
+        axes.set_xlabel("% of ‖g‖²")
+    for axes in figure.axes[1:2] if len(shown) == 3 else figure.axes if len(shown) < 3 else ():
+        axes.set_xlabel("← hides error     % of ‖g‖²     adds to it →")
     explained = (
-        "Above each panel the squared bias. Bars in % of ‖g‖², g the true meta-gradient; lines are 95% intervals, "
-        "pale bars not told apart from 0."
+        "Above each panel the squared bias. Bars in % of ‖g‖², g the true meta-gradient; a share below 0 hides error. "
+        "Lines are 95% intervals, pale bars not told apart from 0."
     )
+    more = f"Not shown: {listed([label_of(name) for name in left])}." if left else ""
     entitle(figure, finding(rows), " ".join(filter(None, (caption, explained, more))))
     return figure
 
@@ -176,26 +179,27 @@ def _lines(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
 
 
 def _limits(rows: Sequence[Row]) -> tuple[float, float]:
-    """Ends of an axis in per cent that shows all values, intervals as far as that is, and has room for numbers."""
-    values = [100 * float(row["value"]) for row in rows if math.isfinite(row["value"])]
+    """Ends of an axis in per cent for all values that are bounded, with room for their numbers."""
+    bounded = [row for row in rows if math.isfinite(row["high"] - row["low"] + row["value"])]
+    values = [100 * float(row["value"]) for row in bounded]
     far = FAR * max((abs(value) for value in values), default=1.0)
-    ends = [min(max(100 * float(row[end]), -far), far) for row in rows for end in ("low", "high")]
-    low, high = min([0.0, *values, *ends]), max([1e-9, *values, *ends])
-    return low, high + 0.3 * (high - low)
+    ends = [min(max(100 * float(row[end]), -far), far) for row in bounded for end in ("low", "high")]
+    low, high = min([0.0, *values, *ends]), max([0.0, *values, *ends])
+    return (low, high + 0.3 * (high - low)) if high > low else (0.0, 100.0)
 
 
 def _bar(axes: "Axes", place: float, row: Row, colour: str, room: float) -> None:
     """A number as a bar from 0 with its interval and, on the right, the number, which takes that part of the axis."""
-    if not math.isfinite(row["value"]):
-        return
     least, most = axes.get_xlim()
     value, low, high = (100 * float(row[name]) for name in ("value", "low", "high"))
+    if not math.isfinite(high - low + value):
+        value = low = high = 0.0
     ends = [max(low, least), min(high, most)]
     axes.barh(place, value, BAR, color=colour, alpha=1.0 if _is_told(row) else PALE, linewidth=0, zorder=2)
     axes.plot(ends, [place, place], color="#222222", linewidth=1.1, solid_capstyle="butt", zorder=3)
     number = in_percent(row).split(" [")[0]
     number = f"{number} »" if value > most else f"« {number}" if value < least else number
-    at = max(0.0, min(value, most), ends[1] if math.isfinite(high) else 0.0)
+    at = max(0.0, min(value, most), ends[1])
     beside = at + room * (most - least) < most
     look: Any = {"fontsize": TEXT, "verticalalignment": "center", "zorder": 4, "parse_math": False}
     look |= {"fontweight": "bold", "color": "black"} if _is_told(row) else {"color": GREY}
