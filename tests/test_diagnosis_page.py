@@ -1,5 +1,7 @@
 """A diagnosis by gm-estimators is what gm-lab's page and picture take."""
 
+import html
+
 import torch
 
 from gm_estimators import Sizes, Trajectories
@@ -22,8 +24,10 @@ def test_a_diagnosis_and_its_advice_become_a_page_and_a_folder(tmp_path):
     report = diagnose(**loop, surrogate=("ad", "lvc"), budget=1, seed=5)
     advice = report.advise(trajectories=8, lambdas=(), splits=(0.5,), budget=1)
     page = diagnosis_page(report, tmp_path / "page.html", advice=advice).read_text()
+    page, _, printed = page.partition("As printed in a terminal")
+    assert str(report) in html.unescape(printed)
     for said in (report.estimand, *report.meanings.values(), *report.notes, f"{report.repeats} independent", "seed 5"):
-        assert said in page
+        assert said in html.unescape(page)
     assert page.count("for the outer gradient") == len(advice.choices) + 1  # and the best once more
     assert log_diagnosis(report, tmp_path / "logged") is None
     rows = (tmp_path / "logged" / "results.csv").read_text().splitlines()
