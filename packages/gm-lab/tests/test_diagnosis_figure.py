@@ -1,6 +1,7 @@
 import pytest
 
 from gm_lab.analysis import caption_of, diagnosis_figure, finding_of
+from gm_lab.analysis.diagnosis import in_percent
 
 
 def rows(*given):
@@ -75,6 +76,17 @@ def test_what_has_no_bounds_has_no_bar_and_no_number():
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.texts] == ["50%", "not told"]
     assert sorted(bars(axes)) == [0, 50]
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "said"),
+    [
+        (0.5, 0.4, 0.61, "50% [40, 61]"), (-0.0002, -0.012, 0.0002, "0.0% [−1.2, 0.0]"), (12.4, 9, 20, "12× [9, 20]"),
+        (0.5, 0.4, float("inf"), "not told"), (float("nan"), 0, 1, "not told"),
+    ],
+)  # fmt: skip
+def test_a_number_is_as_precise_as_its_interval_is_worth(value, low, high, said):
+    assert in_percent({"value": value, "low": low, "high": high}) == said
 
 
 def test_estimators_for_which_there_is_no_room_are_named():

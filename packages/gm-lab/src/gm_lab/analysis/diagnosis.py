@@ -160,7 +160,7 @@ def in_percent(row: Row) -> str:
         return "not told"
     scale, unit = (1.0, "×") if abs(value) >= 10 else (100.0, "%")
     digits = 0 if abs(value) * scale >= 10 else 1
-    number, least, most = (f"{scale * x:.{digits}f}".replace("-", "−") for x in (value, low, high))
+    number, least, most = (f"{round(scale * x, digits) + 0.0:.{digits}f}".replace("-", "−") for x in (value, low, high))
     return f"{number}{unit} [{least}, {most}]"
 
 
