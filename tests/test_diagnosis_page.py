@@ -10,17 +10,17 @@ from gm_lab import diagnosis_page, log_diagnosis
 
 
 def draw(role, step, params, n, seed):
-    return params + torch.randn(n, generator=torch.Generator().manual_seed(seed))
+    return params + torch.randn(*params.shape[:-1], n, generator=torch.Generator().manual_seed(seed))
 
 
 def see(action, params, gae_lambda):
     log_prob, reward = -0.5 * (action - params).square(), -0.5 * (action - 1).square()
-    value = torch.zeros(len(action), 2)
-    return Trajectories(log_prob[:, None], reward[:, None], value, reward[:, None], torch.ones(2))
+    value = torch.zeros(*action.shape, 2)
+    return Trajectories(log_prob[..., None], reward[..., None], value, reward[..., None], torch.ones(2))
 
 
 def test_a_diagnosis_and_its_advice_become_a_page_and_a_folder(tmp_path):
-    loop = {"draw": draw, "see": see, "params": torch.zeros(1), "sizes": Sizes(8, 8, 8), "inner_lr": 0.3}
+    loop = {"draw": draw, "see": see, "params": torch.zeros(1), "sizes": Sizes(8, 8, 8), "inner_lr": 0.3, "lanes": 16}
     report = diagnose(**loop, surrogate=("ad", "lvc"), budget=1, seed=5)
     advice = report.advise(trajectories=8, lambdas=(), splits=(0.5,), budget=1)
     page = diagnosis_page(report, tmp_path / "page.html", advice=advice).read_text()
