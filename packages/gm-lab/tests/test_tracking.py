@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import types
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -650,3 +651,40 @@ def test_reachable(alone, monkeypatch):
 def test_headline_names():
     frame = pd.DataFrame({"estimator": ["lvc", "ad"], "permutation": ["SSE", "EEE"], "accuracy": [0.5, 1.0]})
     assert headline(frame) == {"lvc/SSE/accuracy": 0.5, "ad/EEE/accuracy": 1.0}
+
+
+class Diagnosed:
+    """A diagnosis of one estimator with one source."""
+
+    repeats, env_steps, plan, meanings, notes = 8, 960, types.SimpleNamespace(seed=3), {}, ()
+
+    def rows(self):
+        whole = {"estimator": "ad", "measure": "bias_sq", "source": "", "value": 0.5, "low": 0.4, "high": 0.6}
+        return [whole, {**whole, "source": "hessian", "value": 0.45}]
+
+
+def test_a_diagnosis_is_sent_with_its_numbers_table_and_picture(alone, tmp_path):
+    line = gm_lab.log_diagnosis(Diagnosed(), tmp_path, caption="CartPole.", mode="auto", project="mine")
+    assert line.startswith(f"wandb sync {tmp_path}/wandb/offline-run-*")
+    (log,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    written = records(log)
+    (begun,) = [record["run"] for record in written if record["type"] == "run"]
+    assert begun["project"] == "mine"
+    assert {"repeats": 8, "env_steps": 960, "seed": 3}.items() <= begun["config"]["update"].items()
+    told = [record["summary"]["update"] for record in written if record["type"] == "summary"]
+    numbers = {name: value for update in told for name, value in update.items()}
+    assert [numbers[f"ad/bias_sq/{name}"] for name in ("all/value", "all/low", "hessian/value")] == [0.5, 0.4, 0.45]
+    rows = [record["history"]["item"] for record in written if record["type"] == "history"]
+    (last,) = [row for row in rows if "summary.path" in row]
+    table = json.loads((log.parent / "files" / last["summary.path"]).read_text())
+    assert table["columns"] == ["estimator", "measure", "source", "value", "low", "high"]
+    assert table["data"][1] == ["ad", "bias_sq", "hessian", 0.45, 0.4, 0.6]
+    picture = (log.parent / "files" / last["figures/diagnosis.path"]).read_bytes()
+    assert picture == (tmp_path / "figures" / "diagnosis.png").read_bytes()
+
+
+def test_a_diagnosis_that_is_not_sent_has_its_files_all_the_same(alone, monkeypatch, tmp_path):
+    monkeypatch.setattr(Tracker, "_launch", lambda *_: pytest.fail("W&B was started"))
+    assert gm_lab.log_diagnosis(Diagnosed(), tmp_path) is None
+    files = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file())
+    assert files == ["claims.json", "figures/captions.json", "figures/diagnosis.png", "results.csv", "summary.csv"]

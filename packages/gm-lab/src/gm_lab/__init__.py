@@ -21,7 +21,7 @@ from gm_lab.run import (
     require,
     seed_of,
 )  # fmt: skip
-from gm_lab.track import Curves
+from gm_lab.track import Curves, log_diagnosis
 
 if TYPE_CHECKING:
     from gm_lab import analysis, launch, pages, report_command
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BadInput", "CellFailed", "Context", "Curves", "Experiment", "LiveRows", "Need", "Row", "RunSettings",
-    "analysis", "cell_id", "got", "late", "launch", "main", "pages", "progressed", "report_command", "require",
-    "run", "seed_of", "track",
+    "analysis", "cell_id", "got", "late", "launch", "log_diagnosis", "main", "pages", "progressed", "report_command",
+    "require", "run", "seed_of", "track",
 ]  # fmt: skip
 
 

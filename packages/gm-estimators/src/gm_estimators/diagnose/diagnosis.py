@@ -20,7 +20,7 @@ from gm_estimators.diagnose.measured import Sampled, Verdict, verdict
 from gm_estimators.diagnose.plan import Plan
 from gm_estimators.diagnose.repeat import Repeat
 from gm_estimators.diagnose.sources import IDEAL, by_config, config_of, extrapolated, gains, sources_of, with_ideals
-from gm_estimators.diagnose.table import text_of
+from gm_estimators.diagnose.table import estimand_of, meanings_of, notes_of, text_of
 from gm_estimators.estimator import Estimator
 from gm_estimators.names import load
 from gm_estimators.optimisers import Update, ascent
@@ -59,6 +59,21 @@ class Report:
     def repeats(self) -> int:
         """How many independent repeats there are."""
         return len(self.sampled.reference)
+
+    @property
+    def estimand(self) -> str:
+        """What g is, in a sentence."""
+        return estimand_of(self.plan)
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """What each source is in practice, by its name."""
+        return meanings_of(self.plan, self.verdicts)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known of the numbers: how good the reference is, and what is not told yet."""
+        return notes_of(self.plan, self.sampled, self.verdicts, self.env_steps)
 
     def __str__(self) -> str:
         return text_of(self.plan, self.sampled, self.verdicts, self.env_steps)

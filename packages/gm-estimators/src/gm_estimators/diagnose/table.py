@@ -18,32 +18,48 @@ def text_of(plan: Plan, sampled: Sampled, verdicts: Mapping[str, Verdict], env_s
     lines = [
         f"Meta-gradient of {plan.loop.inner_steps} inner step{'s'[: plan.loop.inner_steps > 1]}: "
         f"{len(sampled.reference)} repeats, {env_steps:,} environment steps",
-        "g is the meta-gradient with inner gradients of infinitely many trajectories."
-        if not plan.loop.adapted
-        else f"g is that of adapting with {plan.loop.sizes.inner} trajectories a step.",
+        estimand_of(plan),
         "",
     ]
     if scale.low <= 0:
-        return "\n".join([*lines, *_hidden(scale)])
+        return "\n".join([*lines, *notes_of(plan, sampled, verdicts, env_steps)])
     lines += [f"{'of ‖g‖²':16} {'squared bias':>20} {'bias along g':>20} {'variance':>20}"]
     for name, found in verdicts.items():
         cells = "".join(f" {said(value):>20}" for value in (found.bias_sq, found.along, found.variance))
         lines.append(f"{name:16}{cells}")
     lines += ["", "Where the squared bias comes from (shares that sum to it):"]
-    sources = list(dict.fromkeys(name for found in verdicts.values() for name in found.shares))
-    names = list(verdicts)
+    meanings, names = meanings_of(plan, verdicts), list(verdicts)
     for start in range(0, len(names), 3):
         some = names[start : start + 3]
         lines.append(f"{'':16}" + "".join(f" {name:>20}" for name in some))
-        for source in sources:
+        for source in meanings:
             shares = [verdicts[name].shares.get(source) for name in some]
             lines.append(f"{source:16}" + "".join(f" {said(cell) if cell else '':>20}" for cell in shares))
+    lines += ["", *(f"{source}: {meaning}" for source, meaning in meanings.items()), ""]
+    return "\n".join([*lines, *notes_of(plan, sampled, verdicts, env_steps)])
+
+
+def estimand_of(plan: Plan) -> str:
+    """What g is, in a sentence."""
+    if plan.loop.adapted:
+        return f"g is that of adapting with {plan.loop.sizes.inner} trajectories a step."
+    return "g is the meta-gradient with inner gradients of infinitely many trajectories."
+
+
+def meanings_of(plan: Plan, verdicts: Mapping[str, Verdict]) -> dict[str, str]:
+    """What each source is in practice, by its name."""
     meaning = MEANING | (ADAPTED if plan.loop.adapted else {})
-    lines += ["", *(f"{source}: {meaning.get(source, 'a source of your own')}" for source in sources), ""]
-    if not plan.loop.adapted:
-        lines.append(f"The reference itself is off by {said(remaining(sampled))} of ‖g‖², about; not taken off.")
-    lines += _undecided(plan, sampled, verdicts, env_steps)
-    return "\n".join(lines)
+    sources = dict.fromkeys(name for found in verdicts.values() for name in found.shares)
+    return {source: meaning.get(source, "a source of your own") for source in sources}
+
+
+def notes_of(plan: Plan, sampled: Sampled, verdicts: Mapping[str, Verdict], env_steps: int) -> list[str]:
+    """What is to be known of the numbers: how good the reference is, and what is not told yet."""
+    scale = length(sampled)
+    if scale.low <= 0:
+        return _hidden(scale)
+    off = f"The reference itself is off by {said(remaining(sampled))} of ‖g‖², about; not taken off."
+    return [*([] if plan.loop.adapted else [off]), *_undecided(plan, sampled, verdicts, env_steps)]
 
 
 def said(estimate: Estimate) -> str:

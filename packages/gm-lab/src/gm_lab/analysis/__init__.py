@@ -18,6 +18,7 @@ from gm_lab.analysis.comparisons import (
 )
 from gm_lab.analysis.decisions import Judged, judge, looks, next_look
 from gm_lab.analysis.diagnosis import diagnosis_figure
+from gm_lab.analysis.diagnosis_page import diagnosis_page
 from gm_lab.analysis.figures import (
     WIDTH,
     caption_of,
@@ -38,8 +39,9 @@ from gm_lab.analysis.units import Units, per_unit
 __all__ = [
     "COLOURS", "MARKERS", "WIDTH", "Comparison", "Interval", "Judged", "Metric", "Style", "Units", "Verdict", "above",
     "alike", "as_list", "at_least", "at_most", "caption_of", "category_style", "check", "claims", "comparisons",
-    "decided", "decisions", "diagnosis_figure", "end_label", "entitle", "figures", "finding_of", "headline", "judge",
-    "lines", "log_ratio", "logarithmic", "looks", "mean_interval", "more_often", "near", "next_look",
-    "paired_difference", "palette", "panels", "per_unit", "ratio_above", "read_results", "report", "save",
-    "shared_legend", "statistics", "style_of", "styles", "summary_table", "tables", "together", "units", "within",
+    "decided", "decisions", "diagnosis_figure", "diagnosis_page", "end_label", "entitle", "figures", "finding_of",
+    "headline", "judge", "lines", "log_ratio", "logarithmic", "looks", "mean_interval", "more_often", "near",
+    "next_look", "paired_difference", "palette", "panels", "per_unit", "ratio_above", "read_results", "report",
+    "save", "shared_legend", "statistics", "style_of", "styles", "summary_table", "tables", "together", "units",
+    "within",
 ]  # fmt: skip

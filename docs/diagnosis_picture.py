@@ -1,0 +1,41 @@
+"""Draws the diagnosis of docs/diagnose.md, of the page's own loop with a larger budget.
+
+uv run docs/diagnosis_picture.py docs/images/diagnosis.png
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gm_estimators import Sizes
+from gm_estimators.diagnose import Report, diagnose
+from gm_lab.analysis import diagnosis_figure, save
+
+PAGE = Path(__file__).with_name("diagnose.md")
+BUDGET = 3_000_000
+CAPTION = "MAML on 2D navigation: 5 tasks, 356 parameters, K = 1, 10 trajectories for each task, λ = 0.9."
+
+
+def diagnosed(budget: int = BUDGET) -> Report:
+    """The diagnosis of the page's loop, by so many environment steps."""
+    (code,) = re.findall(r'^```python title="navigation.py"\n(.*?)^```', PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    loop: dict[str, Any] = {}
+    exec(compile(code, "navigation.py", "exec"), loop)
+    parts = {"draw": loop["draw"], "see": loop["see"], "params": loop["policy"]}
+    sizes = Sizes(10, 10, 20, shared=True)
+    return diagnose(**parts, tasks=5, sizes=sizes, inner_lr=5e-4, gae_lambda=0.9, budget=budget)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes the picture."""
+    torch.set_num_threads(1)
+    save(diagnosis_figure(diagnosed().rows(), CAPTION), Path(arguments[0]).with_suffix(""))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,34 @@
+"""A diagnosis by gm-estimators is what gm-lab's page and picture take."""
+
+import html
+
+import torch
+
+from gm_estimators import Sizes, Trajectories
+from gm_estimators.diagnose import diagnose
+from gm_lab import diagnosis_page, log_diagnosis
+
+
+def draw(role, step, params, n, seed):
+    return params + torch.randn(*params.shape[:-1], n, generator=torch.Generator().manual_seed(seed))
+
+
+def see(action, params, gae_lambda):
+    log_prob, reward = -0.5 * (action - params).square(), -0.5 * (action - 1).square()
+    value = torch.zeros(*action.shape, 2)
+    return Trajectories(log_prob[..., None], reward[..., None], value, reward[..., None], torch.ones(2))
+
+
+def test_a_diagnosis_and_its_advice_become_a_page_and_a_folder(tmp_path):
+    loop = {"draw": draw, "see": see, "params": torch.zeros(1), "sizes": Sizes(8, 8, 8), "inner_lr": 0.3, "lanes": 16}
+    report = diagnose(**loop, surrogate=("ad", "lvc"), budget=1, seed=5)
+    advice = report.advise(trajectories=8, lambdas=(), splits=(0.5,), budget=1)
+    page = diagnosis_page(report, tmp_path / "page.html", advice=advice).read_text()
+    page, _, printed = page.partition("As printed in a terminal")
+    assert str(report) in html.unescape(printed)
+    for said in (report.estimand, *report.meanings.values(), *report.notes, f"{report.repeats} independent", "seed 5"):
+        assert said in html.unescape(page)
+    assert page.count("for the outer gradient") == len(advice.choices) + 1  # and the best once more
+    assert log_diagnosis(report, tmp_path / "logged") is None
+    rows = (tmp_path / "logged" / "results.csv").read_text().splitlines()
+    assert len(rows) == 1 + len(report.rows())
