@@ -10,7 +10,7 @@ from torch import Tensor
 from gm_estimators.attribution import shapley, subsets
 from gm_estimators.diagnose.jackknife import Estimate
 from gm_estimators.diagnose.loop import Loop
-from gm_estimators.diagnose.pairs import Rows, each, inner, projected, ratio, repeats_for
+from gm_estimators.diagnose.pairs import Rows, each, inner, projected, ratio, repeats_for, squared
 from gm_estimators.diagnose.sources import Config, config_of, sources_of
 from gm_estimators.estimator import Estimator
 
@@ -66,9 +66,10 @@ def verdict(sampled: Sampled, loop: Loop, estimator: Estimator) -> Verdict:
     sources = sources_of(loop, estimator)
     squares, lengths = kernels(sampled, loop, estimator)
     whole, unit = frozenset(sources), inner(sampled.reference, sampled.reference)
-    spread = each(sampled.variances[config_of(loop, estimator, sources)])
+    config = config_of(loop, estimator, sources)
+    spread = each(sampled.variances[config])
     return Verdict(
-        ratio(squares[whole], unit), projected(lengths[whole], unit), ratio(spread, unit),
+        squared(sampled.estimates[config] - sampled.reference, unit), projected(lengths[whole], unit), ratio(spread, unit),
         ratio(squares[whole] + spread, unit),
         {name: ratio(kernel, unit) for name, kernel in shapley(squares, sources).items()},
         {name: projected(kernel, unit) for name, kernel in shapley(lengths, sources).items()},

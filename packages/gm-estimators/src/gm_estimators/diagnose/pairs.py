@@ -51,6 +51,31 @@ def ratio(above: Rows, below: Rows | None = None) -> Estimate:
     return _fieller(mean(above), mean(below), _leave_one_out(above), _leave_one_out(below))
 
 
+def squared(x: Float[Tensor, "repeat size"], below: Rows) -> Estimate:
+    """‖E[x]‖² / U(below) by a score test, whose variance is that of the squared length that it tests.
+
+        (U(x) − θ U(below))² = t² (4 θ U(below) s / R + 2 tr Σ² / (R (R − 1)) − 2 θ s_ab + θ² s_bb),   s = x̄ᵀΣx̄ / ‖x̄‖²
+
+    An estimate that came out near 0 by chance would have an interval that is far too short by the jackknife, since the
+    variance of a squared length falls with it.
+    """
+    rows = inner(x, x)
+    if len(x) < FEWEST:
+        return ratio(rows, below)
+    x, repeats = x.double(), len(x)
+    center = x.mean(0)
+    length = center @ center
+    first, second = zetas(x)
+    along = float(((x - center) @ center).square().sum() / (repeats - 1) / length) if length > 0 else 0.0
+    spread = max(second - 2 * first, along**2)  # tr Σ², which no direction's variance squared exceeds
+    a, b = mean(rows), mean(below)
+    above, under = _leave_one_out(rows), _leave_one_out(below)
+    (_, s_ab), (_, s_bb) = ((repeats - 1) * torch.cov(torch.stack([above, under]), correction=0)).tolist()
+    t_squared = student_t_quantile(0.975, repeats - 1) ** 2
+    slope, level = 4 * b * along / repeats - 2 * s_ab, 2 * spread / (repeats * (repeats - 1))
+    return _between(a, b, b * b - t_squared * s_bb, a * b + t_squared * slope / 2, a * a - t_squared * level)
+
+
 def projected(above: Rows, below: Rows) -> Estimate:
     """U(above) / U(below) for inner products ⟨E[x], g⟩ above a squared length ‖g‖², as the ratio of two lengths.
 
@@ -68,13 +93,17 @@ def projected(above: Rows, below: Rows) -> Estimate:
 
 def _fieller(a: float, b: float, above: Rows, below: Rows) -> Estimate:
     """The interval of a / b, given both without each repeat in turn."""
-    repeats, value = len(above), _quotient(a, b)
+    repeats = len(above)
     spread = (repeats - 1) * torch.cov(torch.stack([above, below]).double().cpu(), correction=0)
     t_squared = student_t_quantile(0.975, repeats - 1) ** 2
     # (a − θ b)² = t² (s_aa − 2 θ s_ab + θ² s_bb), a quadratic in θ
     (s_aa, s_ab), (_, s_bb) = (t_squared * spread).tolist()
-    square, linear, rest = b * b - s_bb, a * b - s_ab, a * a - s_aa
-    root = linear * linear - square * rest
+    return _between(a, b, b * b - s_bb, a * b - s_ab, a * a - s_aa)
+
+
+def _between(a: float, b: float, square: float, linear: float, rest: float) -> Estimate:
+    """A / b between the roots of square θ² − 2 linear θ + rest, if it is negative between two of them."""
+    value, root = _quotient(a, b), linear * linear - square * rest
     if not (square > 0 and root >= 0):
         return _unbounded(value)
     return Estimate(value, (linear - math.sqrt(root)) / square, (linear + math.sqrt(root)) / square)
