@@ -69,7 +69,8 @@ def verdict(sampled: Sampled, loop: Loop, estimator: Estimator) -> Verdict:
     config = config_of(loop, estimator, sources)
     spread = each(sampled.variances[config])
     return Verdict(
-        squared(sampled.estimates[config] - sampled.reference, unit), projected(lengths[whole], unit), ratio(spread, unit),
+        squared(sampled.estimates[config] - sampled.reference, unit), projected(lengths[whole], unit),
+        ratio(spread, unit),
         ratio(squares[whole] + spread, unit),
         {name: ratio(kernel, unit) for name, kernel in shapley(squares, sources).items()},
         {name: projected(kernel, unit) for name, kernel in shapley(lengths, sources).items()},
