@@ -275,7 +275,7 @@ def browser(tmp_path_factory):
         yield found
 
 
-@pytest.mark.parametrize("name", ["own_problem", "cluster", "api/gm_exact/evaluation", "reading"])
+@pytest.mark.parametrize("name", ["own_problem", "cluster", "api/gm_exact/evaluation", "reading", "own_loops/gymnasium", "own_loops/cases", "own_loops/torchopt", "own_loops/torchrl"])
 def test_code_does_not_scroll_sideways_and_all_that_is_loaded_is_here(browser, site, name):
     with browser.open((site / name / "index.html").as_uri(), "desktop") as tab:
         assert tab.evaluate("document.querySelectorAll('pre').length") > 2
@@ -287,7 +287,7 @@ def test_code_does_not_scroll_sideways_and_all_that_is_loaded_is_here(browser, s
         assert tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
 
 
-@pytest.mark.parametrize("name", ["estimators", "figures", "figures/maml_fig5", "figures/lirpg", "speed", "theory"])
+@pytest.mark.parametrize("name", ["estimators", "figures", "figures/maml_fig5", "figures/lirpg", "speed", "theory", "own_loops"])
 def test_no_table_is_cut_off(browser, site, name):
     with browser.open((site / name / "index.html").as_uri(), "desktop") as tab:
         wider = "[...document.querySelectorAll('table')].filter(e => e.offsetWidth > e.closest('article').clientWidth)"
