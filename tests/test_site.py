@@ -26,6 +26,7 @@ LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "vide
 FORMULA = re.compile(r"\$\$.+?\$\$|\$[^$\n]+\$", re.DOTALL)
 CODE = re.compile(r"^( *)```.*?^\1```|`[^`\n]+`", re.DOTALL | re.MULTILINE)
 LATEX = re.compile(r"\\(?!n\b|x[0-9a-f]{2}|u[0-9a-f]{4})[A-Za-z]+")  # and no escape of Python's
+LOOPS = ["own_loops/gymnasium", "own_loops/cases", "own_loops/torchopt", "own_loops/torchrl"]
 FETCHED = {"stylesheet", "preload", "prefetch", "preconnect", "dns-prefetch", "modulepreload", "icon", "manifest"}
 
 
@@ -275,7 +276,7 @@ def browser(tmp_path_factory):
         yield found
 
 
-@pytest.mark.parametrize("name", ["own_problem", "cluster", "api/gm_exact/evaluation", "reading"])
+@pytest.mark.parametrize("name", ["own_problem", "cluster", "api/gm_exact/evaluation", "reading", *LOOPS])
 def test_code_does_not_scroll_sideways_and_all_that_is_loaded_is_here(browser, site, name):
     with browser.open((site / name / "index.html").as_uri(), "desktop") as tab:
         assert tab.evaluate("document.querySelectorAll('pre').length") > 2
@@ -287,7 +288,9 @@ def test_code_does_not_scroll_sideways_and_all_that_is_loaded_is_here(browser, s
         assert tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
 
 
-@pytest.mark.parametrize("name", ["estimators", "figures", "figures/maml_fig5", "figures/lirpg", "speed", "theory"])
+@pytest.mark.parametrize(
+    "name", ["estimators", "figures", "figures/maml_fig5", "figures/lirpg", "speed", "theory", "own_loops"]
+)
 def test_no_table_is_cut_off(browser, site, name):
     with browser.open((site / name / "index.html").as_uri(), "desktop") as tab:
         wider = "[...document.querySelectorAll('table')].filter(e => e.offsetWidth > e.closest('article').clientWidth)"

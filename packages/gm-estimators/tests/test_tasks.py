@@ -111,6 +111,16 @@ def test_adam_and_clipping_keep_tasks_apart():
     assert torch.allclose(once["weight"], each["weight"], rtol=1e-12)
 
 
+def test_moments_of_one_task_are_those_of_all():
+    rule, found = adam(constant(0.1)), []
+    for start in (PHI, {name: x.expand(3, *x.shape) for name, x in PHI.items()}):
+        found.append(meta_gradient(
+            PHI, inner=lambda phi, theta, i: value(theta, TARGETS), outer=lambda phi, theta: value(theta, TARGETS),
+            inner_steps=2, update=rule, state=adam_state(start), tasks=3,
+        ))  # fmt: skip
+    assert all(torch.equal(found[0][name], found[1][name]) for name in PHI)
+
+
 def test_modules_and_ordered_dictionaries_are_parameters():
     module = torch.nn.Linear(2, 1, dtype=F64)
 

@@ -268,7 +268,7 @@ class _Adam:
         scale, shift = self.learning_rate(state.step) * root / (1 - beta1**i), self.eps * root
         stepped: list[Tensors] = [{}, {}, {}]
         for name, value in params.items():
-            moments = state.first[name], state.second[name]
+            moments = state.first[name].expand_as(value), state.second[name].expand_as(value)
             moved = _AdamStep.apply(value, gradient[name], *moments, self.betas, scale, shift)
             for tensors, tensor in zip(stepped, moved, strict=True):
                 tensors[name] = tensor
