@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from threads import one_thread  # noqa: F401
 
 import gm_lab
 from gm_lab.growth import budget
