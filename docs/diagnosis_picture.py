@@ -1,4 +1,4 @@
-"""Draws the diagnosis of docs/diagnose.md, of the page's own loop with a larger budget.
+"""Draws the diagnosis of docs/diagnose.md, of the page's own loop with a larger budget, and prints it.
 
 uv run docs/diagnosis_picture.py docs/images/diagnosis.png
 """
@@ -16,7 +16,7 @@ from gm_estimators.diagnose import Report, diagnose
 from gm_lab.analysis import diagnosis_figure, save
 
 PAGE = Path(__file__).with_name("diagnose.md")
-BUDGET = 3_000_000
+BUDGET = 6_000_000
 CAPTION = "MAML on 2D navigation: 5 tasks, 356 parameters, K = 1, 10 trajectories for each task, λ = 0.9."
 
 
@@ -27,13 +27,15 @@ def diagnosed(budget: int = BUDGET) -> Report:
     exec(compile(code, "navigation.py", "exec"), loop)
     parts = {"draw": loop["draw"], "see": loop["see"], "params": loop["policy"]}
     sizes = Sizes(10, 10, 20, shared=True)
-    return diagnose(**parts, tasks=5, sizes=sizes, inner_lr=5e-4, gae_lambda=0.9, budget=budget)
+    return diagnose(**parts, tasks=5, sizes=sizes, inner_lr=2e-4, gae_lambda=0.9, budget=budget)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Writes the picture."""
     torch.set_num_threads(1)
-    save(diagnosis_figure(diagnosed().rows(), CAPTION), Path(arguments[0]).with_suffix(""))
+    report = diagnosed()
+    save(diagnosis_figure(report.rows(), CAPTION), Path(arguments[0]).with_suffix(""))
+    print(report)
     return 0
 
 
