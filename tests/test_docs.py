@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from threads import one_thread  # noqa: F401
 
@@ -92,6 +93,8 @@ def test_an_example_prints_what_it_says(page, code, tmp_path, monkeypatch):
     for name, text in named.items():
         (tmp_path / name).write_text(text)
         monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
+    # as users run it: checking shapes makes of a diagnosis' seconds a minute
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, page, "exec"), {})
