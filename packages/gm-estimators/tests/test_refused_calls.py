@@ -54,7 +54,7 @@ HALF = {"w": torch.ones(2).half()}
         (lambda: adam(constant(0.1), betas=(0.9, 1.0)), "betas, eps: expected"),
         (lambda: adam(constant(0.1), betas=(-1.0, 0.9)), "betas, eps: expected"),
         (lambda: adam(constant(0.1), eps=0.0), "betas, eps: expected"),
-        (lambda: adam(0.1), "learning_rate: expected a function"),  # type: ignore[arg-type]
+        (lambda: adam("0.1"), "learning_rate: expected a number, or a function"),  # type: ignore[arg-type]
         (lambda: adam(constant(0.1))(HALF, HALF, adam_state(HALF)), "params: expected .* got float16"),
         (lambda: linear_decay(0.1, -5), "updates: expected"),
         (lambda: learnt_values(ONES, torch.zeros(2, 3, dtype=torch.long), 0.9, 4), "state: expected shape"),

@@ -107,6 +107,24 @@ def diagnosis_page(report: Diagnosis, path: str | Path, *, caption: str = "", ad
 
     Raises:
         BadInput: if the file can't be written.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> from types import SimpleNamespace
+        >>> from gm_lab import diagnosis_page
+        >>> whole = {"estimator": "ad", "measure": "bias_sq", "source": "", "value": 0.5, "low": 0.4, "high": 0.6}
+        >>> report = SimpleNamespace(
+        ...     repeats=8,
+        ...     env_steps=1000,
+        ...     plan=SimpleNamespace(seed=0),
+        ...     estimand="g is the true one.",
+        ...     meanings={"hessian": "the Jacobian"},
+        ...     notes=(),
+        ...     rows=lambda: [whole, {**whole, "source": "hessian"}],
+        ... )
+        >>> with TemporaryDirectory() as folder:
+        ...     diagnosis_page(report, f"{folder}/bias.html").name
+        'bias.html'
     """
     import jinja2
 
