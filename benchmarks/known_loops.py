@@ -175,10 +175,10 @@ def maml(
     def exact(steps: int) -> Tensor:
         return gm_exact.maml_meta_gradient(mdp, theta, inner_lr=rate, inner_steps=steps, horizon=horizon).flatten()
 
-    sizes = {"inner": {1: 2, 3: 2}, "blocks": {1: 16, 3: 16}}
+    others: dict[str, Any] = {"name": "MAML", "inner": {1: 2, 3: 2}, "blocks": {1: 16, 3: 16}}
     return Known(
-        "MAML", {"logits": theta}, None, _logits, lambda _phi: (reward, reward), (critic, critic), after, exact, rate,
-        **(sizes | changes),
+        theta={"logits": theta}, phi=None, policy=_logits, rewards=lambda _phi: (reward, reward),
+        critics=(critic, critic), after=after, exact=exact, rate=rate, **(others | changes),
     )  # fmt: skip
 
 
@@ -218,6 +218,23 @@ def lola() -> Known:
 
 
 PROBLEMS: dict[str, Callable[[], Known]] = {"maml": maml, "lirpg": lirpg, "lola": lola}
+
+
+def randomly(number: int) -> Known:
+    """MAML in an MDP of 3 states whose rewards, policy, critic, λ and α are random, too."""
+    rng = _generator(number)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=rng, dtype=torch.float64)
+
+    def one_of(*values: float) -> float:
+        return values[int(torch.randint(len(values), (), generator=rng))]
+
+    after = torch.randint(3, (3, 2), generator=rng)
+    return maml(
+        normal(3, 2), 0.5 * normal(3, 2), normal(3), after, rate=one_of(0.3, 0.6, 1.2),
+        gae_lambda=one_of(0.3, 0.6, 0.9), outer=int(one_of(2, 4, 8)), name=f"random {number}",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -351,6 +368,14 @@ def truths(enumerated: Enumerated, loop: Loop, estimator: Estimator) -> dict[str
             **{f"share along g: {name}": x for name, x in shapley(lengths, sources).items()},
         }.items()
     }  # fmt: skip
+
+
+def error(known: Known, loop: Loop, estimator: Estimator) -> float:
+    """E‖d − g‖² / ‖g‖²."""
+    g = known.exact(loop.inner_steps)
+    config = config_of(loop, estimator, sources_of(loop, estimator))
+    mean, second = Enumerated(known, loop.sizes).moments(config, loop.inner_steps)
+    return float((second.trace() - 2 * mean @ g) / (g @ g)) + 1
 
 
 def numbers(found: Verdict) -> dict[str, Estimate]:
