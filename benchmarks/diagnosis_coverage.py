@@ -30,7 +30,9 @@ NOTHING = 1e-9
 """A share that small, with an interval as narrow, is that of a source which the loop has not."""
 
 
-def reports(known: Known, steps: int, diagnoses: int, repeats: int, seed: int) -> Iterator[tuple[Report, list[Sampled]]]:
+def reports(
+    known: Known, steps: int, diagnoses: int, repeats: int, seed: int
+) -> Iterator[tuple[Report, list[Sampled]]]:
     """Diagnoses, as many at once as fit."""
     at_once = max(1, LANES // repeats)
     for begin in range(0, diagnoses, at_once):
@@ -110,7 +112,11 @@ def intervals(chosen: argparse.Namespace) -> None:
                     f"{known.name} {steps} {estimator}, {number}: {100 * part:.1f}%"
                     for number, part in of.items() if not LEAST <= part <= MOST
                 ]  # fmt: skip
-    print(f"\n{count - len(outside)} of {count} coverages are from {LEAST:.0%} to {MOST:.0%}; the others:", *outside, sep="\n")
+    print(
+        f"\n{count - len(outside)} of {count} coverages are from {LEAST:.0%} to {MOST:.0%}; the others:",
+        *outside,
+        sep="\n",
+    )
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ class Known:
 
     def draw(self, role: str, step: int, params: Params, n: int, seed: int) -> Batch:
         """n trajectories of every lane."""
-        lead = next(iter(params.values())).shape[:-self._axes]
+        lead = next(iter(params.values())).shape[: -self._axes]
         phi = None if self.phi is None else {name: x.expand(*lead, *x.shape) for name, x in self.phi.items()}
         upto = self.policy(params, phi).exp().cumsum(-1)
         number = torch.rand(*lead, n, self.horizon, 1, generator=_generator(seed), dtype=torch.float64)
@@ -102,7 +102,9 @@ class Known:
         outer, states, actions = batch
         phi = meta[0] if meta else None
         log_prob = _at(self.policy(params, phi), states[..., :-1], actions)
-        reward = _at(self.rewards(phi)[outer].expand(*log_prob.shape[:-2], *self.after.shape), states[..., :-1], actions)
+        reward = _at(
+            self.rewards(phi)[outer].expand(*log_prob.shape[:-2], *self.after.shape), states[..., :-1], actions
+        )
         value = torch.cat([self.critics[outer][states[..., :-1]], torch.zeros_like(reward[..., :1])], -1)
         advantage = gae(reward, value, self.discount, 1.0 if gae_lambda is None else gae_lambda)
         return Trajectories(log_prob, reward, value, advantage, discounts(self.discount, self.horizon + 1))
@@ -133,7 +135,9 @@ def _at(table: Tensor, states: Tensor, actions: Tensor) -> Tensor:
     """A table `[…, state, action]` where a trajectory is, `[…, trajectory, time]`."""
     cell = table.shape[-1] * states + actions
     flat = table.flatten(-2).unsqueeze(-2)
-    return flat.expand(*flat.shape[:-2], cell.shape[-2], flat.shape[-1]).gather(-1, cell.expand(*flat.shape[:-2], *cell.shape[-2:]))
+    return flat.expand(*flat.shape[:-2], cell.shape[-2], flat.shape[-1]).gather(
+        -1, cell.expand(*flat.shape[:-2], *cell.shape[-2:])
+    )
 
 
 def _logits(theta: Params, _phi: Params | None) -> Tensor:
@@ -267,7 +271,9 @@ class Enumerated:
             weight, ascent = _ways(some) * p[:, some].prod(-1), slope[:, some].mean(2)
         else:
             weight, ascent = torch.ones_like(p[:, :1]), torch.einsum("bt,bti->bi", p, slope).unsqueeze(1)
-        moved = psi.unsqueeze(1) + self.known.rate * torch.nn.functional.pad(ascent[..., -self._moved :], (self._kept, 0))
+        moved = psi.unsqueeze(1) + self.known.rate * torch.nn.functional.pad(
+            ascent[..., -self._moved :], (self._kept, 0)
+        )
         mean, second = (x.unflatten(0, moved.shape[:2]) for x in self._from(config, steps - 1, moved.flatten(0, 1)))
         if config.shared:
             jacobian = through[:, some].mean(2)
@@ -344,7 +350,9 @@ def _drawn(trajectories: int, n: int) -> Tensor:
 
 def _ways(some: Tensor) -> Tensor:
     """In how many orders each can be drawn."""
-    orders = [math.factorial(len(row)) // math.prod(map(math.factorial, Counter(row).values())) for row in some.tolist()]
+    orders = [
+        math.factorial(len(row)) // math.prod(map(math.factorial, Counter(row).values())) for row in some.tolist()
+    ]
     return torch.tensor(orders, dtype=torch.float64)
 
 
