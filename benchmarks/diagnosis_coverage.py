@@ -85,6 +85,7 @@ def row(known: Known, steps: int, estimator: str, found: dict[str, float]) -> st
 
 
 def main() -> None:
+    """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS), help="which loops")
     parser.add_argument("--steps", nargs="+", type=int, choices=(1, 3), default=[1, 3], help="K")

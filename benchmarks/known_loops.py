@@ -82,8 +82,8 @@ class Known:
             states.append(self.after[states[-1], actions[:, t]])
         return outer, torch.stack(states, -1), actions
 
-    def draw(self, role: str, step: int, params: Params, n: int, seed: int) -> Batch:
-        """n trajectories of every lane."""
+    def draw(self, role: str, _step: int, params: Params, n: int, seed: int) -> Batch:
+        """N trajectories of every lane."""
         lead = next(iter(params.values())).shape[: -self._axes]
         phi = None if self.phi is None else {name: x.expand(*lead, *x.shape) for name, x in self.phi.items()}
         upto = self.policy(params, phi).exp().cumsum(-1)
@@ -324,7 +324,7 @@ class Enumerated:
         return _batched(log_prob, psi).exp(), _batched(torch.func.jacrev(surrogate), psi)
 
     def _through(self, psi: Tensor, gae_lambda: float | None, name: str) -> Tensor:
-        """What every trajectory makes of a gradient by ψ after the step, I + α (∇ψ∇θ f)ᵀ P, `[batch, trajectory, ψ, ψ]`."""
+        """I + α (∇ψ∇θ f)ᵀ P of every trajectory, `[batch, trajectory, ψ, ψ]`."""
 
         def slope(x: Tensor) -> Tensor:
             fixed, theta = x[: self._kept], x[self._kept :]
