@@ -247,6 +247,17 @@ def with_advantage(batch, params, advantage):
     return Trajectories(seen.log_prob, seen.reward, seen.value, seen.advantage * advantage.unsqueeze(-1), seen.discount)
 
 
+def test_choices_that_are_clearly_worse_are_left_out_of_further_repeats():
+    """So that more of the budget is spent on what is hard to tell apart; all are ranked in the end."""
+    report = diagnosed(surrogate=["ad", "lvc"], gae_lambda=0.5, lanes=64)
+    short, long = (report.advise(trajectories=12, budget=budget) for budget in (1, 150_000))
+    assert long.repeats > 2 * short.repeats
+    assert len(long.choices) == len(short.choices)
+    each = short.env_steps / short.repeats
+    assert long.env_steps < 0.9 * each * long.repeats
+    assert long.choices[-1].beyond.low > 0
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

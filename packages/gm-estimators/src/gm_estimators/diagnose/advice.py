@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,6 +26,9 @@ SPLITS = (0.25, 0.5, 0.75)
 LAMBDAS = (0.8, 0.95, 1.0)
 """Which λ are tried beside the loop's."""
 LEAST = 16
+"""Repeats of every choice."""
+CLEARLY = 1.5
+"""Half widths of an interval by which a choice must be worse than the best to be left out of further repeats."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Advice:
     Attributes:
         trajectories: of all roles and steps together, for each task.
         choices: by mean squared error.
-        repeats: independent ones, of every choice.
+        repeats: independent ones, of the choices that were not left out.
         env_steps: what finding out took.
     """
 
@@ -92,8 +95,9 @@ def advise(
 
         E‖d − g‖² = E‖d‖² − 2 ⟨E[d], g⟩ + ‖g‖²
 
-    g is the mean of the reference, whose own sampling error is part of every interval. K is the loop's: with another
-    one the meta-gradient itself is another.
+    g is the mean of the reference, whose own sampling error is part of every interval. After 16, 32, 64 … repeats what
+    is clearly worse than the best is left out, so that the rest of the budget tells the good ones apart. K is the
+    loop's: with another one the meta-gradient itself is another.
 
     Raises:
         ValueError: if the trajectories do not suffice for one in each role and step, or the estimand is "adapted".
@@ -108,19 +112,21 @@ def advise(
         raise ValueError(f"trajectories: expected at least {plan.loop.inner_steps + 1}, got {trajectories}")
     lam = [plan.loop.gae_lambda] if plan.loop.gae_lambda is None else [plan.loop.gae_lambda, *lambdas]
     tried = [replace(plan.loop, sizes=sizes, gae_lambda=each) for sizes in loops for each in dict.fromkeys(lam)]
-    seconds = 60.0 if budget is None and seconds is None else seconds
-    begin, rounds, steps, found = time.monotonic(), 0, 0, []
-    while True:
-        vectors, took = _round(tried, plan.estimators, seed_of(plan.seed, "advice", rounds))
-        found.append(vectors)
-        rounds, steps = rounds + 1, steps + took
-        over = budget is not None and steps + took * (rounds + 1) / rounds > budget
-        over = over or (seconds is not None and (time.monotonic() - begin) * (rounds + 1) / rounds > seconds)
-        if over and rounds * (plan.loop.lanes or 1) >= LEAST:
-            break
-    drawn = torch.cat(found, 1)
     labels = [(loop, estimator) for loop in tried for estimator in plan.estimators]
-    return Advice(trajectories, _ranked(labels, drawn, reference), drawn.shape[1], steps)
+    seconds = 60.0 if budget is None and seconds is None else seconds
+    begin, rounds, steps, look = time.monotonic(), 0, 0, LEAST
+    found: list[list[Tensor]] = [[] for _ in labels]
+    active = list(range(len(labels)))
+    while True:
+        took = _round(labels, active, seed_of(plan.seed, "advice", rounds), found)
+        rounds, steps = rounds + 1, steps + took
+        repeats = rounds * (plan.loop.lanes or 1)
+        over = budget is not None and steps + took > budget
+        over = over or (seconds is not None and (time.monotonic() - begin) * (rounds + 1) / rounds > seconds)
+        if repeats >= LEAST and over:
+            return Advice(trajectories, _ranked(labels, found, active, reference)[1], repeats, steps)
+        if repeats >= look:
+            active, look = _ranked(labels, found, active, reference)[0], 2 * repeats
 
 
 def _sizes(trajectories: int, steps: int, splits: Iterable[float]) -> Iterator[Sizes]:
@@ -134,34 +140,42 @@ def _sizes(trajectories: int, steps: int, splits: Iterable[float]) -> Iterator[S
             yield Sizes(each - each // 2, each // 2, outer)
 
 
-def _round(loops: Iterable[Loop], estimators: Iterable[Estimator], seed: int) -> tuple[Tensor, int]:
-    """Estimates `[choice, lane, size]` of every loop by every estimator, on common random numbers."""
-    found, steps = [], 0
-    for loop in loops:
-        repeat = Repeat(loop, seed)
-        for estimator in estimators:
-            found.append(along(repeat, config_of(loop, estimator, sources_of(loop, estimator)), (0,)))
-        steps += repeat.env_steps
-    return kept(torch.stack(found)), steps
+def _round(
+    labels: Sequence[tuple[Loop, Estimator]], active: Sequence[int], seed: int, found: list[list[Tensor]]
+) -> int:  # fmt: skip
+    """Adds an estimate by every active choice, `[lane, size]`, on common random numbers; the steps that it takes."""
+    repeats: dict[int, Repeat] = {}
+    for i in active:
+        loop, estimator = labels[i]
+        repeat = repeats.setdefault(id(loop), Repeat(loop, seed))
+        found[i].append(kept(along(repeat, config_of(loop, estimator, sources_of(loop, estimator)), (0,))))
+    return sum(repeat.env_steps for repeat in repeats.values())
 
 
 def _ranked(
-    labels: list[tuple[Loop, Estimator]],
-    drawn: Float[Tensor, "choice repeat size"],
+    labels: Sequence[tuple[Loop, Estimator]], found: Sequence[Sequence[Tensor]], active: Sequence[int],
     reference: Float[Tensor, "other size"],
-) -> tuple[Choice, ...]:  # fmt: skip
+) -> tuple[list[int], tuple[Choice, ...]]:  # fmt: skip
+    """Which active choices are not told to be worse than the best of them, and all choices by their error.
+
+    One that is not active any more has fewer repeats; it is compared with the best on these.
+    """
     g, length = reference.mean(0), mean(inner(reference, reference))
-    errors = drawn.square().sum(-1) - 2 * drawn @ g
-    means, center = errors.mean(1), drawn.mean(1)
-    best = int(means.argmin())
-    quantile = student_t_quantile(0.975, min(drawn.shape[1], len(reference)) - 1)
-    choices = []
+    drawn = [torch.cat(list(vectors)) for vectors in found]
+    errors = [x.square().sum(-1) - 2 * x @ g for x in drawn]
+    best = min(active, key=lambda i: float(errors[i].mean()))
+    left, choices = [], []
     for i, (loop, estimator) in enumerate(labels):
-        beyond = float(means[i] - means[best])
-        of_draws = float((errors[i] - errors[best]).var()) / drawn.shape[1]
-        of_reference = 4 * float((reference @ (center[i] - center[best])).var()) / len(reference)
-        half = quantile * math.sqrt(of_draws + of_reference)
+        repeats = len(errors[i])
+        apart = errors[i] - errors[best][:repeats]
+        aside = (drawn[i] - drawn[best][:repeats]).mean(0)
+        beyond = float(apart.mean())
+        variance = float(apart.var()) / repeats + 4 * float((reference @ aside).var()) / len(reference)
+        quantile = student_t_quantile(0.975, min(repeats, len(reference)) - 1)
+        half = quantile * math.sqrt(variance)
         above = Estimate(*(x / length for x in (beyond, beyond - half, beyond + half)))
-        error = (float(means[i]) + length) / length
+        error = (float(errors[best].mean()) + beyond + length) / length
         choices.append(Choice(estimator.name, loop.gae_lambda, loop.sizes, error, above))
-    return tuple(sorted(choices, key=lambda choice: choice.mse))
+        if i in active and beyond <= CLEARLY * half:
+            left.append(i)
+    return left, tuple(sorted(choices, key=lambda choice: choice.mse))

@@ -1,5 +1,6 @@
 """What a diagnosis has measured: vectors by repeat, and the numbers made of them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from gm_estimators.attribution import shapley, subsets
 from gm_estimators.diagnose.jackknife import Estimate
 from gm_estimators.diagnose.loop import Loop
-from gm_estimators.diagnose.pairs import Rows, each, inner, projected, ratio, repeats_for, squared
+from gm_estimators.diagnose.pairs import Rows, each, half_width, inner, projected, ratio, repeats_for, squared
 from gm_estimators.diagnose.sources import Config, config_of, sources_of
 from gm_estimators.estimator import Estimator
 
@@ -106,6 +107,13 @@ def length(sampled: Sampled) -> Estimate:
 
 def repeats_to_tell(sampled: Sampled, loop: Loop, estimator: Estimator, half: float) -> float:
     """How many repeats would have the interval of bias_sq about that half width."""
-    whole = config_of(loop, estimator, sources_of(loop, estimator))
-    unit = length(sampled).value ** 0.5
-    return repeats_for((sampled.estimates[whole] - sampled.reference) / unit, half)
+    error = sampled.estimates[config_of(loop, estimator, sources_of(loop, estimator))] - sampled.reference
+    now = half_width(inner(error, error), inner(sampled.reference, sampled.reference))
+    return repeats_for(error, now, half)
+
+
+def repeats_to_see(sampled: Sampled) -> tuple[float, float]:
+    """How many repeats would tell ‖g‖² apart from 0, if it is as large as estimated, and as its interval allows."""
+    found, now = length(sampled), half_width(inner(sampled.reference, sampled.reference))
+    about = repeats_for(sampled.reference, now, found.value) if found.value > 0 else math.inf
+    return about, repeats_for(sampled.reference, now, found.high)

@@ -117,14 +117,35 @@ def _quotient(a: float, b: float) -> float:
     return a / b if b else math.nan
 
 
-def repeats_for(x: Float[Tensor, "repeat size"], half: float) -> float:
-    """The number of repeats whose interval of ‖E[x]‖² has about that half width: R with 1.96² Var U = half².
+def half_width(above: Rows, below: Rows | None = None) -> float:
+    """About half the interval of U(above) / U(below), by the delta method, which a small U(below) does not blow up."""
+    if below is None:
+        below = torch.full_like(above, len(above) - 1)
+    a, b = mean(above), mean(below)
+    if not b > 0:
+        return math.inf
+    apart = _leave_one_out(above - a / b * below)
+    variance = (len(apart) - 1) * float(apart.var(correction=0))
+    return student_t_quantile(0.975, len(apart) - 1) * math.sqrt(variance) / b
 
-    Var U = 4 (R − 2) ζ₁ / (R (R − 1)) + 2 ζ₂ / (R (R − 1)) ≈ 4 ζ₁ / R + 2 ζ₂ / R²
+
+def repeats_for(x: Float[Tensor, "repeat size"], now: float, half: float) -> float:
+    """The number of repeats whose interval of ‖E[x]‖², or of its ratio to another, has that half width.
+
+    That of R repeats, h, is `now`; it falls as Var U ≈ 4 ζ₁ / R + 2 tr Σ² / R² does, of which the first part is p:
+
+        h² (p R / R′ + (1 − p) R² / R′²) = half²
     """
-    first, second = (1.96**2 * zeta for zeta in zetas(x))
-    # half² R² − 4 ζ₁ R − 2 ζ₂ = 0
-    return (2 * first + math.sqrt(4 * first**2 + 2 * second * half**2)) / half**2
+    first, second = zetas(x)
+    repeats, length = len(x), now
+    linear, square = 4 * first / repeats, 2 * max(second - 2 * first, 0.0) / repeats**2
+    if not (math.isfinite(length) and half > 0):
+        return math.inf
+    part = linear / (linear + square) if linear + square > 0 else 1.0
+    by_square, by_line = (1 - part) * length**2, part * length**2
+    # by_square y² + by_line y = half², y = R / R′
+    y = 2 * half**2 / (by_line + math.sqrt(by_line**2 + 4 * by_square * half**2)) if length > 0 else math.inf
+    return repeats / y
 
 
 def zetas(x: Float[Tensor, "repeat size"]) -> tuple[float, float]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from gm_estimators.diagnose.jackknife import Estimate
-from gm_estimators.diagnose.measured import Sampled, Verdict, length, remaining, repeats_to_tell
+from gm_estimators.diagnose.measured import Sampled, Verdict, length, remaining, repeats_to_see, repeats_to_tell
 from gm_estimators.diagnose.plan import Plan
 from gm_estimators.diagnose.sources import ADAPTED, MEANING
 
@@ -57,7 +57,7 @@ def notes_of(plan: Plan, sampled: Sampled, verdicts: Mapping[str, Verdict], env_
     """What is to be known of the numbers: how good the reference is, and what is not told yet."""
     scale = length(sampled)
     if scale.low <= 0:
-        return _hidden(scale)
+        return _hidden(scale, sampled, env_steps / len(sampled.reference))
     off = f"The reference itself is off by {said(remaining(sampled))} of ‖g‖², about; not taken off."
     return [*([] if plan.loop.adapted else [off]), *_undecided(plan, sampled, verdicts, env_steps)]
 
@@ -75,12 +75,18 @@ def said(estimate: Estimate) -> str:
     return f"{100 * value:.{digits}f}% [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
 
 
-def _hidden(scale: Estimate) -> list[str]:
+def _hidden(scale: Estimate, sampled: Sampled, each: float) -> list[str]:
+    """Nothing can be said in units of ‖g‖², and how many environment steps would change that; `each` is of a repeat."""
     value, low, high = scale
-    return [
+    lines = [
         f"‖g‖² is {value:.3g} [{low:.3g}, {high:.3g}]: not told apart from 0,",
         "so that nothing can be said in units of it.",
     ]
+    about, least = (each * repeats for repeats in repeats_to_see(sampled))
+    if math.isfinite(least):
+        lines.append(f"It cannot be told with fewer than {least:,.0f} steps, if ‖g‖² is {high:.3g} at most;")
+        lines.append(f"about {about:,.0f} would do if it is {value:.3g}." if math.isfinite(about) else "it may be 0.")
+    return lines
 
 
 def _undecided(
