@@ -11,6 +11,7 @@ import torch
 from gm_estimators import Sizes, Trajectories
 from gm_estimators.diagnose import diagnose
 from gm_estimators.diagnose.loop import LONGEST, kept
+from gm_estimators.diagnose.pairs import inner, mean
 from gm_estimators.optimisers import adam, ascent
 
 RATE, TARGETS = 0.3, torch.tensor([1.0, 2.5])
@@ -245,6 +246,18 @@ def moved(params, batch):
 def with_advantage(batch, params, advantage):
     seen = reader(TARGETS[:1])(batch, params, None)
     return Trajectories(seen.log_prob, seen.reward, seen.value, seen.advantage * advantage.unsqueeze(-1), seen.discount)
+
+
+def test_advice_ranks_errors_also_where_their_unit_is_unknown():
+    """The estimate of ‖g‖² can be negative where g is 0; most trajectories for the outer gradient are best then."""
+    for seed in range(9):
+        report = diagnosed(params={"mean": TARGETS[:1].clone()}, lanes=16, seed=seed)
+        if mean(inner(report.sampled.reference, report.sampled.reference)) < 0:
+            break
+    advice = report.advise(trajectories=32, budget=1)
+    assert math.isnan(advice.choices[0].mse)
+    assert advice.choices[0].sizes.outer > advice.choices[-1].sizes.outer
+    assert "have no unit" in str(advice)
 
 
 def test_choices_that_are_clearly_worse_are_left_out_of_further_repeats():

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -17,7 +18,7 @@ from gm_estimators.diagnose.loop import Loop, kept, seed_of
 from gm_estimators.diagnose.pairs import inner, mean
 from gm_estimators.diagnose.plan import Plan
 from gm_estimators.diagnose.repeat import Repeat
-from gm_estimators.diagnose.sources import along, config_of, sources_of
+from gm_estimators.diagnose.sources import IDEAL, along, config_of, extrapolated, sources_of
 from gm_estimators.estimator import Estimator
 from gm_estimators.metrics import student_t_quantile
 
@@ -71,7 +72,9 @@ class Advice:
         lines = [
             f"{self.trajectories} trajectories a task: {len(self.choices)} choices, {self.repeats} repeats, "
             f"{self.env_steps:,} environment steps",
-            f"The worst has {worst.mse / best.mse:.1f} times the mean squared error of the best.",
+            f"The worst has {worst.mse / best.mse:.1f} times the mean squared error of the best."
+            if best.mse > 0
+            else "‖g‖² is not told apart from 0: errors are ranked, and have no unit.",
             "",
             f"{'estimator':12} {'λ':>5} {'inner':>6} {'Jacobian':>9} {'outer':>6} {'error':>9}  above the best",
         ]
@@ -82,7 +85,7 @@ def _line(choice: Choice) -> str:
     sizes, lam = choice.sizes, "" if choice.gae_lambda is None else f"{choice.gae_lambda:g}"
     jacobian = "the same" if sizes.shared else str(sizes.hessian)
     _, low, high = choice.beyond
-    told = "not told apart" if low <= 0 else f"{low:.3g} to {high:.3g}"
+    told = "not told apart" if not low > 0 else f"{low:.3g} to {high:.3g}"
     return f"{choice.estimator:12} {lam:>5} {sizes.inner:>6} {jacobian:>9} {sizes.outer:>6} {choice.mse:>9.3g}  {told}"
 
 
@@ -96,8 +99,8 @@ def advise(
         E‖d − g‖² = E‖d‖² − 2 ⟨E[d], g⟩ + ‖g‖²
 
     g is the mean of the reference, whose own sampling error is part of every interval. After 16, 32, 64 … repeats what
-    is clearly worse than the best is left out, so that the rest of the budget tells the good ones apart. K is the
-    loop's: with another one the meta-gradient itself is another.
+    is clearly worse than the best is left out, and the reference is doubled where its error is what hides the rest. K
+    is the loop's: with another one the meta-gradient itself is another.
 
     Raises:
         ValueError: if the trajectories do not suffice for one in each role and step, or the estimand is "adapted".
@@ -117,16 +120,32 @@ def advise(
     begin, rounds, steps, look = time.monotonic(), 0, 0, LEAST
     found: list[list[Tensor]] = [[] for _ in labels]
     active = list(range(len(labels)))
+    drawn = 0
+
+    def over(took: int, done: int) -> bool:
+        """Whether what comes next would exceed what is given, if it takes as long as what was done on average."""
+        if budget is not None and steps + took > budget:
+            return True
+        return seconds is not None and (time.monotonic() - begin) * (done + 1) / done > seconds
+
     while True:
         took = _round(labels, active, seed_of(plan.seed, "advice", rounds), found)
         rounds, steps = rounds + 1, steps + took
         repeats = rounds * (plan.loop.lanes or 1)
-        over = budget is not None and steps + took > budget
-        over = over or (seconds is not None and (time.monotonic() - begin) * (rounds + 1) / rounds > seconds)
-        if repeats >= LEAST and over:
-            return Advice(trajectories, _ranked(labels, found, active, reference)[1], repeats, steps)
+        if repeats >= LEAST and over(took, rounds + drawn):
+            return Advice(trajectories, _ranked(labels, found, active, reference).choices, repeats, steps)
         if repeats >= look:
-            active, look = _ranked(labels, found, active, reference)[0], 2 * repeats
+            ranking = _ranked(labels, found, active, reference)
+            active, look, enough = ranking.left, 2 * repeats, 2 * len(reference)
+            while ranking.by_reference and len(reference) < enough and not over(took, rounds + drawn):
+                more, took = _reference(plan, seed_of(plan.seed, "advice", "reference", drawn))
+                reference, drawn, steps = torch.cat([reference, more]), drawn + 1, steps + took
+
+
+def _reference(plan: Plan, seed: int) -> tuple[Tensor, int]:
+    """One more repeat of the truth in every lane, and its steps."""
+    repeat = Repeat(plan.loop, seed)
+    return kept(extrapolated(repeat, config_of(plan.loop, IDEAL, ()), tuple(range(plan.blocks)))), repeat.env_steps
 
 
 def _sizes(trajectories: int, steps: int, splits: Iterable[float]) -> Iterator[Sizes]:
@@ -152,30 +171,41 @@ def _round(
     return sum(repeat.env_steps for repeat in repeats.values())
 
 
+class _Ranking(NamedTuple):
+    """Active choices that are not clearly worse than the best, all by their error, and what keeps the former together.
+
+    That is the reference's error, or their own.
+    """
+
+    left: list[int]
+    choices: tuple[Choice, ...]
+    by_reference: bool
+
+
 def _ranked(
     labels: Sequence[tuple[Loop, Estimator]], found: Sequence[Sequence[Tensor]], active: Sequence[int],
     reference: Float[Tensor, "other size"],
-) -> tuple[list[int], tuple[Choice, ...]]:  # fmt: skip
-    """Which active choices are not told to be worse than the best of them, and all choices by their error.
-
-    One that is not active any more has fewer repeats; it is compared with the best on these.
-    """
+) -> _Ranking:  # fmt: skip
+    """A choice that is not active any more has fewer repeats; it is compared with the best on these."""
     g, length = reference.mean(0), mean(inner(reference, reference))
+    unit = length if length > 0 else math.nan  # errors are ranked without it
     drawn = [torch.cat(list(vectors)) for vectors in found]
     errors = [x.square().sum(-1) - 2 * x @ g for x in drawn]
     best = min(active, key=lambda i: float(errors[i].mean()))
-    left, choices = [], []
+    left, choices, parts = [], [], [0.0, 0.0]
     for i, (loop, estimator) in enumerate(labels):
         repeats = len(errors[i])
         apart = errors[i] - errors[best][:repeats]
         aside = (drawn[i] - drawn[best][:repeats]).mean(0)
         beyond = float(apart.mean())
-        variance = float(apart.var()) / repeats + 4 * float((reference @ aside).var()) / len(reference)
+        own, of_reference = float(apart.var()) / repeats, 4 * float((reference @ aside).var()) / len(reference)
         quantile = student_t_quantile(0.975, min(repeats, len(reference)) - 1)
-        half = quantile * math.sqrt(variance)
-        above = Estimate(*(x / length for x in (beyond, beyond - half, beyond + half)))
-        error = (float(errors[best].mean()) + beyond + length) / length
-        choices.append(Choice(estimator.name, loop.gae_lambda, loop.sizes, error, above))
+        half = quantile * math.sqrt(own + of_reference)
+        above = Estimate(*(x / unit for x in (beyond, beyond - half, beyond + half)))
+        error = (float(errors[best].mean()) + beyond + length) / unit
+        choices.append((beyond, Choice(estimator.name, loop.gae_lambda, loop.sizes, error, above)))
         if i in active and beyond <= CLEARLY * half:
             left.append(i)
-    return left, tuple(sorted(choices, key=lambda choice: choice.mse))
+            parts = [parts[0] + own, parts[1] + of_reference]
+    ordered = tuple(choice for _, choice in sorted(choices, key=lambda pair: pair[0]))
+    return _Ranking(left, ordered, parts[1] > parts[0])
