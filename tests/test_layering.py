@@ -82,7 +82,11 @@ def test_only_public_names_cross_packages(package):
     assert {name: names for name, names in found.items() if names} == {}
 
 
-@pytest.mark.parametrize("name", [*APPS, *BENCHMARKS])
+INSIDE = {"diagnosis_coverage", "known_loops"}
+"""Benchmarks that hold the parts of a diagnosis to enumeration, and reach into it for these."""
+
+
+@pytest.mark.parametrize("name", sorted({*APPS, *BENCHMARKS} - INSIDE))
 def test_apps_and_benchmarks_use_public_names(name):
     assert not_public("", (APPS | BENCHMARKS)[name], EVERYTHING) == []
 

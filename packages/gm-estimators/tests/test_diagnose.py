@@ -5,6 +5,7 @@ J(θ) = −½ ((θ − c)² + 1), so that a step goes to c + (1 − α) (θ − 
 
 import math
 
+import jaxtyping
 import pytest
 import torch
 
@@ -13,6 +14,13 @@ from gm_estimators.diagnose import diagnose
 from gm_estimators.diagnose.loop import LONGEST, kept
 from gm_estimators.diagnose.pairs import inner, mean
 from gm_estimators.optimisers import adam, ascent
+
+
+@pytest.fixture(autouse=True)
+def unchecked(monkeypatch):
+    """Checking shapes would take half of the time; test_diagnose_engine.py has them checked."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
 
 RATE, TARGETS = 0.3, torch.tensor([1.0, 2.5])
 
