@@ -87,8 +87,9 @@ def test_every_block_is_of_a_kind_that_is_tested():
 
 @pytest.mark.parametrize(("page", "code"), PYTHON)
 def test_an_example_prints_what_it_says(page, code, tmp_path, monkeypatch):
-    """A block may import an earlier one of its page that has a file's name."""
+    """A block may import an earlier one of its page that has a file's name, and write files where it is run."""
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     named = dict(re.findall(r'^```python title="(\w+\.py)"\n(.*?)^```', PAGES[page], NAMED))
     for name, text in named.items():
         (tmp_path / name).write_text(text)

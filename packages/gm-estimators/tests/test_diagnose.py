@@ -220,6 +220,7 @@ def test_too_few_repeats_have_no_bounds_and_say_so():
     assert "not told apart from 0" in str(report) or "of ‖g‖²" in str(report)
     hidden = diagnosed(params={"mean": TARGETS[:1].clone()}, lanes=16)  # g is 0 there
     assert "not told apart from 0" in str(hidden)
+    assert "It cannot be told with fewer than " in str(hidden)
     assert math.isinf(hidden.verdicts["lvc"].bias_sq.high)
 
 
@@ -295,6 +296,13 @@ def test_choices_that_are_clearly_worse_are_left_out_of_further_repeats():
         ({"surrogate": ["lvc", "lvc"]}, "surrogate: expected one or more different estimators"),
         ({"optimiser": ascent(0.1)}, "inner_lr, optimiser: expected exactly one of the two"),
         ({"ideals": {"x": {"sea": 1}}}, r"ideals\['x'\]: expected fields of Loop such as see or update, got \['sea'\]"),
+        ({"ideals": 3}, "ideals: expected a dictionary by name, got 3"),
+        ({"inner_steps": 1.5}, "inner_steps: expected an integer, got 1.5"),
+        ({"sizes": "8"}, "sizes: expected an integer, got '8'"),
+        ({"seed": None}, "seed: expected an integer, got None"),
+        ({"see": 3}, r"see: expected a function of \(batch, params, gae_lambda\), got 3"),
+        ({"inner_lr": None, "optimiser": torch.optim.SGD([torch.zeros(1, requires_grad=True)])},
+         "optimiser: expected an update such as .* got a SGD"),
         ({"budget": -5}, "budget: expected a positive number, got -5"),
         ({"seconds": math.nan}, "seconds: expected a positive number, got nan"),
         ({"inner_lr": math.inf}, "inner_lr: expected a finite number, got inf"),

@@ -192,6 +192,8 @@ def diagnose(
     update = optimiser if optimiser is not None else ascent(inner_lr if inner_lr is not None else 0.0)
     steps, seed = integer("inner_steps", inner_steps, 1), integer("seed", seed)
     tasks, lanes = (x if x is None else integer(name, x, 1) for name, x in (("tasks", tasks), ("lanes", lanes)))
+    if ideals is not None and not isinstance(ideals, Mapping):
+        raise TypeError(f"ideals: expected a dictionary by name, got {ideals!r}")
     phi = None if meta_params is None else read_params(meta_params, "meta_params")
     loop = with_ideals(Loop(
         draw, see, theta, sizes_of(sizes), steps, update, state, gae_lambda, tasks, lanes, phi,
