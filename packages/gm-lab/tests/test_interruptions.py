@@ -1,17 +1,22 @@
 """Kills, signals and crashes: nothing finished is lost and results.csv ends up the same, byte for byte."""
 
+import contextlib
 import os
 import random
 import re
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
 import gm_lab
+from gm_lab.launch import local
+from gm_lab.launch.supply import Supply
 from gm_lab.run import Interrupted
 from gm_lab.run.interruption import Interruption
+from gm_lab.run.progress import Parts
 
 ENDLESS = 3600
 """Seconds that a cell or a checkpoint takes for which nobody waits."""
@@ -115,6 +120,45 @@ def test_the_second_ctrl_c_stops_at_once(start, until, tmp_path, how):
     assert program.process.wait(timeout=SOON) == 130
     assert finished(path) == 0
     assert not program.members()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_worker_told_to_stop_while_it_is_forked_stops(start, until, tmp_path, finish, undisturbed, number, status):
+    """What it raises in a hook of the fork would be dropped, and its cell go on until the grace is over."""
+    path, forked, go_on = tmp_path / "run", tmp_path / "forked", tmp_path / "go on"
+    held = {"TOY_FORKED": forked, "TOY_FORK_ON": go_on, "TOY_HELD": "lvc", "TOY_UNTIL": tmp_path / "never"}
+    program = start(*arguments(path), **held)
+    until(lambda: forked.exists() and finished(path) >= 3)
+    os.killpg(program.process.pid, number)
+    until(lambda: pending(program.members(), signal.SIGTERM))
+    go_on.touch()
+    code, _, err = program.end()
+    assert code == status
+    assert err == f"toy: interrupted, every finished cell is kept; to go on: --run-dir {path}\n"
+    assert finish(path) == undisturbed
+
+
+def pending(pids, number):
+    """Whether a signal waits for one of the processes."""
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            lines = Path("/proc", str(pid), "status").read_text().splitlines()
+            waiting = next(int(line.split()[1], 16) for line in lines if line.startswith("ShdPnd"))
+            if waiting >> number - 1 & 1:
+                return True
+    return False
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_signal_whose_exception_is_dropped_stops_before_the_next_cell(workers):
+    """Such as in a `__del__`, where Python prints it and goes on."""
+    interruption, seen = Interruption("toy"), []
+    with contextlib.suppress(Interrupted):
+        interruption._receive(signal.SIGTERM, None)
+    run = (lambda cell, _: seen.append(cell)), Supply([1, 2, 3]), Parts(workers), workers, gm_lab.Context
+    with pytest.raises(Interrupted), local.launched(*run, interruption, print, threads=True) as outcomes:
+        list(outcomes)
+    assert seen == []
 
 
 @pytest.mark.parametrize("whole_group", [False, True], ids=["driver", "group"])

@@ -140,6 +140,22 @@ EXPERIMENT = gm_lab.Experiment(
     resumable_cells="TOY_RESUMABLE" in os.environ,
 )
 
+
+def hold_fork(number, told, go_on):
+    """Has the process that is forked as that one say so, and wait there until it is told to go on."""
+    forked = []
+
+    def wait():
+        if len(forked) == number:
+            Path(told).touch()
+            while not Path(go_on).exists():
+                time.sleep(0.01)
+
+    os.register_at_fork(before=lambda: forked.append(1), after_in_child=wait)
+
+
 if __name__ == "__main__":
+    if "TOY_FORKED" in os.environ:
+        hold_fork(2, os.environ["TOY_FORKED"], os.environ["TOY_FORK_ON"])
     interruption.GRACE_SECONDS = float(os.environ.get("TOY_GRACE", interruption.GRACE_SECONDS))
     sys.exit(gm_lab.main(EXPERIMENT))

@@ -27,7 +27,7 @@ from gm_lab.launch.supply import Supply
 from gm_lab.run.cells import describe_cell
 from gm_lab.run.context import Context
 from gm_lab.run.errors import CellFailed, Interrupted
-from gm_lab.run.interruption import Interruption, become_worker
+from gm_lab.run.interruption import Interruption, become_worker, held_back, let_through
 from gm_lab.run.progress import Parts
 
 
@@ -73,8 +73,9 @@ def launched(
                 runner = threading.Thread(target=serve, args=(theirs, context), daemon=True)
             else:
                 runner = how.Process(target=_process, args=(serve, theirs, setup, os.getpid()), daemon=True)
-            runner.start()
-            pool.append(_Worker(number, runner, ours))
+            with held_back():
+                runner.start()
+                pool.append(_Worker(number, runner, ours))
             if not threads:
                 theirs.close()
         yield checked(cells, _distribute(cells, pool, parts, interruption, warn))
@@ -87,6 +88,7 @@ def _serial(work: Work, cells: Supply, parts: Parts, context: Context, interrupt
     positions = range(len(cells))
     while positions:
         for index in positions:
+            interruption.check()
             if interruption.draining:
                 return
             with parts.told_by(0, cells[index]):
@@ -116,6 +118,7 @@ def _process(serve: Callable[[Any, Context], None], connection: Any, setup: Call
 
     signal.signal(signal.SIGTERM, stop)
     try:
+        let_through()
         serve(connection, setup())
     except Interrupted as error:
         sys.exit(error.status)
@@ -149,6 +152,7 @@ def _distribute(
     alive = list(pool)
     ahead = 1
     while True:
+        interruption.check()
         for worker in alive:
             most = 0 if interruption.draining else ahead if len(waiting) > len(alive) else 1
             while waiting and len(worker.assigned) < most:

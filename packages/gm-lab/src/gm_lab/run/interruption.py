@@ -15,6 +15,7 @@ from gm_lab.run.quitting import exit_now
 GRACE_SECONDS = 20.0
 HURRIED_GRACE_SECONDS = 1.0
 EXPIRED = 124  # as the status of timeout(1)
+HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 
 
 @contextlib.contextmanager
@@ -32,6 +33,25 @@ def receiving(receive: Callable[[int, FrameType | None], None]) -> Iterator[None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Has signals wait until the end of the block, in this thread and in processes that are started in it.
+
+    A process that was forked just now still has its parent's handlers. What these raise is lost where Python's own
+    hooks run after a fork, and so would be the signal.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_through() -> None:
+    """Receives what was held back, in a process that was started then and has handlers of its own now."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
 
 
 def become_worker(driver: int) -> None:
@@ -105,7 +125,7 @@ class Interruption:
             self._deferred = False
 
     def check(self) -> None:
-        """Raises what was deferred."""
+        """Raises what was deferred, or what was raised where Python drops exceptions, such as in a `__del__`."""
         if self._waiting is not None:
             error, self._waiting = self._waiting, None
             raise error
@@ -148,9 +168,9 @@ class Interruption:
         self._hurried = number == signal.SIGINT and self._waits
         if first:
             self._say("stopping, what is in flight is kept as checkpoints; Ctrl-C again stops without them")
-        if not self._deferred:
-            raise Interrupted(number)
         self._waiting = Interrupted(number)
+        if not self._deferred:
+            raise self._waiting
 
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError):  # the terminal may be gone
