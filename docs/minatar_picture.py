@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from gm_experiments.mgrl.findings import LABELS
-from gm_experiments.mgrl.settings import NAMES
+from gm_experiments.mgrl.training import NAMES
 from gm_experiments.mgrl_minatar import claims, figures
 from gm_experiments.mgrl_minatar.findings import algorithms, played
 from gm_experiments.mgrl_minatar.scores import final_returns, iqm_interval, scores

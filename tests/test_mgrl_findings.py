@@ -7,7 +7,8 @@ import pytest
 from gm_experiments.common import coincide
 from gm_experiments.mgrl import figures
 from gm_experiments.mgrl import findings as mgrl
-from gm_experiments.mgrl.settings import NAMES, PARTS, SECONDS, Settings, completed
+from gm_experiments.mgrl.settings import PARTS, SECONDS, Settings, completed
+from gm_experiments.mgrl.training import NAMES
 from gm_lab.analysis import caption_of, finding_of, panels
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 import gm_lab
-from gm_experiments.mgrl.settings import NAMES
+from gm_experiments.mgrl.training import NAMES
 from gm_experiments.mgrl_minatar import EXPERIMENT, claims, figures, findings, problem, run, scores, tables
 from gm_experiments.mgrl_minatar.settings import COLUMNS, GAMES, Settings, cells
 

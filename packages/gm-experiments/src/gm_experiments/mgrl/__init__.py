@@ -7,7 +7,9 @@ import gm_lab
 from gm_experiments.mgrl import settings
 from gm_experiments.mgrl.settings import Settings
 
-__all__ = ["EXPERIMENT", "Settings", "claims", "figures", "findings", "run", "settings", "tables", "unfinished"]
+__all__ = [
+    "EXPERIMENT", "Settings", "claims", "figures", "findings", "run", "settings", "tables", "training", "unfinished",
+]  # fmt: skip
 
 EXPERIMENT = gm_lab.Experiment.of(
     settings,

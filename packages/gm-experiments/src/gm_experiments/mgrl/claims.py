@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from gm_experiments.common.claims import Claim
-from gm_experiments.mgrl.settings import NAMES, PAPER_GAMES, Settings
+from gm_experiments.mgrl.settings import PAPER_GAMES, Settings
 from gm_experiments.mgrl.tables import final_rows, games_of
+from gm_experiments.mgrl.training import NAMES
 from gm_lab.analysis import Comparison, Interval, Units, Verdict, check, paired_difference
 from gm_lab.analysis.comparisons import Outcome
 from gm_mgrl_atari import rom_name

@@ -9,8 +9,9 @@ from gm_experiments.common.dots import MOST, dot, moment, named_rows
 from gm_experiments.common.findings import joined
 from gm_experiments.mgrl import findings
 from gm_experiments.mgrl.findings import LABELS, SYMBOLS
-from gm_experiments.mgrl.settings import ENDS, NAMES, PARTS, SECONDS, Settings
+from gm_experiments.mgrl.settings import ENDS, PARTS, SECONDS, Settings
 from gm_experiments.mgrl.tables import games_of, variants_of
+from gm_experiments.mgrl.training import NAMES
 from gm_lab import analysis
 from gm_lab.analysis import Interval, category_style
 

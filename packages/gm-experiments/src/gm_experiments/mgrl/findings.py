@@ -8,8 +8,9 @@ import numpy as np
 from gm_experiments.common.dots import moment
 from gm_experiments.common.findings import capital, joined, two_digits
 from gm_experiments.common.labels import estimator
-from gm_experiments.mgrl.settings import NAMES, PARTS, SECONDS, TOO_FEW
+from gm_experiments.mgrl.settings import PARTS, SECONDS, TOO_FEW
 from gm_experiments.mgrl.tables import final_rows, variants_of
+from gm_experiments.mgrl.training import NAMES
 from gm_lab.analysis import paired_difference
 
 if TYPE_CHECKING:

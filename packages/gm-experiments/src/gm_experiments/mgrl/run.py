@@ -16,7 +16,6 @@ from gm_experiments.common.checks import device_of, require_finite
 from gm_experiments.mgrl.settings import (
     INTERVALS,
     MEASURES,
-    NAMES,
     SECONDS,
     TERMS,
     MgrlCell,
@@ -26,6 +25,7 @@ from gm_experiments.mgrl.settings import (
     study_work,
     training_work,
 )
+from gm_experiments.mgrl.training import NAMES
 from gm_lab.run import usable_cores, worker_count
 from gm_mgrl_atari import study, throughput
 

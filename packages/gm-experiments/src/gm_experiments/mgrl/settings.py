@@ -3,24 +3,22 @@
 import importlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
 import gm_lab
 from gm_experiments.common.checks import require_device
+from gm_experiments.mgrl.training import NAMES, Algorithm, described, require_different
 
 if TYPE_CHECKING:
     import gm_mgrl_atari as mgrl
 
-Algorithm = Literal["a2c", "mgrl", "mgrl-lvc"]
 PAPER_ENVS, DEMO_ENVS, DEMO_UPDATES = 64, 8, 80
 TOO_FEW = 100_000
 """Environment steps in which A2C learns to play no game that we tried; the paper's runs have 400 times as many."""
 PAPER_GAMES = ("Asteroids", "Qbert", "Tennis", "BeamRider", "Alien", "Assault", "DoubleDunk", "Seaquest")
-NAMES = ("gamma", "gae_lambda", "value_coef", "entropy_coef")
-"""The coefficients that are learnt, as `gm_mgrl_atari` names them."""
 PARTS = (
     "emulation", "policy inference", "inner losses and gradients", "outer loss and meta-gradient", "optimisers",
     "log and checkpoints",
@@ -182,8 +180,7 @@ def cells(settings: Settings) -> list[MgrlCell]:
         listed.append(MgrlCell(settings.seed, game, seed, training, points, settings.gradient_windows))
     # the longest of each game and seed first, lest it is what all wait for
     listed.sort(key=lambda cell: (games.index(cell.game), cell.seed, -weight(cell)))
-    other = settings.estimator is None or not {"mgrl", "mgrl-lvc"} <= {*settings.algorithms}
-    gm_lab.require(settings, "estimator", "one of mgrl and mgrl-lvc beside it, which it makes the same", other)
+    require_different(settings)
     return listed
 
 
@@ -226,21 +223,9 @@ def games_of(settings: Settings) -> list[str]:
 
 def training_of(settings: Settings, algorithm: str) -> "mgrl.Training":
     """Returns what an algorithm's runs depend on besides the seed; raises `BadInput` if a flag is out of range."""
-    import gm_mgrl_atari as mgrl
-
     envs = envs_of(settings)
     updates = DEMO_UPDATES if settings.env_steps is None else settings.env_steps // (envs * settings.steps)
-    shared = {
-        field.name: getattr(settings, field.name) for field in fields(mgrl.Training) if hasattr(settings, field.name)
-    }
-    own = {"estimator": None} if algorithm == "a2c" else {}
-    training = mgrl.Training(**(shared | own | {"algorithm": algorithm, "updates": updates, "envs": envs}))
-    try:
-        training.check()
-    except ValueError as error:
-        name, _, rest = str(error).partition(":")
-        raise gm_lab.BadInput(f"--{name.replace('_', '-')}:{rest}") from error
-    return training
+    return described(settings, algorithm, updates, envs)
 
 
 def points_of(settings: Settings, training: "mgrl.Training") -> tuple[int, ...]:

@@ -3,7 +3,8 @@
 import math
 from typing import TYPE_CHECKING
 
-from gm_experiments.mgrl.settings import ENDS, NAMES, QUALITY, RATES, Settings
+from gm_experiments.mgrl.settings import ENDS, QUALITY, RATES, Settings
+from gm_experiments.mgrl.training import NAMES
 from gm_mgrl_atari import study
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import gm_lab
-from gm_experiments.mgrl.settings import COLUMNS, KEY, NAMES, Settings, completed, require_atari
+from gm_experiments.mgrl.settings import COLUMNS, KEY, Settings, completed, require_atari
+from gm_experiments.mgrl.training import NAMES
 from gm_lab.run import Tail, allowed_to, make_folder, output, parsed_line, reading
 
 if TYPE_CHECKING:

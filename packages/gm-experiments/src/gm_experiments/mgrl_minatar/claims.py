@@ -8,7 +8,7 @@ import numpy as np
 
 from gm_experiments.common.claims import GAME_RETURN, Claim
 from gm_experiments.common.findings import joined
-from gm_experiments.mgrl.settings import NAMES
+from gm_experiments.mgrl.training import NAMES
 from gm_experiments.mgrl_minatar.findings import SYMBOLS
 from gm_experiments.mgrl_minatar.scores import UNITS, final_coefficients, final_returns
 from gm_experiments.mgrl_minatar.settings import GAMES, Settings

@@ -7,7 +7,7 @@ import numpy as np
 from gm_experiments.common.dots import dot, named_rows
 from gm_experiments.common.findings import intervals
 from gm_experiments.mgrl.findings import meta_parameters as moved
-from gm_experiments.mgrl.settings import NAMES
+from gm_experiments.mgrl.training import NAMES
 from gm_experiments.mgrl_minatar import findings
 from gm_experiments.mgrl_minatar.findings import LABELS, SYMBOLS, algorithms, played
 from gm_experiments.mgrl_minatar.scores import iqm_interval, scores

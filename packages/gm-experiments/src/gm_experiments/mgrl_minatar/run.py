@@ -11,7 +11,8 @@ import torch
 import gm_lab
 import gm_mgrl_atari as mgrl
 from gm_experiments.common.checks import require_finite
-from gm_experiments.mgrl.settings import NAMES, TERMS
+from gm_experiments.mgrl.settings import TERMS
+from gm_experiments.mgrl.training import NAMES
 from gm_experiments.mgrl_minatar.problem import environments, network
 from gm_experiments.mgrl_minatar.settings import LOGGED, MinAtarCell, Settings, completed
 

@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -12,7 +12,8 @@ import tyro
 
 import gm_lab
 from gm_experiments.common.checks import require_cpu
-from gm_experiments.mgrl.settings import NAMES, TERMS, Algorithm
+from gm_experiments.mgrl.settings import TERMS
+from gm_experiments.mgrl.training import NAMES, Algorithm, described, require_different
 
 if TYPE_CHECKING:
     import gm_mgrl_atari as mgrl
@@ -116,8 +117,7 @@ def cells(settings: Settings) -> list[MinAtarCell]:
     require_flags(settings)
     algorithms = dict.fromkeys(settings.algorithms)
     trainings = {name: training_of(settings, name) for name in algorithms}
-    other = settings.estimator is None or not {"mgrl", "mgrl-lvc"} <= {*settings.algorithms}
-    gm_lab.require(settings, "estimator", "one of mgrl and mgrl-lvc beside it, which it makes the same", other)
+    require_different(settings)
     games = games_of(settings)
     runs = [(seed, game, name) for seed in range(settings.seeds) for game in games for name in algorithms]
     return [MinAtarCell(settings.seed, game, seed, trainings[name]) for seed, game, name in runs]
@@ -173,20 +173,8 @@ def _plain(name: str) -> str:
 
 def training_of(settings: Settings, algorithm: str) -> "mgrl.Training":
     """Returns what an algorithm's runs depend on besides the seed; raises `BadInput` if a flag is out of range."""
-    import gm_mgrl_atari as mgrl
-
     updates = settings.env_steps // (settings.envs * settings.steps)
-    shared = {
-        field.name: getattr(settings, field.name) for field in fields(mgrl.Training) if hasattr(settings, field.name)
-    }
-    own = {"estimator": None} if algorithm == "a2c" else {}
-    training = mgrl.Training(**(shared | own | {"algorithm": algorithm, "updates": updates}))
-    try:
-        training.check()
-    except ValueError as error:
-        name, _, rest = str(error).partition(":")
-        raise gm_lab.BadInput(f"--{name.replace('_', '-')}:{rest}") from error
-    return training
+    return described(settings, algorithm, updates, settings.envs)
 
 
 def completed(row: gm_lab.Row) -> gm_lab.Row:

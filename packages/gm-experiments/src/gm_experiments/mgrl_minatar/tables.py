@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from gm_experiments.mgrl.settings import NAMES
 from gm_experiments.mgrl.tables import LABELS
+from gm_experiments.mgrl.training import NAMES
 from gm_experiments.mgrl_minatar.findings import algorithms, played
 from gm_experiments.mgrl_minatar.scores import final_returns, final_rows
 from gm_experiments.mgrl_minatar.settings import Settings
