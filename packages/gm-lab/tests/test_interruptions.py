@@ -1,6 +1,7 @@
 """Kills, signals and crashes: nothing finished is lost and results.csv ends up the same, byte for byte."""
 
 import contextlib
+import multiprocessing
 import os
 import random
 import re
@@ -10,12 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 import gm_lab
+from gm_lab.analysis.figures import saving
 from gm_lab.launch import local
 from gm_lab.launch.supply import Supply
+from gm_lab.reporting import reporter
 from gm_lab.run import Interrupted
-from gm_lab.run.interruption import Interruption
+from gm_lab.run.interruption import Interruption, receiving
 from gm_lab.run.progress import Parts
 
 ENDLESS = 3600
@@ -147,6 +151,29 @@ def pending(pids, number):
             if waiting >> number - 1 & 1:
                 return True
     return False
+
+
+ON_FORK = []
+"""A signal that this process receives in the middle of its next fork, if there is one."""
+os.register_at_fork(after_in_parent=lambda: ON_FORK and os.kill(os.getpid(), ON_FORK.pop()))
+
+
+@pytest.mark.parametrize("what", ["reporter", "figures", "workers"])
+def test_a_signal_in_the_middle_of_a_fork_stops_and_leaves_no_process(what, toy, tmp_path):
+    """A handler's exception there is dropped, and one just after it would leave the process to itself."""
+    interruption = Interruption("toy")
+    started = {
+        "reporter": lambda: reporter(toy.EXPERIMENT, toy.Settings(run_dir=tmp_path), tmp_path),
+        "figures": lambda: saving({"empty": Figure()}, tmp_path),
+        "workers": lambda: local.launched(
+            lambda _cell, _context: None, Supply([1, 2]), Parts(2), 2, gm_lab.Context, interruption, print
+        ),
+    }  # fmt: skip
+    ON_FORK.append(signal.SIGTERM)
+    with pytest.raises(Interrupted), receiving(interruption._receive), started[what]():
+        pytest.fail("it went on")
+    assert ON_FORK == []
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("workers", [1, 2])

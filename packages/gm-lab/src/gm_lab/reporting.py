@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from gm_lab.experiment import CellT, Experiment
 from gm_lab.growth import Open, budget
-from gm_lab.run.interruption import become_worker
+from gm_lab.run.interruption import become_worker, held_back
 from gm_lab.run.late import resolved
 from gm_lab.run.output import encoded
 from gm_lab.run.settings import SettingsT
@@ -145,13 +145,15 @@ def reporter(experiment: Experiment[SettingsT, CellT], settings: SettingsT, path
     ours, theirs = fork.Pipe()
     there = Reporter(experiment, settings, path, theirs)
     process = fork.Process(target=_serve, args=(there, experiment, os.getpid()))
-    process.start()
-    theirs.close()
     try:
+        with held_back():
+            process.start()
+        theirs.close()
         yield Reporter(experiment, settings, path, ours)
     finally:
-        process.kill()
-        process.join()
+        if process.pid is not None:
+            process.kill()
+            process.join()
         ours.close()
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from gm_lab.analysis import layout
 from gm_lab.analysis.palette import Style, styles
 from gm_lab.analysis.statistics import mean_interval
-from gm_lab.run.interruption import become_worker
+from gm_lab.run.interruption import become_worker, held_back
 from gm_lab.run.settings import usable_cores
 from gm_lab.run.store import write_atomically
 
@@ -346,8 +346,9 @@ def saving(
     try:
         for share in shares:
             process = fork.Process(target=_save_share, args=(share, svg, os.getpid()), daemon=True)
-            process.start()
-            processes.append(process)
+            with held_back():
+                process.start()
+                processes.append(process)
         yield [stem.with_name(f"{stem.name}.png") for stem in stems]
         for process in processes:
             process.join()

@@ -27,7 +27,7 @@ from gm_lab.launch.supply import Supply
 from gm_lab.run.cells import describe_cell
 from gm_lab.run.context import Context
 from gm_lab.run.errors import CellFailed, Interrupted
-from gm_lab.run.interruption import Interruption, become_worker, held_back, let_through
+from gm_lab.run.interruption import Interruption, become_worker, held_back
 from gm_lab.run.progress import Parts
 
 
@@ -118,7 +118,6 @@ def _process(serve: Callable[[Any, Context], None], connection: Any, setup: Call
 
     signal.signal(signal.SIGTERM, stop)
     try:
-        let_through()
         serve(connection, setup())
     except Interrupted as error:
         sys.exit(error.status)

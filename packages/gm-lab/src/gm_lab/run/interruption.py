@@ -40,7 +40,7 @@ def held_back() -> Iterator[None]:
     """Has signals wait until the end of the block, in this thread and in processes that are started in it.
 
     A process that was forked just now still has its parent's handlers. What these raise is lost where Python's own
-    hooks run after a fork, and so would be the signal.
+    hooks run after a fork, and so would be the signal. `become_worker` lets it through.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     try:
@@ -49,13 +49,11 @@ def held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def let_through() -> None:
-    """Receives what was held back, in a process that was started then and has handlers of its own now."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
-
-
 def become_worker(driver: int) -> None:
-    """Makes this process a worker: Ctrl-C and SIGHUP are the matter of its driver, which started and ends it."""
+    """Makes this process a worker: Ctrl-C and SIGHUP are the matter of its driver, which started and ends it.
+
+    It receives what was `held_back` while it was started.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -75,6 +73,7 @@ def become_worker(driver: int) -> None:
                 os._exit(1)
 
         threading.Thread(target=watch, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
 
 
 class Interruption:
