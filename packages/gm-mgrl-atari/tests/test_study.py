@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from gm_estimators.optimisers import adam_state
 from gm_mgrl_atari import AtariGames, Collector, Point, Training, study, throughput
@@ -14,20 +15,29 @@ def measured(network, params, logits, random_batch):
 
     class Drawn:
         def __init__(self):
-            self.seed = 0
+            self.seed, self.precision = 0, set()
 
         def collect(self, theta):
             self.seed += 1
+            self.precision.add((torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()))
             return random_batch(self.seed)
 
     def measure(count=5):
         training = Training(inner_lr=0.02, max_grad_norm=0.05)
         point = Point(params, adam_state(params))
         collector = object.__new__(Collector)
-        collector.collect = Drawn().collect
+        drawn = Drawn()
+        collector.collect = drawn.collect
+        measure.precision = drawn.precision
         return study.measure(training, network, point, logits, collector, count=count)
 
     return measure
+
+
+def test_a_study_computes_with_all_of_float32(measured, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    measured(count=2)
+    assert measured.precision == {(False, "highest")}
 
 
 def test_variants_differ_where_they_should(measured):

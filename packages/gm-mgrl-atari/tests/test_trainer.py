@@ -4,6 +4,8 @@ import functools
 import gc
 import math
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -283,6 +285,42 @@ def test_a_short_run_on_a_game(small_network):
     assert len(rows) == 3
     assert np.isfinite([row["policy_term"] for row in rows]).all()
     assert rows[-1]["emulated_steps"] == 3 * 4 * 20
+
+
+HOW_TORCH_IS_SET = [
+    "pass",
+    "torch.set_float32_matmul_precision('medium')",
+    "torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True",
+    "torch.backends.cudnn.allow_tf32 = False",
+    # names that older releases lack, where these make no difference
+    "torch.backends.fp32_precision = 'tf32'",
+    "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
+]
+IN_A_PROCESS_EACH = """
+import os, sys
+import torch
+from gm_mgrl_atari import all_of_float32
+
+places = [torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul]
+for how in sys.argv[1:]:
+    if os.fork():
+        os.wait()
+        continue
+    exec(how)
+    before = [getattr(place, "fp32_precision", None) for place in places]
+    with all_of_float32():
+        inside = {getattr(place, "fp32_precision", None) for place in places}
+    after = [getattr(place, "fp32_precision", None) for place in places]
+    print(inside & {"tf32", "bf16"} or "all", "as before" if before == after else after, flush=True)
+    os._exit(0)
+"""
+
+
+def test_all_of_float32_however_torch_is_set():
+    """Each in a process of its own, since torch lets nobody go back from its newer names."""
+    call = [sys.executable, "-c", IN_A_PROCESS_EACH, *HOW_TORCH_IS_SET]
+    found = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert (found.stdout.splitlines(), found.stderr) == (["all as before"] * len(HOW_TORCH_IS_SET), "")
 
 
 @pytest.mark.parametrize("allowed", [True, False])

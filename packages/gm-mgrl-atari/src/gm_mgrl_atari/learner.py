@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -44,10 +44,11 @@ SCHEDULES = ("discard", "online")
 
 @contextlib.contextmanager
 def all_of_float32() -> Iterator[None]:
-    """In the block, convolutions on a GPU compute with all digits of float32; nothing changes on the CPU.
+    """In the block, convolutions and matrix products compute with all digits of float32, whatever torch is set to.
 
-    torch's default there, TF32, keeps ten bits after the point, and Adam's first steps turn on the others: on an H100
-    the first meta-gradient of a window is off by 7 times its largest entry then, and by 0.05 without it.
+    TF32, torch's default for convolutions on a GPU, keeps ten bits after the point, and Adam's first steps turn on the
+    others: on an H100 the first meta-gradient of a window is off by 7 times its largest entry then, and by 0.05
+    without it.
 
     Examples:
         >>> import torch
@@ -56,11 +57,39 @@ def all_of_float32() -> Iterator[None]:
         ...     print(torch.backends.cudnn.allow_tf32)
         False
     """
-    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    try:
+        before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    except RuntimeError:  # set by names that torch 2.9 has and these two cannot tell
+        with _ieee():
+            yield
+        return
+    _set(False, "highest", *before)
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        _set(*before, False, "highest")
+
+
+def _set(tf32: bool, precision: str, *now: object) -> None:
+    """Sets what is not so now: what torch was never told, it may derive from another setting."""
+    if now[0] != tf32:
+        torch.backends.cudnn.allow_tf32 = tf32
+    if now[1] != precision:
+        torch.set_float32_matmul_precision(precision)
+
+
+@contextlib.contextmanager
+def _ieee() -> Iterator[None]:
+    backends: Any = torch.backends
+    places = [backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul]
+    before = [place.fp32_precision for place in places]
+    for place in places:
+        place.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
 
 
 class NotFiniteError(ArithmeticError):
