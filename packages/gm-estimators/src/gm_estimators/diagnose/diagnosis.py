@@ -3,23 +3,24 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from gm_estimators.attribution import subsets
 from gm_estimators.checks import integer
 from gm_estimators.decomposition.sizes import Size, sizes_of
 from gm_estimators.diagnose.advice import LAMBDAS, SPLITS, Advice, advise
 from gm_estimators.diagnose.checked import checked, limit
+from gm_estimators.diagnose.keep import Done, Keep
 from gm_estimators.diagnose.loop import Draw, Loop, See, kept, seed_of
 from gm_estimators.diagnose.measured import Sampled, Verdict, verdict
 from gm_estimators.diagnose.plan import Plan
 from gm_estimators.diagnose.repeat import Repeat
-from gm_estimators.diagnose.sources import IDEAL, by_config, config_of, extrapolated, gains, sources_of, with_ideals
+from gm_estimators.diagnose.sources import IDEAL, by_config, config_of, extrapolated, gains, with_ideals
 from gm_estimators.diagnose.table import estimand_of, meanings_of, notes_of, text_of
 from gm_estimators.estimator import Estimator
 from gm_estimators.names import load
@@ -40,15 +41,28 @@ class Report:
 
     Attributes:
         plan: what was diagnosed.
-        rounds: how often every lane had a repeat.
-        env_steps: environment steps of all.
-        sampled: the meta-gradients of every repeat.
+        done: what was measured.
+        file: where that is kept, if it is.
     """
 
     plan: Plan
-    rounds: int
-    env_steps: int
-    sampled: Sampled
+    done: Done
+    file: Keep | None = field(default=None, repr=False)
+
+    @property
+    def rounds(self) -> int:
+        """How often every lane had a repeat."""
+        return self.done.rounds
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps of all."""
+        return self.done.env_steps
+
+    @property
+    def sampled(self) -> Sampled:
+        """The meta-gradients of every repeat."""
+        return self.done.sampled
 
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
@@ -85,8 +99,15 @@ class Report:
         seconds: float | None = None,
         progress: Progress | None = None,
     ) -> "Report":
-        """The diagnosis goes on from where it stood, for so many environment steps or seconds more."""
-        return _gone_on(self.plan, self, budget, seconds, progress)
+        """The diagnosis goes on from where it stood, for so many environment steps or seconds more.
+
+        If it has a file, it goes on from that where that is ahead, and keeps it.
+        """
+        before = self.done
+        found = None if self.file is None else self.file.read()
+        if found is not None and found.rounds > before.rounds:
+            before = found
+        return Report(self.plan, _gone_on(self.plan, before, before, budget, seconds, progress, self.file), self.file)
 
     def advise(
         self, *, trajectories: int, lambdas: Iterable[float] = LAMBDAS, splits: Iterable[float] = SPLITS,
@@ -133,6 +154,7 @@ def diagnose(
     seconds: float | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    keep: str | Path | None = None,
 ) -> Report:
     """A loop's meta-gradient has this bias and variance, and its bias these sources, all with 95% intervals.
 
@@ -163,11 +185,15 @@ def diagnose(
         seconds: time after which it stops; a minute if neither is given.
         seed: the root of all seeds.
         progress: called with (repeats so far, environment steps so far); on a terminal a line says so without it.
+        keep: a file that holds what is finished, such as "navigation.pt", so that a kill loses none of it. The same
+            call goes on from there: `budget` and `seconds` count what is in the file, so that with a small one it
+            returns at once what there is, and with the same one what it would have without a kill.
 
     Raises:
         ValueError: if what is drawn depends on more than the arguments, or does not fit; in one line, with what was
-            expected.
+            expected; likewise if the file is damaged or of another loop.
         TypeError: likewise, if something is of another kind.
+        OSError: if the file can't be read or written.
 
     Examples:
         >>> import torch
@@ -204,32 +230,53 @@ def diagnose(
     count = integer("blocks", blocks) if blocks is not None else -(-FEWEST // loop.sizes.inner // 8) * 8
     if count < 8 or count % 8:
         raise ValueError(f"blocks: expected a multiple of 8, got {count}")
-    return _gone_on(Plan(checked(loop, estimators, seed), estimators, seed, count), None, budget, seconds, progress)
+    plan = Plan(checked(loop, estimators, seed), estimators, seed, count)
+    file = None if keep is None else Keep(keep, plan)
+    before = None if file is None else file.read()
+    return Report(plan, _gone_on(plan, before, None, budget, seconds, progress, file), file)
 
 
 def _gone_on(
-    plan: Plan, before: Report | None, budget: int | None, seconds: float | None,
-    progress: Progress | None,
-) -> Report:  # fmt: skip
-    """More rounds, until the next one would exceed what is given; at least `LEAST` repeats in all."""
+    plan: Plan, done: Done | None, since: Done | None, budget: int | None, seconds: float | None,
+    progress: Progress | None, file: Keep | None,
+) -> Done:  # fmt: skip
+    """More rounds, until the next one would exceed what is given since then; at least `LEAST` repeats in all."""
     limit("budget", budget)
     limit("seconds", seconds)
     seconds = 60.0 if budget is None and seconds is None else seconds
     progress = on_a_terminal() if progress is None else progress
-    begin, report = time.monotonic(), before
-    rounds = steps = 0
-    while True:
-        found, took = _round(plan, seed_of(plan.seed, "repeat", report.rounds if report else 0))
-        rounds, steps = rounds + 1, steps + took
-        if report is None:
-            report = Report(plan, 1, took, found)
-        else:
-            report = Report(plan, report.rounds + 1, report.env_steps + took, report.sampled.joined(found))
-        progress(report.repeats, report.env_steps)
-        over = budget is not None and steps + took > budget
-        over = over or (seconds is not None and (time.monotonic() - begin) * (rounds + 1) / rounds > seconds)
-        if over and report.repeats >= LEAST:
-            return report
+    begin, before = time.monotonic(), done.seconds if done else 0.0
+    if done is not None and _enough(done, since, budget, seconds):
+        return done
+    if file is not None:
+        file.require_writable()
+    try:
+        while done is None or not _enough(done, since, budget, seconds):
+            found, took = _round(plan, seed_of(plan.seed, "repeat", done.rounds if done else 0))
+            passed = before + time.monotonic() - begin
+            if done is None:
+                done = Done(1, took, took, passed, found)
+            else:
+                done = Done(done.rounds + 1, done.env_steps + took, took, passed, done.sampled.joined(found))
+            progress(len(done.sampled.reference), done.env_steps)
+            if file is not None:
+                file.write(done)
+    finally:
+        if file is not None and done is not None:
+            file.write(done, now=True)
+    return done
+
+
+def _enough(done: Done, since: Done | None, budget: int | None, seconds: float | None) -> bool:
+    """Whether the next round would exceed what is given since then, if it is like those before."""
+    rounds, steps, passed = done.rounds, done.env_steps, done.seconds
+    if since is not None:
+        rounds, steps, passed = rounds - since.rounds, steps - since.env_steps, passed - since.seconds
+    if rounds == 0 or len(done.sampled.reference) < LEAST:
+        return False
+    if budget is not None and steps + done.latest > budget:
+        return True
+    return seconds is not None and passed * (rounds + 1) / rounds > seconds
 
 
 def on_a_terminal() -> Progress:
@@ -259,10 +306,7 @@ def _round(plan: Plan, seed: int) -> tuple[Sampled, int]:
     loop, blocks = plan.loop, tuple(range(plan.blocks))
     repeat = Repeat(loop, seed)
     reference, coarser = _references(repeat, plan.estimators[0], blocks)
-    configs = {
-        config_of(loop, each, some) for each in plan.estimators for some in subsets(sources_of(loop, each)) if some
-    }
-    found = by_config(repeat, configs, blocks)
+    found = by_config(repeat, plan.configs, blocks)
     estimates = {config: x.mean(0) for config, x in found.items()}
     variances = {config: x.var(0).sum(-1) for config, x in found.items() if config.composition}
     return Sampled(kept(reference), kept(coarser), estimates, variances), repeat.env_steps

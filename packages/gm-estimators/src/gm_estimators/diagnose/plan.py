@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from gm_estimators.attribution import subsets
 from gm_estimators.diagnose.loop import Loop
+from gm_estimators.diagnose.sources import Config, config_of, sources_of
 from gm_estimators.estimator import Estimator
 
 
@@ -21,3 +23,11 @@ class Plan:
     estimators: tuple[Estimator, ...]
     seed: int
     blocks: int
+
+    @property
+    def configs(self) -> tuple[Config, ...]:
+        """Every estimate that a repeat makes: of each estimator with each set of sources as in practice."""
+        loop = self.loop
+        return tuple(dict.fromkeys(
+            config_of(loop, each, some) for each in self.estimators for some in subsets(sources_of(loop, each)) if some
+        ))  # fmt: skip
