@@ -111,12 +111,16 @@ class Report:
 
     def advise(
         self, *, trajectories: int, lambdas: Iterable[float] = LAMBDAS, splits: Iterable[float] = SPLITS,
-        budget: int | None = None, seconds: float | None = None,
+        inner_steps: Iterable[int] | None = None, budget: int | None = None, seconds: float | None = None,
     ) -> Advice:  # fmt: skip
-        """The best ways to spend so many trajectories of each task, as `advice.advise` finds them."""
+        """The best ways to spend so many trajectories of each task, as `advice.advise` finds them.
+
+        K is tried where `inner_steps` says which, such as (1, 2, 3). Each has a meta-gradient of its own, in units of
+        whose length errors are.
+        """
         return advise(
-            self.plan, self.sampled.reference, trajectories=trajectories, lambdas=lambdas, splits=splits, budget=budget,
-            seconds=seconds,
+            self.plan, self.sampled.reference, trajectories=trajectories, lambdas=lambdas, splits=splits,
+            inner_steps=inner_steps, budget=budget, seconds=seconds,
         )  # fmt: skip
 
     def rows(self) -> list[dict[str, str | float]]:

@@ -1,6 +1,6 @@
 """What makes a meta-gradient wrong: each source as in practice or ideal."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import torch
@@ -137,7 +137,31 @@ def gains(repeat: Repeat, config: Config, blocks: tuple[int, ...]) -> Float[Tens
     return torch.stack([repeat.gain(*each) for each in zip(paths, ends, others, strict=True)])
 
 
-def extrapolated(repeat: Repeat, config: Config, blocks: tuple[int, ...]) -> Tensor:
+def parts(config: Config, blocks: tuple[int, ...]) -> tuple[Path, Curvature, End]:
+    """What the config's estimate from the trajectories of some blocks alone is made of."""
+    ideals = tuple(name for name in config.ideals if name != CLIPPING)  # which changes no step
+    return (
+        Path(config.first_order.surrogate, config.inner_lambda, blocks, ideals),
+        Curvature(config.curvature.surrogate, config.curvature_lambda, blocks, config.shared, config.ideals),
+        End(config.end.surrogate, config.end_lambda, blocks),
+    )
+
+
+def along(repeat: Repeat, config: Config, blocks: tuple[int, ...]) -> Tensor:
+    """The config's estimate from the trajectories of some blocks alone."""
+    return repeat.estimate(*parts(config, blocks))
+
+
+def outcome(repeat: Repeat, config: Config, blocks: tuple[int, ...]) -> Tensor:
+    """J_Out at the θᴷ that the config's steps lead to, by the same trajectories, in every lane for every task."""
+    path, _, end = parts(config, blocks)
+    return repeat.outcome(path, end)
+
+
+def extrapolated(
+    repeat: Repeat, config: Config, blocks: tuple[int, ...],
+    measure: Callable[[Repeat, Config, tuple[int, ...]], Tensor] = along,
+) -> Tensor:  # fmt: skip
     """d(B) + ½ d(B/2) − ½ d(B/4), each a mean over all that there are; B is a multiple of 4.
 
     Free of c₁ as 2 d(B) − d(B/2) is, with less than a third of the variance where levels are independent.
@@ -145,19 +169,9 @@ def extrapolated(repeat: Repeat, config: Config, blocks: tuple[int, ...]) -> Ten
     found = torch.zeros(())
     for level, weight in enumerate(WEIGHTS):
         size = len(blocks) >> level
-        parts = [along(repeat, config, blocks[i : i + size]) for i in range(0, len(blocks), size)]
-        found = found + weight * torch.stack(parts).mean(0)
+        several = [measure(repeat, config, blocks[i : i + size]) for i in range(0, len(blocks), size)]
+        found = found + weight * torch.stack(several).mean(0)
     return found
-
-
-def along(repeat: Repeat, config: Config, blocks: tuple[int, ...]) -> Tensor:
-    """The config's estimate from the trajectories of some blocks alone."""
-    ideals = tuple(name for name in config.ideals if name != CLIPPING)  # which changes no step
-    return repeat.estimate(
-        Path(config.first_order.surrogate, config.inner_lambda, blocks, ideals),
-        Curvature(config.curvature.surrogate, config.curvature_lambda, blocks, config.shared, config.ideals),
-        End(config.end.surrogate, config.end_lambda, blocks),
-    )
 
 
 def _representative(estimator: Estimator) -> Estimator:
