@@ -1,10 +1,13 @@
 """What a diagnosis differentiates is what `meta_gradient` differentiates, on the same trajectories."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from gm_estimators import Sizes, Trajectories, load, meta_gradient
 from gm_estimators.diagnose import diagnose
+from gm_estimators.diagnose.first_order import named
 from gm_estimators.diagnose.loop import Loop, seed_of
 from gm_estimators.diagnose.repeat import Repeat
 from gm_estimators.diagnose.sources import along, config_of, sources_of
@@ -13,7 +16,7 @@ from gm_estimators.surrogates import mean_surrogate
 
 TASKS, N, TIME = 2, 3, 4
 GOALS = torch.tensor([0.5, -1.0], dtype=torch.float64)
-ESTIMATORS = ("ad", "lvc", "loaded_dice")
+ESTIMATORS = ("ad", "lvc", "loaded_dice", "first_order")
 UPDATES = {
     "ascent": ascent(0.3), "clipped": ascent(0.3, max_norm=0.2), "clipping differentiated":
     ascent(0.3, max_norm=0.2, detach_clip=False), "adam": adam(0.2, eps=1e-2),
@@ -56,10 +59,12 @@ def fixed(batch, params, gae_lambda):
 
 
 @pytest.mark.parametrize("update", UPDATES)
-@pytest.mark.parametrize("name", ESTIMATORS)
-@pytest.mark.parametrize("meta_params", [None, SCALE], ids=["MAML", "a learnt scale"])
+@pytest.mark.parametrize(
+    ("name", "meta_params"),
+    [(name, phi) for name in ESTIMATORS for phi in (None, SCALE) if not (phi and name == "first_order")],
+)
 def test_an_estimate_is_the_meta_gradient_of_its_trajectories(name, update, meta_params):
-    estimator, steps = load(name), 2
+    estimator, steps = named(name), 2
     see = fixed if meta_params is None else learnt
     loop = Loop(
         draw, see, START, Sizes(N, N, N, shared=True), steps, UPDATES[update], None, 0.7, TASKS, None, meta_params
@@ -76,7 +81,7 @@ def test_an_estimate_is_the_meta_gradient_of_its_trajectories(name, update, meta
         START if meta_params is None else SCALE, None if meta_params is None else START,
         inner=lambda phi, params, step: objective(phi, params, "inner", step),
         outer=lambda phi, params: objective(phi, params, "outer", steps),
-        inner_steps=steps, update=UPDATES[update], tasks=TASKS,
+        inner_steps=steps, update=UPDATES[update], tasks=TASKS, first_order=name == "first_order",
     )  # fmt: skip
     assert torch.allclose(found[0], torch.cat([x.flatten() for x in expected.values()]), rtol=1e-9)
     assert found.abs().max() > 1e-9
@@ -92,3 +97,18 @@ def test_rewards_of_the_outer_batch_that_depend_on_the_meta_parameters_are_refus
     with pytest.raises(ValueError, match="see: expected reward that is constant in the meta-parameters in the outer"):
         diagnose(see=everywhere, **given, budget=1)
     assert diagnose(see=learnt, **given, budget=1, surrogate="lvc").repeats == 8
+
+
+def test_meta_parameters_that_enter_inner_gradients_alone_are_nothing_to_a_loop_without_jacobians():
+    given = {"draw": draw, "params": START, "sizes": N, "inner_lr": 0.1, "tasks": TASKS, "meta_params": SCALE}
+    with pytest.raises(ValueError, match="first_order: expected meta-parameters that enter θ⁰ or the outer batch, got"):
+        diagnose(see=learnt, **given, budget=1, surrogate="first_order")
+
+
+def test_the_outer_gradient_of_ones_own_surrogate_is_a_source_and_that_of_dice_has_its_own_variance():
+    mine = replace(load("ad"), name="mine", gradient_family="mine")
+    loop = Loop(draw, fixed, START, Sizes.each(N), 2, ascent(0.3))
+    assert sources_of(loop, mine) == ("composition", "hessian", "outer")
+    assert sources_of(loop, load("dice")) == ("composition", "hessian")
+    assert config_of(loop, mine, ("hessian",)).end.name == "ad"
+    assert config_of(loop, load("dice"), ("hessian",)).end.name == "dice"

@@ -14,6 +14,7 @@ from torch import Tensor
 from gm_estimators.checks import integer
 from gm_estimators.decomposition.sizes import Sizes
 from gm_estimators.diagnose.checked import checked, limit
+from gm_estimators.diagnose.first_order import FirstOrder
 from gm_estimators.diagnose.jackknife import Estimate, jackknife
 from gm_estimators.diagnose.loop import Loop, kept, seed_of
 from gm_estimators.diagnose.pairs import inner, mean, ratio
@@ -44,6 +45,7 @@ class Choice:
         mse: E‖d − g‖² / ‖g‖².
         beyond: how much that is above the best choice's, paired.
         inner_steps: K, in whose own ‖g‖² both are.
+        first_order: whether Jacobians are left out, so that no trajectories are for these.
     """
 
     estimator: str
@@ -52,6 +54,7 @@ class Choice:
     mse: float
     beyond: Estimate
     inner_steps: int
+    first_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class Advice:
 
 def _line(choice: Choice) -> str:
     sizes, lam = choice.sizes, "" if choice.gae_lambda is None else f"{choice.gae_lambda:g}"
-    jacobian = "the same" if sizes.shared else str(sizes.hessian)
+    jacobian = "none" if choice.first_order else "the same" if sizes.shared else str(sizes.hessian)
     _, low, high = choice.beyond
     told = "not told apart" if not low > 0 else f"{low:.3g} to {high:.3g}"
     label = f"{choice.estimator:12} {choice.inner_steps:>2} {lam:>5}"
@@ -172,7 +175,10 @@ def advise(
     trajectories, own = integer("trajectories", trajectories), plan.loop.inner_steps
     tried = [own] if inner_steps is None else steps_of(inner_steps)
     loops = _loops(plan.loop, trajectories, tried, list(splits), list(lambdas))
-    labels = [(loop, estimator) for loop in loops for estimator in plan.estimators]
+    labels = [
+        (loop, estimator) for loop in loops for estimator in plan.estimators
+        if loop.sizes.shared or not isinstance(estimator, FirstOrder)  # without a Jacobian it is one choice, not two
+    ]  # fmt: skip
     truths = {k: _truth(plan, reference, k) for k in tried}
     seconds = 60.0 if budget is None and seconds is None else seconds
     begin, rounds, steps, look, drawn = time.monotonic(), 0, 0, LEAST, 0
@@ -323,7 +329,8 @@ def _ranked(
                 above = Estimate(*(x / tried[i].unit for x in (beyond, beyond - half, beyond + half)))
             else:
                 above = _relative(tried[i], best)
-            choice = Choice(estimator.name, loop.gae_lambda, loop.sizes, error, above, loop.inner_steps)
+            left_out = isinstance(estimator, FirstOrder)
+            choice = Choice(estimator.name, loop.gae_lambda, loop.sizes, error, above, loop.inner_steps, left_out)
             choices.append(
                 ((math.isnan(error) and len(truths) > 1, 0.0 if math.isnan(error) else error, beyond), choice)
             )

@@ -16,6 +16,7 @@ from gm_estimators.decomposition.sizes import Size, sizes_of
 from gm_estimators.diagnose.advice import LAMBDAS, SPLITS, Advice, advise
 from gm_estimators.diagnose.checked import checked, limit
 from gm_estimators.diagnose.keep import Done, Keep
+from gm_estimators.diagnose.first_order import named
 from gm_estimators.diagnose.loop import Draw, Loop, See, kept, seed_of
 from gm_estimators.diagnose.measured import Sampled, Verdict, verdict
 from gm_estimators.diagnose.plan import Plan
@@ -23,7 +24,6 @@ from gm_estimators.diagnose.repeat import Repeat
 from gm_estimators.diagnose.sources import IDEAL, by_config, config_of, extrapolated, gains, with_ideals
 from gm_estimators.diagnose.table import estimand_of, meanings_of, notes_of, text_of
 from gm_estimators.estimator import Estimator
-from gm_estimators.names import load
 from gm_estimators.optimisers import Update, ascent
 from gm_estimators.parameters import ParamsLike, read_params
 
@@ -172,7 +172,8 @@ def diagnose(
         see: (batch, θ, λ) ↦ `Trajectories`, log-probabilities differentiable in θ; with `meta_params` (batch, θ, λ, φ).
         params: θ⁰, which is φ unless `meta_params` are given.
         sizes: how many trajectories each role has at each step, for each task.
-        surrogate: one or more estimators by name, as `names.load` has them.
+        surrogate: one or more estimators by name, as `names.load` has them; "first_order" is a loop that leaves
+            Jacobians out (first-order MAML), by AD's gradients, "dice+first_order" one by DiCE's.
         inner_steps: K.
         inner_lr: α of gradient ascent; leave it out if `optimiser` is given.
         optimiser: another rule, such as `optimisers.adam(1e-2)`.
@@ -230,7 +231,7 @@ def diagnose(
         dict(ideals or {}), estimand == "adapted",
     ))  # fmt: skip
     given = [surrogate] if isinstance(surrogate, str | Estimator) else list(surrogate)
-    estimators = tuple(load(each, suffixes=False) if isinstance(each, str) else each for each in given)
+    estimators = tuple(named(each) if isinstance(each, str) else each for each in given)
     count = integer("blocks", blocks) if blocks is not None else -(-FEWEST // loop.sizes.inner // 8) * 8
     if count < 8 or count % 8:
         raise ValueError(f"blocks: expected a multiple of 8, got {count}")

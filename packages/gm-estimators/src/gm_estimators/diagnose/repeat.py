@@ -68,15 +68,24 @@ class Repeat:
         self._ends: dict[tuple[Path, End], tuple[Tensors, Tensor | None]] = {}
         self._graph: tuple[object, Tensors, Params] | None = None
 
-    def estimate(self, path: Path, curvature: Curvature, end: End) -> Float[Tensor, "lane size"]:
-        """The meta-gradient along a path, a vector in the order of φ for each lane."""
+    def estimate(self, path: Path, curvature: Curvature | None, end: End) -> Float[Tensor, "lane size"]:
+        """The meta-gradient along a path, a vector in the order of φ for each lane; `None` leaves Jacobians out.
+
+        Raises:
+            ValueError: if nothing but a Jacobian that is left out leads to φ.
+        """
         phi, last = self._differentiable(path, curvature)
         slope, direct = self._outer(path, end)
         tasks = self.loop.tasks or 1
         total = torch.stack([(slope[name] * x).sum() for name, x in as_dict(last).items()]).sum() / tasks
         grads = torch.autograd.grad(total, list(phi.values()), retain_graph=True, allow_unused=True)
-        found = flat(grads, phi, self.loop.lanes)
-        return found if direct is None else found + direct
+        found = flat(grads, phi, self.loop.lanes) + (0 if direct is None else direct)
+        if curvature is None and all(grad is None for grad in grads) and not bool(found.any()):
+            raise ValueError(
+                "first_order: expected meta-parameters that enter θ⁰ or the outer batch, got some that enter "
+                "inner gradients alone, of which nothing is left without Jacobians"
+            )
+        return found
 
     def gain(self, path: Path, end: End, baseline: Tensor) -> Float[Tensor, "lane size"]:
         """The gradient of what adapting with these trajectories gains, theirs of φ included (E-MAML).
@@ -143,7 +152,7 @@ class Repeat:
         loop = self.loop
         return _linear(self._inner(path, step, params), params, (loop.lanes is not None) + (loop.tasks is not None))
 
-    def _differentiable(self, path: Path, curvature: Curvature) -> tuple[Tensors, Params]:
+    def _differentiable(self, path: Path, curvature: Curvature | None) -> tuple[Tensors, Params]:
         """(φ, θᴷ with its history); the last one asked for is kept."""
         if self._graph is not None and self._graph[0] == (path, curvature):
             return self._graph[1:]
@@ -155,6 +164,7 @@ class Repeat:
             return self._linear_in(path, step, params)
 
         def hessian(meta: Params, params: Params, step: int) -> Tensor:
+            assert curvature is not None  # or it is not asked for
             role: Role = "inner" if curvature.shared else "hessian"
             values = [
                 mean_surrogate(curvature.surrogate, loop.seen(
@@ -166,7 +176,8 @@ class Repeat:
         visited: list[Params] = []
         last = inner_loop(
             inner, like(loop.phi, phi), loop.start(like(loop.phi, phi)), inner_steps=loop.inner_steps,
-            update=self._loop(curvature.ideals).update, state=loop.state, hessian=hessian,
+            update=(loop if curvature is None else self._loop(curvature.ideals)).update, state=loop.state,
+            hessian=None if curvature is None else hessian, first_order=curvature is None,
             on_step=lambda _, params: visited.append(like(params, detached(as_dict(params)))),
         )  # fmt: skip
         self._points.setdefault(path, visited)

@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gm_estimators.diagnose.first_order import FIRST_ORDER, FirstOrder
 from gm_estimators.diagnose.loop import Loop, kept
 from gm_estimators.diagnose.repeat import Curvature, End, Path, Repeat
-from gm_estimators.estimator import CATALOGUE, Estimator, families
+from gm_estimators.estimator import CATALOGUE, FAMILY, Estimator, families
 from gm_estimators.optimisers import clipped_in_derivatives
 
 COMPOSITION, HESSIAN, OUTER, SHARED_BATCH = "composition", "hessian", "outer", "shared_batch"
@@ -28,6 +29,8 @@ ADAPTED = {
     OUTER: "the outer gradient's advantages of the loop's λ, not of λ = 1",
 }
 """What is said of the sources where the truth is that of adapting with n trajectories."""
+LEFT_OUT = {HESSIAN: "a step's Jacobian left out or by the estimator, not by Loaded-DiCE"}
+"""What is said where a loop is among those compared that has no Jacobians."""
 IDEAL = CATALOGUE["loaded_dice"]
 """All its derivatives are unbiased where the advantages are."""
 IDEAL_FIRST = CATALOGUE["ad"]
@@ -42,7 +45,7 @@ class Config:
         composition: whether inner gradients are from one block.
         first_order: of the inner gradient, whose family it stands for.
         inner_lambda: λ of the inner gradient's advantages.
-        curvature: the estimator of the Jacobian.
+        curvature: the estimator of the Jacobian; `FIRST_ORDER` if that is left out.
         curvature_lambda: λ of its advantages.
         shared: whether inner gradient and Jacobian are from the same trajectories.
         end: the estimator of the outer gradient, which stands for its family.
@@ -66,14 +69,15 @@ class Config:
 def sources_of(loop: Loop, estimator: Estimator) -> tuple[str, ...]:
     """The sources that the loop has, of those that can make a bias."""
     told = loop.gae_lambda is not None and loop.gae_lambda != 1 and estimator.reads == "advantages"
+    outer = [OUTER] if told or not _has_known_first_derivative(estimator) else []
+    left_out = isinstance(estimator, FirstOrder)
     if loop.adapted:
-        return (HESSIAN, OUTER) if told else (HESSIAN,)
-    found = [COMPOSITION, HESSIAN]
-    if told:
-        found += [OUTER, GAE_LAMBDA]
-    if loop.sizes.shared:
+        return (HESSIAN, *outer)
+    found = [COMPOSITION, HESSIAN, *outer, *([GAE_LAMBDA] if told else [])]
+    if loop.sizes.shared and not left_out:
         found.append(SHARED_BATCH)
-    return (*found, *loop.ideals)
+    # a clipping coefficient is not differentiated where nothing is
+    return (*found, *(name for name in loop.ideals if not (left_out and name == CLIPPING)))
 
 
 def with_ideals(loop: Loop) -> Loop:
@@ -86,22 +90,28 @@ def config_of(loop: Loop, estimator: Estimator, practice: Collection[str]) -> Co
     """The config in which those sources are as in practice, all others ideal."""
     first = _representative(estimator)
     exact = None if loop.gae_lambda is None else 1.0
+    composition, hessian = COMPOSITION in practice, HESSIAN in practice
+    outer = OUTER in practice or OUTER not in sources_of(loop, estimator)  # without a bias it has a variance still
     if loop.adapted:
-        outer = OUTER in practice
-        return Config(
-            True, first, loop.gae_lambda, estimator, loop.gae_lambda, loop.sizes.shared,
-            first if outer else IDEAL_FIRST, loop.gae_lambda if outer else exact, tuple(loop.ideals),
-            gain=HESSIAN not in practice,
-        )  # fmt: skip
+        return _without_jacobian(Config(
+            True, first, loop.gae_lambda, estimator if hessian else IDEAL, loop.gae_lambda, loop.sizes.shared,
+            first if outer else IDEAL_FIRST, loop.gae_lambda if outer else exact, tuple(loop.ideals), gain=not hessian,
+        ))  # fmt: skip
     lam = loop.gae_lambda if GAE_LAMBDA in practice else exact
-    composition, hessian, outer = (name in practice for name in (COMPOSITION, HESSIAN, OUTER))
-    return Config(
+    return _without_jacobian(Config(
         composition, first if composition else IDEAL_FIRST, lam if composition else exact,
         estimator if hessian else IDEAL, lam if hessian else exact,
         composition and hessian and SHARED_BATCH in practice,
         first if outer else IDEAL_FIRST, lam if outer else exact,
         tuple(name for name in loop.ideals if name not in practice),
-    )  # fmt: skip
+    ))  # fmt: skip
+
+
+def _without_jacobian(config: Config) -> Config:
+    """What a Jacobian would be made of is said alike wherever it is left out."""
+    if not isinstance(config.curvature, FirstOrder):
+        return config
+    return replace(config, curvature=FIRST_ORDER, curvature_lambda=None, shared=False)
 
 
 def by_config(
@@ -137,12 +147,15 @@ def gains(repeat: Repeat, config: Config, blocks: tuple[int, ...]) -> Float[Tens
     return torch.stack([repeat.gain(*each) for each in zip(paths, ends, others, strict=True)])
 
 
-def parts(config: Config, blocks: tuple[int, ...]) -> tuple[Path, Curvature, End]:
+def parts(config: Config, blocks: tuple[int, ...]) -> tuple[Path, Curvature | None, End]:
     """What the config's estimate from the trajectories of some blocks alone is made of."""
     ideals = tuple(name for name in config.ideals if name != CLIPPING)  # which changes no step
+    curvature = Curvature(
+        config.curvature.surrogate, config.curvature_lambda, blocks, config.shared, config.ideals
+    )  # fmt: skip
     return (
         Path(config.first_order.surrogate, config.inner_lambda, blocks, ideals),
-        Curvature(config.curvature.surrogate, config.curvature_lambda, blocks, config.shared, config.ideals),
+        None if isinstance(config.curvature, FirstOrder) else curvature,
         End(config.end.surrogate, config.end_lambda, blocks),
     )
 
@@ -174,7 +187,15 @@ def extrapolated(
     return found
 
 
+KNOWN = {group[0].gradient_family: group[0] for group in families([*CATALOGUE.values(), *FAMILY.values()])}
+"""One estimator for all that have the same first derivative, which is unbiased where their advantages are."""
+
+
+def _has_known_first_derivative(estimator: Estimator) -> bool:
+    return estimator.gradient_family in KNOWN
+
+
 def _representative(estimator: Estimator) -> Estimator:
     """One estimator for all that have the same first derivative."""
-    groups = families([*CATALOGUE.values(), estimator])
-    return next(group[0] for group in groups if group[0].gradient_family == estimator.gradient_family)
+    of = estimator.of if isinstance(estimator, FirstOrder) else estimator
+    return KNOWN.get(of.gradient_family, of)

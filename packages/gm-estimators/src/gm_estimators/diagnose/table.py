@@ -3,10 +3,11 @@
 import math
 from collections.abc import Mapping
 
+from gm_estimators.diagnose.first_order import FirstOrder
 from gm_estimators.diagnose.jackknife import Estimate
 from gm_estimators.diagnose.measured import Sampled, Verdict, length, remaining, repeats_to_see, repeats_to_tell
 from gm_estimators.diagnose.plan import Plan
-from gm_estimators.diagnose.sources import ADAPTED, MEANING
+from gm_estimators.diagnose.sources import ADAPTED, LEFT_OUT, MEANING
 
 RESOLUTION = 0.1
 """The half width of an interval of the squared bias, as a share of ‖g‖², that is fine enough."""
@@ -48,7 +49,8 @@ def estimand_of(plan: Plan) -> str:
 
 def meanings_of(plan: Plan, verdicts: Mapping[str, Verdict]) -> dict[str, str]:
     """What each source is in practice, by its name."""
-    meaning = MEANING | (ADAPTED if plan.loop.adapted else {})
+    left_out = any(isinstance(each, FirstOrder) for each in plan.estimators)
+    meaning = MEANING | (LEFT_OUT if left_out else {}) | (ADAPTED if plan.loop.adapted else {})
     sources = dict.fromkeys(name for found in verdicts.values() for name in found.shares)
     return {source: meaning.get(source, "a source of your own") for source in sources}
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
-LABELS = {"ad": "AD", "dice": "DiCE", "loaded_dice": "Loaded-DiCE", "lvc": "LVC"}
+LABELS = {"ad": "AD", "dice": "DiCE", "first_order": "first order", "loaded_dice": "Loaded-DiCE", "lvc": "LVC"}
 SOURCES = {
     "composition": ("composition", "n inner trajectories"),
     "hessian": ("Hessian", "by the estimator"),

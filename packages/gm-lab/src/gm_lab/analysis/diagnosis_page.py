@@ -202,6 +202,8 @@ def _choices(advice: Advice | None) -> list[dict[str, str]]:
 def _choice(choice: Any) -> dict[str, str]:
     sizes, beyond = choice.sizes, {end: getattr(choice.beyond, end) for end in ("value", "low", "high")}
     jacobian = "for step and Jacobian together" if sizes.shared else f"for the step, {sizes.hessian} for its Jacobian"
+    if getattr(choice, "first_order", False):
+        jacobian = "for the step, without a Jacobian"
     return {
         "name": label_of(choice.estimator) + ("" if choice.gae_lambda is None else f", λ = {choice.gae_lambda:g}"),
         "sizes": f"{sizes.inner} {jacobian}, {sizes.outer} for the outer gradient",
