@@ -35,6 +35,12 @@ def diagnosed(**changes):
     return diagnose(**(options | changes))
 
 
+def within(report, expected, errors=4):
+    mean = report.sampled.reference.mean(0)
+    error = report.sampled.reference.std(0) / len(report.sampled.reference) ** 0.5
+    return bool(((mean - expected).abs() < errors * error).all())
+
+
 def recorded(drawn):
     """It plays as `draw` does and keeps (role, step)."""
 
@@ -91,3 +97,58 @@ def test_dice_has_a_first_order_loop_of_its_own():
     assert (first.first_order.name, first.end.name) == ("ad", "ad")
     assert (other.first_order.name, other.end.name) == ("dice", "dice")
     assert first.curvature == other.curvature
+
+
+LEARNT = {"mean": torch.tensor([0.0]), "rate": torch.tensor(RATE)}
+OF_PHI = {"params": lambda phi: {"mean": phi["mean"]}, "meta_params": LEARNT, "inner_lr": lambda phi: phi["rate"]}
+
+
+def spread(n):
+    """Var ĝ, of the mean of n r(a) (a − θ), with δ = −1."""
+    return ((1 + 18 + 15) / 4 - 1) / n
+
+
+def meta_sgd(n=None):
+    """∇ J(θ + α ĝ) in θ and α where δ = −1: ((1 − α)², 1 − α (1 + Var ĝ))."""
+    return torch.tensor([(1 - RATE) ** 2, 1 - RATE * (1 + (spread(n) if n else 0))])
+
+
+def test_a_rate_that_is_learnt_is_learnt_too_slowly_from_few_trajectories():
+    """Its meta-gradient is E⟨ĝ, ∇J(θ + α ĝ)⟩, of which α Var ĝ is no part of the truth; that of θ⁰ has no bias."""
+    report = diagnosed(see=lambda *given: see(*given[:3]), **OF_PHI, lanes=2048)
+    g, found = meta_sgd(), report.verdicts["lvc"]
+    assert within(report, g)
+    assert not within(report, meta_sgd(8))
+    off = meta_sgd(8) - g
+    assert found.bias_sq.low < off @ off / (g @ g) < found.bias_sq.high
+    for estimate in (found.along, found.along_shares["composition"]):
+        assert estimate.low < off @ g / (g @ g) < estimate.high
+        assert estimate.high - estimate.low < 0.3
+
+
+def test_the_gain_of_adapting_with_a_learnt_rate():
+    report = diagnosed(
+        see=lambda *given: see(*given[:3]), **OF_PHI, lanes=2048, estimand="adapted", sizes=Sizes(2, 2, 8)
+    )
+    delta, n = -TARGET, 2
+    of_start = -((1 - RATE) ** 2) * delta - RATE**2 * (delta**3 + 7 * delta) / (2 * n)
+    assert within(report, torch.tensor([of_start, float(meta_sgd(2)[1])]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"meta_params": None}, "params: expected parameters, or beside a function of φ the meta_params that it is of"),
+        ({"params": lambda phi: [phi["mean"]]}, "params: expected a tensor, or tensors by name .*, got a list"),
+        ({"inner_lr": lambda phi: {"man": phi["rate"]}}, "inner_lr: expected one for each of mean, got man"),
+        ({"inner_lr": lambda phi: phi["rate"].expand(3)},
+         r"inner_lr: expected one that broadcasts to 'mean' of shape \(1,\), got shape \(3,\)"),
+        ({"inner_lr": lambda phi: phi["rate"] / 0}, "inner_lr: expected finite numbers, got NaN or infinity"),
+        ({"inner_lr": {"mean": 0.1}}, "inner_lr: expected a number, a tensor, or a function of φ that gives one, got "),
+        ({"see": see}, r"see: expected a function of \(batch, params, gae_lambda, meta_params\), got one of "),
+    ],
+)  # fmt: skip
+def test_a_start_and_rates_that_do_not_fit_are_refused_in_a_line(changes, said):
+    with pytest.raises((ValueError, TypeError), match=said) as caught:
+        diagnosed(**({"see": lambda *given: see(*given[:3])} | OF_PHI | changes))
+    assert "\n" not in str(caught.value)

@@ -8,9 +8,10 @@ import torch
 from gm_estimators import Sizes, Trajectories, load, meta_gradient
 from gm_estimators.diagnose import diagnose
 from gm_estimators.diagnose.first_order import named
-from gm_estimators.diagnose.loop import Loop, seed_of
+from gm_estimators.diagnose.loop import Loop, Rates, seed_of
 from gm_estimators.diagnose.repeat import Repeat
 from gm_estimators.diagnose.sources import along, config_of, sources_of
+from gm_estimators.inner_loop import inner_loop
 from gm_estimators.optimisers import adam, ascent
 from gm_estimators.surrogates import mean_surrogate
 
@@ -42,7 +43,7 @@ def read(batch, params, gae_lambda, scale):
     advantage = reward * (gae_lambda or 1.0)
     discount = 0.9 ** torch.arange(TIME + 1).double().expand(N, TIME + 1)
     discount = torch.where((torch.arange(TIME + 1) > 2) & (torch.arange(N) == 1).unsqueeze(-1), 0.0, discount)
-    value = torch.zeros(TASKS, N, TIME + 1, dtype=torch.float64)
+    value = torch.zeros(*reward.shape[:-1], TIME + 1, dtype=torch.float64)
     return Trajectories(-0.5 * (action - mean).square(), reward, value, advantage, discount)
 
 
@@ -85,6 +86,46 @@ def test_an_estimate_is_the_meta_gradient_of_its_trajectories(name, update, meta
     )  # fmt: skip
     assert torch.allclose(found[0], torch.cat([x.flatten() for x in expected.values()]), rtol=1e-9)
     assert found.abs().max() > 1e-9
+
+
+RATES = {"of bias": torch.tensor([0.2], dtype=torch.float64), "of slope": torch.tensor(0.4, dtype=torch.float64)}
+
+
+@pytest.mark.parametrize("lanes", [None, 3])
+@pytest.mark.parametrize("name", ["lvc", "first_order"])
+def test_an_estimate_of_a_learnt_start_and_learnt_rates_is_the_meta_gradient_of_its_trajectories(name, lanes):
+    """Meta-SGD; here every lane plays the same trajectories."""
+    learnt, estimator = START | RATES, named(name)
+    loop = Loop(
+        draw, lambda batch, params, lam, phi: fixed(batch, params, lam), start_of, Sizes(N, N, N, shared=True), 2,
+        Rates(rates_of), None, 0.7, TASKS, lanes, learnt,
+    )  # fmt: skip
+    found = along(Repeat(loop, 5), config_of(loop, estimator, sources_of(loop, estimator)), (0,))
+
+    def objective(params, role, step):
+        at = {key: x.detach() for key, x in params.items()}
+        seen = fixed(draw(role, step, at, N, seed_of(5, role, step, 0)), params, 0.7)
+        return mean_surrogate(estimator.surrogate, seen)
+
+    phi = {key: x.clone().requires_grad_() for key, x in learnt.items()}
+    last = inner_loop(
+        lambda phi, params, step: objective(params, "inner", step),
+        phi, {key: x.expand(TASKS, *x.shape) for key, x in start_of(phi).items()},
+        inner_steps=2, inner_lr=rates_of, first_order=name == "first_order",
+    )  # fmt: skip
+    expected = torch.autograd.grad(objective(last, "outer", 2).mean(), list(phi.values()))
+    expected = torch.cat([x.flatten() for x in expected])
+    assert found.shape == (lanes or 1, 4)
+    assert torch.allclose(found, expected.expand_as(found), rtol=1e-9)
+    assert expected.abs().min() > 1e-9
+
+
+def start_of(phi):
+    return {key: phi[key] for key in START}
+
+
+def rates_of(phi):
+    return {key: phi[f"of {key}"] for key in START}
 
 
 def test_rewards_of_the_outer_batch_that_depend_on_the_meta_parameters_are_refused():

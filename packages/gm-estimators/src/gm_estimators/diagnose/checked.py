@@ -7,7 +7,7 @@ from dataclasses import fields
 import torch
 
 from gm_estimators.decomposition.problem import Role
-from gm_estimators.diagnose.loop import Loop, seed_of
+from gm_estimators.diagnose.loop import Loop, Rates, seed_of
 from gm_estimators.estimator import Estimator
 from gm_estimators.optimisers import Update
 from gm_estimators.parameters import Params, as_dict, like
@@ -32,7 +32,7 @@ def checked(loop: Loop, estimators: Sequence[Estimator], seed: int) -> Loop:
     )
     names = [each.name for each in estimators]
     _require(len(set(names)) == len(names) > 0, "surrogate", "one or more different estimators", names)
-    if not isinstance(loop.update, Update):
+    if not isinstance(loop.update, Update | Rates):
         came = type(loop.update).__name__
         raise TypeError(f"optimiser: expected an update such as ascent(0.1) or adam(0.01), got a {came}")
     _require_callable("draw", loop.draw, "role", "step", "params", "n", "seed")
@@ -46,6 +46,9 @@ def checked(loop: Loop, estimators: Sequence[Estimator], seed: int) -> Loop:
     for name, replaced in loop.ideals.items():
         unknown = set(replaced) - {field.name for field in fields(Loop)}
         _require(not unknown, f"ideals[{name!r}]", "fields of Loop such as see or update", sorted(unknown))
+    if isinstance(loop.update, Rates):
+        finite = all(bool(rate.isfinite().all()) for rate in loop.rates(loop.phi).values())
+        _require(finite, "inner_lr", "finite numbers", "NaN or infinity")
     for step in range(loop.inner_steps):
         _require_same(loop, "inner", step, seed)
         if not loop.sizes.shared:

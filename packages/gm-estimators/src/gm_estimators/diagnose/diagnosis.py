@@ -17,15 +17,16 @@ from gm_estimators.diagnose.advice import LAMBDAS, SPLITS, Advice, advise
 from gm_estimators.diagnose.checked import checked, limit
 from gm_estimators.diagnose.keep import Done, Keep
 from gm_estimators.diagnose.first_order import named
-from gm_estimators.diagnose.loop import Draw, Loop, See, kept, seed_of
+from gm_estimators.diagnose.loop import Draw, Loop, Rates, See, kept, seed_of
 from gm_estimators.diagnose.measured import Sampled, Verdict, verdict
 from gm_estimators.diagnose.plan import Plan
 from gm_estimators.diagnose.repeat import Repeat
 from gm_estimators.diagnose.sources import IDEAL, by_config, config_of, extrapolated, gains, with_ideals
 from gm_estimators.diagnose.table import estimand_of, meanings_of, notes_of, text_of
 from gm_estimators.estimator import Estimator
+from gm_estimators.inner_loop import LearningRate
 from gm_estimators.optimisers import Update, ascent
-from gm_estimators.parameters import ParamsLike, read_params
+from gm_estimators.parameters import Params, ParamsLike, read_params
 
 Progress = Callable[[int, int], None]
 """It is told repeats and environment steps so far."""
@@ -140,11 +141,11 @@ def diagnose(
     *,
     draw: Draw,
     see: See,
-    params: ParamsLike,
+    params: ParamsLike | Callable[[Params], Params],
     sizes: Size,
     surrogate: str | Estimator | Iterable[str | Estimator] = ("ad", "lvc", "loaded_dice"),
     inner_steps: int = 1,
-    inner_lr: float | Tensor | None = None,
+    inner_lr: LearningRate | None = None,
     optimiser: Update | None = None,
     state: object = None,
     gae_lambda: float | None = None,
@@ -170,12 +171,13 @@ def diagnose(
         draw: (role, step, θ, n, seed) ↦ a batch of n trajectories; the same for the same arguments. Roles are "inner",
             "hessian" (for the step's Jacobian, if that has trajectories of its own) and "outer".
         see: (batch, θ, λ) ↦ `Trajectories`, log-probabilities differentiable in θ; with `meta_params` (batch, θ, λ, φ).
-        params: θ⁰, which is φ unless `meta_params` are given.
+        params: θ⁰, which is φ unless `meta_params` are given; with these also a function of φ that gives it.
         sizes: how many trajectories each role has at each step, for each task.
         surrogate: one or more estimators by name, as `names.load` has them; "first_order" is a loop that leaves
             Jacobians out (first-order MAML), by AD's gradients, "dice+first_order" one by DiCE's.
         inner_steps: K.
-        inner_lr: α of gradient ascent; leave it out if `optimiser` is given.
+        inner_lr: α of gradient ascent, or a function of φ that gives it, or one for each of θ's tensors by name
+            (Meta-SGD); leave it out if `optimiser` is given.
         optimiser: another rule, such as `optimisers.adam(1e-2)`.
         state: that rule's state at θ⁰; Adam begins with moments of zero without one.
         gae_lambda: λ of the loop's advantages, with which `see` is called, or 1; `None` if there is none.
@@ -215,12 +217,13 @@ def diagnose(
         >>> report.repeats, list(report.verdicts["lvc"].shares)
         (8, ['composition', 'hessian'])
     """
-    theta = read_params(params)
+    of_phi = callable(params) and not isinstance(params, torch.nn.Module)
+    if of_phi and meta_params is None:
+        raise ValueError("params: expected parameters, or beside a function of φ the meta_params that it is of")
+    theta: Any = params if of_phi else read_params(params)
     if (inner_lr is None) == (optimiser is None):
         raise ValueError("inner_lr, optimiser: expected exactly one of the two")
-    if inner_lr is not None and not bool(torch.as_tensor(inner_lr).isfinite().all()):
-        raise ValueError(f"inner_lr: expected a finite number, got {inner_lr!r}")
-    update = optimiser if optimiser is not None else ascent(inner_lr if inner_lr is not None else 0.0)
+    update = optimiser if optimiser is not None else _ascending(inner_lr)
     steps, seed = integer("inner_steps", inner_steps, 1), integer("seed", seed)
     tasks, lanes = (x if x is None else integer(name, x, 1) for name, x in (("tasks", tasks), ("lanes", lanes)))
     if ideals is not None and not isinstance(ideals, Mapping):
@@ -239,6 +242,18 @@ def diagnose(
     file = None if keep is None else Keep(keep, plan)
     before = None if file is None else file.read()
     return Report(plan, _gone_on(plan, before, None, budget, seconds, progress, file), file)
+
+
+def _ascending(inner_lr: LearningRate | None) -> Update | Rates:
+    """Gradient ascent with that α, or with what makes it of φ."""
+    if callable(inner_lr):
+        return Rates(inner_lr)
+    if not isinstance(inner_lr, int | float | Tensor):
+        came = type(inner_lr).__name__
+        raise TypeError(f"inner_lr: expected a number, a tensor, or a function of φ that gives one, got a {came}")
+    if not bool(torch.as_tensor(inner_lr).isfinite().all()):
+        raise ValueError(f"inner_lr: expected a finite number, got {inner_lr!r}")
+    return ascent(inner_lr)
 
 
 def _gone_on(

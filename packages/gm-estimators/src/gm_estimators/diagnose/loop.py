@@ -1,7 +1,7 @@
 """A meta-gradient loop as its user hands it over."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from gm_estimators.decomposition.problem import Role
 from gm_estimators.decomposition.sizes import Sizes
 from gm_estimators.optimisers import Update
-from gm_estimators.parameters import Params, as_dict, like
+from gm_estimators.parameters import Params, as_dict, like, read_params
 from gm_estimators.surrogates import Trajectories
 
 Tensors = dict[str, Tensor]
@@ -38,16 +38,26 @@ class See(Protocol):
 
 
 @dataclass(frozen=True)
+class Rates:
+    """Gradient ascent with an α that is learnt: what makes it of φ, for all of θ or by name (Meta-SGD, Li et al. 2017).
+
+    It stands where an update does, which would not know φ.
+    """
+
+    of: Callable[[Params], Tensor | dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
 class Loop:
     """K inner steps and an outer objective, all from samples.
 
     Attributes:
         draw: plays trajectories.
         see: reads them.
-        params: θ⁰.
+        params: θ⁰, or what makes it of φ.
         sizes: trajectories of each role at each step, of each task.
         inner_steps: K.
-        update: the inner optimiser.
+        update: the inner optimiser, or learnt rates.
         state: its state at θ⁰.
         gae_lambda: λ of the loop's advantages; `None` if `see` has none to choose.
         tasks: how many there are in an axis of θ, where they share θ⁰; `None` without such an axis.
@@ -59,10 +69,10 @@ class Loop:
 
     draw: Draw
     see: See
-    params: Params
+    params: Params | Callable[[Params], Params]
     sizes: Sizes
     inner_steps: int
-    update: Update
+    update: Update | Rates
     state: object = None
     gae_lambda: float | None = None
     tasks: int | None = None
@@ -75,14 +85,51 @@ class Loop:
     def phi(self) -> Params:
         """φ, what the meta-gradient is of, in every lane."""
         given = self.params if self.meta_params is None else self.meta_params
+        assert not callable(given)  # which `diagnose` refuses
         return given if self.lanes is None else _along(given, self.lanes, 0)
 
     def start(self, phi: Params) -> Params:
         """θ⁰ as a function of φ, in every lane for every task."""
         given = phi
-        if self.meta_params is not None:
+        if callable(self.params):
+            made = read_params(self._by_lane(self.params, phi))
+            given = like(made, {name: x.view_as(x) for name, x in as_dict(made).items()})  # φ enters θ by θ⁰ alone
+        elif self.meta_params is not None:
             given = self.params if self.lanes is None else _along(self.params, self.lanes, 0)
         return given if self.tasks is None else _along(given, self.tasks, 0 if self.lanes is None else 1)
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """The arguments of `inner_loop` that say how a step goes."""
+        if isinstance(self.update, Rates):
+            return {"inner_lr": self.rates}
+        return {"update": self.update, "state": self.state}
+
+    def rates(self, phi: Params) -> Tensors:
+        """α by the names of θ, of shapes that broadcast to θ's, lanes first.
+
+        Raises:
+            ValueError: if it has other names, or a shape that does not broadcast.
+        """
+        assert isinstance(self.update, Rates)  # or there is one for all
+        found, theta = self._by_lane(self.update.of, phi), as_dict(self.start(phi))
+        named = found if isinstance(found, dict) else dict.fromkeys(theta, found)
+        if set(named) != set(theta):
+            raise ValueError(f"inner_lr: expected one for each of {', '.join(theta)}, got {', '.join(named) or 'none'}")
+        return {name: self._beside(named[name], x, name) for name, x in theta.items()}
+
+    def _beside(self, rate: Tensor, theta: Tensor, name: str) -> Tensor:
+        """The rate with axes of length 1 behind the lanes, as many as θ has more."""
+        lanes = 0 if self.lanes is None else 1
+        rate = torch.as_tensor(rate)
+        each, shape = tuple(rate.shape[lanes:]), tuple(theta.shape[lanes:])
+        if len(each) > len(shape) or any(x not in (1, y) for x, y in zip(each[::-1], shape[::-1], strict=False)):
+            raise ValueError(f"inner_lr: expected one that broadcasts to {name!r} of shape {shape}, got shape {each}")
+        return rate.reshape(*rate.shape[:lanes], *[1] * (len(shape) - len(each)), *each)
+
+    def _by_lane(self, function: Callable[[Params], Any], phi: Params) -> Any:
+        """What a function of one φ makes of it in every lane."""
+        return function(phi) if self.lanes is None else torch.vmap(function)(phi)
 
     def seen(self, batch: Any, params: Params, gae_lambda: float | None, phi: Params) -> Trajectories:
         """What `see` makes of a batch; raises `ValueError` if that is no `Trajectories`."""

@@ -109,8 +109,7 @@ class Repeat:
 
         visited: list[Params] = []
         last = inner_loop(
-            inner, like(loop.phi, phi), loop.start(like(loop.phi, phi)), inner_steps=loop.inner_steps,
-            update=loop.update, state=loop.state,
+            inner, like(loop.phi, phi), loop.start(like(loop.phi, phi)), inner_steps=loop.inner_steps, **loop.rule,
             on_step=lambda _, params: visited.append(like(params, detached(as_dict(params)))),
         )  # fmt: skip
         self._points.setdefault(path, visited)
@@ -142,7 +141,7 @@ class Repeat:
             with torch.no_grad():
                 inner_loop(
                     lambda _meta, params, step: self._linear_in(path, step, params), self.loop.phi, points[0],
-                    inner_steps=self.loop.inner_steps, update=self._loop(path.ideals).update, state=self.loop.state,
+                    inner_steps=self.loop.inner_steps, **self._loop(path.ideals).rule,
                     on_step=lambda _, params: points.append(like(params, detached(as_dict(params)))),
                 )  # fmt: skip
             self._points[path] = points[1:]
@@ -176,7 +175,7 @@ class Repeat:
         visited: list[Params] = []
         last = inner_loop(
             inner, like(loop.phi, phi), loop.start(like(loop.phi, phi)), inner_steps=loop.inner_steps,
-            update=(loop if curvature is None else self._loop(curvature.ideals)).update, state=loop.state,
+            **(loop if curvature is None else self._loop(curvature.ideals)).rule,
             hessian=None if curvature is None else hessian, first_order=curvature is None,
             on_step=lambda _, params: visited.append(like(params, detached(as_dict(params)))),
         )  # fmt: skip

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gm_estimators.diagnose.first_order import FIRST_ORDER, FirstOrder
-from gm_estimators.diagnose.loop import Loop, kept
+from gm_estimators.diagnose.loop import Loop, Rates, kept
 from gm_estimators.diagnose.repeat import Curvature, End, Path, Repeat
 from gm_estimators.estimator import CATALOGUE, FAMILY, Estimator, families
 from gm_estimators.optimisers import clipped_in_derivatives
@@ -82,7 +82,7 @@ def sources_of(loop: Loop, estimator: Estimator) -> tuple[str, ...]:
 
 def with_ideals(loop: Loop) -> Loop:
     """The loop with the ideal of clipping, if it has that source."""
-    ideal = clipped_in_derivatives(loop.update)
+    ideal = None if isinstance(loop.update, Rates) else clipped_in_derivatives(loop.update)
     return loop if ideal is None else replace(loop, ideals={**loop.ideals, CLIPPING: {"update": ideal}})
 
 
