@@ -3,13 +3,18 @@
 One action a ~ N(θ, 1) with reward −½ (a − c)², as in test_diagnose.py: J(θ) = −½ (δ² + 1), δ = θ − c.
 """
 
+from itertools import product
+
 import jaxtyping
 import pytest
 import torch
 
-from gm_estimators import Sizes, Trajectories
+from gm_estimators import Sizes, Trajectories, load, meta_gradient
 from gm_estimators.diagnose import diagnose
-from gm_estimators.diagnose.sources import config_of, sources_of
+from gm_estimators.diagnose.loop import Loop, origins
+from gm_estimators.diagnose.repeat import Repeat
+from gm_estimators.diagnose.sources import along, config_of, extrapolated, sources_of
+from gm_estimators.off_policy import OffPolicyTrajectories, off_policy
 from gm_estimators.optimisers import ascent
 
 RATE, TARGET = 0.3, 1.0
@@ -35,10 +40,13 @@ def diagnosed(**changes):
     return diagnose(**(options | changes))
 
 
-def within(report, expected, errors=4):
-    mean = report.sampled.reference.mean(0)
-    error = report.sampled.reference.std(0) / len(report.sampled.reference) ** 0.5
-    return bool(((mean - expected).abs() < errors * error).all())
+def within(report, expected):
+    return near(report.sampled.reference, expected)
+
+
+def near(vectors, expected, errors=4):
+    """Whether the mean is what is expected, to some standard errors."""
+    return bool(((vectors.mean(0) - expected).abs() < errors * vectors.std(0) / len(vectors) ** 0.5).all())
 
 
 def recorded(drawn):
@@ -152,3 +160,93 @@ def test_a_start_and_rates_that_do_not_fit_are_refused_in_a_line(changes, said):
     with pytest.raises((ValueError, TypeError), match=said) as caught:
         diagnosed(**({"see": lambda *given: see(*given[:3])} | OF_PHI | changes))
     assert "\n" not in str(caught.value)
+
+
+PAYS, START, FAST = torch.tensor([1.0, -0.5]).double(), torch.tensor([0.2, -0.3]).double(), 2.0
+
+
+def choose(role, step, params, n, seed):
+    """One of two actions, with the log-probability of whom it was drawn by."""
+    draw = torch.Generator().manual_seed(seed)
+    log_policy = params.log_softmax(-1)
+    action = (torch.rand(*params.shape[:-1], n, generator=draw, dtype=torch.float64) > log_policy[..., :1].exp()).long()
+    return action, log_policy.gather(-1, action)
+
+
+def weighted(batch, params, gae_lambda):
+    """A baseline makes what a trajectory counts differ from what it pays."""
+    action, behaviour = batch
+    log_prob, reward = params.log_softmax(-1).gather(-1, action), PAYS[action]
+    value = torch.stack([torch.full_like(reward, 0.4), torch.zeros_like(reward)], -1)
+    return OffPolicyTrajectories(
+        log_prob[..., None], reward[..., None], value, reward[..., None] - 0.4, torch.ones(2), behaviour[..., None]
+    )
+
+
+def by_enumeration(estimator):
+    """(g, with batches used again and infinitely many trajectories, with two): two steps that read one batch."""
+    log_policy = START.log_softmax(-1)
+
+    def exact(phi, params, *step):
+        return params.softmax(-1) @ PAYS
+
+    def objective(actions):
+        batch = torch.tensor(actions), log_policy[list(actions)]
+        return lambda params: estimator.surrogate(weighted(batch, params, None))
+
+    def stale(phi, params, step):
+        return log_policy.exp() @ objective((0, 1))(params)
+
+    given = {"outer": exact, "inner_steps": 2, "inner_lr": FAST}
+    few = torch.zeros(2).double()
+    for drawn in product((0, 1), repeat=2):
+        of = objective(drawn)
+        found = meta_gradient(START, inner=lambda phi, params, step, of=of: of(params).mean(), **given)
+        few += log_policy[list(drawn)].sum().exp() * found
+    many = meta_gradient(START, inner=stale, hessian=exact, **given)
+    return meta_gradient(START, inner=exact, **given), many, few
+
+
+@pytest.mark.parametrize("estimator", [load("ad"), off_policy(load("lvc"))])
+def test_batches_that_are_used_again_have_the_expectation_that_enumeration_has(estimator):
+    """Weights make the source nothing where batches are large; without them it is one of its own."""
+    loop = Loop(
+        choose, weighted, START, Sizes(2, 2, 4, shared=True), 2, ascent(FAST), lanes=600, batch_of=origins([0, 0], 2)
+    )
+    repeat, sources = Repeat(loop, 0), sources_of(loop, estimator)
+    assert sources == ("composition", "hessian", "shared_batch", "reuse")
+    truth, many, few = by_enumeration(estimator)
+    whole = torch.stack([along(repeat, config_of(loop, estimator, sources), (block,)) for block in range(8)]).mean(0)
+    assert near(whole, few)
+    assert not near(whole, truth)
+    found = extrapolated(repeat, config_of(loop, estimator, ("reuse",)), tuple(range(16)))
+    assert near(found, many)
+    assert near(found, truth) == torch.allclose(many, truth) == estimator.name.startswith("off-policy")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"batch_of": [0]}, "batch_of: expected a step for each of 2 inner steps, got 1"),
+        ({"batch_of": [0, 2]}, r"batch_of: expected for step 1 one from 0 to 1, or \(it, number of minibatch\), got 2"),
+        ({"batch_of": [(0, -1), 0]}, r"batch_of: expected for step 0 0, or \(it, number of minibatch\), got \(0, -1\)"),
+        ({"batch_of": 2}, r"batch_of: expected a step for each inner step, such as \[0, 0, 2\], got 2"),
+        ({"batch_of": [0, 0], "estimand": "adapted"}, "batch_of: expected None beside the estimand 'adapted', got "),
+    ],
+)
+def test_batches_that_cannot_be_are_refused_in_a_line(changes, said):
+    with pytest.raises((ValueError, TypeError), match=said) as caught:
+        diagnosed(inner_steps=2, **changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_advice_counts_a_batch_that_is_used_again_once():
+    report = diagnosed(inner_steps=3, batch_of=[0, (0, 1), 0], lanes=8)
+    choices = report.advise(trajectories=12, splits=(0.5,), budget=1).choices
+    assert {(each.sizes.inner, each.sizes.outer, each.sizes.shared) for each in choices} == {
+        (3, 6, True),
+        (2, 6, False),
+    }
+    assert set(report.verdicts["lvc"].shares) == {"composition", "hessian", "reuse"}
+    own = diagnosed(inner_steps=2, batch_of=[0, 1], lanes=8)
+    assert "reuse" not in own.verdicts["lvc"].shares

@@ -8,10 +8,11 @@ import torch
 from gm_estimators import Sizes, Trajectories, load, meta_gradient
 from gm_estimators.diagnose import diagnose
 from gm_estimators.diagnose.first_order import named
-from gm_estimators.diagnose.loop import Loop, Rates, seed_of
+from gm_estimators.diagnose.loop import Loop, Rates, origins, seed_of
 from gm_estimators.diagnose.repeat import Repeat
 from gm_estimators.diagnose.sources import along, config_of, sources_of
 from gm_estimators.inner_loop import inner_loop
+from gm_estimators.off_policy import OffPolicyTrajectories, off_policy
 from gm_estimators.optimisers import adam, ascent
 from gm_estimators.surrogates import mean_surrogate
 
@@ -126,6 +127,61 @@ def start_of(phi):
 
 def rates_of(phi):
     return {key: phi[f"of {key}"] for key in START}
+
+
+BATCHES = [0, (0, 1), 0, 3, (2, 1), 3]
+
+
+def weighted(batch, params, gae_lambda):
+    """With the policy that drew it beside the batch."""
+    seen = fixed(batch[:3], params, gae_lambda)
+    return OffPolicyTrajectories(**vars(seen), behaviour_log_prob=batch[3])
+
+
+def draw_weighted(role, step, params, n, seed):
+    batch = draw(role, step, params, n, seed)
+    return *batch, fixed(batch, params, None).log_prob.detach()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("estimator", [load("ad"), load("loaded_dice"), off_policy(load("lvc")), named("first_order")])
+def test_an_estimate_with_batches_of_earlier_steps_is_the_meta_gradient_of_its_trajectories(estimator, shared):
+    """Each batch is drawn once, of the policy at that step."""
+    steps, drawn = len(BATCHES), []
+
+    def looked(role, step, params, n, seed):
+        drawn.append((role, step, seed))
+        return draw_weighted(role, step, params, n, seed)
+
+    loop = Loop(
+        looked, weighted, START, Sizes(N, N, N, shared=shared), steps, ascent(0.05), None, 0.7, TASKS,
+        batch_of=origins(BATCHES, steps),
+    )  # fmt: skip
+    found = along(Repeat(loop, 5), config_of(loop, estimator, sources_of(loop, estimator)), (0,))
+    roles = {"inner"} | ({"hessian"} if not shared and estimator.name != "first_order" else set())
+    assert len(drawn) == len(set(drawn)) == 4 * len(roles) + 1
+    assert loop.batches == 4
+    kept, path = {}, {}
+
+    def objective(params, role, step, origin):
+        """The path is that of inner gradients."""
+        path.setdefault(step, {key: x.detach() for key, x in params.items()})
+        by, number = origin
+        if (role, *origin) not in kept:
+            seed = seed_of(5, role, by, 0, *([number] if number else []))
+            kept[role, *origin] = draw_weighted(role, by, path[by], N, seed)
+        return mean_surrogate(estimator.surrogate, weighted(kept[role, *origin], params, 0.7))
+
+    def inner(role):
+        return lambda phi, params, step: objective(params, role, step, origins(BATCHES, steps)[step])
+
+    expected = meta_gradient(
+        START, inner=inner("inner"), hessian=inner("hessian") if len(roles) == 2 else None,
+        outer=lambda phi, params: objective(params, "outer", steps, (steps, 0)),
+        inner_steps=steps, inner_lr=0.05, tasks=TASKS, first_order=estimator.name == "first_order",
+    )  # fmt: skip
+    assert torch.allclose(found[0], torch.cat([x.flatten() for x in expected.values()]), rtol=1e-9)
+    assert found.abs().max() > 1e-9
 
 
 def test_rewards_of_the_outer_batch_that_depend_on_the_meta_parameters_are_refused():

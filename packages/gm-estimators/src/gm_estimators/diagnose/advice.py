@@ -174,6 +174,8 @@ def advise(
     limit("seconds", seconds)
     trajectories, own = integer("trajectories", trajectories), plan.loop.inner_steps
     tried = [own] if inner_steps is None else steps_of(inner_steps)
+    if plan.loop.batch_of is not None and tried != [own]:
+        raise ValueError(f"inner_steps: expected the loop's own {own} beside batch_of, which is for these, got {tried}")
     loops = _loops(plan.loop, trajectories, tried, list(splits), list(lambdas))
     labels = [
         (loop, estimator) for loop in loops for estimator in plan.estimators
@@ -245,18 +247,19 @@ def _loops(
     lam = [loop.gae_lambda] if loop.gae_lambda is None else dict.fromkeys([loop.gae_lambda, *lambdas])
     found = []
     for steps in tried:
-        some = dict.fromkeys(_sizes(trajectories, steps, splits))
+        batches = replace(loop, inner_steps=steps).batches
+        some = dict.fromkeys(_sizes(trajectories, batches, splits))
         if not some:
-            raise ValueError(f"trajectories: expected at least {steps + 1}, got {trajectories}")
+            raise ValueError(f"trajectories: expected at least {batches + 1}, got {trajectories}")
         found += [replace(loop, inner_steps=steps, sizes=sizes, gae_lambda=each) for sizes in some for each in lam]
     return found
 
 
-def _sizes(trajectories: int, steps: int, splits: Iterable[float]) -> Iterator[Sizes]:
-    """Every split, with one batch for inner gradient and Jacobian, or with two."""
+def _sizes(trajectories: int, batches: int, splits: Iterable[float]) -> Iterator[Sizes]:
+    """Every split between inner batches and the outer one, with one for inner gradient and Jacobian, or with two."""
     for split in splits:
-        each = round(split * trajectories / steps)
-        outer = trajectories - steps * each
+        each = round(split * trajectories / batches)
+        outer = trajectories - batches * each
         if each >= 1 and outer >= 1:
             yield Sizes(each, each, outer, shared=True)
         if each >= 2 and outer >= 1:

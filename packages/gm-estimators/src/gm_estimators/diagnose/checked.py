@@ -43,6 +43,7 @@ def checked(loop: Loop, estimators: Sequence[Estimator], seed: int) -> Loop:
         _require(
             len(alike) == 1, "estimand", "estimators of the same inner gradient, which adapts, beside 'adapted'", names
         )
+        _require(loop.batch_of is None, "batch_of", "None beside the estimand 'adapted'", list(loop.batch_of or ()))
     for name, replaced in loop.ideals.items():
         unknown = set(replaced) - {field.name for field in fields(Loop)}
         _require(not unknown, f"ideals[{name!r}]", "fields of Loop such as see or update", sorted(unknown))

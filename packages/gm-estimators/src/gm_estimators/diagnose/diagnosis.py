@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from gm_estimators.diagnose.advice import LAMBDAS, SPLITS, Advice, advise
 from gm_estimators.diagnose.checked import checked, limit
 from gm_estimators.diagnose.keep import Done, Keep
 from gm_estimators.diagnose.first_order import named
-from gm_estimators.diagnose.loop import Draw, Loop, Rates, See, kept, seed_of
+from gm_estimators.diagnose.loop import Draw, Loop, Rates, See, kept, origins, seed_of
 from gm_estimators.diagnose.measured import Sampled, Verdict, verdict
 from gm_estimators.diagnose.plan import Plan
 from gm_estimators.diagnose.repeat import Repeat
@@ -151,6 +151,7 @@ def diagnose(
     gae_lambda: float | None = None,
     tasks: int | None = None,
     meta_params: ParamsLike | None = None,
+    batch_of: Sequence[int | tuple[int, int]] | None = None,
     ideals: Mapping[str, Mapping[str, Any]] | None = None,
     estimand: Literal["exact", "adapted"] = "exact",
     lanes: int | None = None,
@@ -183,6 +184,8 @@ def diagnose(
         gae_lambda: λ of the loop's advantages, with which `see` is called, or 1; `None` if there is none.
         tasks: how many tasks share θ⁰; θ then has them as an axis, and the objective is their mean.
         meta_params: φ, if it isn't θ⁰; rewards and advantages of outer batches may not depend on it.
+        batch_of: for each inner step the one at whose parameters its batch was drawn, as [0, 0, 2, 2], or (that step,
+            number of minibatch); `None` for each its own. What an importance weight needs, `draw` keeps in the batch.
         ideals: further sources, by name: what to replace in the `Loop` to have it ideal, such as another `see`.
         estimand: the truth: "exact", or "adapted" for ∇φ E[J_Out(θᴷ)] over inner gradients of n trajectories (E-MAML:
             Al-Shedivat et al. 2018, Stadie et al. 2018), which has the loop's λ, optimiser and clipping in it.
@@ -231,7 +234,7 @@ def diagnose(
     phi = None if meta_params is None else read_params(meta_params, "meta_params")
     loop = with_ideals(Loop(
         draw, see, theta, sizes_of(sizes), steps, update, state, gae_lambda, tasks, lanes, phi,
-        dict(ideals or {}), estimand == "adapted",
+        dict(ideals or {}), estimand == "adapted", origins(batch_of, steps),
     ))  # fmt: skip
     given = [surrogate] if isinstance(surrogate, str | Estimator) else list(surrogate)
     estimators = tuple(named(each) if isinstance(each, str) else each for each in given)

@@ -16,6 +16,8 @@ from gm_estimators.parameters import Params, as_dict, like, read_params
 from gm_estimators.surrogates import Trajectories
 
 Tensors = dict[str, Tensor]
+Origin = tuple[int, int]
+"""Of a batch: the step at whose parameters it was drawn, and which of that step's batches it is."""
 
 
 @runtime_checkable
@@ -65,6 +67,7 @@ class Loop:
         meta_params: φ; `None` for φ = θ⁰.
         ideals: what in a user's own source is ideal, by its name: fields of this loop to replace.
         adapted: whether the truth is that of adapting with this many trajectories, not with infinitely many.
+        batch_of: where the inner batch of each step is from; `None` where each draws its own.
     """
 
     draw: Draw
@@ -80,6 +83,7 @@ class Loop:
     meta_params: Params | None = None
     ideals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     adapted: bool = False
+    batch_of: tuple[Origin, ...] | None = None
 
     @property
     def phi(self) -> Params:
@@ -97,6 +101,15 @@ class Loop:
         elif self.meta_params is not None:
             given = self.params if self.lanes is None else _along(self.params, self.lanes, 0)
         return given if self.tasks is None else _along(given, self.tasks, 0 if self.lanes is None else 1)
+
+    def origin(self, step: int, reused: bool) -> Origin:
+        """Where a step's inner batch is from, as in practice or, if none is used again, the step itself."""
+        return self.batch_of[step] if reused and self.batch_of is not None else (step, 0)
+
+    @property
+    def batches(self) -> int:
+        """How many different batches there are in all inner steps."""
+        return len({self.origin(step, True) for step in range(self.inner_steps)})
 
     @property
     def rule(self) -> dict[str, Any]:
@@ -152,6 +165,31 @@ class Loop:
             if not bool(getattr(seen, name).isfinite().all()):
                 at = "the outer batch" if role == "outer" else f"inner step {step}"
                 raise ValueError(f"see: expected finite numbers, got NaN or infinity in {name} of {at}")
+
+
+def origins(batch_of: Sequence[int | Origin] | None, steps: int) -> tuple[Origin, ...] | None:
+    """Where each step's batch is from; `None` if each draws its own.
+
+    Raises:
+        ValueError: if there is not one for each step, or one is from a later step.
+        TypeError: if it is no sequence.
+    """
+    if batch_of is None:
+        return None
+    if not isinstance(batch_of, Sequence):
+        raise TypeError(f"batch_of: expected a step for each inner step, such as [0, 0, 2], got {batch_of!r}")
+    if len(batch_of) != steps:
+        raise ValueError(f"batch_of: expected a step for each of {steps} inner steps, got {len(batch_of)}")
+    found = []
+    for step, each in enumerate(batch_of):
+        pair = each if isinstance(each, tuple) else (each, 0)
+        if len(pair) != 2 or any(type(x) is not int for x in pair) or not 0 <= pair[0] <= step or pair[1] < 0:
+            expected = "0" if step == 0 else f"one from 0 to {step}"
+            raise ValueError(
+                f"batch_of: expected for step {step} {expected}, or (it, number of minibatch), got {each!r}"
+            )
+        found.append(pair)
+    return None if found == [(step, 0) for step in range(steps)] else tuple(found)
 
 
 def seed_of(*parts: object) -> int:

@@ -34,6 +34,7 @@ class Path:
     gae_lambda: float | None
     blocks: tuple[int, ...]
     ideals: tuple[str, ...] = ()
+    reused: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Curvature:
     blocks: tuple[int, ...]
     shared: bool
     ideals: tuple[str, ...] = ()
+    reused: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,11 +110,11 @@ class Repeat:
             return torch.stack(values).mean(0)
 
         visited: list[Params] = []
+        self._points.setdefault(path, visited)
         last = inner_loop(
             inner, like(loop.phi, phi), loop.start(like(loop.phi, phi)), inner_steps=loop.inner_steps, **loop.rule,
             on_step=lambda _, params: visited.append(like(params, detached(as_dict(params)))),
         )  # fmt: skip
-        self._points.setdefault(path, visited)
         slope, direct = self._outer(path, end)
         by_theta = torch.stack([(slope[name] * x).sum() for name, x in as_dict(last).items()]).sum()
         by_draws = ((self.outcome(path, end) - baseline) * torch.stack(scores).sum(0)).sum()
@@ -136,16 +138,18 @@ class Repeat:
     def last(self, path: Path) -> Params:
         """θᴷ of a path."""
         if path not in self._points:
-            points = [self.loop.start(self.loop.phi)]
-            points[0] = like(points[0], detached(as_dict(points[0])))
+            points = self._points[path] = []
             with torch.no_grad():
                 inner_loop(
-                    lambda _meta, params, step: self._linear_in(path, step, params), self.loop.phi, points[0],
+                    lambda _meta, params, step: self._linear_in(path, step, params), self.loop.phi, self._start(),
                     inner_steps=self.loop.inner_steps, **self._loop(path.ideals).rule,
                     on_step=lambda _, params: points.append(like(params, detached(as_dict(params)))),
                 )  # fmt: skip
-            self._points[path] = points[1:]
         return self._points[path][-1]
+
+    def _start(self) -> Params:
+        start = self.loop.start(self.loop.phi)
+        return like(start, detached(as_dict(start)))
 
     def _linear_in(self, path: Path, step: int, params: Params) -> Tensor:
         loop = self.loop
@@ -167,19 +171,19 @@ class Repeat:
             role: Role = "inner" if curvature.shared else "hessian"
             values = [
                 mean_surrogate(curvature.surrogate, loop.seen(
-                    self._batch(role, path, step, block, params), params, curvature.gae_lambda, meta,
+                    self._batch(role, path, step, block, params, curvature.reused), params, curvature.gae_lambda, meta,
                 )) for block in curvature.blocks
             ]  # fmt: skip
             return torch.stack(values).mean(0)
 
         visited: list[Params] = []
+        self._points.setdefault(path, visited)  # as far as it got, for batches that are used again
         last = inner_loop(
             inner, like(loop.phi, phi), loop.start(like(loop.phi, phi)), inner_steps=loop.inner_steps,
             **(loop if curvature is None else self._loop(curvature.ideals)).rule,
             hessian=None if curvature is None else hessian, first_order=curvature is None,
             on_step=lambda _, params: visited.append(like(params, detached(as_dict(params)))),
         )  # fmt: skip
-        self._points.setdefault(path, visited)
         self._graph = ((path, curvature), phi, last)
         return phi, last
 
@@ -194,9 +198,10 @@ class Repeat:
         """The mean of the blocks' inner gradients; at θ⁰ those of a block are the same on every path."""
         found = []
         for block in path.blocks:
-            key = (path.first_order, path.gae_lambda, path.ideals, step, block, *([path] if step else []))
+            origin = self.loop.origin(step, path.reused)
+            key = (path.first_order, path.gae_lambda, path.ideals, step, origin, block, *([path] if step else []))
             if key not in self._gradients:
-                batch = self._batch("inner", path, step, block, params)
+                batch = self._batch("inner", path, step, block, params, path.reused)
                 self._gradients[key] = self._gradient(batch, path, params)
             found.append(self._gradients[key])
         return {name: torch.stack([each[name] for each in found]).mean(0) for name in found[0]}
@@ -231,18 +236,20 @@ class Repeat:
         direct = [d for d in directs if d is not None]
         return slope, torch.stack(direct).mean(0) / (loop.tasks or 1) if direct else None
 
-    def _batch(self, role: Role, path: Path, step: int, block: int, params: Params) -> Any:
-        """A block's trajectories for a role at a step; at θ⁰ they are the same on every path."""
-        key = (role, step, block, *([path] if step else []))
+    def _batch(self, role: Role, path: Path, step: int, block: int, params: Params, reused: bool = False) -> Any:
+        """A block's trajectories for a role at a step; those drawn at θ⁰ are the same on every path."""
+        by, number = self.loop.origin(step, reused)
+        key = (role, by, number, block, *([path] if by else []))
         if key not in self._batches:
-            at = like(params, detached(as_dict(params)))
-            size = self.loop.sizes.of(role)
-            drawn = self.loop.draw(role, step, at, size, seed_of(self._seed, role, step, block))
+            at = params if by == step else self._points[path][by - 1] if by else self._start()
+            at = like(at, detached(as_dict(at)))
+            size, which = self.loop.sizes.of(role), (role, by, block, *([number] if number else []))
+            drawn = self.loop.draw(role, by, at, size, seed_of(self._seed, *which))
             self._batches[key] = drawn
             with torch.no_grad():
                 phi = like(self.loop.phi, detached(as_dict(self.loop.phi)))
                 seen = self.loop.seen(drawn, at, self.loop.gae_lambda, phi)
-            self.loop.require_fitting(seen, role, step)
+            self.loop.require_fitting(seen, role, by)
             self.env_steps += int((seen.discount[..., :-1] != 0).expand(seen.log_prob.shape).sum())
         return self._batches[key]
 

@@ -11,16 +11,18 @@ from gm_estimators.diagnose.first_order import FIRST_ORDER, FirstOrder
 from gm_estimators.diagnose.loop import Loop, Rates, kept
 from gm_estimators.diagnose.repeat import Curvature, End, Path, Repeat
 from gm_estimators.estimator import CATALOGUE, FAMILY, Estimator, families
+from gm_estimators.off_policy import off_policy
 from gm_estimators.optimisers import clipped_in_derivatives
 
 COMPOSITION, HESSIAN, OUTER, SHARED_BATCH = "composition", "hessian", "outer", "shared_batch"
-GAE_LAMBDA, CLIPPING = "gae_lambda", "clipping"
+GAE_LAMBDA, CLIPPING, REUSE = "gae_lambda", "clipping", "reuse"
 MEANING = {
     COMPOSITION: "inner gradients of n trajectories, not of infinitely many",
     HESSIAN: "the Jacobian of a step by the estimator, not by Loaded-DiCE",
     OUTER: "the outer gradient from samples; biased by its advantages alone",
     SHARED_BATCH: "inner gradient and Jacobian from the same trajectories",
     GAE_LAMBDA: "advantages of the loop's λ, not of λ = 1",
+    REUSE: "batches that earlier steps drew, not each step its own",
     CLIPPING: "the clipping coefficient held constant in derivatives",
 }
 """What is said of each source: as in practice, not as ideal."""
@@ -52,6 +54,8 @@ class Config:
         end_lambda: λ of its advantages.
         ideals: which of the other sources are ideal.
         gain: whether it is the gradient of what adapting with a block gains, see `Repeat.gain`.
+        reused: whether inner gradients read batches that earlier steps drew.
+        curvature_reused: whether Jacobians do.
     """
 
     composition: bool
@@ -64,6 +68,8 @@ class Config:
     end_lambda: float | None
     ideals: tuple[str, ...] = ()
     gain: bool = False
+    reused: bool = False
+    curvature_reused: bool = False
 
 
 def sources_of(loop: Loop, estimator: Estimator) -> tuple[str, ...]:
@@ -76,6 +82,8 @@ def sources_of(loop: Loop, estimator: Estimator) -> tuple[str, ...]:
     found = [COMPOSITION, HESSIAN, *outer, *([GAE_LAMBDA] if told else [])]
     if loop.sizes.shared and not left_out:
         found.append(SHARED_BATCH)
+    if loop.batch_of is not None:
+        found.append(REUSE)
     # a clipping coefficient is not differentiated where nothing is
     return (*found, *(name for name in loop.ideals if not (left_out and name == CLIPPING)))
 
@@ -97,13 +105,14 @@ def config_of(loop: Loop, estimator: Estimator, practice: Collection[str]) -> Co
             True, first, loop.gae_lambda, estimator if hessian else IDEAL, loop.gae_lambda, loop.sizes.shared,
             first if outer else IDEAL_FIRST, loop.gae_lambda if outer else exact, tuple(loop.ideals), gain=not hessian,
         ))  # fmt: skip
-    lam = loop.gae_lambda if GAE_LAMBDA in practice else exact
+    lam, reused = loop.gae_lambda if GAE_LAMBDA in practice else exact, REUSE in practice
     return _without_jacobian(Config(
-        composition, first if composition else IDEAL_FIRST, lam if composition else exact,
+        composition, first if composition or reused else IDEAL_FIRST, lam if composition else exact,
         estimator if hessian else IDEAL, lam if hessian else exact,
         composition and hessian and SHARED_BATCH in practice,
         first if outer else IDEAL_FIRST, lam if outer else exact,
         tuple(name for name in loop.ideals if name not in practice),
+        reused=reused, curvature_reused=reused and hessian,
     ))  # fmt: skip
 
 
@@ -111,7 +120,7 @@ def _without_jacobian(config: Config) -> Config:
     """What a Jacobian would be made of is said alike wherever it is left out."""
     if not isinstance(config.curvature, FirstOrder):
         return config
-    return replace(config, curvature=FIRST_ORDER, curvature_lambda=None, shared=False)
+    return replace(config, curvature=FIRST_ORDER, curvature_lambda=None, shared=False, curvature_reused=False)
 
 
 def by_config(
@@ -151,10 +160,11 @@ def parts(config: Config, blocks: tuple[int, ...]) -> tuple[Path, Curvature | No
     """What the config's estimate from the trajectories of some blocks alone is made of."""
     ideals = tuple(name for name in config.ideals if name != CLIPPING)  # which changes no step
     curvature = Curvature(
-        config.curvature.surrogate, config.curvature_lambda, blocks, config.shared, config.ideals
+        config.curvature.surrogate, config.curvature_lambda, blocks, config.shared, config.ideals,
+        config.curvature_reused,
     )  # fmt: skip
     return (
-        Path(config.first_order.surrogate, config.inner_lambda, blocks, ideals),
+        Path(config.first_order.surrogate, config.inner_lambda, blocks, ideals, config.reused),
         None if isinstance(config.curvature, FirstOrder) else curvature,
         End(config.end.surrogate, config.end_lambda, blocks),
     )
@@ -187,7 +197,12 @@ def extrapolated(
     return found
 
 
-KNOWN = {group[0].gradient_family: group[0] for group in families([*CATALOGUE.values(), *FAMILY.values()])}
+KNOWN = {
+    group[0].gradient_family: group[0] for group in families([
+        *CATALOGUE.values(), *FAMILY.values(), *(off_policy(each) for each in CATALOGUE.values()),
+        *(off_policy(replace(each, self_normalise=True)) for each in CATALOGUE.values()),
+    ])
+}  # fmt: skip
 """One estimator for all that have the same first derivative, which is unbiased where their advantages are."""
 
 

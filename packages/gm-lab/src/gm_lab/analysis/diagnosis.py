@@ -19,6 +19,7 @@ SOURCES = {
     "outer": ("outer gradient", "from samples"),
     "gae_lambda": ("λ of advantages", "below 1"),
     "shared_batch": ("shared batch", "for step and Jacobian"),
+    "reuse": ("batch used again", "of an earlier step"),
     "clipping": ("clipping", "held constant"),
 }
 """What people call a source, and what it is in practice in some words."""
