@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from gm_estimators import Sizes, Trajectories, load, meta_gradient
+from gm_estimators.attribution import subsets
 from gm_estimators.diagnose import diagnose
 from gm_estimators.diagnose.loop import Loop, origins
 from gm_estimators.diagnose.repeat import Repeat
-from gm_estimators.diagnose.sources import along, config_of, extrapolated, sources_of
+from gm_estimators.diagnose.sources import by_config, config_of, sources_of
 from gm_estimators.off_policy import OffPolicyTrajectories, off_policy
 from gm_estimators.optimisers import ascent
 
@@ -183,45 +184,92 @@ def weighted(batch, params, gae_lambda):
     )
 
 
-def by_enumeration(estimator):
-    """(g, with batches used again and infinitely many trajectories, with two): two steps that read one batch."""
+def exact(phi, params, *step):
+    return params.softmax(-1) @ PAYS
+
+
+def of_batch(estimator, actions, log_policy):
+    """The mean surrogate of some actions that this policy drew."""
+    batch = torch.tensor(actions), log_policy[list(actions)]
+    return lambda params: estimator.surrogate(weighted(batch, params, None)).mean()
+
+
+def of_many(estimator, log_policy):
+    """The same of infinitely many actions of a policy, by default of the one that it is asked for."""
+
+    def objective(params):
+        by = params.log_softmax(-1).detach() if log_policy is None else log_policy
+        return by.exp() @ estimator.surrogate(weighted((torch.tensor([0, 1]), by), params, None))
+
+    return objective
+
+
+def each_batch(estimator, log_policy):
+    """Every pair of actions that it can draw: (probability, mean surrogate)."""
+    for actions in product((0, 1), repeat=2):
+        yield log_policy[list(actions)].sum().exp(), of_batch(estimator, actions, log_policy)
+
+
+def inner_ways(estimator, practice):
+    """What the inner gradients of two steps can be: (probability, an objective for each step)."""
     log_policy = START.log_softmax(-1)
+    if "composition" not in practice:
+        many = of_many(estimator, log_policy if "reuse" in practice else None)
+        yield 1.0, (many if "reuse" in practice else lambda params: exact(None, params),) * 2
+        return
+    for first, objective in each_batch(estimator, log_policy):
+        if "reuse" in practice:
+            yield first, (objective, objective)
+            continue
+        leaf = START.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(objective(leaf), leaf)
+        for second, other in each_batch(estimator, (START + FAST * slope).log_softmax(-1)):
+            yield first * second, (objective, other)
 
-    def exact(phi, params, *step):
-        return params.softmax(-1) @ PAYS
 
-    def objective(actions):
-        batch = torch.tensor(actions), log_policy[list(actions)]
-        return lambda params: estimator.surrogate(weighted(batch, params, None))
+def hessian_ways(estimator, practice, inner):
+    """Likewise of their Jacobians; an estimate is linear in those of batches that are not used again."""
+    log_policy = START.log_softmax(-1)
+    if "hessian" not in practice:
+        yield 1.0, (lambda params: exact(None, params),) * 2
+    elif {"composition", "shared_batch"} <= set(practice):
+        yield 1.0, inner
+    elif {"composition", "reuse"} <= set(practice):
+        for probability, objective in each_batch(estimator, log_policy):
+            yield probability, (objective, objective)
+    else:
+        yield 1.0, (of_many(estimator, log_policy if "reuse" in practice else None),) * 2
 
-    def stale(phi, params, step):
-        return log_policy.exp() @ objective((0, 1))(params)
 
-    given = {"outer": exact, "inner_steps": 2, "inner_lr": FAST}
-    few = torch.zeros(2).double()
-    for drawn in product((0, 1), repeat=2):
-        of = objective(drawn)
-        found = meta_gradient(START, inner=lambda phi, params, step, of=of: of(params).mean(), **given)
-        few += log_policy[list(drawn)].sum().exp() * found
-    many = meta_gradient(START, inner=stale, hessian=exact, **given)
-    return meta_gradient(START, inner=exact, **given), many, few
+def by_enumeration(estimator, practice):
+    """The expectation of two steps, with these sources as in practice."""
+    total = torch.zeros(2).double()
+    for chance, inner in inner_ways(estimator, practice):
+        for other, hessian in hessian_ways(estimator, practice, inner):
+            total += chance * other * meta_gradient(
+                START, inner=lambda phi, params, step, of=inner: of[step](params),
+                hessian=lambda phi, params, step, of=hessian: of[step](params),
+                outer=exact, inner_steps=2, inner_lr=FAST,
+            )  # fmt: skip
+    return total
 
 
 @pytest.mark.parametrize("estimator", [load("ad"), off_policy(load("lvc"))])
 def test_batches_that_are_used_again_have_the_expectation_that_enumeration_has(estimator):
-    """Weights make the source nothing where batches are large; without them it is one of its own."""
+    """With every set of sources. Weights make reuse alone nothing; without them it is not."""
     loop = Loop(
         choose, weighted, START, Sizes(2, 2, 4, shared=True), 2, ascent(FAST), lanes=600, batch_of=origins([0, 0], 2)
     )
-    repeat, sources = Repeat(loop, 0), sources_of(loop, estimator)
+    sources = sources_of(loop, estimator)
     assert sources == ("composition", "hessian", "shared_batch", "reuse")
-    truth, many, few = by_enumeration(estimator)
-    whole = torch.stack([along(repeat, config_of(loop, estimator, sources), (block,)) for block in range(8)]).mean(0)
-    assert near(whole, few)
-    assert not near(whole, truth)
-    found = extrapolated(repeat, config_of(loop, estimator, ("reuse",)), tuple(range(16)))
-    assert near(found, many)
-    assert near(found, truth) == torch.allclose(many, truth) == estimator.name.startswith("off-policy")
+    configs = {some: config_of(loop, estimator, some) for some in subsets(sources)}
+    found = by_config(Repeat(loop, 0), set(configs.values()), tuple(range(16)))
+    for some, config in configs.items():
+        assert near(found[config].mean(0), by_enumeration(estimator, some)), some
+    truth = meta_gradient(START, inner=exact, outer=exact, inner_steps=2, inner_lr=FAST)
+    assert torch.allclose(by_enumeration(estimator, ()), truth)
+    assert not near(found[configs[frozenset(sources)]].mean(0), truth)
+    assert near(found[configs[frozenset({"reuse"})]].mean(0), truth) == estimator.name.startswith("off-policy")
 
 
 @pytest.mark.parametrize(
