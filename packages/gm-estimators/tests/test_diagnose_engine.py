@@ -193,7 +193,7 @@ def test_rewards_of_the_outer_batch_that_depend_on_the_meta_parameters_are_refus
 
     with pytest.raises(ValueError, match="see: expected reward that is constant in the meta-parameters in the outer"):
         diagnose(see=everywhere, **given, budget=1)
-    assert diagnose(see=learnt, **given, budget=1, surrogate="lvc").repeats == 8
+    assert diagnose(see=learnt, **given, budget=1, surrogate="lvc", blocks=8).repeats == 8
 
 
 def test_meta_parameters_that_enter_inner_gradients_alone_are_nothing_to_a_loop_without_jacobians():
