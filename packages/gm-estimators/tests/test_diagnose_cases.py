@@ -291,10 +291,17 @@ def test_batches_that_cannot_be_are_refused_in_a_line(changes, said):
 def test_advice_counts_a_batch_that_is_used_again_once():
     report = diagnosed(inner_steps=3, batch_of=[0, (0, 1), 0], lanes=8)
     choices = report.advise(trajectories=12, splits=(0.5,), budget=1).choices
-    assert {(each.sizes.inner, each.sizes.outer, each.sizes.shared) for each in choices} == {
-        (3, 6, True),
-        (2, 6, False),
-    }
+    assert {each.sizes for each in choices} == {Sizes(3, 3, 6, shared=True), Sizes(2, 1, 6)}
     assert set(report.verdicts["lvc"].shares) == {"composition", "hessian", "reuse"}
     own = diagnosed(inner_steps=2, batch_of=[0, 1], lanes=8)
     assert "reuse" not in own.verdicts["lvc"].shares
+
+
+def test_a_name_that_is_longer_than_its_column_is_cut():
+    report = diagnose(
+        draw=choose, see=weighted, params=START, sizes=2, inner_lr=FAST, lanes=600, blocks=8, budget=1,
+        surrogate=off_policy(load("loaded_dice")),
+    )  # fmt: skip
+    table = str(report).split("\n\n")[1:3]
+    assert all("off-policy load" in part and max(map(len, part.splitlines())) <= 80 for part in table)
+    assert "\noff-policy load… " in str(report)

@@ -27,15 +27,15 @@ def text_of(plan: Plan, sampled: Sampled, verdicts: Mapping[str, Verdict], env_s
     lines += [f"{'of ‖g‖²':16} {'squared bias':>20} {'bias along g':>20} {'variance':>20}"]
     for name, found in verdicts.items():
         cells = "".join(f" {said(value):>20}" for value in (found.bias_sq, found.along, found.variance))
-        lines.append(f"{name:16}{cells}")
+        lines.append(f"{fitted(name, 16):16}{cells}")
     lines += ["", "Where the squared bias comes from (shares that sum to it):"]
     meanings, names = meanings_of(plan, verdicts), list(verdicts)
     for start in range(0, len(names), 3):
         some = names[start : start + 3]
-        lines.append(f"{'':16}" + "".join(f" {name:>20}" for name in some))
+        lines.append(f"{'':16}" + "".join(f" {fitted(name, 20):>20}" for name in some))
         for source in meanings:
             shares = [verdicts[name].shares.get(source) for name in some]
-            lines.append(f"{source:16}" + "".join(f" {said(cell) if cell else '':>20}" for cell in shares))
+            lines.append(f"{fitted(source, 16):16}" + "".join(f" {said(cell) if cell else '':>20}" for cell in shares))
     lines += ["", *(f"{source}: {meaning}" for source, meaning in meanings.items()), ""]
     return "\n".join([*lines, *notes_of(plan, sampled, verdicts, env_steps)])
 
@@ -62,6 +62,11 @@ def notes_of(plan: Plan, sampled: Sampled, verdicts: Mapping[str, Verdict], env_
         return _hidden(scale, sampled, env_steps / len(sampled.reference))
     off = f"The reference itself is off by {said(remaining(sampled))} of ‖g‖², about; not taken off."
     return [*([] if plan.loop.adapted else [off]), *_undecided(plan, sampled, verdicts, env_steps)]
+
+
+def fitted(name: str, width: int) -> str:
+    """A name that is no longer than that, its end left out."""
+    return name if len(name) <= width else f"{name[: width - 1]}…"
 
 
 def said(estimate: Estimate) -> str:
