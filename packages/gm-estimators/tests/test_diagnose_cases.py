@@ -305,3 +305,20 @@ def test_a_name_that_is_longer_than_its_column_is_cut():
     table = str(report).split("\n\n")[1:3]
     assert all("off-policy load" in part and max(map(len, part.splitlines())) <= 80 for part in table)
     assert "\noff-policy load… " in str(report)
+
+
+def test_a_file_holds_loops_of_every_kind_and_tells_them_apart(tmp_path):
+    given = {"see": lambda *each: see(*each[:3]), **OF_PHI, "lanes": 8, "inner_steps": 2, "batch_of": [0, 0]}
+    given |= {"surrogate": ["first_order", "lvc"], "keep": tmp_path / "loop.pt"}
+    once = diagnosed(**given)
+    assert diagnosed(**given).verdicts == once.verdicts
+    with pytest.raises(ValueError, match=r"keep: expected .* got batch_of \(\(0, 0\), \(0, 0\)\) in it and None here"):
+        diagnosed(**given | {"batch_of": None})
+    with pytest.raises(ValueError, match=r"keep: expected .* got params of 1 numbers"):
+        diagnosed(**given | {"params": lambda phi: {"mean": phi["mean"] + 1}})
+
+
+def test_advice_on_other_numbers_of_steps_has_no_batches_of_earlier_ones():
+    report = diagnosed(inner_steps=2, batch_of=[0, 0], lanes=8)
+    with pytest.raises(ValueError, match=r"inner_steps: expected the loop's own 2 beside batch_of, .* got \[1, 2\]"):
+        report.advise(trajectories=12, inner_steps=(1, 2), budget=1)

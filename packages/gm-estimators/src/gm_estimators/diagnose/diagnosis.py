@@ -15,8 +15,8 @@ from gm_estimators.checks import integer
 from gm_estimators.decomposition.sizes import Size, sizes_of
 from gm_estimators.diagnose.advice import LAMBDAS, SPLITS, Advice, advise
 from gm_estimators.diagnose.checked import checked, limit
-from gm_estimators.diagnose.keep import Done, Keep
 from gm_estimators.diagnose.first_order import named
+from gm_estimators.diagnose.keep import Done, Keep
 from gm_estimators.diagnose.loop import Draw, Loop, Rates, See, kept, origins, seed_of
 from gm_estimators.diagnose.measured import Sampled, Verdict, verdict
 from gm_estimators.diagnose.plan import Plan

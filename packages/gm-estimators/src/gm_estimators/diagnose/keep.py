@@ -11,7 +11,7 @@ import time
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -181,12 +181,14 @@ class Keep:
 def described(plan: Plan) -> dict[str, str]:
     """What a loop is, as far as it can be told without running it, by the names of `diagnose`'s arguments."""
     loop = plan.loop
+    alone = replace(loop, lanes=None, tasks=None)  # with θ⁰ once, which may be a function of φ
     told: dict[str, object] = {
-        "params": _digest(loop.params), "meta_params": None if loop.meta_params is None else _digest(loop.meta_params),
+        "params": _digest(alone.start(alone.phi)), "meta_params":
+        None if loop.meta_params is None else _digest(loop.meta_params),
         "sizes": loop.sizes, "surrogate": ", ".join(each.name for each in plan.estimators),
         "inner_steps": loop.inner_steps, "optimiser": loop.update, "gae_lambda": loop.gae_lambda, "tasks": loop.tasks,
         "ideals": ", ".join(loop.ideals) or None, "estimand": "adapted" if loop.adapted else "exact",
-        "lanes": loop.lanes, "blocks": plan.blocks, "seed": plan.seed,
+        "batch_of": loop.batch_of, "lanes": loop.lanes, "blocks": plan.blocks, "seed": plan.seed,
     }  # fmt: skip
     # where a function lies in memory is no part of it
     return {name: re.sub(r" at 0x[0-9a-f]+", "", " ".join(str(x).split())) for name, x in told.items()}
