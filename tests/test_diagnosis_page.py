@@ -2,11 +2,13 @@
 
 import html
 
+import pytest
 import torch
 
 from gm_estimators import Sizes, Trajectories
 from gm_estimators.diagnose import diagnose
 from gm_lab import diagnosis_page, log_diagnosis
+from gm_lab.analysis import caption_of, diagnosis_figure, finding_of
 
 
 def draw(role, step, params, n, seed):
@@ -32,3 +34,16 @@ def test_a_diagnosis_and_its_advice_become_a_page_and_a_folder(tmp_path):
     assert log_diagnosis(report, tmp_path / "logged") is None
     rows = (tmp_path / "logged" / "results.csv").read_text().splitlines()
     assert len(rows) == 1 + len(report.rows())
+
+
+def test_a_report_is_drawn_by_gm_lab_which_registers_itself(tmp_path, monkeypatch):
+    loop = {"draw": draw, "see": see, "params": torch.zeros(1), "sizes": Sizes(8, 8, 8), "inner_lr": 0.3, "lanes": 8}
+    report = diagnose(**loop, surrogate="lvc", budget=1)
+    figure = report.plot(tmp_path / "bias.png", "One action.")
+    assert finding_of(figure) == finding_of(diagnosis_figure(report.rows()))
+    assert caption_of(figure).startswith("One action.")
+    assert (tmp_path / "bias.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr("gm_estimators.diagnose.diagnosis.PLOT", "nobody")
+    with pytest.raises(ModuleNotFoundError, match=r"plot: expected gm-lab, .* pip install gm-lab") as seen:
+        report.plot()
+    assert "\n" not in str(seen.value)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,8 @@ Progress = Callable[[int, int], None]
 """It is told repeats and environment steps so far."""
 FEWEST = 64
 """Trajectories of an ideal inner gradient that there are at least."""
+PLOT = "gm_estimators.plot"
+"""What a package registers a function of (rows, caption) as, which draws them."""
 LEAST = 8
 """Repeats that there are at least, so that intervals mean something."""
 
@@ -123,6 +126,24 @@ class Report:
             self.plan, self.sampled.reference, trajectories=trajectories, lambdas=lambdas, splits=splits,
             inner_steps=inner_steps, budget=budget, seconds=seconds,
         )  # fmt: skip
+
+    def plot(self, path: str | Path | None = None, caption: str = "") -> Any:
+        """Bars show where each estimator's squared bias comes from: a figure of matplotlib, which gm-lab draws.
+
+        Args:
+            path: where to save it, if anywhere; the name's end says as what, such as "bias.png".
+            caption: what the loop is, in a sentence or two.
+
+        Raises:
+            ModuleNotFoundError: if gm-lab isn't installed, or no other that registers itself as "gm_estimators.plot".
+        """
+        found = next(iter(entry_points(group=PLOT)), None)
+        if found is None:
+            raise ModuleNotFoundError("plot: expected gm-lab, which draws the picture; pip install gm-lab")
+        figure = found.load()(self.rows(), caption)
+        if path is not None:
+            figure.savefig(path)
+        return figure
 
     def rows(self) -> list[dict[str, str | float]]:
         """Every number as a row: estimator, measure, source (empty for the whole), value, low and high."""
