@@ -11,6 +11,7 @@ import torch
 
 from gm_estimators import Sizes, Trajectories
 from gm_estimators.diagnose import diagnose
+from gm_estimators.diagnose.advice import Tried, Truth, relative
 
 RATE, LANES = 0.1, 256
 
@@ -118,3 +119,38 @@ def test_a_loop_that_fits_its_own_steps_alone_is_refused():
 
     with pytest.raises(ValueError, match="see: expected finite numbers, got NaN or infinity in log_prob of inner step"):
         advised(diagnosed(draw=once, lanes=8), inner_steps=(1, 2))
+
+
+TRIES, REPEATS, REFERENCES = 400, 64, 16
+TRUTHS = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.3, 0.3, -0.3, 0.3]], dtype=torch.float64)
+MEANS = TRUTHS + torch.tensor([[0.2, 0.1, 0.0, 0.0], [0.0, -0.2, 0.0, 0.3]], dtype=torch.float64)
+NOISE, OF_REFERENCE = 0.5, (0.3, 0.2)
+
+
+def tried_at(seed):
+    """Estimates of two meta-gradients, whose noise is in part the same, with references of their own."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def noise(*shape):
+        return torch.randn(*shape, 4, generator=rng, dtype=torch.float64)
+
+    common = noise(REPEATS)
+    for g, mean, scale in zip(TRUTHS, MEANS, OF_REFERENCE, strict=True):
+        truth = Truth(None, g + scale * noise(REFERENCES), ())
+        yield Tried(mean + NOISE * (common + noise(REPEATS)) / 2**0.5, truth, truth.length)
+
+
+def test_an_interval_across_steps_has_both_references_errors():
+    """95% of them hold the truth; of those that take references for exact far fewer do."""
+    length = TRUTHS.square().sum(-1)
+    exact = ((MEANS - TRUTHS).square().sum(-1) + 4 * NOISE**2) / length
+    beyond = float(exact[0] - exact[1])
+    held, control = 0, 0
+    for seed in range(TRIES):
+        one, other = tried_at(seed)
+        found = relative(one, other)
+        held += found.low <= beyond <= found.high
+        apart = one.errors / one.unit - other.errors / other.unit
+        control += abs(float(apart.mean()) - beyond) <= 2 * float(apart.std()) / REPEATS**0.5
+    assert 0.92 * TRIES <= held <= 0.98 * TRIES
+    assert control < 0.85 * TRIES

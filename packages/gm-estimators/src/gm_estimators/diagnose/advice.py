@@ -117,7 +117,7 @@ def _line(choice: Choice) -> str:
 
 
 @dataclass
-class _Truth:
+class Truth:
     """The meta-gradient of one K by what is drawn of its reference, and what the loop earns after so many steps."""
 
     plan: Plan
@@ -232,12 +232,12 @@ def steps_of(given: Iterable[int]) -> list[int]:
     return found
 
 
-def _truth(plan: Plan, reference: Float[Tensor, "repeat size"], steps: int) -> _Truth:
+def _truth(plan: Plan, reference: Float[Tensor, "repeat size"], steps: int) -> Truth:
     """That of the loop's own K has the report's repeats; that of another has none yet, and fits."""
     if steps == plan.loop.inner_steps:
-        return _Truth(plan, reference, (plan.seed, "advice", "reference"))
+        return Truth(plan, reference, (plan.seed, "advice", "reference"))
     loop = checked(replace(plan.loop, inner_steps=steps), plan.estimators, plan.seed)
-    return _Truth(replace(plan, loop=loop), reference[:0], (plan.seed, "advice", "reference", steps))
+    return Truth(replace(plan, loop=loop), reference[:0], (plan.seed, "advice", "reference", steps))
 
 
 def _loops(
@@ -279,11 +279,11 @@ def _round(
 
 
 @dataclass(frozen=True)
-class _Tried:
+class Tried:
     """What was drawn by one choice, and the truth that it is for."""
 
     drawn: Float[Tensor, "repeat size"]
-    truth: _Truth
+    truth: Truth
     unit: float
 
     @cached_property
@@ -305,17 +305,17 @@ class _Ranking(NamedTuple):
 
     left: list[int]
     choices: tuple[Choice, ...]
-    hiding: list[_Truth]
+    hiding: list[Truth]
 
 
 def _ranked(
     labels: Sequence[tuple[Loop, Estimator]], found: Sequence[Sequence[Tensor]], active: Sequence[int],
-    truths: Mapping[int, _Truth],
+    truths: Mapping[int, Truth],
 ) -> _Ranking:  # fmt: skip
     """A choice that is not active any more has fewer repeats; it is compared with the best on these."""
     units = {k: _unit(truth, len(truths) > 1) for k, truth in truths.items()}
     tried = [
-        _Tried(torch.cat(list(vectors)), truths[loop.inner_steps], units[loop.inner_steps])
+        Tried(torch.cat(list(vectors)), truths[loop.inner_steps], units[loop.inner_steps])
         for (loop, _), vectors in zip(labels, found, strict=True)
     ]
     own = {id(t): min((tried[i] for i in active if tried[i].truth is t), key=lambda x: x.mean) for t in truths.values()}
@@ -331,7 +331,7 @@ def _ranked(
             if best.truth is truth:
                 above = Estimate(*(x / tried[i].unit for x in (beyond, beyond - half, beyond + half)))
             else:
-                above = _relative(tried[i], best)
+                above = relative(tried[i], best)
             left_out = isinstance(estimator, FirstOrder)
             choice = Choice(estimator.name, loop.gae_lambda, loop.sizes, error, above, loop.inner_steps, left_out)
             choices.append(
@@ -346,13 +346,13 @@ def _ranked(
     return _Ranking(left, ordered, hiding)
 
 
-def _unit(truth: _Truth, several: bool) -> float:
+def _unit(truth: Truth, several: bool) -> float:
     """‖g‖²; NaN where it may be 0. Choices for one truth are ranked without it."""
     told = truth.length > 0 and (not several or ratio(inner(truth.reference, truth.reference)).low > 0)
     return truth.length if told else math.nan
 
 
-def _apart(one: _Tried, best: _Tried) -> tuple[float, float, float, float]:
+def _apart(one: Tried, best: Tried) -> tuple[float, float, float, float]:
     """By how much one's error for the same g is larger, half its interval, and the variances of draws and of g."""
     repeats, reference = len(one.errors), one.truth.reference
     apart = one.errors - best.errors[:repeats]
@@ -362,7 +362,7 @@ def _apart(one: _Tried, best: _Tried) -> tuple[float, float, float, float]:
     return float(apart.mean()), quantile * math.sqrt(of_draws + of_reference), of_draws, of_reference
 
 
-def _relative(one: _Tried, best: _Tried) -> Estimate:
+def relative(one: Tried, best: Tried) -> Estimate:
     """By how much one's error in units of its own ‖g‖² is larger than that of a choice for another g in units of its.
 
     Either reference's sampling error counts twice, in error and unit: (E‖d‖² − 2 ⟨E[d], g⟩) / ‖g‖² + 1 moves by
