@@ -16,9 +16,11 @@ least favourable one, as in the ABC intervals of DiCiccio and Efron (1992, "More
 exponential families"). In all others b₁ is as uncertain as the mean itself, which leaves fewer degrees of freedom to
 Student's quantile (Satterthwaite 1946, "An approximate distribution of estimates of variance components"):
 
-    ν = 2 s⁴ / Var s²,   Var s² = (4 / R)² (4 (b₃ − b₂² / b₁) / R + 2 A² / (R − 1)) + (2 C / R²)² 4 / (R − 1)
+    ν = 2 s⁴ / Var s²,   Var s² = (4 / R)² (τ² + 2 A² / (R − 1)) + (2 C / R²)² 4 / (R − 1)
+    τ² = 4 (b₃ − b₂² / b₁) / R,   b₃ = H r·H r / (R − 1)³
 
-with b₃ = H r·H r / (R − 1)³. Where the gradient of U is 0, too, s² is too large rather than too small.
+On average A is too large by C / R, which is taken off but for one standard deviation, τ: where U is a squared length in
+many dimensions, s would else be too large by up to √3.
 """
 
 import math
@@ -169,12 +171,14 @@ class _Test(NamedTuple):
         mean = self.slope * weights[..., 1]
         first, second, third, square = (_form(x, weights) for x in (self.first, self.second, self.third, self.square))
         along = torch.where(first > 0, second / first, 0.0)
+        other = 4 * (third - second * along).clamp(min=0) / self.repeats
         slope = (first - mean * along).clamp(min=0)
+        slope = torch.minimum(slope, (slope - square / self.repeats).clamp(min=0) + other.sqrt())
         variance = 4 * slope / self.repeats + 2 * square / self.repeats**2
-        doubt = 4 * (third - second * along).clamp(min=0) / self.repeats + 2 * slope**2 / free
-        doubt = (4 / self.repeats) ** 2 * doubt + (2 * square / self.repeats**2) ** 2 * 4 / free
+        doubt = (4 / self.repeats) ** 2 * (other + 2 * slope**2 / free)
+        doubt = doubt + (2 * square / self.repeats**2) ** 2 * 4 / free
         degrees = torch.where(doubt > 0, 2 * variance**2 / doubt, free)
-        return variance.sqrt(), _quantile(degrees.clamp(min=min(3, free), max=free))
+        return variance.sqrt(), _quantile(degrees.clamp(min=3, max=free))
 
 
 def _form(coefficients: Float[Tensor, "kernel *weighted"], weights: Float[Tensor, "kernel angle 2"]) -> Tensor:
