@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gm_estimators.attribution import shapley, subsets
+from gm_estimators.attribution import subsets
 from gm_estimators.diagnose.jackknife import Estimate
 from gm_estimators.diagnose.loop import Loop
-from gm_estimators.diagnose.pairs import Rows, each, half_width, inner, projected, ratio, repeats_for, squared
+from gm_estimators.diagnose.pairs import Kernel, each, half_width, inner, ratio, ratios, repeats_for, shares
 from gm_estimators.diagnose.sources import Config, config_of, sources_of
 from gm_estimators.estimator import Estimator
 
@@ -67,20 +67,20 @@ def verdict(sampled: Sampled, loop: Loop, estimator: Estimator) -> Verdict:
     sources = sources_of(loop, estimator)
     squares, lengths = kernels(sampled, loop, estimator)
     whole, unit = frozenset(sources), inner(sampled.reference, sampled.reference)
-    config = config_of(loop, estimator, sources)
-    spread = each(sampled.variances[config])
+    bias_sq, spread = squares[whole], each(sampled.variances[config_of(loop, estimator, sources)])
+    mse = Kernel(*(x + y for x, y in zip(bias_sq, spread, strict=True)))
+    found = iter(ratios([
+        bias_sq, lengths[whole], spread, mse, *shares(squares, sources).values(), *shares(lengths, sources).values(),
+    ], unit))  # fmt: skip
     return Verdict(
-        squared(sampled.estimates[config] - sampled.reference, unit), projected(lengths[whole], unit),
-        ratio(spread, unit),
-        ratio(squares[whole] + spread, unit),
-        {name: ratio(kernel, unit) for name, kernel in shapley(squares, sources).items()},
-        {name: projected(kernel, unit) for name, kernel in shapley(lengths, sources).items()},
+        next(found), next(found), next(found), next(found), {name: next(found) for name in sources},
+        {name: next(found) for name in sources},
     )  # fmt: skip
 
 
 def kernels(
     sampled: Sampled, loop: Loop, estimator: Estimator
-) -> tuple[dict[frozenset[str], Rows], dict[frozenset[str], Rows]]:
+) -> tuple[dict[frozenset[str], Kernel], dict[frozenset[str], Kernel]]:
     """The kernels of ‖E[d] − g‖² and of ⟨E[d] − g, g⟩ for every set of sources."""
     squares, lengths = {}, {}
     for some in subsets(sources_of(loop, estimator)):

@@ -1,112 +1,202 @@
 """Ratios of squared lengths and inner products of expectations, from independent repeats of vectors.
 
 With x_1 … x_R independent repeats of a vector, ‖E[x]‖² is estimated without bias by the mean of h_ij = ⟨x_i, x_j⟩ over
-pairs i ≠ j: a U-statistic of degree two (Hoeffding 1948). Everything that a diagnosis says is a ratio of such means. A
-symmetric kernel h is known here by its rows, Σ_{j ≠ i} h_ij for each i, which is all that means and jackknife read.
+pairs i ≠ j: a U-statistic of degree two (Hoeffding 1948). Everything that a diagnosis says is a ratio of such means.
+
+The interval of a ratio U(a) / U(b) holds every θ that a test of U(a − θ b) = 0 does not reject (Fieller 1954, "Some
+problems in interval estimation"). U is quadratic in the mean of what is drawn, so that its variance moves with it: by
+Student's test an estimate that came out small by chance would have too short an interval. As a score test does, this
+one reads the variance where U is 0. With H the h_ij less the means of their row and column, r_i the means of rows less
+that of all, and C the mean of H_ij² over pairs,
+
+    s² = 4 A / R + 2 C / R²,   A = b₁ − U b₂ / b₁,   b₁ = r·r / (R − 1),   b₂ = r·H r / (R − 1)²
+
+−U b₂ / b₁ is what b₁ changes by on the way to U = 0, to first order, in the direction in which U changes most: the
+least favourable one, as in the ABC intervals of DiCiccio and Efron (1992, "More accurate confidence intervals in
+exponential families"). In all others b₁ is as uncertain as the mean itself, which leaves fewer degrees of freedom to
+Student's quantile (Satterthwaite 1946, "An approximate distribution of estimates of variance components"):
+
+    ν = 2 s⁴ / Var s²,   Var s² = (4 / R)² (τ² + 2 A² / (R − 1)) + (2 C / R²)² 4 / (R − 1)
+    τ² = 4 (b₃ − b₂² / b₁) / R,   b₃ = H r·H r / (R − 1)³
+
+On average A is too large by C / R, which is taken off but for one standard deviation, τ: where U is a squared length in
+many dimensions, s would else be too large by up to √3.
 """
 
 import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gm_estimators.attribution import shapley
 from gm_estimators.diagnose.jackknife import Estimate
-from gm_estimators.metrics import student_t_quantile
 
-Rows = Float[Tensor, " repeat"]
 FEWEST = 4
 """Repeats without which there is no interval."""
+MOST = 64
+"""Repeats all of whose pairs are made, for what matters the less the more there are."""
+NORMAL = 1.959964
+"""The quantile of 97.5% of the normal distribution."""
+AT_ESTIMATE = torch.tensor([[[1.0, 0.0]]], dtype=torch.float64)
+"""Weights of a test at the estimate."""
 
 
-def inner(x: Float[Tensor, "repeat size"], y: Float[Tensor, "repeat size"]) -> Rows:
-    """Of h_ij = ½ (⟨x_i, y_j⟩ + ⟨y_i, x_j⟩), whose mean estimates ⟨E[x], E[y]⟩."""
+class Kernel(NamedTuple):
+    """A symmetric function h of two repeats, as far as it is read; sums and multiples of kernels are those of each.
+
+    Attributes:
+        mean: U, over pairs of different repeats.
+        rows: of each repeat with all, itself too, less the mean of all.
+        pairs: h_ij of the first repeats, less the means of row and column, and 0 where i = j.
+    """
+
+    mean: Float[Tensor, "*kernel"]
+    rows: Float[Tensor, "*kernel repeat"]
+    pairs: Float[Tensor, "*kernel some some"]
+
+
+def inner(x: Float[Tensor, "repeat size"], y: Float[Tensor, "repeat size"]) -> Kernel:
+    """h_ij = ½ (⟨x_i, y_j⟩ + ⟨y_i, x_j⟩), whose mean estimates ⟨E[x], E[y]⟩."""
     x, y = x.double(), y.double()
-    return ((x * (y.sum(0) - y)).sum(-1) + (y * (x.sum(0) - x)).sum(-1)) / 2
+    repeats, itself = len(x), (x * y).sum(-1)
+    rows = (x @ y.mean(0) + y @ x.mean(0)) / 2
+    some = x[:MOST] @ y[:MOST].mT
+    some = (some + some.mT) / 2
+    some = some - some.mean(0) - some.mean(1, keepdim=True) + some.mean()
+    mean = (repeats * rows.mean() - itself.mean()) / (repeats - 1)
+    return Kernel(mean, rows - rows.mean(), some.fill_diagonal_(0) * len(some) / max(len(some) - 1, 1))
 
 
-def each(values: Float[Tensor, " repeat"]) -> Rows:
-    """Of h_ij = ½ (v_i + v_j), whose mean is that of v."""
-    values = values.double()
-    return ((len(values) - 2) * values + values.sum()) / 2
+def each(values: Float[Tensor, " repeat"]) -> Kernel:
+    """h_ij = ½ (v_i + v_j), whose mean is that of v."""
+    values, some = values.double(), min(len(values), MOST)
+    return Kernel(values.mean(), (values - values.mean()) / 2, values.new_zeros(some, some))
 
 
-def mean(rows: Rows) -> float:
+def mean(kernel: Kernel) -> float:
     """The mean over pairs of different repeats; NaN if there is but one."""
-    pairs = len(rows) * (len(rows) - 1)
-    return float(rows.sum()) / pairs if pairs else math.nan
+    return float(kernel.mean)
 
 
-def ratio(above: Rows, below: Rows | None = None) -> Estimate:
-    """U(above) / U(below) with Fieller's interval, its covariances by the jackknife over repeats; or U(above) alone.
+def shares(value: Mapping[frozenset[str], Kernel], sources: Sequence[str]) -> dict[str, Kernel]:
+    """Shapley values by source, kernels as well."""
+    parts = [shapley({some: kernel[part] for some, kernel in value.items()}, sources) for part in range(3)]
+    return {source: Kernel(*(part[source] for part in parts)) for source in sources}
 
-    The interval holds every θ that Student's test of U(above) = θ U(below) does not reject (Fieller 1954, "Some
-    problems in interval estimation"). It has no bounds where U(below) is not told apart from 0. Where the expectation
-    above is 0, U is degenerate and the interval too long rather than too short.
+
+def ratio(above: Kernel, below: Kernel | None = None) -> Estimate:
+    """U(above) / U(below), or U alone, with its interval: unbounded where U(below) is not told apart from 0."""
+    return ratios([above], each(torch.ones_like(above.rows)) if below is None else below)[0]
+
+
+def ratios(above: Sequence[Kernel], below: Kernel) -> list[Estimate]:
+    """`ratio` of each to the same.
+
+    With e = a − U(a) / U(b) · b, whose U is 0, tests are of cos α · e / s(e) − sin α · b / U(b), from the estimate on,
+    where α is 0, to U(b) = 0, where it is ± π / 2. The first that rejects is at an end of the interval, which is
+    U(a) / U(b) + tan α s(e) / U(b).
     """
-    if len(above) < FEWEST:
-        return _unbounded(_quotient(mean(above), 1.0 if below is None else mean(below)))
-    if below is None:
-        return _fieller(mean(above), 1.0, _leave_one_out(above), torch.ones(len(above), dtype=torch.float64))
-    return _fieller(mean(above), mean(below), _leave_one_out(above), _leave_one_out(below))
+    values = [_quotient(mean(kernel), mean(below)) for kernel in above]
+    if len(below.rows) < FEWEST:
+        return [_unbounded(value) for value in values]
+    test, unit = _Test.of(above, below, values), float(below.mean)
+    width = test.deviation(AT_ESTIMATE.expand(len(values), 1, 2))[0].squeeze(-1)
+    scale = torch.stack([torch.where(width > 0, width, 1.0), torch.full_like(width, unit)], -1).unsqueeze(-2)
+
+    def accepted(angle: Float[Tensor, "kernel angle"]) -> Tensor:
+        weights = torch.stack([angle.cos(), angle.sin()], -1) / scale
+        deviation, quantile = test.deviation(weights)
+        return ~(angle.sin().abs() > quantile * deviation)
+
+    right = torch.full_like(width, math.pi / 2)
+    told = ~accepted(right.unsqueeze(-1)).squeeze(-1)
+    ends = [width / unit * _first_rejected(accepted, end).tan() for end in (-right, right)]
+    return [
+        Estimate(value, value + min(low, high), value + max(low, high)) if bounded else _unbounded(value)
+        for value, bounded, low, high in zip(values, told.tolist(), *(end.tolist() for end in ends), strict=True)
+    ]
 
 
-def squared(x: Float[Tensor, "repeat size"], below: Rows) -> Estimate:
-    """‖E[x]‖² / U(below) by a score test, whose variance is that of the squared length that it tests.
+def _first_rejected(accepted: Callable[[Tensor], Tensor], end: Float[Tensor, " kernel"]) -> Float[Tensor, " kernel"]:
+    """The angle between 0, which is accepted, and an end that is not, at which that changes first."""
+    inside, outside, parts = torch.zeros_like(end), end, torch.linspace(0, 1, 33, dtype=torch.float64)
+    for _ in range(4):
+        angles = torch.lerp(inside.unsqueeze(-1), outside.unsqueeze(-1), parts)
+        first = (~accepted(angles)).int().argmax(-1, keepdim=True).clamp(min=1)
+        inside, outside = (angles.gather(-1, index).squeeze(-1) for index in (first - 1, first))
+    return (inside + outside) / 2
 
-        (U(x) − θ U(below))² = t² (4 θ U(below) s / R + 2 tr Σ² / (R (R − 1)) − 2 θ s_ab + θ² s_bb),   s = x̄ᵀΣx̄ / ‖x̄‖²
 
-    An estimate that came out near 0 by chance would have an interval that is far too short by the jackknife, since the
-    variance of a squared length falls with it.
+class _Test(NamedTuple):
+    """Of U = 0 for kernels w₁ h₁ + w₂ h₂ with any weights, by products of what is read of h₁ and h₂.
+
+    Attributes:
+        repeats: R.
+        slope: U(h₂); U(h₁) is 0.
+        first: r_p·r_q / (R − 1); their sum with weights w_p w_q is b₁.
+        second: r_p·H_q r_s / (R − 1)², of b₂ likewise.
+        third: H_p r_q·H_s r_t / (R − 1)³, of b₃.
+        square: means of (H_p)_ij (H_q)_ij, of C.
     """
-    rows = inner(x, x)
-    if len(x) < FEWEST:
-        return ratio(rows, below)
-    x, repeats = x.double(), len(x)
-    center = x.mean(0)
-    length = center @ center
-    first, second = zetas(x)
-    along = float(((x - center) @ center).square().sum() / (repeats - 1) / length) if length > 0 else 0.0
-    spread = max(second - 2 * first, along**2)  # tr Σ², which no direction's variance squared exceeds
-    a, b = mean(rows), mean(below)
-    above, under = _leave_one_out(rows), _leave_one_out(below)
-    (_, s_ab), (_, s_bb) = ((repeats - 1) * torch.cov(torch.stack([above, under]), correction=0)).tolist()
-    t_squared = student_t_quantile(0.975, repeats - 1) ** 2
-    slope, level = 4 * b * along / repeats - 2 * s_ab, 2 * spread / (repeats * (repeats - 1))
-    return _between(a, b, b * b - t_squared * s_bb, a * b + t_squared * slope / 2, a * a - t_squared * level)
+
+    repeats: int
+    slope: float
+    first: Float[Tensor, "kernel 2 2"]
+    second: Float[Tensor, "kernel 2 2 2"]
+    third: Float[Tensor, "kernel 2 2 2 2"]
+    square: Float[Tensor, "kernel 2 2"]
+
+    @classmethod
+    def of(cls, above: Sequence[Kernel], below: Kernel, values: Sequence[float]) -> "_Test":
+        """Of h₁ = a − θ b, θ the value, and h₂ = −b."""
+        lines = [(a.rows - x * below.rows, a.pairs - x * below.pairs) for a, x in zip(above, values, strict=True)]
+        rows = torch.stack([torch.stack([row, -below.rows]) for row, _ in lines]).cpu()
+        pairs = torch.stack([torch.stack([pair, -below.pairs]) for _, pair in lines]).cpu()
+        repeats, some = rows.shape[-1], pairs.shape[-1]
+        moved = torch.einsum("kpij,kqj->kpqi", pairs, rows[..., :some])
+        return cls(
+            repeats, -float(below.mean),
+            torch.einsum("kpi,kqi->kpq", rows, rows) / (repeats - 1),
+            torch.einsum("kpi,kqsi->kpqs", rows[..., :some], moved) / (some - 1) ** 2,
+            torch.einsum("kpqi,ksti->kpqst", moved, moved) / (some - 1) ** 3,
+            torch.einsum("kpij,kqij->kpq", pairs, pairs) / (some * (some - 1)),
+        )  # fmt: skip
+
+    def deviation(self, weights: Float[Tensor, "kernel angle 2"]) -> tuple[Tensor, Tensor]:
+        """(s, Student's quantile) by kernel and weights."""
+        free = self.repeats - 1
+        mean = self.slope * weights[..., 1]
+        first, second, third, square = (_form(x, weights) for x in (self.first, self.second, self.third, self.square))
+        along = torch.where(first > 0, second / first, 0.0)
+        other = 4 * (third - second * along).clamp(min=0) / self.repeats
+        slope = (first - mean * along).clamp(min=0)
+        slope = torch.minimum(slope, (slope - square / self.repeats).clamp(min=0) + other.sqrt())
+        variance = 4 * slope / self.repeats + 2 * square / self.repeats**2
+        doubt = (4 / self.repeats) ** 2 * (other + 2 * slope**2 / free)
+        doubt = doubt + (2 * square / self.repeats**2) ** 2 * 4 / free
+        degrees = torch.where(doubt > 0, 2 * variance**2 / doubt, free)
+        return variance.sqrt(), _quantile(degrees.clamp(min=3, max=free))
 
 
-def projected(above: Rows, below: Rows) -> Estimate:
-    """U(above) / U(below) for inner products ⟨E[x], g⟩ above a squared length ‖g‖², as the ratio of two lengths.
+def _form(coefficients: Float[Tensor, "kernel *weighted"], weights: Float[Tensor, "kernel angle 2"]) -> Tensor:
+    """Their sum over all axes but the first, with a weight for each, `[kernel, angle]`."""
+    found = torch.einsum("k...p,kap->ka...", coefficients, weights)
+    while found.dim() > 2:
+        found = torch.einsum("ka...p,kap->ka...", found, weights)
+    return found
 
-        (⟨E[x], g⟩ / ‖g‖) / ‖g‖
 
-    Both are linear in what is drawn, to first order, so that their errors do not depend on their size, as those of
-    products and squares do: Fieller's interval then fails as often on either side.
+def _quantile(degrees: Tensor) -> Tensor:
+    """Student's t of 97.5%, at three degrees of freedom or more, whole or not, within 1%.
+
+    Abramowitz and Stegun 1964, "Handbook of Mathematical Functions", 26.7.5.
     """
-    value = _quotient(mean(above), mean(below))
-    if len(above) < FEWEST or mean(below) <= 0 or bool((_leave_one_out(below) <= 0).any()):
-        return _unbounded(value)
-    lengths = _leave_one_out(below).sqrt()
-    return _fieller(mean(above) / mean(below) ** 0.5, mean(below) ** 0.5, _leave_one_out(above) / lengths, lengths)
-
-
-def _fieller(a: float, b: float, above: Rows, below: Rows) -> Estimate:
-    """The interval of a / b, given both without each repeat in turn."""
-    repeats = len(above)
-    spread = (repeats - 1) * torch.cov(torch.stack([above, below]).double().cpu(), correction=0)
-    t_squared = student_t_quantile(0.975, repeats - 1) ** 2
-    # (a − θ b)² = t² (s_aa − 2 θ s_ab + θ² s_bb), a quadratic in θ
-    (s_aa, s_ab), (_, s_bb) = (t_squared * spread).tolist()
-    return _between(a, b, b * b - s_bb, a * b - s_ab, a * a - s_aa)
-
-
-def _between(a: float, b: float, square: float, linear: float, rest: float) -> Estimate:
-    """A / b between the roots of square θ² − 2 linear θ + rest, if it is negative between two of them."""
-    value, root = _quotient(a, b), linear * linear - square * rest
-    if not (square > 0 and root >= 0):
-        return _unbounded(value)
-    return Estimate(value, (linear - math.sqrt(root)) / square, (linear + math.sqrt(root)) / square)
+    z, nu = NORMAL, degrees
+    second, third = 5 * z**5 + 16 * z**3 + 3 * z, 3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z
+    return z + (z**3 + z) / (4 * nu) + second / (96 * nu**2) + third / (384 * nu**3)
 
 
 def _unbounded(value: float) -> Estimate:
@@ -117,16 +207,14 @@ def _quotient(a: float, b: float) -> float:
     return a / b if b else math.nan
 
 
-def half_width(above: Rows, below: Rows | None = None) -> float:
+def half_width(above: Kernel, below: Kernel | None = None) -> float:
     """About half the interval of U(above) / U(below), by the delta method, which a small U(below) does not blow up."""
-    if below is None:
-        below = torch.full_like(above, len(above) - 1)
-    a, b = mean(above), mean(below)
-    if not b > 0:
+    below = each(torch.ones_like(above.rows)) if below is None else below
+    if not mean(below) > 0:
         return math.inf
-    apart = _leave_one_out(above - a / b * below)
-    variance = (len(apart) - 1) * float(apart.var(correction=0))
-    return student_t_quantile(0.975, len(apart) - 1) * math.sqrt(variance) / b
+    test = _Test.of([above], below, [mean(above) / mean(below)])
+    deviation, quantile = test.deviation(AT_ESTIMATE)
+    return float(deviation * quantile) / mean(below)
 
 
 def repeats_for(x: Float[Tensor, "repeat size"], now: float, half: float) -> float:
@@ -150,7 +238,7 @@ def repeats_for(x: Float[Tensor, "repeat size"], now: float, half: float) -> flo
 
 def zetas(x: Float[Tensor, "repeat size"]) -> tuple[float, float]:
     """ζ₁ = Cov(h_12, h_13) and ζ₂ = Var(h_12) of h_ij = ⟨x_i, x_j⟩, from means over different repeats; at least 0."""
-    x = x[:MOST].double()
+    x = x[:ENOUGH].double()
     h, n = x @ x.mT, len(x)
     h.fill_diagonal_(0)
     total, rows, squares = float(h.sum()), float(h.sum(1).square().sum()), float(h.square().sum())
@@ -161,11 +249,5 @@ def zetas(x: Float[Tensor, "repeat size"]) -> tuple[float, float]:
     return max(one - none, 0.0), max(both - none, 0.0)
 
 
-MOST = 512
+ENOUGH = 512
 """Repeats that are enough for `zetas`, whose pairs are all made."""
-
-
-def _leave_one_out(rows: Rows) -> Rows:
-    """The mean over pairs of different repeats, without each repeat in turn."""
-    rest = len(rows) - 1
-    return (rows.sum() - 2 * rows) / (rest * (rest - 1))
