@@ -21,6 +21,7 @@ from gm_estimators.diagnose.pairs import inner, mean, ratio
 from gm_estimators.diagnose.plan import Plan
 from gm_estimators.diagnose.repeat import Repeat
 from gm_estimators.diagnose.sources import IDEAL, along, config_of, extrapolated, outcome, sources_of
+from gm_estimators.diagnose.table import fitted
 from gm_estimators.estimator import Estimator
 from gm_estimators.metrics import student_t_quantile
 
@@ -30,6 +31,8 @@ LAMBDAS = (0.8, 0.95, 1.0)
 """Which λ are tried beside the loop's."""
 LEAST, REFERENCES = 16, 8
 """Repeats of every choice, and of the truth of each K where several are tried."""
+LONGEST = 17
+"""Characters of a name that a line of 80 has room for."""
 CLEARLY = 1.5
 """Half widths of an interval by which a choice must be worse than the best to be left out of further repeats."""
 
@@ -77,7 +80,8 @@ class Advice:
 
     def __str__(self) -> str:
         best, worst = self.choices[0].mse, max((choice.mse for choice in self.choices if choice.mse > 0), default=0.0)
-        error = "relative error" if self.returns else "mean squared error"
+        error, shown = "relative error" if self.returns else "mean squared error", self.choices[:12]
+        width = min(max(len("estimator"), *(len(choice.estimator) for choice in shown)), LONGEST)
         lines = [
             f"{self.trajectories} trajectories a task: {len(self.choices)} choices, {self.repeats} repeats, "
             f"{self.env_steps:,} environment steps",
@@ -86,10 +90,10 @@ class Advice:
             if best > 0
             else "‖g‖² is not told apart from 0: errors are ranked, and have no unit.",
             "",
-            f"{'estimator':12} {'K':>2} {'λ':>5} {'inner':>6} {'Jacobian':>9} {'outer':>6} {'error':>9}  "
+            f"{'estimator':{width}} {'K':>2} {'λ':>5} {'inner':>6} {'Jacobian':>9} {'outer':>6} {'error':>9}  "
             "above the best",
         ]
-        return "\n".join([*lines, *(_line(choice) for choice in self.choices[:12])])
+        return "\n".join([*lines, *(_line(choice, width) for choice in shown)])
 
     def _by_steps(self) -> list[str]:
         """What more steps are good for, beside what they cost."""
@@ -101,18 +105,18 @@ class Advice:
             f"{'K':>3} {'return after K steps':>28}   smallest error",
         ]
         for steps, earned in self.returns.items():
-            errors = [choice.mse for choice in self.choices if choice.inner_steps == steps]
+            errors = [choice.mse for choice in self.choices if choice.inner_steps == steps and choice.mse > 0]
             said = f"{earned.value:.4g} [{earned.low:.4g}, {earned.high:.4g}]"
-            lines.append(f"{steps:>3} {said:>28}   {min(errors):>14.3g}")
+            lines.append(f"{steps:>3} {said:>28}   {f'{min(errors):.3g}' if errors else 'not told':>14}")
         return [*lines, ""]
 
 
-def _line(choice: Choice) -> str:
+def _line(choice: Choice, width: int) -> str:
     sizes, lam = choice.sizes, "" if choice.gae_lambda is None else f"{choice.gae_lambda:g}"
     jacobian = "none" if choice.first_order else "the same" if sizes.shared else str(sizes.hessian)
     _, low, high = choice.beyond
     told = "not told apart" if not low > 0 else f"{low:.3g} to {high:.3g}"
-    label = f"{choice.estimator:12} {choice.inner_steps:>2} {lam:>5}"
+    label = f"{fitted(choice.estimator, width):{width}} {choice.inner_steps:>2} {lam:>5}"
     return f"{label} {sizes.inner:>6} {jacobian:>9} {sizes.outer:>6} {choice.mse:>9.3g}  {told}"
 
 
