@@ -26,11 +26,17 @@ def test_a_diagnosis_and_its_advice_become_a_page_and_a_folder(tmp_path):
     report = diagnose(**loop, surrogate=("ad", "lvc"), budget=1, seed=5)
     advice = report.advise(trajectories=8, lambdas=(), splits=(0.5,), budget=1)
     page = diagnosis_page(report, tmp_path / "page.html", advice=advice).read_text()
+    assert "The return after K steps" not in page
     page, _, printed = page.partition("As printed in a terminal")
     assert str(report) in html.unescape(printed)
     for said in (report.estimand, *report.meanings.values(), *report.notes, f"{report.repeats} independent", "seed 5"):
         assert said in html.unescape(page)
     assert page.count("for the outer gradient") == len(advice.choices) + 1  # and the best once more
+    advice = report.advise(trajectories=8, lambdas=(), splits=(0.5,), inner_steps=(1, 2), budget=1)
+    steps = html.unescape(diagnosis_page(report, tmp_path / "steps.html", advice=advice).read_text())
+    for k, earned in advice.returns.items():
+        assert f"{earned.value:.4g} [{earned.low:.4g},\u00a0{earned.high:.4g}] for K = {k}" in steps
+    assert "LVC, K = 2" in steps
     assert log_diagnosis(report, tmp_path / "logged") is None
     rows = (tmp_path / "logged" / "results.csv").read_text().splitlines()
     assert len(rows) == 1 + len(report.rows())

@@ -88,7 +88,10 @@ class Advice(Protocol):
 
     @property
     def choices(self) -> Sequence[Any]:
-        """Each with estimator, gae_lambda, sizes, mse and beyond, the error above the best's with its interval."""
+        """Each with estimator, gae_lambda, sizes, mse and beyond, the error above the best's with its interval.
+
+        Where several K were tried, advice has `returns` by K, and each choice its `inner_steps`.
+        """
 
 
 def diagnosis_page(report: Diagnosis, path: str | Path, *, caption: str = "", advice: Advice | None = None) -> Path:
@@ -140,6 +143,7 @@ def diagnosis_page(report: Diagnosis, path: str | Path, *, caption: str = "", ad
         "estimators": [label_of(name) for name in estimators_of(rows)], "whole": _whole(rows), "sources": _shares(rows),
         "along": _shares(rows, "along"), "meanings": {source_label(k): v for k, v in report.meanings.items()},
         "advice": advice, "choices": _choices(advice), "told": _told(advice), "first": FIRST,
+        "earned": _earned(advice),
     }  # fmt: skip
     body = environment.from_string(pages.part("diagnosis.html.jinja", here)).render(named)
     text = pages.document(finding(rows), body, styles=[pages.part("diagnosis.css", here)])
@@ -196,16 +200,24 @@ def _cell(row: Row | None) -> tuple[str, str]:
 
 def _choices(advice: Advice | None) -> list[dict[str, str]]:
     """An advice's choices in words."""
-    return [] if advice is None else [_choice(choice) for choice in advice.choices]
+    return [] if advice is None else [_choice(choice, _earned(advice)) for choice in advice.choices]
 
 
-def _choice(choice: Any) -> dict[str, str]:
+def _earned(advice: Advice | None) -> dict[int, str]:
+    """K ↦ what the loop earns after so many steps, where several were tried."""
+    returns = getattr(advice, "returns", {})
+    return {steps: f"{found.value:.4g} [{found.low:.4g}, {found.high:.4g}]" for steps, found in returns.items()}
+
+
+def _choice(choice: Any, earned: Mapping[int, str]) -> dict[str, str]:
     sizes, beyond = choice.sizes, {end: getattr(choice.beyond, end) for end in ("value", "low", "high")}
     jacobian = "for step and Jacobian together" if sizes.shared else f"for the step, {sizes.hessian} for its Jacobian"
     if getattr(choice, "first_order", False):
         jacobian = "for the step, without a Jacobian"
     return {
-        "name": label_of(choice.estimator) + ("" if choice.gae_lambda is None else f", λ = {choice.gae_lambda:g}"),
+        "name": label_of(choice.estimator)
+        + (f", K = {choice.inner_steps}" if earned else "")
+        + ("" if choice.gae_lambda is None else f", λ = {choice.gae_lambda:g}"),
         "sizes": f"{sizes.inner} {jacobian}, {sizes.outer} for the outer gradient",
         "error": in_percent(dict.fromkeys(beyond, choice.mse)).partition(" [")[0],
         "beyond": "not told apart" if beyond["low"] <= 0 else in_percent(beyond),
@@ -216,7 +228,7 @@ def _told(advice: Advice | None) -> str:
     """What an advice comes to: the best choice and those that can't be told from it."""
     if advice is None:
         return ""
-    best = _choice(advice.choices[0])
+    best = _choice(advice.choices[0], _earned(advice))
     alike = sum(choice.beyond.low <= 0 for choice in advice.choices[1:])
     others = f"; {alike} of the {len(advice.choices) - 1} others are not told apart from it" if alike else ""
     return f"Best as measured, with {advice.trajectories} trajectories: {best['name']}, {best['sizes']}{others}"
