@@ -35,7 +35,8 @@ def test_a_diagnosis_and_its_advice_become_a_page_and_a_folder(tmp_path):
     advice = report.advise(trajectories=8, lambdas=(), splits=(0.5,), inner_steps=(1, 2), budget=1)
     steps = html.unescape(diagnosis_page(report, tmp_path / "steps.html", advice=advice).read_text())
     for k, earned in advice.returns.items():
-        assert f"{earned.value:.4g} [{earned.low:.4g},\u00a0{earned.high:.4g}] for K = {k}" in steps
+        said = f"{earned.value:.4g} [{earned.low:.4g},\u00a0{earned.high:.4g}] for K = {k}"
+        assert said.replace("-", "−") in steps
     assert "LVC, K = 2" in steps
     assert log_diagnosis(report, tmp_path / "logged") is None
     rows = (tmp_path / "logged" / "results.csv").read_text().splitlines()

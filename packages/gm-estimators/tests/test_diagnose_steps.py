@@ -11,7 +11,7 @@ import torch
 
 from gm_estimators import Sizes, Trajectories
 from gm_estimators.diagnose import diagnose
-from gm_estimators.diagnose.advice import Tried, Truth, relative
+from gm_estimators.diagnose.advice import Tried, Truth, relative, unit_of
 
 RATE, LANES = 0.1, 256
 
@@ -95,6 +95,18 @@ def test_a_meta_gradient_that_may_be_zero_has_no_unit():
     assert all(math.isnan(choice.mse) for choice in advice.choices)
     assert all(choice.beyond.low <= 0 or math.isnan(choice.beyond.low) for choice in advice.choices)
     assert "errors are ranked, and have no unit" in str(advice)
+
+
+def test_a_length_that_may_be_zero_is_no_unit_beside_others():
+    """The estimate of the first is 0.30, not told apart from 0; that of the second is."""
+    for x, told in (
+        ([3.0, -1.0, 0.5, 2.0, -1.0, 0.8, 1.5, 0.1], False),
+        ([1.0, 1.1, 0.9, 1.0, 1.2, 0.8, 1.0, 1.1], True),
+    ):
+        truth = Truth(None, torch.tensor(x, dtype=torch.float64).unsqueeze(-1), ())
+        assert truth.length > 0.2
+        assert unit_of(truth, several=False) == truth.length
+        assert math.isnan(unit_of(truth, several=True)) is not told
 
 
 @pytest.mark.parametrize(

@@ -317,7 +317,7 @@ def _ranked(
     truths: Mapping[int, Truth],
 ) -> _Ranking:  # fmt: skip
     """A choice that is not active any more has fewer repeats; it is compared with the best on these."""
-    units = {k: _unit(truth, len(truths) > 1) for k, truth in truths.items()}
+    units = {k: unit_of(truth, len(truths) > 1) for k, truth in truths.items()}
     tried = [
         Tried(torch.cat(list(vectors)), truths[loop.inner_steps], units[loop.inner_steps])
         for (loop, _), vectors in zip(labels, found, strict=True)
@@ -350,7 +350,7 @@ def _ranked(
     return _Ranking(left, ordered, hiding)
 
 
-def _unit(truth: Truth, several: bool) -> float:
+def unit_of(truth: Truth, several: bool) -> float:
     """‖g‖²; NaN where it may be 0. Choices for one truth are ranked without it."""
     told = truth.length > 0 and (not several or ratio(inner(truth.reference, truth.reference)).low > 0)
     return truth.length if told else math.nan

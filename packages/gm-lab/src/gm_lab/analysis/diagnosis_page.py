@@ -206,7 +206,8 @@ def _choices(advice: Advice | None) -> list[dict[str, str]]:
 def _earned(advice: Advice | None) -> dict[int, str]:
     """K ↦ what the loop earns after so many steps, where several were tried."""
     returns = getattr(advice, "returns", {})
-    return {steps: f"{found.value:.4g} [{found.low:.4g}, {found.high:.4g}]" for steps, found in returns.items()}
+    said = {steps: f"{found.value:.4g} [{found.low:.4g}, {found.high:.4g}]" for steps, found in returns.items()}
+    return {steps: text.replace("-", "−") for steps, text in said.items()}
 
 
 def _choice(choice: Any, earned: Mapping[int, str]) -> dict[str, str]:
