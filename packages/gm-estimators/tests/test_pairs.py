@@ -98,6 +98,15 @@ def test_an_interval_does_not_depend_on_units():
     assert [1e18 * number for number in other] == pytest.approx(list(one), rel=1e-4)
 
 
+def test_half_a_width_depends_on_what_is_true():
+    """That of μ² is 2 μ t s / √R far from 0: as large for μ = 6 as twice that for μ = 3."""
+    x = drawn(3.0, 1, 64, 0)
+    x = (x - x.mean()) / x.std() + 3
+    estimated = 2 * 3 * student_t_quantile(0.975, 63) / 64**0.5
+    assert half_width(inner(x, x)) == pytest.approx(estimated, rel=0.01)
+    assert half_width(inner(x, x), None, 36.0) == pytest.approx(2 * estimated, rel=0.05)
+
+
 @pytest.mark.parametrize("mean", [0.05, 2.0])  # where Var U falls as 1 / R², and where as 1 / R
 def test_the_repeats_that_are_foretold_have_that_half_width(mean):
     first = drawn(mean, 5, 1000, 0)

@@ -105,11 +105,26 @@ def length(sampled: Sampled) -> Estimate:
     return ratio(inner(sampled.reference, sampled.reference))
 
 
-def repeats_to_tell(sampled: Sampled, loop: Loop, estimator: Estimator, half: float) -> float:
-    """How many repeats would have the interval of bias_sq about that half width."""
+def repeats_to_tell(
+    sampled: Sampled, loop: Loop, estimator: Estimator, half: float
+) -> tuple[float, float, float]:  # fmt: skip
+    """How many repeats would have the interval of bias_sq about that half width, and at least and at most.
+
+    The variance depends on bias_sq, and its unit is ‖g‖². Both are as estimated, or at those ends of their intervals
+    that need fewest or most. No answer is less than what there is, and the last one is infinite without an interval.
+    """
     error = sampled.estimates[config_of(loop, estimator, sources_of(loop, estimator))] - sampled.reference
-    now = half_width(inner(error, error), inner(sampled.reference, sampled.reference))
-    return repeats_for(error, now, half)
+    above, unit, scale = inner(error, error), inner(sampled.reference, sampled.reference), length(sampled)
+    found = ratio(above, unit)
+
+    def needed(bias_sq: float, square: float) -> float:
+        width = half_width(above, unit, bias_sq) * scale.value / square
+        return max(repeats_for(error, width, half), len(error))
+
+    about = needed(found.value, scale.value)
+    if not (scale.low > 0 and math.isfinite(found.high)):
+        return about, len(error), math.inf
+    return about, min(about, needed(found.low, scale.high)), max(about, needed(found.high, scale.low))
 
 
 def repeats_to_see(sampled: Sampled) -> tuple[float, float]:

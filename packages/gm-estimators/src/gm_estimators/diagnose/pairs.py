@@ -207,13 +207,17 @@ def _quotient(a: float, b: float) -> float:
     return a / b if b else math.nan
 
 
-def half_width(above: Kernel, below: Kernel | None = None) -> float:
-    """About half the interval of U(above) / U(below), by the delta method, which a small U(below) does not blow up."""
+def half_width(above: Kernel, below: Kernel | None = None, true: float | None = None) -> float:
+    """About half the interval of U(above) / U(below), by the delta method, which a small U(below) does not blow up.
+
+    The variance is that where the ratio is as estimated, or as is said to be true.
+    """
     below = each(torch.ones_like(above.rows)) if below is None else below
     if not mean(below) > 0:
         return math.inf
-    test = _Test.of([above], below, [mean(above) / mean(below)])
-    deviation, quantile = test.deviation(AT_ESTIMATE)
+    value = mean(above) / mean(below)
+    test = _Test.of([above], below, [value])
+    deviation, quantile = test.deviation(torch.tensor([[[1.0, 0.0 if true is None else true - value]]]).double())
     return float(deviation * quantile) / mean(below)
 
 

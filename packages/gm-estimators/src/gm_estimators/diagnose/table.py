@@ -105,8 +105,8 @@ def _undecided(
     for estimator in plan.estimators:
         found = verdicts[estimator.name].bias_sq
         if found.high - found.low > 2 * RESOLUTION:
-            steps = each * repeats_to_tell(sampled, plan.loop, estimator, RESOLUTION)
-            lines.append(
-                f"{estimator.name}: about {steps:,.0f} steps would tell its squared bias to ±{RESOLUTION} of ‖g‖²."
-            )
+            needed = repeats_to_tell(sampled, plan.loop, estimator, RESOLUTION)
+            about, least, most = (f"{each * repeats:,.0f}" for repeats in needed)
+            lines.append(f"{estimator.name}: about {about} steps would tell its squared bias to ±{RESOLUTION} of ‖g‖²,")
+            lines.append(f"from {least} to {most} by the intervals of it and of ‖g‖².")
     return lines
