@@ -4,6 +4,7 @@ import datetime
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import nox
@@ -12,6 +13,7 @@ nox.needs_version = ">=2025.11"
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = sorted({"3.11", "3.12", "3.13", HERE})
 IN_TWO = ("--numprocesses=2", "--dist=loadfile")
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # where every core is busy, the threads of small sums wait for each other
 WAITING = ("gm-experiments", "gm-lab")  # whose tests wait for processes of their own, as those of apps do
 PACKAGES = sorted(folder.parent.name for folder in Path("packages").glob("*/pyproject.toml"))
 VERSIONED = [Path("pyproject.toml"), *sorted(Path("packages").glob("*/pyproject.toml")), Path("CITATION.cff")]
@@ -46,8 +48,9 @@ def sync(session: nox.Session, *args: str) -> None:
     session.run_install("uv", "sync", "--quiet", *args, env=environment, external=True)
 
 
-def pytest(session: nox.Session, folder: Path | str, *args: str) -> None:
-    session.run("python", "-m", "pytest", "--config-file=pyproject.toml", str(folder), *args, *session.posargs)
+def pytest(session: nox.Session, folder: Path | str, *args: str, env: Mapping[str, str] = ONE_THREAD) -> None:
+    command = ("python", "-m", "pytest", "--config-file=pyproject.toml", str(folder))
+    session.run(*command, *args, *session.posargs, env=env)
 
 
 @nox.session(tags=["ci"])
@@ -167,4 +170,4 @@ def pictures(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """The batched path against a plain loop at equal work, and how the cost grows."""
     sync(session)
-    pytest(session, "benchmarks", "-s")
+    pytest(session, "benchmarks", "-s", env={})
