@@ -12,7 +12,7 @@ from torch import Tensor
 import gm_lab
 
 with jaxtyping.install_import_hook(
-    ["gm_envs_tabular", "gm_estimators", "gm_exact", "gm_experiments"], "beartype.beartype"
+    ["gm_envs_tabular", "gm_estimators", "gm_exact", "gm_experiments"], "shapes.checked"
 ):
     from gm_envs_tabular import Rollout, Successors, random_mdp, rollout, successors, uniforms
     from gm_exact import PolicyEvaluation, TabularMDP, evaluate
