@@ -13,8 +13,9 @@ nox.needs_version = ">=2025.11"
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = sorted({"3.11", "3.12", "3.13", HERE})
 IN_TWO = ("--numprocesses=2", "--dist=loadfile")
+MYPY_IN_TWO = ("--native-parser", "--num-workers=2")
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # where every core is busy, the threads of small sums wait for each other
-WAITING = ("gm-experiments", "gm-lab")  # whose tests wait for processes of their own, as those of apps do
+SHORT = ("gm-envs-ipd", "gm-envs-tabular", "gm-exact")  # whose tests take less than a second process' imports
 PACKAGES = sorted(folder.parent.name for folder in Path("packages").glob("*/pyproject.toml"))
 VERSIONED = [Path("pyproject.toml"), *sorted(Path("packages").glob("*/pyproject.toml")), Path("CITATION.cff")]
 LOCK = Path("requirements.lock")
@@ -81,7 +82,7 @@ def types(session: nox.Session) -> None:
     """Mypy, strict, over all that is shipped."""
     sync(session)
     sources = [str(Path("packages", package, "src")) for package in PACKAGES]
-    session.run("mypy", *sources, "apps", "noxfile.py")
+    session.run("mypy", *MYPY_IN_TWO, *sources, "apps", "noxfile.py")
 
 
 @nox.session(python=PYTHONS, tags=["ci"])
@@ -89,7 +90,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session, package: str) -> None:
     """One package's tests, in an environment that holds this package alone."""
     sync(session, "--package", package, "--group", "test", "--no-default-groups")
-    pytest(session, Path("packages", package, "tests"), *(IN_TWO if package in WAITING else ()))
+    pytest(session, Path("packages", package, "tests"), *(() if package in SHORT else IN_TWO))
 
 
 @nox.session(python=PYTHONS[0], tags=["ci"], default=False, reuse_venv=False)

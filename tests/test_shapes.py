@@ -3,8 +3,9 @@
 import pytest
 import torch
 from jaxtyping import Float, jaxtyped
-from shapes import checked
 from torch import Tensor
+
+from shapes import checked
 
 
 @jaxtyped(typechecker=checked)
