@@ -107,7 +107,7 @@ def lowest(session: nox.Session, package: str) -> None:
 def apps(session: nox.Session) -> None:
     """What crosses packages: layering, claims, the apps end to end."""
     sync(session)
-    pytest(session, "tests", *IN_TWO)
+    pytest(session, "tests", *IN_TWO, "--no-loadscope-reorder")  # the order of conftest.py: long files first
 
 
 @nox.session(tags=["ci"])
