@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nox
@@ -125,9 +126,12 @@ def wheels(session: nox.Session) -> None:
         alone = ("uv", "run", "--quiet", "--isolated", "--no-project", "--find-links", str(dist), "--with", str(wheel))
         session.run(*alone, *built_anew, "python", *command, external=True)
 
-    for package in PACKAGES:
+    def imported(package: str) -> None:
         module = package.replace("-", "_")
         installed(package, "-c", f"import {module}; print({module}.__file__)")
+
+    with ThreadPoolExecutor(2) as two:
+        list(two.map(imported, PACKAGES))
     shutil.rmtree(folder / "run", ignore_errors=True)
     small = ["--figure", "fig1", "--mdps", "2", "--repeats", "2", "--sample-sizes", "4", "--wandb", "disabled"]
     installed("gm-experiments", "-m", "gm_experiments.maml", *small, "--run-dir", str(folder / "run"))
