@@ -4,6 +4,8 @@ import datetime
 import re
 import shutil
 import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nox
@@ -12,7 +14,9 @@ nox.needs_version = ">=2025.11"
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = sorted({"3.11", "3.12", "3.13", HERE})
 IN_TWO = ("--numprocesses=2", "--dist=loadfile")
-WAITING = ("gm-experiments", "gm-lab")  # whose tests wait for processes of their own, as those of apps do
+MYPY_IN_TWO = ("--native-parser", "--num-workers=2")
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # where every core is busy, the threads of small sums wait for each other
+SHORT = ("gm-envs-ipd", "gm-envs-tabular", "gm-exact")  # whose tests take less than a second process' imports
 PACKAGES = sorted(folder.parent.name for folder in Path("packages").glob("*/pyproject.toml"))
 VERSIONED = [Path("pyproject.toml"), *sorted(Path("packages").glob("*/pyproject.toml")), Path("CITATION.cff")]
 LOCK = Path("requirements.lock")
@@ -46,8 +50,9 @@ def sync(session: nox.Session, *args: str) -> None:
     session.run_install("uv", "sync", "--quiet", *args, env=environment, external=True)
 
 
-def pytest(session: nox.Session, folder: Path | str, *args: str) -> None:
-    session.run("python", "-m", "pytest", "--config-file=pyproject.toml", str(folder), *args, *session.posargs)
+def pytest(session: nox.Session, folder: Path | str, *args: str, env: Mapping[str, str] = ONE_THREAD) -> None:
+    command = ("python", "-m", "pytest", "--config-file=pyproject.toml", str(folder))
+    session.run(*command, *args, *session.posargs, env=env)
 
 
 @nox.session(tags=["ci"])
@@ -78,7 +83,7 @@ def types(session: nox.Session) -> None:
     """Mypy, strict, over all that is shipped."""
     sync(session)
     sources = [str(Path("packages", package, "src")) for package in PACKAGES]
-    session.run("mypy", *sources, "apps", "noxfile.py")
+    session.run("mypy", *MYPY_IN_TWO, *sources, "apps", "noxfile.py")
 
 
 @nox.session(python=PYTHONS, tags=["ci"])
@@ -86,7 +91,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session, package: str) -> None:
     """One package's tests, in an environment that holds this package alone."""
     sync(session, "--package", package, "--group", "test", "--no-default-groups")
-    pytest(session, Path("packages", package, "tests"), *(IN_TWO if package in WAITING else ()))
+    pytest(session, Path("packages", package, "tests"), *(() if package in SHORT else IN_TWO))
 
 
 @nox.session(python=PYTHONS[0], tags=["ci"], default=False, reuse_venv=False)
@@ -103,7 +108,7 @@ def lowest(session: nox.Session, package: str) -> None:
 def apps(session: nox.Session) -> None:
     """What crosses packages: layering, claims, the apps end to end."""
     sync(session)
-    pytest(session, "tests", *IN_TWO)
+    pytest(session, "tests", *IN_TWO, "--no-loadscope-reorder")  # the order of conftest.py: long files first
 
 
 @nox.session(tags=["ci"])
@@ -121,9 +126,12 @@ def wheels(session: nox.Session) -> None:
         alone = ("uv", "run", "--quiet", "--isolated", "--no-project", "--find-links", str(dist), "--with", str(wheel))
         session.run(*alone, *built_anew, "python", *command, external=True)
 
-    for package in PACKAGES:
+    def imported(package: str) -> None:
         module = package.replace("-", "_")
         installed(package, "-c", f"import {module}; print({module}.__file__)")
+
+    with ThreadPoolExecutor(2) as two:
+        list(two.map(imported, PACKAGES))
     shutil.rmtree(folder / "run", ignore_errors=True)
     small = ["--figure", "fig1", "--mdps", "2", "--repeats", "2", "--sample-sizes", "4", "--wandb", "disabled"]
     installed("gm-experiments", "-m", "gm_experiments.maml", *small, "--run-dir", str(folder / "run"))
@@ -167,4 +175,4 @@ def pictures(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """The batched path against a plain loop at equal work, and how the cost grows."""
     sync(session)
-    pytest(session, "benchmarks", "-s")
+    pytest(session, "benchmarks", "-s", env={})

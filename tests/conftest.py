@@ -12,14 +12,23 @@ from torch import Tensor
 import gm_lab
 
 with jaxtyping.install_import_hook(
-    ["gm_envs_tabular", "gm_estimators", "gm_exact", "gm_experiments"], "beartype.beartype"
+    ["gm_envs_tabular", "gm_estimators", "gm_exact", "gm_experiments"], "shapes.checked"
 ):
     from gm_envs_tabular import Rollout, Successors, random_mdp, rollout, successors, uniforms
     from gm_exact import PolicyEvaluation, TabularMDP, evaluate
     from gm_experiments.common.problem import TabularProblem
 
+LONG = (
+    "test_docs.py", "test_mgrl_atari.py", "test_interruption_apps.py", "test_ray.py", "test_debias.py",
+    "test_diagnose_validity.py", "test_contributing.py",
+)  # fmt: skip
 ROLES = ("inner", "hessian", "outer")
 Critic = Callable[[str, int, Tensor], Tensor]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first: of two processes that share the files none should wait for the other's last."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @dataclass(frozen=True)

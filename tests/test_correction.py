@@ -18,7 +18,7 @@ from torch.testing import assert_close
 
 from given import given_problem
 
-with jaxtyping.install_import_hook(["gm_envs_ipd", "gm_estimators", "gm_exact", "gm_experiments"], "beartype.beartype"):
+with jaxtyping.install_import_hook(["gm_envs_ipd", "gm_estimators", "gm_exact", "gm_experiments"], "shapes.checked"):
     from gm_envs_ipd import GAMES, log_policy, log_probs
     from gm_estimators import Estimator, EstimatorError, Sizes, decompose, load
     from gm_estimators.decomposition import ExactObjective

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from given import given_problem
 
 with jaxtyping.install_import_hook(
-    ["gm_envs_ipd", "gm_envs_tabular", "gm_estimators", "gm_exact", "gm_experiments"], "beartype.beartype"
+    ["gm_envs_ipd", "gm_envs_tabular", "gm_estimators", "gm_exact", "gm_experiments"], "shapes.checked"
 ):
     from gm_envs_ipd import GAMES, log_policy, log_probs
     from gm_envs_tabular import rollout, successors, uniforms

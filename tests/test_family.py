@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from given import given_problem
 
-with jaxtyping.install_import_hook(["gm_estimators", "gm_exact", "gm_experiments"], "beartype.beartype"):
+with jaxtyping.install_import_hook(["gm_estimators", "gm_exact", "gm_experiments"], "shapes.checked"):
     from gm_estimators import EstimatorError, Trajectories, decompose, load, meta_gradient
     from gm_estimators.corrections import sampling_correction
     from gm_estimators.estimator import CATALOGUE, FAMILY, families

@@ -3,7 +3,7 @@ import jaxtyping
 import pytest
 import torch
 
-with jaxtyping.install_import_hook("gm_envs_ipd", "beartype.beartype"):
+with jaxtyping.install_import_hook("gm_envs_ipd", "shapes.checked"):
     import gm_envs_ipd  # noqa: F401
 
 hypothesis.settings.register_profile("any machine", deadline=None, derandomize=True, max_examples=50)

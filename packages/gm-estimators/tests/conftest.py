@@ -4,7 +4,7 @@ import jaxtyping
 import pytest
 import torch
 
-with jaxtyping.install_import_hook("gm_estimators", "beartype.beartype"):
+with jaxtyping.install_import_hook("gm_estimators", "shapes.checked"):
     from gm_estimators import Trajectories
     from gm_estimators.returns import discounts, gae
 

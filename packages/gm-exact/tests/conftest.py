@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-with jaxtyping.install_import_hook("gm_exact", "beartype.beartype"):
+with jaxtyping.install_import_hook("gm_exact", "shapes.checked"):
     from gm_exact import TabularMDP
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

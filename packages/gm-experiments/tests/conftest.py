@@ -16,7 +16,7 @@ hypothesis.settings.register_profile("any machine", deadline=None, derandomize=T
 hypothesis.settings.load_profile("any machine")
 
 WITH_SHAPES = ("gm_envs_ipd", "gm_envs_tabular", "gm_estimators", "gm_exact", "gm_experiments.lola")
-with jaxtyping.install_import_hook(WITH_SHAPES, "beartype.beartype"):
+with jaxtyping.install_import_hook(WITH_SHAPES, "shapes.checked"):
     for module in (*WITH_SHAPES, "gm_experiments.lola.run"):
         import_module(module)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-with jaxtyping.install_import_hook(["gm_envs_ipd", "gm_estimators", "gm_exact"], "beartype.beartype"):
+with jaxtyping.install_import_hook(["gm_envs_ipd", "gm_estimators", "gm_exact"], "shapes.checked"):
     from gm_envs_ipd import GAMES, STRATEGIES, log_policy, log_probs, other_view, strategy_logits, strategy_values
     from gm_estimators import Trajectories
     from gm_estimators.estimator import CATALOGUE

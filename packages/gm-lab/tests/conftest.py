@@ -1,3 +1,4 @@
+import contextlib
 import importlib.util
 import os
 import signal
@@ -95,9 +96,9 @@ class Program:
         return found
 
 
-@pytest.fixture
-def start():
-    """Starts the toy program; none of its processes outlives the test."""
+@contextlib.contextmanager
+def starting():
+    """What starts the toy program; none of its processes outlives it."""
     started = []
 
     def program(*arguments, **variables):
@@ -109,6 +110,20 @@ def start():
         for pid in item.members():
             os.kill(pid, 9)
         item.process.communicate()
+
+
+@pytest.fixture
+def start():
+    """Starts the toy program; none of its processes outlives the test."""
+    with starting() as program:
+        yield program
+
+
+@pytest.fixture(scope="module")
+def run_once():
+    """Runs the toy program to its end, for several tests."""
+    with starting() as program:
+        yield lambda *arguments: program(*arguments).end()
 
 
 @pytest.fixture

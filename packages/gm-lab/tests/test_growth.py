@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -25,11 +26,11 @@ def cells(path):
     return {file.name: file.stat().st_mtime_ns for file in (path / "cells").glob("*.json")}
 
 
-@pytest.fixture
-def grown(run, tmp_path_factory):
+@pytest.fixture(scope="module")
+def grown(run_once, tmp_path_factory):
     """A run until its claim is decided that nothing disturbs, and what it said."""
     path = tmp_path_factory.mktemp("grown") / "run"
-    status, _, err = run("--run-dir", path, *LOOKS, "--workers", 1)
+    status, _, err = run_once("--run-dir", path, *LOOKS, "--workers", 1)
     assert status == 0
     return path, err
 
@@ -128,8 +129,8 @@ def test_less_than_the_papers_budget_is_said_above_the_verdicts(run, tmp_path):
     assert "undecided at the" in out.split("TOY-1")[1]
 
 
-def test_a_finished_run_that_grew_is_only_reported_again(main, grown, tmp_path, capfd):
-    path, _ = grown
+def test_a_finished_run_that_grew_is_only_reported_again(main, grown, tmp_path):
+    path = shutil.copytree(grown[0], tmp_path / "run")
     before = contents(path), cells(path)
     assert main("--run-dir", path, *LOOKS)[0] == 0
     assert (contents(path), cells(path)) == before

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-with jaxtyping.install_import_hook("gm_mgrl_atari", "beartype.beartype"):
+with jaxtyping.install_import_hook("gm_mgrl_atari", "shapes.checked"):
     from gm_mgrl_atari import INITIAL_LOGITS, Batch, Network, Step
 
 F64 = torch.float64
