@@ -6,18 +6,21 @@ exact.
 
     uv run benchmarks/diagnosis_coverage.py             # the intervals: the table of docs/diagnose.md
     uv run benchmarks/diagnosis_coverage.py --problems maml --diagnoses 1000
+    uv run benchmarks/diagnosis_coverage.py --needed    # whether the number of steps that is said to be needed is right
 """
 
 import argparse
 from collections import Counter
 from collections.abc import Iterator
+from functools import reduce
+from statistics import median
 
 import torch
 from known_loops import PROBLEMS, Enumerated, Known, numbers, part, truths
 
 from gm_estimators.diagnose import Estimate, Report
 from gm_estimators.diagnose.loop import seed_of
-from gm_estimators.diagnose.measured import Sampled, verdict
+from gm_estimators.diagnose.measured import Sampled, repeats_to_tell, verdict
 from gm_estimators.diagnose.sources import config_of, sources_of
 from gm_estimators.estimator import Estimator
 from gm_estimators.metrics import bias_sq_interval
@@ -26,6 +29,8 @@ LANES = 1600
 """Repeats that are computed at once."""
 LEAST, MOST = 0.92, 0.99
 CONTROL = "control"
+MANY = 512
+"""Repeats whose intervals `needed` lets fewer foretell."""
 NOTHING = 1e-9
 """A share that small, with an interval as narrow, is that of a source which the loop has not."""
 
@@ -74,6 +79,26 @@ def as_if_exact(report: Report, sampled: Sampled, estimator: Estimator) -> Estim
     return Estimate(*(float(x / (g @ g)) for x in found))
 
 
+def needed(known: Known, steps: int, seed: int) -> Iterator[str]:
+    """How often what a few repeats foretell is right: the repeats that make half an interval as wide as `MANY` do."""
+    drawn = list(reports(known, steps, 16, MANY, seed))
+    whole = reduce(Sampled.joined, (report.sampled for report, _ in drawn))
+    loop, estimators = drawn[0][0].plan.loop, drawn[0][0].plan.estimators
+    for estimator in estimators:
+        found = [verdict(each, loop, estimator).bias_sq for _, parts in drawn for each in parts]
+        half = median((interval.high - interval.low) / 2 for interval in found)
+        for few in (32, 128):
+            parts = [part(whole, slice(i * few, (i + 1) * few)) for i in range(min(100, len(whole.reference) // few))]
+            foretold = [repeats_to_tell(each, loop, estimator, half) for each in parts]
+            right = sum(MANY / 2 <= about <= 2 * MANY for about, _, _ in foretold) / len(foretold)
+            held = sum(least <= MANY <= most for _, least, most in foretold) / len(foretold)
+            wide = median(most / least for _, least, most in foretold)
+            yield (
+                f"{known.name:6} {steps} {estimator.name:12} from {few:3}: within a factor of 2 {100 * right:3.0f}%,"
+                f" the range holds it {100 * held:3.0f}%, a factor of {wide:.0f} wide"
+            )
+
+
 def row(known: Known, steps: int, estimator: str, found: dict[str, float]) -> str:
     """One line of the table."""
     whole = "".join(f" {100 * found[name]:6.0f}%" for name in ("squared bias", "bias along g", "variance"))
@@ -92,9 +117,16 @@ def main() -> None:
     parser.add_argument("--diagnoses", type=int, default=300, help="of each loop and K")
     parser.add_argument("--repeats", type=int, default=32, help="of each diagnosis")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--needed", action="store_true", help="how many repeats would do, instead of intervals")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    intervals(chosen)
+    if not chosen.needed:
+        intervals(chosen)
+        return
+    for name in chosen.problems:
+        for steps in chosen.steps:
+            for line in needed(PROBLEMS[name](), steps, chosen.seed):
+                print(line, flush=True)
 
 
 def intervals(chosen: argparse.Namespace) -> None:
