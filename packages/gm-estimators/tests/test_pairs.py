@@ -8,7 +8,7 @@ import torch
 from gm_estimators.diagnose.pairs import Kernel, each, half_width, inner, mean, ratio, ratios, repeats_for, shares
 from gm_estimators.metrics import student_t_quantile
 
-DRAWS, REPEATS, MEAN = 400, 32, 0.15
+DRAWS, REPEATS, MEAN = 400, 32, 0.3
 
 
 def drawn(mean, dimensions, repeats, seed):
