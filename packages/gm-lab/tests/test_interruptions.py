@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -154,8 +155,10 @@ def pending(pids, number):
 
 
 ON_FORK = []
-"""A signal that this process receives in the middle of its next fork, if there is one."""
-os.register_at_fork(after_in_parent=lambda: ON_FORK and os.kill(os.getpid(), ON_FORK.pop()))
+"""A signal that the main thread, a run's only one then, receives in the middle of its next fork, if there is one."""
+os.register_at_fork(
+    after_in_parent=lambda: ON_FORK and signal.pthread_kill(threading.main_thread().ident, ON_FORK.pop())
+)
 
 
 @pytest.mark.parametrize("what", ["reporter", "figures", "workers"])
@@ -186,6 +189,23 @@ def test_a_signal_whose_exception_is_dropped_stops_before_the_next_cell(workers)
     with pytest.raises(Interrupted), local.launched(*run, interruption, print, threads=True) as outcomes:
         list(outcomes)
     assert seen == []
+
+
+def test_a_worker_that_waits_for_a_cell_ends_with_the_run_though_its_signal_is_lost(monkeypatch, tmp_path):
+    """One that came just before the wait: Python handles it when the wait is over."""
+    monkeypatch.setattr("gm_lab.run.interruption.GRACE_SECONDS", 5.0)
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "terminate", lambda _process: None)
+    go_on, interruption, before = tmp_path / "go on", Interruption("toy"), set(multiprocessing.active_children())
+
+    def work(cell, _context):
+        while cell and not go_on.exists():
+            time.sleep(0.01)
+
+    with local.launched(work, Supply([0, 1, 1]), Parts(3), 3, gm_lab.Context, interruption, print) as outcomes:
+        workers = set(multiprocessing.active_children()) - before
+        next(outcomes)
+        go_on.touch()
+    assert [worker.exitcode for worker in workers if worker.exitcode != -signal.SIGKILL] == [0, 0]
 
 
 @pytest.mark.parametrize("whole_group", [False, True], ids=["driver", "group"])

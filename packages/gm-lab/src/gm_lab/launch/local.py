@@ -30,6 +30,9 @@ from gm_lab.run.errors import CellFailed, Interrupted
 from gm_lab.run.interruption import Interruption, become_worker, held_back
 from gm_lab.run.progress import Parts
 
+LOOK_SECONDS = 1.0
+"""Python handles a signal that comes just before a wait when that is over, so that no wait is longer."""
+
 
 @dataclass(frozen=True)
 class _Worker:
@@ -72,7 +75,8 @@ def launched(
             if threads:
                 runner = threading.Thread(target=serve, args=(theirs, context), daemon=True)
             else:
-                runner = how.Process(target=_process, args=(serve, theirs, setup, os.getpid()), daemon=True)
+                inherited = [*(worker.connection for worker in pool), ours] if how.get_start_method() == "fork" else []
+                runner = how.Process(target=_process, args=(serve, theirs, inherited, setup, os.getpid()), daemon=True)
             with held_back():
                 runner.start()
                 pool.append(_Worker(number, runner, ours))
@@ -108,8 +112,17 @@ def _serve(work: Work, known: Sequence[Any], parts: Parts, number: int, connecti
             connection.send(outcome)
 
 
-def _process(serve: Callable[[Any, Context], None], connection: Any, setup: Callable[[], Context], driver: int) -> None:
+def _process(
+    serve: Callable[[Any, Context], None], connection: Any, inherited: Sequence[Any], setup: Callable[[], Context],
+    driver: int,
+) -> None:  # fmt: skip
+    """A worker; it closes the driver's ends that it inherited, without which nobody would notice that these closed.
+
+    It matters where a signal comes just before the worker waits for its next cell: it is handled when that wait ends.
+    """
     become_worker(driver)
+    for end in inherited:
+        end.close()
 
     def stop(number: int, _frame: FrameType | None) -> None:
         # both the group and the driver may send it: once is enough, a checkpoint is being written
@@ -165,7 +178,7 @@ def _distribute(
                 return
             waiting.extend(further)
             continue
-        ready = wait([worker.connection for worker in alive])
+        ready = wait([worker.connection for worker in alive], LOOK_SECONDS)
         for worker in [worker for worker in alive if worker.connection in ready]:
             try:
                 outcome = worker.connection.recv()
