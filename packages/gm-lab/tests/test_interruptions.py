@@ -193,7 +193,7 @@ def test_a_signal_whose_exception_is_dropped_stops_before_the_next_cell(workers)
 
 def test_a_worker_that_waits_for_a_cell_ends_with_the_run_though_its_signal_is_lost(monkeypatch, tmp_path):
     """One that came just before the wait: Python handles it when the wait is over."""
-    monkeypatch.setattr("gm_lab.run.interruption.GRACE_SECONDS", 5.0)
+    monkeypatch.setattr("gm_lab.run.interruption.GRACE_SECONDS", SOON)
     monkeypatch.setattr(multiprocessing.process.BaseProcess, "terminate", lambda _process: None)
     go_on, interruption, before = tmp_path / "go on", Interruption("toy"), set(multiprocessing.active_children())
 
@@ -206,6 +206,23 @@ def test_a_worker_that_waits_for_a_cell_ends_with_the_run_though_its_signal_is_l
         next(outcomes)
         go_on.touch()
     assert [worker.exitcode for worker in workers if worker.exitcode != -signal.SIGKILL] == [0, 0]
+
+
+def test_a_driver_whose_signal_comes_just_before_it_waits_does_not_wait_for_a_cell(monkeypatch):
+    """Python handles it when the wait is over, which no cell ends here."""
+    monkeypatch.setattr("gm_lab.run.interruption.GRACE_SECONDS", 0.0)
+    interruption, over, wait = Interruption("toy"), threading.Event(), local.wait
+
+    def signalled(connections, *timeout):
+        with contextlib.suppress(Interrupted):
+            interruption._receive(signal.SIGTERM, None)
+        return wait(connections, *timeout)
+
+    monkeypatch.setattr(local, "wait", signalled)
+    run = (lambda _cell, _context: over.wait(SOON)), Supply([1, 2]), Parts(2), 2, gm_lab.Context
+    with pytest.raises(Interrupted), local.launched(*run, interruption, print, threads=True) as outcomes:
+        next(outcomes)
+    over.set()
 
 
 @pytest.mark.parametrize("whole_group", [False, True], ids=["driver", "group"])
